@@ -1,0 +1,36 @@
+# make book   execute the chapters, then build _build/html
+# make test   everything that CI checks
+#
+# Both make .venv first, with whatever python3 >= 3.10 there is. With npm the book also works without a network.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.installed $(if $(shell command -v npm),node_modules/.installed)
+
+.PHONY: book test lint clean
+.DELETE_ON_ERROR:
+
+book: $(READY)
+	$(BIN)/python -m compatkit book
+
+test: lint
+	$(BIN)/pytest
+	$(BIN)/pytest --nbval-lax --nbval-current-env book
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf .venv node_modules _build .pytest_cache .ruff_cache .import_linter_cache
+
+.venv/.installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, %s is %s; name another with PYTHON=..." % (sys.executable, sys.version.split()[0]))'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+node_modules/.installed: package.json package-lock.json
+	npm ci --ignore-scripts
+	@touch $@

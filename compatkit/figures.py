@@ -1,0 +1,144 @@
+"""Plotly figures from records. Nothing here trains or needs torch; numbers come from records and paper.csv."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import plotly.graph_objects as go
+
+from .results import Interval, interval
+
+OURS, PAPER, REFERENCE = "#1b6ca8", "#c8553d", "#7a7a7a"  # told apart in grey and with colour-blind eyes, on white
+
+
+def bars(
+    scores: Mapping[str, Mapping[int, float]],
+    *,
+    published: Mapping[str, float | None] | None = None,
+    chance: float | None = None,
+    title: str = "",
+) -> go.Figure:
+    """A horizontal bar for each row: mean accuracy (in %) over seeds, its 95 % interval, and each seed.
+
+    scores: accuracy in 0..1 by row and seed. published: the paper's value (in %) by row, drawn as diamonds.
+    chance: accuracy of guessing, in 0..1, drawn as a line. Bars stand in the order of ``scores``.
+    """
+    methods = list(scores)
+    spans = {method: interval(scores[method].values()) for method in methods}
+    figure = go.Figure(
+        go.Bar(
+            y=methods,
+            x=[100 * spans[m].mean for m in methods],
+            orientation="h",
+            marker={"color": OURS, "opacity": 0.75},
+            error_x=_error_bars([spans[m] for m in methods]),
+            hovertext=[spans[m].format(percent=True) for m in methods],
+            hoverinfo="text",
+            name="ours, mean and 95 % interval",
+        )
+    )
+    points = [(100 * value, method, seed) for method in methods for seed, value in scores[method].items()]
+    figure.add_scatter(
+        x=[x for x, _, _ in points],
+        y=[method for _, method, _ in points],
+        mode="markers",
+        marker={"color": "#0b2f4a", "size": 5, "symbol": "line-ns-open"},
+        hovertext=[f"{method}, seed {seed}: {x:.1f} %" for x, method, seed in points],
+        hoverinfo="text",
+        name="each seed",
+    )
+    known = {m: v for m, v in (published or {}).items() if v is not None and m in scores}
+    if known:
+        figure.add_scatter(
+            x=list(known.values()),
+            y=list(known),
+            mode="markers",
+            marker={"color": PAPER, "size": 11, "symbol": "diamond-open", "line": {"width": 2}},
+            hovertext=[f"paper: {v:.1f} %" for v in known.values()],
+            hoverinfo="text",
+            name="paper (CIFAR-10, STL-10)",
+        )
+    if chance is not None:
+        figure.add_vline(x=100 * chance, line={"color": REFERENCE, "dash": "dot"}, annotation={"text": "chance"})
+    figure.update_layout(
+        title={"text": title, "font": {"size": 15}},
+        xaxis={"range": [0, 104], "title": {"text": "accuracy, %"}, "gridcolor": "#e5e5e5"},
+        yaxis={"autorange": "reversed", "automargin": True},
+        height=430,
+        bargap=0.35,
+    )
+    return figure
+
+
+def recombination_matrix(records: Sequence[Mapping], measure: str = "recombination", title: str = "") -> go.Figure:
+    """Extractor x head: mean accuracy (in %, with its 95 % interval) of one method's four networks, old and recombined.
+
+    records: the seeds of one method on one pair of sets. Each row is evaluated on the test set of its extractor.
+    """
+    names = [records[0]["config"][key] for key in ("a", "b")]
+    spans = [
+        [
+            interval([r["metrics"][f"{'not recombined' if i == j else measure}/{role}"] for r in records])
+            for j in range(2)
+        ]
+        for i, role in enumerate("ab")
+    ]
+    figure = go.Figure(
+        go.Heatmap(
+            z=[[100 * s.mean for s in row] for row in spans],
+            x=[f"head of<br>{name}" for name in names],
+            y=[f"extractor of<br>{name}" for name in names],
+            text=[[_lines(s) for s in row] for row in spans],
+            texttemplate="%{text}",
+            textfont={"size": 15},
+            hoverinfo="skip",
+            colorscale=[[0, "#ffffff"], [1, "#5b9bd0"]],
+            zmin=0,
+            zmax=100,
+            showscale=False,
+            xgap=4,
+            ygap=4,
+        )
+    )
+    figure.update_layout(
+        title={"text": title, "font": {"size": 15}},
+        xaxis={"side": "top"},
+        yaxis={"autorange": "reversed", "automargin": True},
+        margin={"t": 60, "b": 10},
+        height=280,
+    )
+    return figure
+
+
+def _lines(span: Interval) -> str:
+    if span.n < 2:
+        return f"{span.mean:.1%}<br>n = {span.n}"
+    return f"{span.mean:.1%}<br>± {span.half_width:.1%}<br>n = {span.n}"
+
+
+def loss_curves(history: Sequence[Mapping], names: Sequence[str]) -> go.Figure:
+    """The loss terms of ``training.train``'s history against steps, a colour for each network, a dash for each term."""
+    terms = {"target": "solid", "dcc": "dash", "rp": "dot"}
+    figure = go.Figure()
+    for task, (name, colour) in enumerate(zip(names, (OURS, PAPER), strict=True)):
+        rows = [row for row in history if row["task"] == task]
+        for term, dash in terms.items():
+            if rows and term in rows[0]:
+                figure.add_scatter(
+                    x=[row["step"] for row in rows],
+                    y=[row[term] for row in rows],
+                    line={"color": colour, "dash": dash},
+                    name=f"{name}: {term}",
+                )
+    figure.update_layout(
+        xaxis={"title": {"text": "step"}},
+        yaxis={"title": {"text": "loss"}, "type": "log"},
+        height=340,
+    )
+    return figure
+
+
+def _error_bars(spans: Sequence[Interval]) -> dict:
+    # one seed has no interval, and no bar
+    widths = [100 * span.half_width if span.n > 1 else 0 for span in spans]
+    return {"type": "data", "array": widths, "color": "#0b2f4a", "thickness": 1.5, "width": 4}

@@ -1,0 +1,68 @@
+"""Files that are either whole or not there, and files that one process holds at a time."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+    import msvcrt
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A binary file to write that becomes ``path`` when the block ends, and disappears when the block fails.
+
+    A reader, or a crash at any moment, sees the old file or the whole new one. Missing folders are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # in the same folder, since os.replace is atomic only within a file system
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
+    """Replace ``path`` by ``content`` (text as UTF-8), so that nobody ever sees half of it."""
+    with replacing(path) as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextmanager
+def locked(descriptor: int) -> Iterator[None]:
+    """Hold an open file for this process alone, waiting for others; the system lets go when the process dies."""
+    if fcntl is not None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        return
+    far = 1 << 30  # Windows locks bytes, not files: one that no record reaches, so that readers are not shut out.
+    while True:
+        os.lseek(descriptor, far, os.SEEK_SET)
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)  # gives up after ten seconds
+            break
+        except OSError:
+            continue
+    try:
+        yield
+    finally:
+        os.lseek(descriptor, far, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)

@@ -1,0 +1,78 @@
+"""Which statistics batch normalisation uses when a network is evaluated (paper A, Sec. 4 and App. C.1).
+
+A recombined network meets features whose statistics its head has never aggregated. Three choices:
+
+- ``running``: the averages that training left behind, as usual;
+- ``batch``: the statistics of each evaluation batch, the paper's choice;
+- ``recalibrated``: new averages over the whole evaluation set, without labels.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+STATISTICS = ("batch", "running", "recalibrated")
+
+
+def batch_norms(module: nn.Module) -> list[_BatchNorm]:
+    """Every batch normalisation layer inside ``module``."""
+    return [m for m in module.modules() if isinstance(m, _BatchNorm)]
+
+
+@contextmanager
+def evaluation(module: nn.Module, statistics: str = "batch") -> Iterator[nn.Module]:
+    """``module`` in evaluation mode with BN by "running" or "batch" statistics; no buffer changes, all modes are
+    restored.
+
+    Raises ValueError for any other word. "recalibrated" is ``recalibrated(module, batches)`` with "running".
+    """
+    if statistics not in ("batch", "running"):
+        raise ValueError(f"statistics: must be 'batch' or 'running' here, got {statistics!r}")
+    training = [(m, m.training) for m in module.modules()]
+    tracking = [(bn, bn.track_running_stats) for bn in batch_norms(module)]
+    try:
+        module.eval()
+        if statistics == "batch":
+            for bn, _ in tracking:
+                use_batch_statistics(bn)
+        yield module
+    finally:
+        for bn, tracks in tracking:
+            bn.track_running_stats = tracks
+        for m, mode in training:
+            m.training = mode
+
+
+def use_batch_statistics(bn: _BatchNorm) -> None:
+    """Make one layer normalise by the batch at hand and leave its buffers alone, until it is told otherwise."""
+    bn.training, bn.track_running_stats = True, False
+
+
+@torch.no_grad()
+def recalibrated(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
+    """A copy of ``module`` whose BN buffers are the plain average of the statistics of ``batches`` (inputs of
+    ``module``).
+
+    Only inputs are needed, no labels. The original is not touched. Raises ValueError if there is no batch.
+    """
+    module = copy.deepcopy(module).eval()
+    layers = batch_norms(module)
+    momenta = [bn.momentum for bn in layers]
+    for bn in layers:
+        bn.track_running_stats = True  # also where a frozen layer has stopped to
+        bn.reset_running_stats()
+        bn.training, bn.momentum = True, None  # momentum None: cumulative average
+    seen = 0
+    for seen, batch in enumerate(batches, 1):  # noqa: B007
+        module(batch)
+    if not seen:
+        raise ValueError("batches: at least one batch is needed to recalibrate, got none")
+    for bn, momentum in zip(layers, momenta, strict=True):
+        bn.momentum = momentum
+    return module.eval()

@@ -1,0 +1,60 @@
+"""What makes networks compatible: the loss terms of paper A (Gygli et al., Sec. 3), one function each, and IIW.
+
+Each term is the mean over the minibatch, so that the sums of eqs. (1) and (2) over a data set become steps of
+minibatches.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .data import rotate, rotate_all
+
+
+def target_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The target task: cross-entropy of logits (n, classes) and labels (n,). First term of eqs. (1) and (2)."""
+    return F.cross_entropy(logits, labels)
+
+
+def dcc_loss(logits: Tensor, common_labels: Tensor) -> Tensor:
+    """Discriminating common classes: second term of eq. (1), l_c(c(f(x)), y) * 1[y in C], mean over the minibatch.
+
+    logits: (n, common classes), from the head that both networks share.
+    common_labels: (n,), the place of each image's class among the common ones, -1 where it is not one of them. These
+    images count in the mean with loss 0, as in the equation, so that a batch without any common class has loss 0.
+    """
+    total = F.cross_entropy(logits, common_labels, ignore_index=-1, reduction="sum")
+    return total / len(logits)
+
+
+def rp_loss(extractor: nn.Module, rotation_head: nn.Module, images: Tensor, turns: Tensor | None = None) -> Tensor:
+    """Rotation prediction: second term of eq. (2), the mean over S = {0, 90, 180, 270 degrees} of l_s(h_s(f(g(x,
+    s))), s).
+
+    images: (n, c, s, s), square. turns: one number of quarter turns (n,) for each image instead of all four. Drawn
+    evenly, that is an unbiased estimate of the mean over S at a quarter of the cost (but for BN, which then
+    normalises by n images, not 4n).
+    """
+    if turns is None:
+        rotated, turns = rotate_all(images)
+    else:
+        rotated = rotate(images, turns)
+    return F.cross_entropy(rotation_head(extractor(rotated)), turns)
+
+
+@torch.no_grad()
+def identical_initial_weights(source: nn.Module, *others: nn.Module) -> None:
+    """IIW (Sec. 3.3): start every other network from the weights and buffers of ``source``, by position, in place.
+
+    A classifier's outputs are copied by index, as the paper's text implies; they are not aligned by class name.
+    Raises ValueError if the architectures differ: the method needs identical ones.
+    """
+    state = source.state_dict()
+    for other in others:
+        shapes = {k: v.shape for k, v in other.state_dict().items()}
+        different = [k for k in shapes.keys() | state.keys() if k not in state or shapes.get(k) != state[k].shape]
+        if different:
+            raise ValueError(f"others: identical weights need identical architectures; {sorted(different)[:4]} differ")
+        other.load_state_dict(state)

@@ -1,0 +1,116 @@
+"""Any extractor with any head: recombined networks and the accuracy of all pairs (paper A, Sec. 4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .data import ImageSet, Split
+from .normalization import STATISTICS, evaluation, recalibrated
+
+
+def recombine(extractor: nn.Module, head: nn.Module) -> nn.Sequential:
+    """n_ab(x) = h(f(x; Phi_a); Theta_b): the extractor of one network with the head of another, sharing their
+    parameters."""
+    return nn.Sequential(extractor, head)
+
+
+def accuracy_matrix(
+    extractors: Sequence[nn.Module],
+    heads: Sequence[nn.Module],
+    image_set: ImageSet,
+    *,
+    head_classes: Sequence[Sequence[str]],
+    common: Sequence[str] | None = None,
+    masked: bool = True,
+    statistics: str = "batch",
+    batch_size: int = 512,
+) -> Tensor:
+    """Accuracy (extractors, heads) in 0..1 of every recombination on the test images of ``image_set``.
+
+    head_classes: for each head the class names of its outputs.
+    common: evaluate on the images of these classes alone; None means all classes of the set. Every head must know them.
+    masked: choose among the evaluated classes only; otherwise any output of a head may win (and be wrong).
+    statistics, batch_size: see ``all_logits``.
+    Raises ValueError if a head lacks a class, counts do not match, or ``statistics`` is unknown.
+    """
+    if len(heads) != len(head_classes):
+        raise ValueError(
+            f"head_classes: one list for each of the {len(heads)} heads is needed, got {len(head_classes)}"
+        )
+    outputs = [output_index(classes, common or image_set.classes) for classes in head_classes]
+    matrix = []
+    for extractor in extractors:
+        per_head, labels = all_logits(
+            extractor, heads, image_set, classes=common, statistics=statistics, batch_size=batch_size
+        )
+        matrix.append(
+            [accuracy(each, labels, index, masked=masked) for each, index in zip(per_head, outputs, strict=True)]
+        )
+    return torch.tensor(matrix)
+
+
+@torch.no_grad()
+def all_logits(
+    extractor: nn.Module,
+    heads: Sequence[nn.Module],
+    image_set: ImageSet,
+    *,
+    classes: Sequence[str] | None = None,
+    statistics: str = "batch",
+    batch_size: int = 512,
+) -> tuple[list[Tensor], Tensor]:
+    """What each head says of the features of one extractor on the test images: logits (n, classes) a head; labels (n,).
+
+    Each image goes through the extractor once (twice with "recalibrated"), however many heads there are. The features
+    of all
+    images are held meanwhile: images x channels x height x width x 4 bytes.
+
+    classes: only the test images of these, label i meaning ``classes[i]``; None means all. Pixels are normalised by
+    the whole set's statistics, as in training.
+    statistics: how BN normalises, see ``normalization``. With "batch" the images are in a fixed random order and in
+    batches whose sizes, at most ``batch_size``, differ by one at most: each has all classes in it, and no small last
+    batch gives odd statistics.
+    """
+    if statistics not in STATISTICS:
+        raise ValueError(f"statistics: must be one of {STATISTICS}, got {statistics!r}")
+    test = shuffled((image_set if classes is None else image_set.subset(classes)).test)
+    batches = [image_set.normalise(part) for part in test.images.tensor_split(math.ceil(len(test) / batch_size))]
+    features = _run(extractor, batches, statistics)
+    return [torch.cat(_run(head, features, statistics)) for head in heads], test.labels
+
+
+def accuracy(logits: Tensor, labels: Tensor, outputs: Tensor, *, masked: bool = True) -> float:
+    """Share of the images, in 0..1, whose class gets the highest logit.
+
+    logits: (n, outputs of the head). labels: (n,). outputs: which output stands for each label, see ``output_index``.
+    masked: only these outputs compete.
+    """
+    outputs = outputs.to(logits.device)
+    hits = logits[:, outputs].argmax(1) == labels if masked else logits.argmax(1) == outputs[labels]
+    return hits.double().mean().item()
+
+
+def output_index(head_classes: Sequence[str], classes: Sequence[str]) -> Tensor:
+    """Which output of a head stands for each of ``classes``. Raises ValueError if the head lacks one."""
+    missing = [name for name in classes if name not in head_classes]
+    if missing:
+        raise ValueError(f"head_classes: a head for {list(head_classes)} cannot be evaluated on {missing}")
+    return torch.tensor([list(head_classes).index(name) for name in classes])
+
+
+def shuffled(split: Split) -> Split:
+    """The split in a random order that is the same in every run: batch statistics need batches with all classes in
+    them."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
+    return split[order.to(split.labels.device)]
+
+
+def _run(module: nn.Module, batches: Sequence[Tensor], statistics: str) -> list[Tensor]:
+    if statistics == "recalibrated":
+        module, statistics = recalibrated(module, batches), "running"
+    with evaluation(module, statistics):
+        return [module(batch).float() for batch in batches]

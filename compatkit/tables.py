@@ -1,0 +1,47 @@
+"""Markdown tables from records and the papers' numbers; they look alike in the book and in a live notebook."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from IPython.display import Markdown
+
+from .results import Interval
+
+SIGNS = {"reproduced": "●", "trend only": "◐", "not reproduced": "○", "undecided": "◌", "not run": "–"}
+
+
+def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> Markdown:
+    """A Markdown table; every column but the first and the last is aligned to the right."""
+    rule = [":--", *["--:"] * (len(header) - 2), ":--"]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in (header, rule, *body)]
+    return Markdown("\n".join(lines))
+
+
+def comparison(rows: Sequence[Mapping], unit: str = "%") -> Markdown:
+    """The table paper | ours from the rows of ``results.compare``: mean ± half width of the 95 % interval, n,
+    verdict."""
+    header = ["", f"paper, {unit}", f"ours, {unit}", "n", "verdict"]
+    body = [
+        [row["row"], number(row["paper"]), span(row["ours"]), str(row["n"]), verdict_cell(row["verdict"])]
+        for row in rows
+    ]
+    return table(header, body)
+
+
+def verdict_cell(verdict: str) -> str:
+    """A verdict with its sign, on one line however narrow the page."""
+    return f"{SIGNS[verdict]} {verdict}".replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def number(value: float | None, signed: bool = False) -> str:
+    """One digit after the point, or a dash where there is no number."""
+    return "–" if value is None else f"{value:{'+' if signed else ''}.1f}"
+
+
+def span(ours: Interval | None, signed: bool = False) -> str:
+    """Mean ± half width of the interval; the mean alone where one value gives no interval."""
+    if ours is None:
+        return "–"
+    mean = number(ours.mean, signed)
+    return mean if ours.n < 2 else f"{mean} ± {ours.half_width:.1f}"

@@ -1,0 +1,312 @@
+"""The one training loop: networks that share auxiliary heads, trained jointly or one after the other (paper A, Sec.
+3.4).
+
+A ``Task`` is one network with what it learns from; ``train`` alternates between tasks, one minibatch each. To train
+incrementally, train one task, ``freeze`` the heads that the next one shall fit, and train the next. Everything random
+depends on a seed and the step alone, so that a run which was killed goes on to the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .data import Batches, ImageSet
+from .files import replacing
+from .normalization import batch_norms
+from .objectives import dcc_loss, rp_loss, target_loss
+from .progress import progress
+
+ROTATIONS = ("all", "sampled")
+OPTIMIZERS = ("adam", "sgd")
+SCHEDULES = ("constant", "step", "one-cycle")
+PRECISIONS = ("auto", "fp32", "bf16")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to train. The defaults are those of paper A, App. E.
+
+    steps: minibatches that *each* network sees (the paper does not say whether its 20 000 are per network or in all).
+    batch_size: images in a minibatch. optimizer: "adam" or "sgd" (with ``momentum``, Nesterov off).
+    schedule: "step" divides lr by 10 every ``decay_every`` steps; "one-cycle" climbs linearly to lr over the first
+    quarter and falls to 0 along a cosine; "constant".
+    rotations: "all" four for RP, or one "sampled" for each image (see ``objectives.rp_loss``).
+    crop, flip: augmentation, see ``data.Batches``.
+    precision: "bf16" autocast, "fp32", or "auto": bf16 where the device has arithmetic for it (see ``uses_bf16``).
+    channels_last: memory order of images and weights; None: on GPUs.
+    compile: compile the loss with ``torch.compile``.
+    deterministic: choose only convolution algorithms that give the same bits each time.
+    """
+
+    steps: int = 20_000
+    batch_size: int = 512
+    optimizer: str = "adam"
+    lr: float = 0.01
+    weight_decay: float = 1e-7
+    momentum: float = 0.9
+    schedule: str = "step"
+    decay_every: int = 5_000
+    rotations: str = "all"
+    crop: int = 0
+    flip: bool = False
+    precision: str = "auto"
+    channels_last: bool | None = None
+    compile: bool = False
+    deterministic: bool = True
+
+    def __post_init__(self):
+        choices = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "rotations": ROTATIONS, "precision": PRECISIONS}
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: must be one of {allowed}, got {getattr(self, name)!r}")
+        for name in ("steps", "batch_size", "lr", "decay_every"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}: must be positive, got {getattr(self, name)}")
+        for name in ("crop", "weight_decay", "momentum"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}: must not be negative, got {getattr(self, name)}")
+
+
+@dataclass
+class Task:
+    """One network in training: the images it sees, its extractor, and the heads that learn on top of it.
+
+    Each head that is None adds no loss. Two tasks that hold the same head object share it.
+
+    image_set: its training split is used, on the device it is on. seed: of the order and the augmentation of the
+    images.
+    common_index: for DCC, the place of each class of this task among the common ones, or -1 (``data.class_index``).
+    """
+
+    image_set: ImageSet
+    extractor: nn.Module
+    head: nn.Module | None = None
+    dcc_head: nn.Module | None = None
+    common_index: Tensor | None = None
+    rotation_head: nn.Module | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        if self.dcc_head is not None and self.common_index is None:
+            raise ValueError(
+                "common_index: a task with a dcc_head needs the places of its classes among the common ones"
+            )
+        if self.head is None and self.dcc_head is None and self.rotation_head is None:
+            raise ValueError("head: a task needs at least one of head, dcc_head and rotation_head to learn from")
+        if self.common_index is not None:
+            self.common_index = self.common_index.to(self.image_set.train.labels.device)
+
+    def batches(self, recipe: Recipe) -> Batches:
+        """The minibatches of this task under a recipe."""
+        return Batches(self.image_set, recipe.batch_size, seed=self.seed, crop=recipe.crop, flip=recipe.flip)
+
+    def modules(self) -> list[nn.Module]:
+        parts = (self.extractor, self.head, self.dcc_head, self.rotation_head)
+        return [part for part in parts if part is not None]
+
+    def losses(self, images: Tensor, labels: Tensor, turns: Tensor | None = None) -> dict[str, Tensor]:
+        """The terms of eqs. (1) and (2) on one minibatch; ``turns``: see ``objectives.rp_loss``."""
+        terms = {}
+        if self.head is not None or self.dcc_head is not None:
+            features = self.extractor(images)
+        if self.head is not None:
+            terms["target"] = target_loss(self.head(features), labels)
+        if self.dcc_head is not None:
+            terms["dcc"] = dcc_loss(self.dcc_head(features), self.common_index[labels])
+        if self.rotation_head is not None:
+            # a forward pass of its own: upright images are normalised among themselves, as they will be when tested
+            terms["rp"] = rp_loss(self.extractor, self.rotation_head, images, turns)
+        return terms
+
+
+def freeze(module: nn.Module) -> nn.Module:
+    """Fix a head for incremental training: parameters and BN buffers stay as they are. Returns ``module``.
+
+    A frozen BN layer still normalises by the batch at hand, in training as in the paper's evaluation.
+    """
+    module.requires_grad_(False)
+    for bn in batch_norms(module):
+        bn.track_running_stats = False
+    return module
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """The learning rate of a step, counted from 0."""
+    if recipe.schedule == "step":
+        return recipe.lr * 0.1 ** (step // recipe.decay_every)
+    if recipe.schedule == "one-cycle":
+        done = (step + 1) / recipe.steps
+        return recipe.lr * (4 * done if done < 0.25 else (1 + math.cos(math.pi * (done - 0.25) / 0.75)) / 2)
+    return recipe.lr
+
+
+def train(
+    tasks: Sequence[Task],
+    recipe: Recipe,
+    *,
+    checkpoint: str | os.PathLike | None = None,
+    checkpoint_seconds: float = 30.0,
+    label: str = "training",
+    show_progress: bool = True,
+) -> list[dict]:
+    """Train the networks of ``tasks`` in place, one minibatch each in turn (joint training, Sec. 3.4).
+
+    Auxiliary losses weigh 1. Parameters that need no gradient, and BN buffers of frozen heads, stay as they are.
+
+    checkpoint: a file to go on from if it is there and to write every ``checkpoint_seconds`` and at the end.
+    Returns the history: about 100 dicts of step, task (its number) and the loss terms of that minibatch.
+    Raises FloatingPointError when a loss is not finite (the checkpoint stays at the last good state), ValueError when
+    the checkpoint belongs to other networks, data or recipe, or to another device, thread count or torch version, with
+    which it could not go on to the same bits.
+    """
+    run = _Run(tasks, recipe, None if checkpoint is None else Path(checkpoint))
+    saved_at = time.monotonic()
+    log_every = math.ceil(recipe.steps * len(tasks) / 100)
+    with _deterministic(recipe.deterministic):
+        for step in progress(run.step, recipe.steps, label, shown=show_progress):
+            run.advance(log=step % log_every == 0 or step == recipe.steps - 1)
+            # between steps only: in the middle of one, the first network is a minibatch ahead of the second
+            if time.monotonic() - saved_at > checkpoint_seconds:
+                run.save()
+                saved_at = time.monotonic()
+    run.save()
+    return run.history
+
+
+class _Run:
+    """The state of one call of ``train``: what a checkpoint holds and how one step changes it."""
+
+    def __init__(self, tasks: Sequence[Task], recipe: Recipe, checkpoint: Path | None):
+        if not tasks:
+            raise ValueError("tasks: at least one is needed, got none")
+        self.tasks, self.recipe, self.checkpoint = tasks, recipe, checkpoint
+        self.modules = nn.ModuleList(dict.fromkeys(m for task in tasks for m in task.modules()))
+        self.device = tasks[0].image_set.train.labels.device
+        self.batches = [task.batches(recipe) for task in tasks]
+        self.modules.to(self.device).train()
+        self.memory_format = _memory_format(recipe, self.device)
+        self.modules.to(memory_format=self.memory_format)
+        self.optimizer = _optimizer([p for p in self.modules.parameters() if p.requires_grad], recipe)
+        self.autocast = _autocast(recipe, self.device)
+        self.losses = torch.compile(Task.losses) if recipe.compile else Task.losses
+        self.step, self.history = 0, []
+        self.finite = torch.ones((), dtype=torch.bool, device=self.device)
+        if checkpoint is not None and checkpoint.exists():
+            self._resume()
+
+    def advance(self, log: bool) -> None:
+        """One minibatch of each task, each followed by an update."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(self.recipe, self.step)
+        for number, (task, batches) in enumerate(zip(self.tasks, self.batches, strict=True)):
+            images, labels = batches(self.step)
+            images = images.contiguous(memory_format=self.memory_format)
+            turns = batches.turns(self.step) if self.recipe.rotations == "sampled" else None
+            with self.autocast:
+                terms = self.losses(task, images, labels, turns)
+            loss = sum(terms.values())
+            # gradients are None, not 0, where a task does not reach: its step leaves the other network alone
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            # checked on the device; asking for the answer at each step would make a GPU wait
+            self.finite &= loss.detach().isfinite()
+            if log:
+                self._check_finite()
+                self.history.append({"step": self.step, "task": number} | {k: v.item() for k, v in terms.items()})
+        self.step += 1
+
+    def save(self) -> None:
+        """Write the checkpoint, atomically; never one of a network that is not finite."""
+        # the last update can break a network whose loss was still finite
+        for tensor in self.modules.state_dict().values():
+            self.finite &= tensor.isfinite().all()
+        self._check_finite()
+        if self.checkpoint is None:
+            return
+        state = {
+            "fingerprint": self._fingerprint(),
+            "step": self.step,
+            "history": self.history,
+            "modules": self.modules.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        with replacing(self.checkpoint) as file:
+            torch.save(state, file)
+
+    def _resume(self) -> None:
+        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+        if state["fingerprint"] != self._fingerprint():
+            raise ValueError(
+                f"checkpoint: {self.checkpoint} is of other networks, data, recipe, device, threads or torch version; "
+                "remove it to start anew"
+            )
+        self.modules.load_state_dict(state["modules"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.history = state["step"], state["history"]
+
+    def _fingerprint(self) -> str:
+        """What must be the same for a checkpoint to be continued to the same bits."""
+        state = {name: list(tensor.shape) for name, tensor in self.modules.state_dict().items()}
+        streams = [[task.seed, task.image_set.digest] for task in self.tasks]
+        machine = [torch.__version__, self.device.type, torch.get_num_threads(), uses_bf16(self.recipe, self.device)]
+        described = json.dumps([asdict(self.recipe), streams, machine, str(self.memory_format), state])
+        return hashlib.sha256(described.encode()).hexdigest()[:16]
+
+    def _check_finite(self) -> None:
+        if not bool(self.finite):
+            raise FloatingPointError(
+                f"the loss became infinite or NaN at step {self.step} or shortly before (learning rate "
+                f"{learning_rate(self.recipe, self.step):.3g}); "
+                + (
+                    "no checkpoint was kept"
+                    if self.checkpoint is None
+                    else f"{self.checkpoint} keeps the last good state"
+                )
+            )
+
+
+def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
+    common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(parameters, **common, fused=True)
+    # not fused: that form fails when a shared head has momentum already and the second network has none yet
+    return torch.optim.SGD(parameters, momentum=recipe.momentum, **common, foreach=True)
+
+
+def uses_bf16(recipe: Recipe, device: torch.device | str) -> bool:
+    """Whether this recipe trains in bf16 on this device: if it says so, or is "auto" and the device multiplies bf16
+    itself."""
+    if recipe.precision != "auto":
+        return recipe.precision == "bf16"
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _autocast(recipe: Recipe, device: torch.device):
+    return torch.autocast(device.type, torch.bfloat16) if uses_bf16(recipe, device) else nullcontext()
+
+
+def _memory_format(recipe: Recipe, device: torch.device) -> torch.memory_format:
+    wanted = device.type == "cuda" if recipe.channels_last is None else recipe.channels_last
+    return torch.channels_last if wanted else torch.contiguous_format
+
+
+def _deterministic(wanted: bool):
+    if wanted and torch.cuda.is_available():
+        allow_tf32 = torch.backends.cudnn.allow_tf32  # which flags() would set to True
+        return torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=allow_tf32)
+    return nullcontext()

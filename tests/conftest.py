@@ -1,0 +1,22 @@
+"""What every test shares: one thread (small tensors are slower on two) and a record store and data folder of its
+own."""
+
+from __future__ import annotations
+
+import pytest
+
+try:  # the tests of records and figures also run where torch is not installed
+    import torch
+except ImportError:
+    torch = None
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    if torch is None:
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

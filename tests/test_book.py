@@ -1,0 +1,174 @@
+"""Chapters run from nothing, and an executed notebook depends on what it computed alone."""
+
+from __future__ import annotations
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from papermill import PapermillExecutionError
+
+from compatkit import book
+
+CHAPTERS = [pytest.param(path, id=path.stem) for path in book.chapters()]
+
+PICKER = """
+import sys
+import plotly.graph_objects as go
+from compatkit.explorer import picker
+print("out")
+print("err", file=sys.stderr)
+print("preset", preset, end="")
+picker({"a": "xyz", "b": ["u", "v"]} | {"a": list("xyz")},
+       draw=lambda a, b: go.Figure(go.Scatter(y=[1, 2]), layout={"title": a + b}),
+       alt=lambda a, b: f"A line for {a}, {b}.", ordered={"b"})
+"""
+
+
+@pytest.fixture
+def notebook(tmp_path: Path) -> Path:
+    """A chapter in small: parameters, streams, a picker."""
+    cells = [
+        new_markdown_cell("# Title", id="title"),
+        new_code_cell('preset = "laptop"', id="parameters", metadata={"tags": ["parameters"]}),
+        new_code_cell(PICKER, id="picker"),
+    ]
+    path = tmp_path / "source" / "small.ipynb"
+    path.parent.mkdir()
+    nbformat.write(new_notebook(cells=cells), path)
+    return path
+
+
+def outputs(path: Path) -> list:
+    return [output for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", ())]
+
+
+def streamed(path: Path) -> str:
+    return "".join(output.text for output in outputs(path) if output.get("name") == "stdout")
+
+
+def test_two_executions_are_the_same_bytes(notebook, tmp_path):
+    (first,) = book.execute([notebook], output_dir=tmp_path / "1")
+    (second,) = book.execute([notebook], output_dir=tmp_path / "2")
+    assert first.read_bytes() == second.read_bytes()
+    assert (tmp_path / "1" / "small.ipynb") == first
+
+
+def test_executing_in_place_twice_changes_nothing_more(notebook):
+    book.execute([notebook])
+    once = notebook.read_bytes()
+    book.execute([notebook])
+    assert notebook.read_bytes() == once
+    assert [path.name for path in notebook.parent.iterdir()] == [notebook.name]
+
+
+def test_preset_replaces_the_parameter_and_leaves_no_cell(notebook, tmp_path):
+    (smoke,) = book.execute([notebook], preset="smoke", output_dir=tmp_path / "smoke")
+    (own,) = book.execute([notebook], output_dir=tmp_path / "own")
+    assert "preset smoke" in streamed(smoke)
+    assert "preset laptop" in streamed(own)
+    assert len(nbformat.read(smoke, 4).cells) == 3
+
+
+def test_chapters_see_the_record_store_they_are_given(notebook, tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPATKIT_RESULTS", "elsewhere")
+    cells = [new_code_cell("import os; print(os.environ['COMPATKIT_RESULTS'])", id="store")]
+    nbformat.write(new_notebook(cells=cells), notebook)
+    book.execute([notebook], results_root=tmp_path / "records")
+    assert streamed(notebook).strip() == str(tmp_path / "records")
+
+
+def test_a_chapter_that_fails_is_left_as_it_was(notebook):
+    nbformat.write(new_notebook(cells=[new_code_cell("1 / 0", id="fails")]), notebook)
+    before = notebook.read_bytes()
+    with pytest.raises(PapermillExecutionError, match="ZeroDivisionError"):
+        book.execute([notebook])
+    assert notebook.read_bytes() == before
+
+
+def test_normalise_is_idempotent_and_leaves_its_argument_alone(notebook, tmp_path):
+    raw = book._run(notebook, "smoke", None, progress=False)
+    before = copy.deepcopy(raw)
+    once = book.normalise(raw)
+    assert raw == before
+    assert book.normalise(once) == once
+    nbformat.validate(nbformat.from_dict(once))
+    assert not {"papermill", "execution"} & set(json.dumps(once).replace('"', " ").split())
+    assert [cell["execution_count"] for cell in once["cells"] if "execution_count" in cell] == [1, 2]
+
+
+def test_normalise_names_models_by_first_mention_and_drops_the_dead():
+    def model(name: str, **state) -> dict:
+        return {"model_name": name, "model_module": "m", "model_module_version": "2.0.0", "state": state}
+
+    models = {
+        "c9": model("LinkModel", source=["IPY_MODEL_b1", "index"], target=["IPY_MODEL_a7", "selected_index"]),
+        "b1": model("DropdownModel"),
+        "dead": model("DropdownModel"),
+        "a7": model("VBoxModel", children=["IPY_MODEL_b1"]),
+    }
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "a7", "version_major": 2, "version_minor": 0}}
+    shown = nbformat.v4.new_output("display_data", data=view)
+    notebook = new_notebook(cells=[new_code_cell("box", id="x", outputs=[shown])])
+    notebook.metadata["widgets"] = {book._WIDGETS: {"state": models, "version_major": 2, "version_minor": 0}}
+    state = book.normalise(notebook)["metadata"]["widgets"][book._WIDGETS]["state"]
+    assert [state[f"{n:032x}"]["model_name"] for n in (1, 2, 3)] == ["VBoxModel", "DropdownModel", "LinkModel"]
+    assert len(state) == 3
+    assert state[f"{1:032x}"]["state"]["children"] == [f"IPY_MODEL_{2:032x}"]
+
+
+def test_streams_are_joined_where_nothing_came_between():
+    def stream(name: str, text: str) -> dict:
+        return {"output_type": "stream", "name": name, "text": text}
+
+    chunks = [stream("stdout", "a"), stream("stdout", "b"), stream("stderr", "c"), stream("stdout", "d")]
+    assert book._joined_streams(chunks) == [stream("stdout", "ab"), stream("stderr", "c"), stream("stdout", "d")]
+
+
+def test_chapters_are_those_of_the_toc_in_reading_order(tmp_path):
+    (tmp_path / "_toc.yml").write_text(
+        "format: jb-book\nroot: index\nparts:\n- caption: A\n  chapters:\n"
+        "  - file: b\n    sections:\n    - file: c\n  - file: text\n- chapters:\n  - file: a\n"
+    )
+    for name in ("index", "a", "b", "c", "unlisted"):
+        (tmp_path / f"{name}.ipynb").touch()
+    (tmp_path / "text.md").touch()
+    assert [path.stem for path in book.chapters(tmp_path)] == ["index", "b", "c", "a"]
+
+
+# --- the chapters themselves ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory) -> Path:
+    """The papers' numbers and no records: every training cell must train. Shared, as in a reader's first sitting."""
+    store = tmp_path_factory.mktemp("results")
+    shutil.copy(book.ROOT / "results" / "paper.csv", store)
+    return store
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_chapter_runs_from_nothing(chapter, empty_store, tmp_path):
+    (executed,) = book.execute([chapter], preset="smoke", results_root=empty_store, output_dir=tmp_path)
+    assert not [output for output in outputs(executed) if output.output_type == "error"]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_chapter_is_stored_as_execute_writes_it(chapter):
+    stored = chapter.read_text(encoding="utf-8")
+    assert book.as_text(book.normalise(nbformat.reads(stored, 4))) == stored, "run: make book"
+    assert "@@" not in stored, "a placeholder"
+    cells = [cell for cell in nbformat.reads(stored, 4).cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in cells if cell.source.strip()), "run: make book"
+    assert not [output for output in outputs(chapter) if output.output_type == "error"]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS)
+def test_chapter_has_parameters_and_a_checked_output(chapter):
+    tags = [cell.metadata.get("tags", []) for cell in nbformat.read(chapter, 4).cells]
+    assert sum("parameters" in of_cell for of_cell in tags) == 1
+    assert any("nbval-check-output" in of_cell for of_cell in tags)

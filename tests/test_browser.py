@@ -1,0 +1,232 @@
+"""The rendered pages as a reader has them: no kernel, no network, on a laptop or a phone, by mouse or by keyboard."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from selenium import webdriver
+from selenium.webdriver import ActionChains
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from compatkit import book
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+SCREENS = {"desktop": (1280, 900), "phone": (390, 844)}
+FLAGS = (
+    *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
+    *("disable-background-networking", "disable-component-update", "disable-sync"),
+)
+
+needs_browser = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="NO PAGE WAS OPENED: install chromium and chromedriver (chromium-driver)"
+)
+needs_scripts = pytest.mark.skipif(
+    not (book.ROOT / "node_modules" / book._EMBED).is_file(),
+    reason="NO WIDGET WAS TRIED: the book would load its scripts from a CDN; install npm and run `npm ci`",
+)
+
+WATCHES = """
+    const figures = [...document.querySelectorAll(".compatkit-figure")];
+    return document.readyState === "complete"
+        && figures.every((figure) => figure.data && figure.clientWidth)
+        && document.querySelectorAll(".widget-subarea").length
+            === document.querySelectorAll(".widget-subarea > .jupyter-widgets").length;
+"""
+PICTURE = """
+    const [figure, ...more] = arguments[0].querySelectorAll(".compatkit-figure");
+    return figure && figure.data && !more.length
+        ? JSON.stringify([figure.data, figure.layout.title, figure.getAttribute("aria-label")]) : null;
+"""
+
+
+@pytest.fixture(scope="session")
+def html(tmp_path_factory) -> Path:
+    """The pages, built strictly and from scratch: a second build into one folder repeats no warnings."""
+    return book.build(output_dir=tmp_path_factory.mktemp("book"))
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def address(html) -> Iterator[str]:
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=html))
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory) -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in FLAGS:
+        options.add_argument(f"--{flag}")
+    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    yield driver
+    driver.quit()
+
+
+def pages() -> list[str]:
+    toc = yaml.safe_load((book.ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    return [f"{name}.html" for name in book._toc_files(toc)]
+
+
+def open_page(driver: webdriver.Chrome, url: str, screen: str) -> None:
+    width, height = SCREENS[screen]
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": screen == "phone"}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    for log in ("browser", "performance"):
+        driver.get_log(log)
+    driver.get(url)
+    until(driver, lambda: driver.execute_script(WATCHES), "figures and widgets are drawn")
+
+
+def until(driver: webdriver.Chrome, condition, what: str):
+    return WebDriverWait(driver, 20, poll_frequency=0.05).until(lambda _: condition(), message=f"waited until {what}")
+
+
+def console_errors(driver: webdriver.Chrome) -> list[str]:
+    return [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def requests(driver: webdriver.Chrome) -> list[str]:
+    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+
+
+def test_the_book_builds_strictly(html):
+    assert (html / "index.html").is_file()
+    assert [page for page in pages() if not (html / page).is_file()] == []
+
+
+@needs_browser
+@needs_scripts
+@pytest.mark.parametrize("screen", SCREENS)
+@pytest.mark.parametrize("page", pages())
+def test_page_opens_whole_without_a_network(page, screen, chromium, address):
+    open_page(chromium, address + page, screen)
+    wide, inner = chromium.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    # A phone widens its window to what does not fit, and so hides it from the first comparison.
+    assert wide <= inner == SCREENS[screen][0]
+    assert console_errors(chromium) == []
+    assert [url for url in requests(chromium) if not url.startswith((address, "data:", "blob:", "chrome"))] == []
+
+
+@needs_browser
+@needs_scripts
+@pytest.mark.parametrize("screen", SCREENS)
+@pytest.mark.parametrize("page", pages())
+def test_every_figure_fits_and_is_described(page, screen, chromium, address):
+    open_page(chromium, address + page, screen)
+    for figure in chromium.find_elements(By.CLASS_NAME, "compatkit-figure"):
+        drawn, column = chromium.execute_script(
+            "return [arguments[0]._fullLayout.width, arguments[0].parentElement.clientWidth]", figure
+        )
+        assert 0.8 * column <= drawn <= column
+        assert (figure.aria_role, bool(figure.accessible_name)) == ("image", True)
+
+
+@needs_browser
+@needs_scripts
+@pytest.mark.parametrize("screen", SCREENS)
+@pytest.mark.parametrize("page", pages())
+def test_every_picker_changes_its_figure_by_mouse_and_by_keyboard(page, screen, chromium, address, html):
+    open_page(chromium, address + page, screen)
+    pickers = chromium.find_elements(By.CLASS_NAME, "compatkit-picker")
+    assert len(pickers) == (html / page).read_text(encoding="utf-8").count('["compatkit-picker"]')
+    for picker in pickers:
+        selects = picker.find_elements(By.TAG_NAME, "select")
+        handles = picker.find_elements(By.CSS_SELECTOR, ".noUi-handle")
+        assert selects or handles
+        for select in selects:
+            _try_select(chromium, picker, select)
+        for handle in handles:
+            _try_slider(chromium, picker, handle)
+    assert console_errors(chromium) == []
+
+
+def _try_select(driver, picker, select) -> None:
+    assert select.accessible_name
+    options = [option.text for option in select.find_elements(By.TAG_NAME, "option")]
+    if len(options) < 2:
+        return
+    first = driver.execute_script(PICTURE, picker)
+
+    def click(index: int) -> None:
+        select.click()
+        select.find_elements(By.TAG_NAME, "option")[index].click()
+
+    start = int(select.get_property("selectedIndex"))
+    click((start + 1) % len(options))
+    changed(driver, picker, first)
+    click(start)
+    back_to(driver, picker, first)
+
+    reach_by_tab(driver, picker, select)
+    there, back = (Keys.ARROW_DOWN, Keys.ARROW_UP) if start + 1 < len(options) else (Keys.ARROW_UP, Keys.ARROW_DOWN)
+    ActionChains(driver).send_keys(there).perform()
+    changed(driver, picker, first)
+    ActionChains(driver).send_keys(back).perform()
+    back_to(driver, picker, first)
+
+
+def _try_slider(driver, picker, handle) -> None:
+    assert until(driver, lambda: handle.accessible_name, "the slider has a name")
+    first = driver.execute_script(PICTURE, picker)
+    last = float(handle.get_attribute("aria-valuemax"))
+    if last == 0:
+        return
+    at_end = float(handle.get_attribute("aria-valuenow")) == last
+
+    reach_by_tab(driver, picker, handle)
+    there, back = (Keys.ARROW_LEFT, Keys.ARROW_RIGHT) if at_end else (Keys.ARROW_RIGHT, Keys.ARROW_LEFT)
+    ActionChains(driver).send_keys(there).perform()
+    changed(driver, picker, first)
+    ActionChains(driver).send_keys(back).perform()
+    back_to(driver, picker, first)
+
+    track = handle.find_element(By.XPATH, "./ancestor::*[contains(@class, 'noUi-base')]")
+    to_other_end = (track.size["width"] // 2 - 2) * (-1 if at_end else 1)
+    ActionChains(driver).move_to_element_with_offset(track, to_other_end, 0).click().perform()
+    changed(driver, picker, first)
+
+
+def reach_by_tab(driver, picker, control) -> None:
+    """Focus the control with nothing but the tab key, from the place before the picker."""
+    driver.execute_script(
+        "const start = document.createElement('span'); start.tabIndex = -1; arguments[0].before(start); start.focus();",
+        picker,
+    )
+    for _ in range(10):
+        ActionChains(driver).send_keys(Keys.TAB).perform()
+        if driver.switch_to.active_element == control:
+            return
+    pytest.fail("ten steps with the tab key did not reach the control")
+
+
+def changed(driver, picker, before: str) -> None:
+    until(driver, lambda: driver.execute_script(PICTURE, picker) not in (None, before), "the figure is another")
+
+
+def back_to(driver, picker, before: str) -> None:
+    until(driver, lambda: driver.execute_script(PICTURE, picker) == before, "the first figure is back")

@@ -1,0 +1,310 @@
+"""Sets, their files, class alignment, and batches that depend on seed and step alone."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from compatkit import data
+from compatkit.data import Batches, ImageSet, Split
+
+
+def small_set(n=40, classes=("cat", "dog", "eel"), size=8, channels=3, seed=0) -> ImageSet:
+    g = torch.Generator().manual_seed(seed)
+    splits = [
+        Split(
+            torch.randint(256, (n, channels, size, size), generator=g, dtype=torch.uint8),
+            torch.arange(n) % len(classes),
+        )
+        for _ in range(2)
+    ]
+    return ImageSet("small", *splits, tuple(classes))
+
+
+@pytest.mark.parametrize(
+    ("name", "n_train", "n_test", "channels"),
+    [
+        ("digits", 1300, 497, 1),
+        ("mnist5k", 4000, 1000, 1),
+        ("glyphs_plain", 2000, 1000, 3),
+        ("glyphs_cluttered", 2000, 1000, 3),
+    ],
+)
+def test_embedded_sets_have_their_form(name, n_train, n_test, channels):
+    s = data.load(name)
+    assert s.train.images.shape == (n_train, channels, 16, 16)
+    assert s.test.images.shape == (n_test, channels, 16, 16)
+    assert s.train.images.dtype == torch.uint8 and s.train.labels.dtype == torch.int64
+    for split in (s.train, s.test):
+        assert split.labels.unique().tolist() == list(range(len(s.classes)))
+
+
+def test_no_test_image_is_a_training_image():
+    for name in ("digits", "mnist5k", "glyphs_plain", "glyphs_cluttered"):
+        s = data.load(name)
+        train = {bytes(image.numpy().tobytes()) for image in s.train.images}
+        shared = sum(image.numpy().tobytes() in train for image in s.test.images)
+        # a thin upright "1" fills its box with one stroke, so that a few handwritten ones coincide
+        assert shared <= 0.01 * len(s.test), name
+
+
+def test_glyph_sets_share_nine_of_ten_classes():
+    sets = [data.load(f"glyphs_{style}") for style in ("plain", "cluttered")]
+    assert len(data.common_classes(*sets)) == 9
+    assert all(len(s.classes) == 10 for s in sets)
+
+
+def test_glyphs_tell_their_orientation_only_through_the_character():
+    # were there a cue outside the glyph (a gradient, a border), the mean image of a class-free pixel statistic would
+    # show it
+    for style in ("plain", "cluttered"):
+        images = data.load(f"glyphs_{style}").train.images.float()
+        border = torch.stack(
+            [images[:, :, 0].mean(), images[:, :, -1].mean(), images[:, :, :, 0].mean(), images[:, :, :, -1].mean()]
+        )
+        assert border.max() - border.min() < 4, "the four sides should look alike"
+
+
+@pytest.mark.parametrize(("colours", "shapes"), [(2, 1), (3, 4), (10, 10), (17, 13)])
+def test_shapes_come_in_any_number(colours, shapes):
+    s = data.load("shapes", colours=colours, shapes=shapes, n_train=2 * colours * shapes, n_test=colours * shapes)
+    assert len(s.classes) == len(set(s.classes)) == colours * shapes
+    assert s.train.labels.bincount().tolist() == [2] * (colours * shapes)
+
+
+def test_shape_colour_can_be_read_off_the_pixels():
+    s = data.load("shapes", colours=3, shapes=1, n_train=300, n_test=3)
+    brightest_channel = s.train.images.float().mean((2, 3)).argmax(1)
+    assert (brightest_channel == s.train.labels).float().mean() > 0.95
+
+
+def test_generated_sets_depend_on_the_seed_alone():
+    first = data.load("glyphs_plain", seed=3, n_train=20, n_test=10)
+    data.BUILT_IN["glyphs_plain"].cache_clear()
+    again = data.load("glyphs_plain", seed=3, n_train=20, n_test=10)
+    other = data.load("glyphs_plain", seed=4, n_train=20, n_test=10)
+    assert torch.equal(first.train.images, again.train.images)
+    assert not torch.equal(first.train.images, other.train.images)
+
+
+def test_bounding_box_fills_the_image():
+    image = torch.zeros(1, 12, 12)
+    image[0, 3:7, 5:9] = 200.0
+    assert torch.allclose(data.scale_bounding_box(image, 16), torch.full((1, 16, 16), 200.0))
+    with pytest.raises(ValueError, match="images"):
+        data.scale_bounding_box(torch.zeros(1, 4, 4), 16)
+
+
+# --- classes ----------------------------------------------------------------------------------------------------------
+
+
+def test_classes_align_by_name_not_by_index():
+    a, b = small_set(classes=("cat", "dog", "eel")), small_set(classes=("eel", "cat", "fox"))
+    common = data.common_classes(a, b)
+    assert common == ("cat", "eel")
+    assert data.class_index(a.classes, common).tolist() == [0, -1, 1]
+    assert data.class_index(b.classes, common).tolist() == [1, 0, -1]
+    subset = b.subset(common)
+    assert subset.classes == common
+    assert torch.equal(subset.test.images[subset.test.labels == 1], b.test.images[b.test.labels == 0])
+
+
+def test_too_few_common_classes_are_refused():
+    a, b = small_set(classes=("cat", "dog")), small_set(classes=("dog", "fox"))
+    with pytest.raises(ValueError, match="at least 2 common classes.*got 1"):
+        data.common_classes(a, b)
+    with pytest.raises(ValueError, match="leave_out.*fox"):
+        data.common_classes(a, b, leave_out=["fox"])
+    with pytest.raises(ValueError, match="wolf"):
+        a.subset(["wolf"])
+
+
+def test_limit_draws_evenly_from_all_classes():
+    s = small_set(n=40).limit(9, 6)
+    assert s.train.labels.bincount().tolist() == [3, 3, 3]
+    assert s.test.labels.bincount().tolist() == [2, 2, 2]
+    assert small_set().limit(None, 1000).test.labels.shape == (40,)
+    with pytest.raises(ValueError, match="at least 1"):
+        small_set().limit(0)
+
+
+# --- batches ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_epoch_shows_each_image_once():
+    s = small_set(n=12)
+    batches = Batches(s, 4, seed=1)
+    seen = torch.cat([batches._indices(step) for step in range(3)])
+    assert seen.sort().values.tolist() == list(range(12))
+    assert not torch.equal(seen, torch.cat([batches._indices(step) for step in range(3, 6)]))
+
+
+def test_a_batch_depends_on_seed_and_step_alone():
+    s = small_set()
+    one, other = (Batches(s, 8, seed=5, crop=2, flip=True) for _ in range(2))
+    for step in range(12):
+        expected = one(step)
+    other.reseeded(2, 3)  # other draws in between change nothing
+    for got, want in zip(other(11), expected, strict=True):
+        assert torch.equal(got, want)
+    assert not torch.equal(Batches(s, 8, seed=6, crop=2, flip=True)(11)[0], expected[0])
+
+
+def test_crop_and_flip_against_a_loop_over_images():
+    n, c, h, pad = 6, 3, 8, 2
+    images = torch.randint(256, (n, c, h, h), dtype=torch.uint8)
+    padded = torch.nn.functional.pad(images, (pad,) * 4)
+    got = data.crop_and_flip(padded, torch.Generator().manual_seed(0), crop=pad, flip=True)
+    for image, result in zip(padded, got, strict=True):
+        windows = [image[:, i : i + h, j : j + h] for i in range(2 * pad + 1) for j in range(2 * pad + 1)]
+        assert any(torch.equal(result, w) or torch.equal(result, w.flip(2)) for w in windows)
+    many = data.crop_and_flip(padded[:1].expand(2000, -1, -1, -1), torch.Generator(), crop=pad, flip=True)
+    assert len({image.numpy().tobytes() for image in many}) == 2 * (2 * pad + 1) ** 2
+
+
+def test_normalised_training_pixels_have_mean_0_and_deviation_1():
+    s = small_set(n=400)
+    x = s.normalise(s.train.images)
+    assert torch.allclose(x.mean((0, 2, 3)), torch.zeros(3), atol=1e-4)
+    assert torch.allclose(x.std((0, 2, 3)), torch.ones(3), atol=1e-3)
+
+
+def test_rotations():
+    images = torch.randint(256, (5, 3, 8, 8)).float()
+    rotated, turns = data.rotate_all(images)
+    assert rotated.shape == (20, 3, 8, 8)
+    for i, (image, turn) in enumerate(zip(rotated, turns, strict=True)):
+        assert torch.equal(image, images[i % 5].rot90(int(turn), (1, 2)))
+    turns = torch.tensor([3, 0, 1, 2, 1])
+    for image, turn, result in zip(images, turns, data.rotate(images, turns), strict=True):
+        assert torch.equal(result, image.rot90(int(turn), (1, 2)))
+    with pytest.raises(ValueError, match="square"):
+        data.rotate_all(torch.zeros(1, 3, 4, 5))
+
+
+def test_sampled_turns_are_even_and_depend_on_the_step():
+    batches = Batches(small_set(), 40, seed=0)
+    turns = torch.stack([batches.turns(step) for step in range(100)])
+    assert (turns.flatten().bincount() / 4000 - 0.25).abs().max() < 0.03
+    assert torch.equal(batches.turns(7), turns[7]) and not torch.equal(turns[7], turns[8])
+
+
+def test_batch_size_is_checked():
+    with pytest.raises(ValueError, match="batch_size"):
+        Batches(small_set(), 0)
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_set_survives_its_file(tmp_path, monkeypatch):
+    s = small_set()
+    data.write_npz(tmp_path / "small.npz", s)
+    monkeypatch.setenv("COMPATKIT_DATA", str(tmp_path))
+    for again in (data.load("small"), data.load("small", root=tmp_path)):
+        assert again.classes == s.classes and again.name == "small"
+        assert torch.equal(again.train.images, s.train.images) and torch.equal(again.test.labels, s.test.labels)
+    assert [p.name for p in tmp_path.iterdir()] == ["small.npz"], "no temporary file is left"
+
+
+def test_a_stored_file_is_preferred_to_a_download(tmp_path):
+    data.write_npz(tmp_path / "stl10.npz", small_set())
+    assert data.load("stl10", root=tmp_path).classes == ("cat", "dog", "eel")
+
+
+def test_unknown_names_are_answered_with_what_there_is(tmp_path):
+    data.write_npz(tmp_path / "mine.npz", small_set())
+    with pytest.raises(ValueError, match=r"'imagenet'.*digits.*cifar10.*mine"):
+        data.load("imagenet", root=tmp_path)
+
+
+def test_no_network_and_nothing_stored_says_how_to_get_it(tmp_path, monkeypatch):
+    def offline(folder):
+        raise OSError("no route to host")
+
+    monkeypatch.setitem(data.DOWNLOADS, "cifar10", offline)
+    with pytest.raises(FileNotFoundError, match=r"cifar10.*no route to host.*COMPATKIT_DATA"):
+        data.load("cifar10", root=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_downloads_are_stored_once(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setitem(data.DOWNLOADS, "cifar10", lambda folder: calls.append(folder) or small_set())
+    for _ in range(2):
+        assert len(data.load("cifar10", root=tmp_path).classes) == 3
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("keep", [0, 10, 500, -1])
+def test_truncated_files_are_refused(tmp_path, keep):
+    path = tmp_path / "small.npz"
+    data.write_npz(path, small_set())
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"small\.npz"):
+        data.load("small", root=tmp_path)
+
+
+def test_altered_files_are_refused(tmp_path):
+    path = tmp_path / "small.npz"
+    data.write_npz(path, small_set())
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["y_train"] = arrays["y_train"][::-1]
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match="checksum"):
+        data.load("small", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("x_train", np.zeros((4, 3, 8, 8), np.float32), "x_train must be uint8"),
+        ("x_test", np.zeros((0, 3, 8, 8), np.uint8), "n > 0"),
+        ("y_test", np.zeros(3, np.int64), "y_test must be 4 integers"),
+        ("y_train", np.full(4, 7), r"0\.\.1"),
+        ("class_names", np.array([["a", "b"]]), "class_names"),
+        ("class_names", np.array(["a", {}], dtype=object), "pickle"),
+        ("x_train", None, "x_train"),
+    ],
+)
+def test_files_of_another_form_are_refused(tmp_path, key, value, message):
+    x, y = np.zeros((4, 3, 8, 8), np.uint8), np.array([0, 1, 0, 1])
+    arrays = {"x_train": x, "y_train": y, "x_test": x, "y_test": y, "class_names": np.array(["a", "b"])}
+    arrays[key] = value
+    np.savez(tmp_path / "odd.npz", **{k: v for k, v in arrays.items() if v is not None})
+    with pytest.raises(ValueError, match=message):
+        data.load("odd", root=tmp_path)
+
+
+def test_image_folder(tmp_path):
+    for part in ("train", "val"):
+        for i, name in enumerate(("ant", "bee")):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for k in range(2):
+                Image.new("RGB", (40, 30), (255 * i, 10 * k, 0)).save(folder / f"{k}.png")
+    s = data.load(f"imagefolder:{tmp_path}", size=16)
+    assert s.classes == ("ant", "bee")
+    assert s.train.images.shape == (4, 3, 16, 16)
+    assert s.train.images[:, 0].float().mean((1, 2)).tolist() == [0, 0, 255, 255]
+    shutil.rmtree(tmp_path / "val" / "bee")
+    with pytest.raises(ValueError, match=r"differ.*bee"):
+        data.load(f"imagefolder:{tmp_path}")
+    with pytest.raises(ValueError, match="train/CLASS"):
+        data.load(f"imagefolder:{tmp_path / 'nothing'}")
+
+
+def test_shrinking_averages():
+    images = torch.zeros(1, 3, 96, 96, dtype=torch.uint8)
+    images[:, :, ::2] = 200
+    assert (data.shrink(images, 32)[:, :, 1:-1].float() - 100).abs().max() <= 35
+    flat = torch.full((3, 3, 96, 96), 77, dtype=torch.uint8)
+    assert torch.equal(data.shrink(flat, 32, chunk=2), torch.full((3, 3, 32, 32), 77, dtype=torch.uint8))
+
+
+def test_torchvision_imports_beside_any_torch_build():
+    vision = data.torchvision_()
+    assert vision.datasets.CIFAR10 and vision.models.resnet18

@@ -1,0 +1,48 @@
+"""Figures show the records' numbers and no others."""
+
+import pytest
+
+from compatkit import figures
+from compatkit.results import interval
+
+SCORES = {"independent": {0: 0.1, 1: 0.2, 2: 0.12}, "DCC": {0: 0.7, 1: 0.8, 2: 0.9}}
+
+
+def named(figure, name):
+    return next(trace for trace in figure.data if (trace.name or "").startswith(name))
+
+
+def test_bars_show_means_intervals_and_seeds():
+    figure = figures.bars(SCORES, published={"DCC": 65.8, "independent": None, "RP": 50.1}, chance=1 / 9)
+    ours = named(figure, "ours")
+    for method, x, width in zip(ours.y, ours.x, ours.error_x.array, strict=True):
+        span = interval(SCORES[method].values())
+        assert x == pytest.approx(100 * span.mean) and width == pytest.approx(100 * span.half_width)
+    assert sorted(named(figure, "each seed").x) == pytest.approx(
+        sorted(100 * v for seeds in SCORES.values() for v in seeds.values())
+    )
+    paper = named(figure, "paper")
+    assert (list(paper.x), list(paper.y)) == ([65.8], ["DCC"]), "published rows that we have, with a number"
+    assert figure.layout.shapes[0].x0 == pytest.approx(100 / 9)
+
+
+def test_one_seed_has_no_error_bar():
+    assert list(named(figures.bars({"DCC": {0: 0.7}}), "ours").error_x.array) == [0]
+
+
+def test_recombination_matrix_has_own_heads_on_the_diagonal():
+    metrics = {"not recombined/a": 0.9, "not recombined/b": 0.8, "recombination/a": 0.5, "recombination/b": 0.4}
+    figure = figures.recombination_matrix([{"config": {"a": "x", "b": "y"}, "metrics": metrics}])
+    assert figure.data[0].z == ((90, 50), (40, 80)) or [list(row) for row in figure.data[0].z] == [[90, 50], [40, 80]]
+    assert list(figure.data[0].y) == ["extractor of<br>x", "extractor of<br>y"]
+
+
+def test_loss_curves_have_a_line_for_each_network_and_term():
+    history = [
+        {"step": step, "task": task, "target": 1.0, **({"rp": 2.0} if task else {})}
+        for step in (0, 5)
+        for task in (0, 1)
+    ]
+    figure = figures.loss_curves(history, ["x", "y"])
+    assert [trace.name for trace in figure.data] == ["x: target", "y: target", "y: rp"]
+    assert list(figure.data[2].x) == [0, 5] and list(figure.data[2].y) == [2.0, 2.0]

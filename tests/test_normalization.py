@@ -1,0 +1,106 @@
+"""BN by batch, running or recalibrated statistics, and nothing left behind."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from compatkit import normalization
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 5, 3), nn.BatchNorm2d(5))
+    for bn in (net[1], net[4]):
+        (
+            bn.running_mean.uniform_(),
+            bn.running_var.uniform_(1, 2),
+            nn.init.uniform_(bn.weight),
+            nn.init.uniform_(bn.bias),
+        )
+    return net
+
+
+def state(module):
+    return {k: v.clone() for k, v in module.state_dict().items()}
+
+
+def same(a, b):
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+def naive(net, x, statistics):
+    for layer in net:
+        if isinstance(layer, nn.BatchNorm2d):
+            if statistics == "batch":
+                mean, var = x.mean((0, 2, 3)), x.var((0, 2, 3), unbiased=False)
+            else:
+                mean, var = layer.running_mean, layer.running_var
+            shape = (1, -1, 1, 1)
+            x = (x - mean.view(shape)) / (var.view(shape) + layer.eps).sqrt()
+            x = x * layer.weight.view(shape) + layer.bias.view(shape)
+        else:
+            x = layer(x)
+    return x
+
+
+@pytest.mark.parametrize("statistics", ["batch", "running"])
+def test_evaluation_against_the_formula(net, statistics):
+    x = torch.randn(6, 3, 8, 8)
+    with normalization.evaluation(net, statistics):
+        assert torch.allclose(net(x), naive(net, x, statistics), atol=1e-5)
+
+
+@pytest.mark.parametrize("statistics", ["batch", "running"])
+@pytest.mark.parametrize("training", [True, False])
+def test_evaluation_leaves_nothing_behind(net, statistics, training):
+    net.train(training)
+    net[1].eval()
+    before, modes = state(net), [m.training for m in net.modules()]
+    with pytest.raises(RuntimeError, match="on purpose"), normalization.evaluation(net, statistics):
+        net(torch.randn(6, 3, 8, 8))
+        raise RuntimeError("on purpose")
+    assert same(before, state(net))
+    assert [m.training for m in net.modules()] == modes
+    assert all(bn.track_running_stats for bn in normalization.batch_norms(net))
+
+
+def test_recalibrated_is_the_average_over_batches(net):
+    before = state(net)
+    batches = list(torch.randn(3, 6, 3, 8, 8))
+    result = normalization.recalibrated(net, batches)
+    first_inputs = [net[0](b) for b in batches]
+    assert torch.allclose(
+        result[1].running_mean, torch.stack([x.mean((0, 2, 3)) for x in first_inputs]).mean(0), atol=1e-6
+    )
+    variance = torch.stack([x.var((0, 2, 3), unbiased=True) for x in first_inputs]).mean(0)
+    assert torch.allclose(result[1].running_var, variance, atol=1e-5)
+    assert same(before, state(net)), "the original is not touched"
+    assert not result.training and result[1].momentum == net[1].momentum
+
+
+def test_recalibrating_on_one_batch_gives_its_batch_statistics_up_to_bessel(net):
+    x = torch.randn(64, 3, 8, 8)
+    with normalization.evaluation(net, "batch"):
+        expected = net(x)
+    got = normalization.recalibrated(copy.deepcopy(net), [x])(x)
+    assert torch.allclose(got, expected, atol=5e-3)
+
+
+def test_frozen_modules_are_recalibrated_too(net):
+    batches = [5 + torch.randn(16, 3, 8, 8)]
+    expected = normalization.recalibrated(net, batches)
+    for bn in normalization.batch_norms(net):
+        bn.track_running_stats = False
+    got = normalization.recalibrated(net, batches)
+    assert torch.equal(got[1].running_mean, expected[1].running_mean)
+    assert not net[1].track_running_stats
+
+
+def test_bad_input(net):
+    with pytest.raises(ValueError, match="statistics"), normalization.evaluation(net, "layer"):
+        pass
+    with pytest.raises(ValueError, match="batches"):
+        normalization.recalibrated(net, [])

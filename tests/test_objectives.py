@@ -1,0 +1,73 @@
+"""The loss terms against the equations, written out as loops."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from compatkit import models, objectives
+
+
+def log_softmax(row):
+    peak = max(row)
+    total = math.log(sum(math.exp(v - peak) for v in row)) + peak
+    return [v - total for v in row]
+
+
+def test_dcc_loss_is_the_indicator_sum_of_equation_1():
+    logits, labels = torch.randn(7, 3), torch.tensor([0, -1, 2, 1, -1, 0, 2])
+    rows = zip(logits.tolist(), labels.tolist(), strict=True)
+    expected = sum(-log_softmax(row)[y] for row, y in rows if y >= 0) / 7
+    assert objectives.dcc_loss(logits, labels).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_dcc_loss_without_a_common_class_is_0_and_not_nan():
+    logits = torch.randn(4, 3, requires_grad=True)
+    loss = objectives.dcc_loss(logits, torch.full((4,), -1))
+    loss.backward()
+    assert loss.item() == 0 and logits.grad.abs().max() == 0
+
+
+def test_rp_loss_is_the_mean_over_rotations_of_equation_2():
+    extractor, head = nn.Conv2d(3, 2, 3), nn.Sequential(nn.Flatten(), nn.Linear(2 * 36, 4))
+    images = torch.randn(5, 3, 8, 8)
+    total = 0.0
+    for image in images:
+        for turn in range(4):
+            logits = head(extractor(torch.rot90(image, turn, (1, 2))[None]))[0]
+            total -= log_softmax(logits.tolist())[turn] / 4
+    assert objectives.rp_loss(extractor, head, images).item() == pytest.approx(total / 5, rel=1e-5)
+
+
+def test_sampled_rotations_are_an_unbiased_estimate():
+    torch.manual_seed(0)
+    extractor, head = nn.Conv2d(3, 2, 3), nn.Sequential(nn.Flatten(), nn.Linear(2 * 36, 4))
+    images = torch.randn(20, 3, 8, 8)
+    with torch.no_grad():
+        draws = torch.stack([objectives.rp_loss(extractor, head, images, torch.randint(4, (20,))) for _ in range(600)])
+        whole = objectives.rp_loss(extractor, head, images)
+    assert abs(draws.mean() - whole) < 4 * draws.std() / math.sqrt(600)
+    assert draws.std() > 0
+
+
+def test_target_loss():
+    logits, labels = torch.randn(6, 4), torch.tensor([0, 3, 2, 1, 1, 0])
+    rows = zip(logits.tolist(), labels.tolist(), strict=True)
+    expected = sum(-log_softmax(row)[y] for row, y in rows) / 6
+    assert objectives.target_loss(logits, labels).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_identical_initial_weights_are_copies():
+    nets = [models.build("resnet8", 5, seed=i, width=4) for i in range(3)]
+    objectives.identical_initial_weights(*nets)
+    for net in nets[1:]:
+        for p, q in zip(nets[0].parameters(), net.parameters(), strict=True):
+            assert torch.equal(p, q) and p is not q
+
+
+def test_identical_initial_weights_need_identical_architectures():
+    with pytest.raises(ValueError, match="identical architectures.*classifier"):
+        objectives.identical_initial_weights(models.build("resnet8", 5), models.build("resnet8", 6))
+    with pytest.raises(ValueError, match="stage1_block2"):
+        objectives.identical_initial_weights(models.build("resnet8", 5), models.build("resnet14", 5))

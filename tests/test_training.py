@@ -1,0 +1,345 @@
+"""The loop: what it touches and what it does not, schedules, resuming to the same bits, stopping at NaN."""
+
+import copy
+import functools
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+import torch
+
+from compatkit import models, training
+from compatkit.data import class_index
+from compatkit.training import Recipe, Task
+
+from .test_data import small_set
+
+RECIPE = Recipe(steps=6, batch_size=8, rotations="sampled", schedule="one-cycle", crop=1)
+
+
+def make_task(seed=0, sets=None, *, classes=("cat", "dog", "eel"), dcc=None, rp=None, head=True) -> Task:
+    image_set = sets or small_set(classes=classes, seed=seed)
+    net = models.build("resnet8", len(classes), seed=seed, width=4)
+    extractor, own = models.split(net, "stage2")
+    index = class_index(classes, classes[:2])
+    return Task(image_set, extractor, own if head else None, dcc, index, rp, seed)
+
+
+def aux(outputs, seed=9):
+    return models.auxiliary_head(
+        models.split(models.build("resnet8", 3, width=4, seed=0), "stage2")[1], outputs, seed=seed
+    )
+
+
+def everything(tasks):
+    tensors = {}
+    for i, task in enumerate(tasks):
+        for j, module in enumerate(task.modules()):
+            tensors |= {f"{i}.{j}.{k}": v.clone() for k, v in module.state_dict().items()}
+    return tensors
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def joint_pair():
+    dcc, rp = aux(2), aux(4)
+    return [make_task(seed, dcc=dcc, rp=rp) for seed in (1, 2)]
+
+
+def test_training_learns():
+    image_set = small_set(n=60)
+    for split in (image_set.train, image_set.test):  # brightness tells the class
+        split.images[:] = (split.labels.view(-1, 1, 1, 1) * 100 + 20).to(torch.uint8)
+    task = make_task(sets=image_set)
+    history = training.train([task], Recipe(steps=30, batch_size=16, schedule="one-cycle"))
+    assert history[0]["target"] > 0.9 and history[-1]["target"] < 0.3
+
+
+def test_joint_training_alternates_and_logs_each_term():
+    history = training.train(joint_pair(), RECIPE)
+    assert [(row["step"], row["task"]) for row in history] == [(s, t) for s in range(6) for t in (0, 1)]
+    assert all(row.keys() == {"step", "task", "target", "dcc", "rp"} for row in history)
+
+
+def test_a_step_of_one_task_leaves_the_other_network_alone():
+    a, b = joint_pair()
+    before = everything([b])
+    joint = training._Run([a, b], RECIPE, None)
+    joint.tasks, joint.batches = [a], joint.batches[:1]  # the optimiser knows both networks, only a's minibatch comes
+    joint.advance(log=False)
+    untouched = {k: v for k, v in everything([b]).items() if k.startswith(("0.0", "0.1"))}
+    assert all(torch.equal(before[k], v) for k, v in untouched.items())
+
+
+def test_the_shared_head_is_one_module_and_both_tasks_move_it():
+    a, b = joint_pair()
+    assert len(training._Run([a, b], RECIPE, None).modules) == 6  # 2 extractors, 2 heads, 2 shared heads
+    before = copy.deepcopy(a.dcc_head)
+    training.train([a, b], RECIPE)
+    assert a.dcc_head is b.dcc_head
+    assert not torch.equal(before[-1].weight, a.dcc_head[-1].weight)
+
+
+def test_a_frozen_head_keeps_parameters_and_buffers_and_still_teaches():
+    a, b = joint_pair()
+    training.train([a], RECIPE)
+    training.freeze(a.dcc_head), training.freeze(a.rotation_head)
+    frozen = [{k: v.clone() for k, v in head.state_dict().items()} for head in (a.dcc_head, a.rotation_head)]
+    extractor = everything([b])
+    training.train([b], RECIPE)
+    for head, before in zip((b.dcc_head, b.rotation_head), frozen, strict=True):
+        assert equal(before, head.state_dict())
+    assert not equal(extractor, everything([b]))
+    only_aux = make_task(3, dcc=a.dcc_head, head=False)
+    before = everything([only_aux])
+    training.train([only_aux], RECIPE)
+    assert not torch.equal(before["0.0.stem.0.weight"], only_aux.extractor.stem[0].weight), "gradients pass through"
+
+
+def test_without_shared_heads_joint_training_is_two_separate_ones():
+    joint = [make_task(seed) for seed in (1, 2)]
+    training.train(joint, RECIPE)
+    for i, seed in enumerate((1, 2)):
+        alone = make_task(seed)
+        training.train([alone], RECIPE)
+        assert equal(everything([alone]), everything([joint[i]]))
+
+
+def test_runs_are_reproducible():
+    results = []
+    for _ in range(2):
+        tasks = joint_pair()
+        training.train(tasks, RECIPE)
+        results.append(everything(tasks))
+    assert equal(*results)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        (Recipe(lr=1.0, schedule="constant", steps=9), {0: 1, 8: 1}),
+        (Recipe(lr=0.01), {0: 0.01, 4_999: 0.01, 5_000: 0.001, 10_000: 1e-4, 19_999: 1e-5}),
+        (Recipe(lr=1.0, schedule="one-cycle", steps=100), {0: 0.04, 12: 0.52, 24: 1.0, 61: 0.5105}),
+    ],
+)
+def test_schedules(recipe, expected):
+    for step, value in expected.items():
+        assert training.learning_rate(recipe, step) == pytest.approx(value, rel=1e-3)
+    if recipe.schedule == "one-cycle":
+        rates = [training.learning_rate(recipe, s) for s in range(100)]
+        assert rates == sorted(rates[:25]) + sorted(rates[25:], reverse=True)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, optimizer, monkeypatch):
+    recipe = Recipe(steps=8, batch_size=8, optimizer=optimizer, rotations="sampled", crop=1)
+    whole = joint_pair()
+    history = training.train(whole, recipe)
+
+    losses, seen = Task.losses, []
+
+    def interrupted(*arguments):
+        if len(seen) == 11:  # in the second minibatch of step 5, when the first network is one ahead
+            raise KeyboardInterrupt
+        seen.append(1)
+        return losses(*arguments)
+
+    file = tmp_path / "run.pt"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Task, "losses", interrupted)
+        training.train(joint_pair(), recipe, checkpoint=file, checkpoint_seconds=0)
+    resumed = joint_pair()
+    assert training.train(resumed, recipe, checkpoint=file) == history
+    assert equal(everything(resumed), everything(whole))
+    finished = joint_pair()
+    assert training.train(finished, recipe, checkpoint=file) == history, "a finished run is only loaded"
+    assert equal(everything(finished), everything(whole))
+
+
+def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path):
+    script = textwrap.dedent("""
+        import sys, torch
+        torch.set_num_threads(1)
+        from tests.test_training import joint_pair, everything
+        from compatkit.training import Recipe, train
+        tasks = joint_pair()
+        train(tasks, Recipe(steps=150, batch_size=8, rotations="sampled"), checkpoint=sys.argv[1], checkpoint_seconds=0)
+        torch.save(everything(tasks), sys.argv[2])
+    """)
+
+    def start(checkpoint, result):
+        return subprocess.Popen([sys.executable, "-c", script, str(checkpoint), str(result)])
+
+    whole = start(tmp_path / "whole.pt", tmp_path / "whole")
+    killed = start(tmp_path / "killed.pt", tmp_path / "killed")
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "killed.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL and not (tmp_path / "killed").exists()
+    step = torch.load(tmp_path / "killed.pt", weights_only=True)["step"]
+    assert 0 < step < 150, "it was killed half-way"
+    assert start(tmp_path / "killed.pt", tmp_path / "killed").wait() == 0 and whole.wait() == 0
+    assert equal(*(torch.load(tmp_path / name, weights_only=True) for name in ("whole", "killed")))
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(tmp_path):
+    file = tmp_path / "run.pt"
+    task = make_task()
+    with pytest.raises(FloatingPointError, match=r"step \d+.*keeps the last good state"):
+        training.train([task], Recipe(steps=400, batch_size=8, lr=1e30), checkpoint=file, checkpoint_seconds=0)
+    if file.exists():
+        kept = torch.load(file, weights_only=True)
+        assert all(v.isfinite().all() for v in kept["modules"].values() if v.is_floating_point())
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path):
+    file = tmp_path / "run.pt"
+    training.train(joint_pair(), RECIPE, checkpoint=file)
+    with pytest.raises(ValueError, match="checkpoint.*remove it"):
+        training.train(joint_pair(), Recipe(steps=7, batch_size=8), checkpoint=file)
+    with pytest.raises(ValueError, match="checkpoint"):
+        training.train([make_task()], RECIPE, checkpoint=file)
+    other_data = joint_pair()
+    other_data[0].image_set = small_set(seed=77)
+    with pytest.raises(ValueError, match="checkpoint"):
+        training.train(other_data, RECIPE, checkpoint=file)
+    torch.set_num_threads(2)  # sums are taken in another order then
+    with pytest.raises(ValueError, match="threads"):
+        training.train(joint_pair(), RECIPE, checkpoint=file)
+
+
+def test_a_network_that_the_last_update_broke_is_no_result(tmp_path):
+    task, file = make_task(), tmp_path / "run.pt"
+    training.train([task], Recipe(steps=1, batch_size=8), checkpoint=file)
+    recipe = Recipe(steps=1, batch_size=8, lr=1e38, optimizer="sgd")  # the loss before the update is finite
+    with pytest.raises(FloatingPointError):
+        for parameter in task.modules()[0].parameters():
+            parameter.data.mul_(1e3)
+        training.train([task], recipe)
+
+
+def naive_run(task, recipe):
+    """Adam or SGD, weight decay, momentum and schedule as torch documents them, written out for one task."""
+    moments = {}
+    parameters = [p for module in task.modules() for p in module.parameters()]
+    batches = task.batches(recipe)
+    for step in range(recipe.steps):
+        images, labels = batches(step)
+        rotated = images.repeat(1, 1, 1, 1)
+        turns = batches.turns(step)
+        for i in range(len(images)):
+            rotated[i] = images[i].rot90(int(turns[i]), (1, 2))
+        loss = torch.nn.functional.cross_entropy(task.head(task.extractor(images)), labels)
+        loss = loss + torch.nn.functional.cross_entropy(task.rotation_head(task.extractor(rotated)), turns)
+        gradients = torch.autograd.grad(loss, parameters)
+        lr = recipe.lr * 0.1 ** (step // recipe.decay_every)
+        with torch.no_grad():
+            for i, (p, g) in enumerate(zip(parameters, gradients, strict=True)):
+                g = g + recipe.weight_decay * p
+                if recipe.optimizer == "sgd":
+                    moments[i] = g if i not in moments else recipe.momentum * moments[i] + g
+                    p -= lr * moments[i]
+                else:
+                    m, v = moments.get(i, (0, 0))
+                    m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+                    moments[i] = m, v
+                    scale = (v / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
+                    p -= lr * m / (1 - 0.9 ** (step + 1)) / scale
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_the_loop_against_its_arithmetic(optimizer):
+    recipe = Recipe(
+        steps=4,
+        batch_size=8,
+        optimizer=optimizer,
+        lr=0.003,
+        weight_decay=0.1,
+        decay_every=2,
+        rotations="sampled",
+        crop=2,
+    )
+    ours, naive = make_task(rp=aux(4)), make_task(rp=aux(4))
+    for task in (ours, naive):
+        for module in task.modules():
+            module.double()
+    normalise = small_set().normalise
+    for task in (ours, naive):
+        object.__setattr__(task.image_set, "normalise", lambda images: normalise(images).double())
+    training.train([ours], recipe)
+    naive_run(naive, recipe)
+    expected = everything([naive])
+    for name, tensor in everything([ours]).items():
+        assert torch.allclose(tensor.double(), expected[name].double(), atol=1e-6), name
+
+
+def test_precision_memory_order_and_compilation_train_the_same_task(monkeypatch):
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    plain = training.train(joint_pair(), RECIPE)
+    for change in ({"precision": "bf16"}, {"channels_last": True}, {"compile": True}):
+        other = training.train(joint_pair(), Recipe(**{**vars(RECIPE), **change}))
+        for a, b in zip(plain[:2], other[:2], strict=True):
+            assert a["target"] == pytest.approx(b["target"], rel=0.05), change
+    tasks = joint_pair()
+    training.train(tasks, Recipe(**{**vars(RECIPE), "channels_last": True}))
+    weight = tasks[0].extractor.stage1_block1.conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and weight.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"optimizer": "lion"},
+        {"schedule": "cosine"},
+        {"rotations": "two"},
+        {"precision": "fp8"},
+        {"steps": 0},
+        {"lr": -1},
+    ],
+)
+def test_recipes_are_checked(change):
+    with pytest.raises(ValueError, match=next(iter(change))):
+        Recipe(**change)
+
+
+def test_tasks_are_checked():
+    with pytest.raises(ValueError, match="head"):
+        make_task(head=False)
+    task = make_task(dcc=aux(2))
+    with pytest.raises(ValueError, match="common_index"):
+        Task(task.image_set, task.extractor, task.head, dcc_head=task.dcc_head)
+    with pytest.raises(ValueError, match="tasks"):
+        training.train([], RECIPE)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_gpu_runs_resume_to_the_same_bits(tmp_path, monkeypatch):
+    def pair():
+        tasks = joint_pair()
+        for task in tasks:
+            task.image_set = task.image_set.to("cuda")
+            task.__post_init__()
+        return tasks
+
+    whole, resumed = pair(), pair()
+    training.train(whole, RECIPE)
+    advance = training._Run.advance
+
+    def interrupted(run, log):
+        if run.step == 3:
+            raise KeyboardInterrupt
+        advance(run, log)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training._Run, "advance", interrupted)
+        training.train(pair(), RECIPE, checkpoint=tmp_path / "run.pt", checkpoint_seconds=0)
+    training.train(resumed, RECIPE, checkpoint=tmp_path / "run.pt")
+    assert equal(everything(whole), everything(resumed))
