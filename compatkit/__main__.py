@@ -30,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     listing.set_defaults(command=_list)
 
     run = commands.add_parser("run", help="make the runs of an experiment that have no record yet")
-    run.add_argument("experiment")
+    run.add_argument("experiments", nargs="+", metavar="EXPERIMENT", help="one or several, or all")
     run.add_argument("--preset", default="laptop", help="smoke, laptop (default), cifar or paper")
     run.add_argument("--seeds", type=_seeds, metavar="0,1,2", help="instead of those of the preset; 0-4 is a range")
     run.add_argument("--jobs", type=int, default=1, help="processes at once (default 1)")
@@ -61,26 +61,33 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from .experiments import EXPERIMENTS
+    from .experiments import EXPERIMENTS, PRESETS, runner
 
     for name, experiment in EXPERIMENTS.items():
-        print(f"{name}\n    " + "\n    ".join(_docstring(experiment)))
+        counts = ", ".join(f"{len(runner.configs(name, preset))} at {preset}" for preset in PRESETS)
+        print(f"{name}\n    " + "\n    ".join([*_docstring(experiment), f"Runs: {counts}."]))
 
 
 def _run(options: argparse.Namespace) -> int:
-    from .experiments import runner
+    from .experiments import EXPERIMENTS, runner
+    from .results import provenance_line
 
+    names = list(EXPERIMENTS) if options.experiments == ["all"] else options.experiments
+    for name in names:  # before the first run, not after an hour
+        runner.configs(name, options.preset, options.seeds, dict(options.settings))
     try:
-        records = runner.records(
-            options.experiment,
-            options.preset,
-            seeds=options.seeds,
-            settings=dict(options.settings),
-            jobs=options.jobs,
-            threads=options.threads,
-            device=options.device,
-            refresh=options.refresh,
-        )
+        for name in names:
+            records = runner.records(
+                name,
+                options.preset,
+                seeds=options.seeds,
+                settings=dict(options.settings),
+                jobs=options.jobs,
+                threads=options.threads,
+                device=options.device,
+                refresh=options.refresh,
+            )
+            print(f"{name}: {provenance_line(records)}", flush=True)
     except runner.RunsFailed as error:
         print(f"compatkit: {error}", file=sys.stderr)
         if not isinstance(error.__cause__, ValueError | OSError | ImportError | FloatingPointError):
@@ -93,27 +100,24 @@ def _run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 130
-    from .results import provenance_line
-
-    print(provenance_line(records))
     return 0
 
 
 def _status(options: argparse.Namespace) -> None:
     from .experiments import EXPERIMENTS, PRESETS, runner
-    from .results import is_stale, load, results_root
+    from .results import is_stale, load, load_all, results_root
 
     print(f"records in {results_root()}")
-    print(f"{'experiment':<12}{'preset':<9}{'recorded':>9}{'planned':>9}{'other':>7}{'stale':>7}{'minutes':>9}")
+    print(f"{'experiment':<17}{'preset':<9}{'recorded':>9}{'planned':>9}{'other':>7}{'stale':>7}{'minutes':>9}")
     for name in EXPERIMENTS:
         for preset in PRESETS:
             planned = {runner.Job(name, preset, c, results_root(), "", 1).run_id for c in runner.configs(name, preset)}
-            records = load(name, preset)
-            recorded = sum(r["run_id"] in planned for r in records)
-            stale = sum(map(is_stale, records))
-            minutes = sum(r["provenance"]["wall_seconds"] for r in records) / 60
-            other = len(records) - recorded
-            print(f"{name:<12}{preset:<9}{recorded:>9}{len(planned):>9}{other:>7}{stale:>7}{minutes:>9.1f}")
+            records = [r for r in load_all(preset).values() if r["run_id"] in planned]
+            others = [r for r in load(name, preset) if r["run_id"] not in planned]
+            recorded, other = len(records), len(others)
+            stale = sum(map(is_stale, records + others))
+            minutes = sum(r["provenance"]["wall_seconds"] for r in records + others) / 60
+            print(f"{name:<17}{preset:<9}{recorded:>9}{len(planned):>9}{other:>7}{stale:>7}{minutes:>9.1f}")
 
 
 def _book(options: argparse.Namespace) -> None:

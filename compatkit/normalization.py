@@ -1,10 +1,14 @@
-"""Which statistics batch normalisation uses when a network is evaluated (paper A, Sec. 4 and App. C.1).
+"""Which statistics batch normalisation uses when a network is evaluated, and what can take its place (paper A, Sec. 4
+and App. C.1).
 
 A recombined network meets features whose statistics its head has never aggregated. Three choices:
 
 - ``running``: the averages that training left behind, as usual;
 - ``batch``: the statistics of each evaluation batch, the paper's choice;
 - ``recalibrated``: new averages over the whole evaluation set, without labels.
+
+Layer and instance normalisation have no statistics to be wrong: ``replace_batch_norm`` puts them in. ``UnitLength``
+instead fixes the length of the features that cross from one network to the other.
 """
 
 from __future__ import annotations
@@ -14,10 +18,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 STATISTICS = ("batch", "running", "recalibrated")
+REPLACEMENTS = {
+    "layer": lambda channels: nn.GroupNorm(1, channels),  # over channels and positions of an image
+    "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+}
 
 
 def batch_norms(module: nn.Module) -> list[_BatchNorm]:
@@ -76,3 +85,29 @@ def recalibrated(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
     for bn, momentum in zip(layers, momenta, strict=True):
         bn.momentum = momentum
     return module.eval()
+
+
+def replace_batch_norm(module: nn.Module, kind: str) -> nn.Module:
+    """Put "layer" or "instance" normalisation in the place of every ``BatchNorm2d`` inside ``module``; returns it.
+
+    Scale and shift of each channel are kept. Raises ValueError for another kind.
+    """
+    if kind not in REPLACEMENTS:
+        raise ValueError(f"kind: must be one of {list(REPLACEMENTS)}, got {kind!r}")
+    for name, part in list(module.named_modules()):
+        if isinstance(part, nn.BatchNorm2d):
+            fresh = REPLACEMENTS[kind](part.num_features).to(part.weight.device)
+            fresh.load_state_dict({"weight": part.weight, "bias": part.bias})
+            parent, _, child = name.rpartition(".")
+            setattr(module.get_submodule(parent), child, fresh)
+    return module
+
+
+class UnitLength(nn.Module):
+    """Features (n, c) or (n, c, h, w) divided by their Euclidean length over the channels, at each position (App. C.1).
+
+    The paper does not say over what; over the channels is what the usual layer does.
+    """
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.normalize(features, dim=1)

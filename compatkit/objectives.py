@@ -44,6 +44,16 @@ def rp_loss(extractor: nn.Module, rotation_head: nn.Module, images: Tensor, turn
     return F.cross_entropy(rotation_head(extractor(rotated)), turns)
 
 
+def unit_length_loss(features: Tensor) -> Tensor:
+    """How far features (n, c) or (n, c, h, w) are from unit length over the channels: mean of (|f| - 1)^2 (App. C.1).
+
+    The paper names such a loss and does not print it; form and weight 1 are ours.
+    """
+    # the gradient of a norm is not defined at 0, where ReLU puts many features
+    length = (features.square().sum(1) + 1e-12).sqrt()
+    return (length - 1).square().mean()
+
+
 @torch.no_grad()
 def identical_initial_weights(source: nn.Module, *others: nn.Module) -> None:
     """IIW (Sec. 3.3): start every other network from the weights and buffers of ``source``, by position, in place.

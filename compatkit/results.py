@@ -152,6 +152,21 @@ def load(experiment: str, preset: str, root: str | os.PathLike | None = None) ->
     return list(newest.values())
 
 
+def load_all(preset: str, root: str | os.PathLike | None = None) -> dict[str, dict]:
+    """The newest record of every run of a preset by ``run_id``, whichever experiment it was made for.
+
+    Errors as in ``load``.
+    """
+    folder = Path(root if root is not None else results_root()) / preset
+    found: dict[str, dict] = {}
+    for path in sorted(folder.glob("*.jsonl")):
+        for record in load(path.stem, preset, root):
+            other = found.get(record["run_id"])
+            if other is None or other["provenance"]["started"] < record["provenance"]["started"]:
+                found[record["run_id"]] = record
+    return found
+
+
 def by_row(records: Iterable[Mapping], row: str | Callable[[Mapping], str], metric: str) -> dict[str, dict[int, float]]:
     """``{row: {seed: value}}`` for ``compare``: ``row`` is a key of the config or a function of the record,
     ``metric`` a key of the metrics.

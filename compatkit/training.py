@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from .data import Batches, ImageSet
 from .files import replacing
 from .normalization import batch_norms
-from .objectives import dcc_loss, rp_loss, target_loss
+from .objectives import dcc_loss, rp_loss, target_loss, unit_length_loss
 from .progress import progress
 
 ROTATIONS = ("all", "sampled")
@@ -87,6 +87,7 @@ class Task:
     image_set: its training split is used, on the device it is on. seed: of the order and the augmentation of the
     images.
     common_index: for DCC, the place of each class of this task among the common ones, or -1 (``data.class_index``).
+    unit_length: add ``objectives.unit_length_loss`` of the features.
     """
 
     image_set: ImageSet
@@ -95,6 +96,7 @@ class Task:
     dcc_head: nn.Module | None = None
     common_index: Tensor | None = None
     rotation_head: nn.Module | None = None
+    unit_length: bool = False
     seed: int = 0
 
     def __post_init__(self):
@@ -118,12 +120,14 @@ class Task:
     def losses(self, images: Tensor, labels: Tensor, turns: Tensor | None = None) -> dict[str, Tensor]:
         """The terms of eqs. (1) and (2) on one minibatch; ``turns``: see ``objectives.rp_loss``."""
         terms = {}
-        if self.head is not None or self.dcc_head is not None:
+        if self.head is not None or self.dcc_head is not None or self.unit_length:
             features = self.extractor(images)
         if self.head is not None:
             terms["target"] = target_loss(self.head(features), labels)
         if self.dcc_head is not None:
             terms["dcc"] = dcc_loss(self.dcc_head(features), self.common_index[labels])
+        if self.unit_length:
+            terms["length"] = unit_length_loss(features)
         if self.rotation_head is not None:
             # a forward pass of its own: upright images are normalised among themselves, as they will be when tested
             terms["rp"] = rp_loss(self.extractor, self.rotation_head, images, turns)

@@ -119,6 +119,11 @@ def test_the_book_builds_strictly(html):
     assert [page for page in pages() if not (html / page).is_file()] == []
 
 
+def test_no_page_names_a_folder_of_its_builder(html):
+    for page in pages():
+        assert str(book.ROOT) not in (html / page).read_text(encoding="utf-8"), page
+
+
 @needs_browser
 @needs_scripts
 @pytest.mark.parametrize("screen", SCREENS)

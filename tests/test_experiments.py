@@ -1,5 +1,6 @@
 """Configs, runs and records: nothing is trained twice, what is interrupted goes on, bad settings are answered."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -343,7 +344,10 @@ def test_interrupting_leaves_a_resumable_state_and_says_so(tmp_path, jobs):
     command = [sys.executable, "-m", "compatkit", "run", "fig2", "--preset", "smoke", "--jobs", str(jobs)]
     command += ["--set", "recipe.steps=60", "--set", "n_test=60"]
     environment = os.environ | {"COMPATKIT_RESULTS": str(tmp_path)}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # a shell that runs the tests in the background has them ignore Ctrl-C, and children inherit that
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, env=environment, preexec_fn=heed, **pipes)
     file = tmp_path / "smoke" / "fig2.jsonl"
     deadline = time.monotonic() + 120
     while not file.exists() and time.monotonic() < deadline:

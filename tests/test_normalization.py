@@ -104,3 +104,37 @@ def test_bad_input(net):
         pass
     with pytest.raises(ValueError, match="batches"):
         normalization.recalibrated(net, [])
+
+
+@pytest.mark.parametrize("kind", ["layer", "instance"])
+def test_replacements_against_the_formula(net, kind):
+    x = torch.randn(6, 3, 8, 8)
+    affine = [(net[i].weight.clone(), net[i].bias.clone()) for i in (1, 4)]
+    assert normalization.replace_batch_norm(net, kind) is net
+    assert normalization.batch_norms(net) == []
+    y = x
+    for layer, (weight, bias) in zip((net[0], net[3]), affine, strict=True):
+        y = layer(y)
+        over = (1, 2, 3) if kind == "layer" else (2, 3)
+        y = (y - y.mean(over, keepdim=True)) / (y.var(over, unbiased=False, keepdim=True) + 1e-5).sqrt()
+        y = y * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+        y = y.relu() if layer is net[0] else y
+    assert torch.allclose(net.eval()(x), y, atol=1e-5)
+    assert torch.allclose(net(x[:1]), net(x)[:1], atol=1e-5), "the rest of the batch does not matter"
+
+
+def test_replacing_reaches_nested_layers_and_knows_its_kinds():
+    nested = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), nn.ModuleDict({"x": nn.BatchNorm2d(4)})
+    )
+    normalization.replace_batch_norm(nested, "layer")
+    assert [type(m).__name__ for m in (nested[0][1], nested[1]["x"])] == ["GroupNorm"] * 2
+    with pytest.raises(ValueError, match="kind.*layer.*'group'"):
+        normalization.replace_batch_norm(nested, "group")
+
+
+def test_unit_length_is_over_channels():
+    x = torch.randn(2, 5, 3, 3)
+    y = normalization.UnitLength()(x)
+    assert torch.allclose(y, x / x.pow(2).sum(1, keepdim=True).sqrt(), atol=1e-6)
+    assert torch.equal(normalization.UnitLength()(torch.zeros(1, 4)), torch.zeros(1, 4))

@@ -59,11 +59,14 @@ class Job:
         # of this code only: a run that goes on after an edit would be neither the old nor the new one
         return self.root / ".checkpoints" / f"{self.run_id}-{results.code_state(self.module)['fingerprint']}"
 
+    @property
+    def shared(self) -> Path:
+        """Where runs of this code keep what they all start from."""
+        return self.root / ".checkpoints" / f"shared-{results.code_state(self.module)['fingerprint']}"
+
     def stored(self) -> dict | None:
-        """The record of this run, if there is one."""
-        return next(
-            (r for r in results.load(self.experiment, self.preset, self.root) if r["run_id"] == self.run_id), None
-        )
+        """The record of this run, whichever experiment it was made for, if there is one."""
+        return results.load_all(self.preset, self.root).get(self.run_id)
 
 
 def configs(
@@ -93,7 +96,7 @@ def records(
     root: str | os.PathLike | None = None,
     show_progress: bool = True,
 ) -> list[dict]:
-    """The records of an experiment, in the order of its configs; runs that have none are made first.
+    """The records of an experiment, in the order of its configs; runs that have none in any experiment are made first.
 
     seeds, settings: instead of and on top of those of the preset. jobs: processes at once, 1 runs in this process.
     executor: any ``concurrent.futures.Executor`` of processes that see the same file system, in place of ``jobs``.
@@ -110,7 +113,7 @@ def records(
         Job(experiment, preset, config, root, device, threads)
         for config in configs(experiment, preset, seeds, settings)
     ]
-    stored = {r["run_id"]: r for r in results.load(experiment, preset, root)}
+    stored = results.load_all(preset, root)
     missing = [j for j in wanted if j.run_id not in stored or (refresh and results.is_stale(stored[j.run_id]))]
     failures: dict[Job, Exception] = {}
     finished = _make_all(missing, jobs, executor, refresh, show_progress)
@@ -151,7 +154,9 @@ def make(job: Job, refresh: bool = False, show_progress: bool = False) -> dict:
         started, clock = time.time(), time.monotonic()
         _reset_peak_memory(job.device)
         run = importlib.import_module(job.module).run
-        metrics = run(job.config, device=job.device, checkpoints=checkpoints, show_progress=show_progress)
+        metrics = run(
+            job.config, device=job.device, checkpoints=checkpoints, shared=job.shared, show_progress=show_progress
+        )
         record = {
             "experiment": job.experiment,
             "preset": job.preset,
