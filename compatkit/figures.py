@@ -9,6 +9,9 @@ import plotly.graph_objects as go
 from .results import Interval, interval
 
 OURS, PAPER, REFERENCE = "#1b6ca8", "#c8553d", "#7a7a7a"  # told apart in grey and with colour-blind eyes, on white
+# Okabe and Ito's colours, which colour-blind eyes tell apart, less the yellow; later rounds are dashed.
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#7a5c00", "#333333")
+DASHES, SYMBOLS = ("solid", "dash", "dot"), ("circle", "diamond-open", "square-open")
 
 
 def bars(
@@ -142,3 +145,116 @@ def _error_bars(spans: Sequence[Interval]) -> dict:
     # one seed has no interval, and no bar
     widths = [100 * span.half_width if span.n > 1 else 0 for span in spans]
     return {"type": "data", "array": widths, "color": "#0b2f4a", "thickness": 1.5, "width": 4}
+
+
+def curves(
+    lines: Mapping[str, Mapping[str, Mapping[int, float]]],
+    x_title: str,
+    *,
+    chance: float | None = None,
+    level: tuple[str, Interval] | None = None,
+) -> go.Figure:
+    """A line for each name: mean accuracy (in %) at each place of an ordered axis, with its 95 % interval over seeds.
+
+    lines: accuracy in 0..1 by line, place and seed. chance: see ``bars``. level: a name and an accuracy that does not
+    depend on the place, drawn across with its interval as a band.
+    """
+    figure = go.Figure()
+    if level is not None:
+        name, span = level
+        if span.n > 1:
+            figure.add_hrect(
+                y0=100 * span.low, y1=100 * span.high, fillcolor=REFERENCE, opacity=0.15, line={"width": 0}
+            )
+        figure.add_hline(
+            y=100 * span.mean, line={"color": REFERENCE, "dash": "dash"}, annotation={"text": name, "xanchor": "right"}
+        )
+    for number, (name, places) in enumerate(lines.items()):
+        spans = [interval(seeds.values()) for seeds in places.values()]
+        colour = PALETTE[number % len(PALETTE)]
+        figure.add_scatter(
+            x=list(places),
+            y=[100 * span.mean for span in spans],
+            error_y=_error_bars(spans) | {"color": colour, "thickness": 1},
+            mode="lines+markers",
+            line={"color": colour, "dash": DASHES[number // len(PALETTE)]},
+            hovertext=[
+                f"{name}, {place}: {span.format(percent=True)}" for place, span in zip(places, spans, strict=True)
+            ],
+            hoverinfo="text",
+            name=name,
+        )
+    if chance is not None:
+        figure.add_hline(y=100 * chance, line={"color": REFERENCE, "dash": "dot"}, annotation={"text": "chance"})
+    figure.update_layout(
+        xaxis={"title": {"text": x_title}, "type": "category"},
+        yaxis={"title": {"text": "recombination accuracy, %"}, "range": [0, 104]},
+        height=460,
+    )
+    return figure
+
+
+def heat_map(values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], title: str) -> go.Figure:
+    """A matrix of similarities in 0..1, written into its fields; first row at the bottom, as layers are counted."""
+    figure = go.Figure(
+        go.Heatmap(
+            z=[[round(v, 3) for v in row] for row in values],
+            x=list(columns),
+            y=list(rows),
+            texttemplate="%{z:.2f}",
+            hovertemplate="%{y} and %{x}: %{z:.2f}<extra></extra>",
+            colorscale=[[0, "#ffffff"], [1, OURS]],
+            zmin=0,
+            zmax=1,
+            showscale=False,
+            xgap=2,
+            ygap=2,
+        )
+    )
+    figure.update_layout(title={"text": title, "font": {"size": 15}}, height=430)
+    return figure
+
+
+def ranked(lines: Mapping[str, Sequence[float]]) -> go.Figure:
+    """Correlations of channels, largest first, a line for each name; the mean of each stands in the legend."""
+    figure = go.Figure()
+    for number, (name, values) in enumerate(lines.items()):
+        figure.add_scatter(
+            x=list(range(1, len(values) + 1)),
+            y=[round(v, 3) for v in values],
+            mode="lines",
+            fill="tozeroy",
+            line={"color": PALETTE[number % len(PALETTE)], "shape": "hvh"},
+            name=f"{name}: mean {sum(values) / len(values):.2f}",
+        )
+    figure.update_layout(
+        xaxis={"title": {"text": "channel, by correlation"}},
+        yaxis={"title": {"text": "correlation"}, "range": [-1, 1.05]},
+        height=380,
+    )
+    return figure
+
+
+def scatter(points: Mapping[str, Sequence[tuple[float, float]]], x_title: str, y_title: str) -> go.Figure:
+    """Points by group, in 0..1 each way; y is shown in %."""
+    figure = go.Figure()
+    for number, (name, pairs) in enumerate(points.items()):
+        figure.add_scatter(
+            x=[round(x, 3) for x, _ in pairs],
+            y=[round(100 * y, 1) for _, y in pairs],
+            mode="markers",
+            marker={
+                "color": PALETTE[number % len(PALETTE)],
+                "symbol": SYMBOLS[number // len(PALETTE)],
+                "size": 7,
+                "opacity": 0.75,
+            },
+            hovertemplate=f"{name}: %{{x:.2f}}, %{{y:.1f}} %<extra></extra>",
+            name=name,
+        )
+    figure.update_layout(
+        xaxis={"title": {"text": x_title}},
+        yaxis={"title": {"text": y_title}, "range": [0, 104]},
+        height=480,
+    )
+    return figure

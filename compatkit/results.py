@@ -9,6 +9,7 @@ scipy when an interval is asked for.
 from __future__ import annotations
 
 import ast
+import bisect
 import csv
 import difflib
 import functools
@@ -476,6 +477,31 @@ def difference(
     degrees = variance**2 / sum(part**2 / df for part, df in parts)
     half = _quantile(degrees, level) * math.sqrt(variance)
     return Interval(mean, mean - half, mean + half, n)
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float], level: float = 0.95) -> Interval:
+    """Spearman's rank correlation, ties at their mean rank, with Bonett and Wright's interval (2000).
+
+    The interval takes the pairs as independent. Constant input correlates 0 with everything. ValueError for fewer than
+    4 pairs, unequal numbers and values that are not finite.
+    """
+    first, second = _finite(x, "x"), _finite(y, "y")
+    if len(first) != len(second) or len(first) < 4:
+        raise ValueError(f"x, y: at least 4 pairs are needed, got {len(first)} and {len(second)} values")
+    n, ranks = len(first), [_ranks(first), _ranks(second)]
+    constant = any(len(set(r)) == 1 for r in ranks)
+    rho = 0.0 if constant else max(-1.0, min(1.0, statistics.correlation(*ranks)))
+    if abs(rho) == 1:
+        return Interval(rho, rho, rho, n)
+    centre = math.atanh(rho)
+    half = statistics.NormalDist().inv_cdf((1 + level) / 2) * math.sqrt((1 + rho**2 / 2) / (n - 3))
+    return Interval(rho, math.tanh(centre - half), math.tanh(centre + half), n)
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    ordered = sorted(values)
+    # bisect on both sides: the mean of the places that equal values take
+    return [(bisect.bisect_left(ordered, v) + bisect.bisect_right(ordered, v) + 1) / 2 for v in values]
 
 
 # ---------------------------------------------------------------------------------------------------- published numbers

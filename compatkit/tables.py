@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 from IPython.display import Markdown
@@ -12,18 +13,29 @@ SIGNS = {"reproduced": "●", "trend only": "◐", "not reproduced": "○", "und
 
 
 def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> Markdown:
-    """A Markdown table; every column but the first and the last is aligned to the right."""
-    rule = [":--", *["--:"] * (len(header) - 2), ":--"]
+    """A Markdown table; a column of numbers is aligned to the right."""
+    rule = ["--:" if _is_numeric(column) else ":--" for column in zip(*body, strict=True)] or [":--"] * len(header)
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in (header, rule, *body)]
     return Markdown("\n".join(lines))
 
 
-def comparison(rows: Sequence[Mapping], unit: str = "%") -> Markdown:
+def _is_numeric(cells: Sequence[str]) -> bool:
+    """Whether cells hold numbers and dashes alone, with intervals or without."""
+    return all(re.fullmatch(r"–|[-+]?[\d.]+%?( ± [\d.]+)?", cell) for cell in cells)
+
+
+def comparison(rows: Sequence[Mapping], unit: str = "%", digits: int = 1) -> Markdown:
     """The table paper | ours from the rows of ``results.compare``: mean ± half width of the 95 % interval, n,
     verdict."""
     header = ["", f"paper, {unit}", f"ours, {unit}", "n", "verdict"]
     body = [
-        [row["row"], number(row["paper"]), span(row["ours"]), str(row["n"]), verdict_cell(row["verdict"])]
+        [
+            row["row"],
+            number(row["paper"], digits=digits),
+            span(row["ours"], digits=digits),
+            str(row["n"]),
+            verdict_cell(row["verdict"]),
+        ]
         for row in rows
     ]
     return table(header, body)
@@ -34,14 +46,14 @@ def verdict_cell(verdict: str) -> str:
     return f"{SIGNS[verdict]} {verdict}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
-def number(value: float | None, signed: bool = False) -> str:
-    """One digit after the point, or a dash where there is no number."""
-    return "–" if value is None else f"{value:{'+' if signed else ''}.1f}"
+def number(value: float | None, signed: bool = False, digits: int = 1) -> str:
+    """A number with so many digits after the point, or a dash where there is none."""
+    return "–" if value is None else f"{value:{'+' if signed else ''}.{digits}f}"
 
 
-def span(ours: Interval | None, signed: bool = False) -> str:
+def span(ours: Interval | None, signed: bool = False, digits: int = 1) -> str:
     """Mean ± half width of the interval; the mean alone where one value gives no interval."""
     if ours is None:
         return "–"
-    mean = number(ours.mean, signed)
-    return mean if ours.n < 2 else f"{mean} ± {ours.half_width:.1f}"
+    mean = number(ours.mean, signed, digits)
+    return mean if ours.n < 2 else f"{mean} ± {ours.half_width:.{digits}f}"

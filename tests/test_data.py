@@ -30,6 +30,7 @@ def small_set(n=40, classes=("cat", "dog", "eel"), size=8, channels=3, seed=0) -
         ("mnist5k", 4000, 1000, 1),
         ("glyphs_plain", 2000, 1000, 3),
         ("glyphs_cluttered", 2000, 1000, 3),
+        ("glyphs_other", 2000, 1000, 3),
     ],
 )
 def test_embedded_sets_have_their_form(name, n_train, n_test, channels):
@@ -42,7 +43,7 @@ def test_embedded_sets_have_their_form(name, n_train, n_test, channels):
 
 
 def test_no_test_image_is_a_training_image():
-    for name in ("digits", "mnist5k", "glyphs_plain", "glyphs_cluttered"):
+    for name in ("digits", "mnist5k", "glyphs_plain", "glyphs_cluttered", "glyphs_other"):
         s = data.load(name)
         train = {bytes(image.numpy().tobytes()) for image in s.train.images}
         shared = sum(image.numpy().tobytes() in train for image in s.test.images)
@@ -56,10 +57,18 @@ def test_glyph_sets_share_nine_of_ten_classes():
     assert all(len(s.classes) == 10 for s in sets)
 
 
+def test_the_third_glyph_set_shares_no_class_with_the_two_others():
+    other = data.load("glyphs_other")
+    assert len(other.classes) == len(set(other.classes)) == 10
+    for style in ("plain", "cluttered"):
+        assert not set(other.classes) & set(data.load(f"glyphs_{style}").classes)
+    assert other.train.labels.bincount().tolist() == [200] * 10
+
+
 def test_glyphs_tell_their_orientation_only_through_the_character():
     # were there a cue outside the glyph (a gradient, a border), the mean image of a class-free pixel statistic would
     # show it
-    for style in ("plain", "cluttered"):
+    for style in ("plain", "cluttered", "other"):
         images = data.load(f"glyphs_{style}").train.images.float()
         border = torch.stack(
             [images[:, :, 0].mean(), images[:, :, -1].mean(), images[:, :, :, 0].mean(), images[:, :, :, -1].mean()]
@@ -128,6 +137,29 @@ def test_limit_draws_evenly_from_all_classes():
     assert small_set().limit(None, 1000).test.labels.shape == (40,)
     with pytest.raises(ValueError, match="at least 1"):
         small_set().limit(0)
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (1, 2), (3, 4)])
+def test_other_channels_are_copies_of_the_rounded_mean(before, after):
+    s = small_set(n=6, channels=before)
+    converted = s.with_channels(after)
+    for old, new in ((s.train, converted.train), (s.test, converted.test)):
+        assert new.images.shape == (6, after, 8, 8) and new.images.dtype == torch.uint8
+        for image, result in zip(old.images.tolist(), new.images.tolist(), strict=True):
+            grey = [
+                [round(sum(pixel) / before) for pixel in zip(*rows, strict=True)] for rows in zip(*image, strict=True)
+            ]
+            assert result == [grey] * after
+        assert torch.equal(new.labels, old.labels)
+    assert (converted.name, converted.classes) == (s.name, s.classes)
+    assert s.train.images.shape[1] == before, "the set itself is as it was"
+    assert converted.normalise(converted.test.images).shape[1] == after
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_set_that_has_the_channels_already_stays_the_same_object(channels):
+    s = small_set(channels=channels)
+    assert s.with_channels(channels) is s
 
 
 # --- batches ----------------------------------------------------------------------------------------------------------

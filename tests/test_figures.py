@@ -46,3 +46,33 @@ def test_loss_curves_have_a_line_for_each_network_and_term():
     figure = figures.loss_curves(history, ["x", "y"])
     assert [trace.name for trace in figure.data] == ["x: target", "y: target", "y: rp"]
     assert list(figure.data[2].x) == [0, 5] and list(figure.data[2].y) == [2.0, 2.0]
+
+
+def test_curves_have_a_point_with_its_interval_at_each_place():
+    lines = {"DCC": {"stem": {0: 0.8, 1: 0.9}, "pool": {0: 0.2, 1: 0.4}}, "RP": {"stem": {0: 0.5}}}
+    figure = figures.curves(lines, "split after", chance=0.1, level=("usual", interval([0.6, 0.7])))
+    dcc = named(figure, "DCC")
+    assert list(dcc.x) == ["stem", "pool"] and list(dcc.y) == pytest.approx([85, 30])
+    assert list(dcc.error_y.array) == pytest.approx(
+        [100 * interval(v.values()).half_width for v in lines["DCC"].values()]
+    )
+    assert list(named(figure, "RP").error_y.array) == [0]
+    band, level, chance = figure.layout.shapes
+    assert (level.y0, chance.y0) == pytest.approx((65, 10)) and band.y0 < 65 < band.y1
+
+
+def test_more_lines_than_colours_differ_in_their_dashes():
+    lines = {str(n): {"stem": {0: 0.5}} for n in range(18)}
+    looks = [(t.line.color, t.line.dash) for t in figures.curves(lines, "x").data]
+    assert len(set(looks)) == 18
+    points = {str(n): [(0.1, 0.2)] for n in range(18)}
+    assert len({(t.marker.color, t.marker.symbol) for t in figures.scatter(points, "x", "y").data}) == 18
+
+
+def test_heat_map_scatter_and_ranks_show_their_numbers():
+    heat = figures.heat_map([[0.1, 0.2], [0.3, 0.4]], ["a", "b"], ["c", "d"], "title").data[0]
+    assert [list(row) for row in heat.z] == [[0.1, 0.2], [0.3, 0.4]] and list(heat.y) == ["a", "b"]
+    [dots] = figures.scatter({"DCC": [(0.25, 0.5), (0.5, 1.0)]}, "x", "y").data
+    assert list(dots.x) == [0.25, 0.5] and list(dots.y) == [50, 100]
+    [line] = figures.ranked({"matched": [0.9, 0.5, 0.1]}).data
+    assert line.name == "matched: mean 0.50" and list(line.x) == [1, 2, 3]

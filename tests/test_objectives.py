@@ -1,5 +1,6 @@
 """The loss terms against the equations, written out as loops."""
 
+import itertools
 import math
 
 import pytest
@@ -56,6 +57,30 @@ def test_target_loss():
     rows = zip(logits.tolist(), labels.tolist(), strict=True)
     expected = sum(-log_softmax(row)[y] for row, y in rows) / 6
     assert objectives.target_loss(logits, labels).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (3, 5, 2, 4)])
+def test_unit_length_loss_is_the_mean_over_images_and_positions(shape):
+    features = torch.randn(shape)
+    vectors = [image[(slice(None), *at)] for image in features for at in itertools.product(*map(range, shape[2:]))]
+    assert {len(v) for v in vectors} == {5}
+    expected = sum((math.hypot(*v.tolist()) - 1) ** 2 for v in vectors) / len(vectors)
+    assert objectives.unit_length_loss(features).item() == pytest.approx(expected, rel=1e-5)
+    unit = torch.nn.functional.normalize(features, dim=1)
+    assert objectives.unit_length_loss(unit).item() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (2, 3, 2, 2)])
+def test_unit_length_loss_has_a_finite_gradient_where_relu_left_nothing(shape):
+    features = torch.zeros(shape)
+    features[0] = 2.0
+    features.requires_grad_()
+    loss = objectives.unit_length_loss(features)
+    loss.backward()
+    share = 1 / shape[0]
+    assert loss.item() == pytest.approx(share * (math.sqrt(12) - 1) ** 2 + (1 - share), rel=1e-4)
+    assert features.grad.isfinite().all() and features.grad[1:].abs().max() == 0
+    assert (features.grad[0] > 0).all(), "too long features are drawn in"
 
 
 def test_identical_initial_weights_are_copies():

@@ -63,7 +63,7 @@ def test_claims_are_differences_of_paired_seeds(records):
         [r | {"config": r["config"] | {"method": "IIW+RP"}} for r in records[3:6]] + records[:3],
         {"both help": ("IIW+RP", "independent")},
     ).data.splitlines()[-1:]
-    assert unpublished == "| both help | – | +40.0 ± 0.0 | 3 | – |"
+    assert unpublished.startswith("| both help | – | +40.0 ± 0.0 | 3 | ◐"), "the stated direction is judged"
     reverse = [r | {"config": r["config"] | {"method": "RP"}} for r in records[:3]]
     others = [r | {"config": r["config"] | {"method": "independent"}} for r in records[3:6]]
     assert (
@@ -77,11 +77,11 @@ def test_verdicts_are_counted(records):
 
 
 def test_the_scoreboard_lists_every_item_of_both_papers(records):
-    text = scoreboard({("gygli", "fig2"): reusable.verdicts(records)}).data
+    text = scoreboard({("gygli", "fig2"): reusable.verdicts(records)}, {("gygli", "fig8"): "[split](x)"}).data
     items = {(row["paper"], row["item"]) for row in results.paper_numbers()}
     assert len(text.splitlines()) == 2 + len(items)
-    assert "| A, fig2 | 7 | x × y: " in text and "| A, fig9 | 2 | not run |" in text
-    assert "| A, fig8 | 0 | no number published |" in text
+    assert "| A, fig2 | 7 | x × y: " in text and "| A, fig9 | 2 | not run |  |" in text
+    assert "| A, fig8 | 0 | no number published | [split](x) |" in text
 
 
 def leaves(widget):

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import math
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ import time
 import pytest
 import torch
 
-from compatkit import models, training
+from compatkit import models, objectives, training
 from compatkit.data import class_index
 from compatkit.training import Recipe, Task
 
@@ -21,12 +22,12 @@ from .test_data import small_set
 RECIPE = Recipe(steps=6, batch_size=8, rotations="sampled", schedule="one-cycle", crop=1)
 
 
-def make_task(seed=0, sets=None, *, classes=("cat", "dog", "eel"), dcc=None, rp=None, head=True) -> Task:
+def make_task(seed=0, sets=None, *, classes=("cat", "dog", "eel"), dcc=None, rp=None, head=True, length=False) -> Task:
     image_set = sets or small_set(classes=classes, seed=seed)
     net = models.build("resnet8", len(classes), seed=seed, width=4)
     extractor, own = models.split(net, "stage2")
     index = class_index(classes, classes[:2])
-    return Task(image_set, extractor, own if head else None, dcc, index, rp, seed)
+    return Task(image_set, extractor, own if head else None, dcc, index, rp, unit_length=length, seed=seed)
 
 
 def aux(outputs, seed=9):
@@ -65,6 +66,45 @@ def test_joint_training_alternates_and_logs_each_term():
     history = training.train(joint_pair(), RECIPE)
     assert [(row["step"], row["task"]) for row in history] == [(s, t) for s in range(6) for t in (0, 1)]
     assert all(row.keys() == {"step", "task", "target", "dcc", "rp"} for row in history)
+
+
+@pytest.mark.parametrize(
+    ("heads", "terms"),
+    [
+        ({"dcc": 2, "rp": 4}, ["target", "dcc", "rp"]),
+        ({}, ["target"]),
+        ({"head": False, "dcc": 2}, ["dcc"]),
+        ({"head": False, "rp": 4}, ["rp"]),
+    ],
+)
+def test_a_task_may_draw_the_features_of_upright_images_to_unit_length(heads, terms):
+    plain, drawn = (
+        make_task(**{k: aux(v) if v else v for k, v in heads.items()}, length=length) for length in (False, True)
+    )
+    images, labels = plain.batches(RECIPE)(0)
+    turns = plain.batches(RECIPE).turns(0)
+    without, found = (task.losses(images, labels, turns) for task in (plain, drawn))
+    assert list(without) == terms and set(found) == {*terms, "length"}
+    assert all(torch.equal(without[name], found[name]) for name in terms)
+    lengths = [math.hypot(*f) for f in drawn.extractor(images).movedim(1, -1).flatten(0, -2).tolist()]
+    expected = sum((length - 1) ** 2 for length in lengths) / len(lengths)
+    assert found["length"].item() == pytest.approx(expected, rel=1e-4)
+    found["length"].backward()
+    extractor, *others = drawn.modules()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in extractor.parameters())
+    assert all(p.grad is None for module in others for p in module.parameters())
+
+
+def test_unit_length_is_learnt_and_logged():
+    history = {}
+    for length in (False, True):
+        task = make_task(length=length)
+        history[length] = training.train([task], Recipe(steps=20, batch_size=8))
+        with torch.no_grad():
+            history[length, "after"] = objectives.unit_length_loss(task.extractor(task.batches(RECIPE)(0)[0])).item()
+    assert all(("length" in row) == length for length in (False, True) for row in history[length])
+    assert history[True, "after"] < history[False, "after"] / 2
+    assert history[True][-1]["length"] < history[True][0]["length"] / 2
 
 
 def test_a_step_of_one_task_leaves_the_other_network_alone():

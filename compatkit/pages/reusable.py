@@ -1,9 +1,11 @@
-"""What the chapters on paper A (Gygli et al.) show, from the records of ``experiments.reusable``."""
+"""What the chapters on paper A (Gygli et al.) show, from the records of ``experiments.reusable``: tables and the
+explorers of Fig. 2. The explorers of the other figures stand in ``analysis``."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import ipywidgets
 import plotly.graph_objects as go
@@ -11,7 +13,10 @@ from IPython.display import Markdown
 
 from .. import figures, tables
 from ..explorer import picker
-from ..results import by_row, compare, difference, interval, paper_numbers, provenance_line, verdict
+from ..results import Interval, by_row, compare, difference, interval, paper_numbers, provenance_line, verdict
+
+Records = Sequence[Mapping]
+Rows = dict[str, dict[int, float]]  # {row: {seed: value}}
 
 PAPERS_DATA = "cifar10 × stl10"  # elsewhere only trends can be compared with the paper, not levels
 MEASURES = {
@@ -25,16 +30,24 @@ UNSHARED_OUTPUTS = {
 }
 
 
-def by_data(records: Sequence[Mapping]) -> dict[str, list[Mapping]]:
-    """The records of each pair of data sets, by the pair's name "a × b"."""
-    groups: dict[str, list[Mapping]] = {}
+# --- rows of the figures ----------------------------------------------------------------------------------------------
+
+
+def by_data(records: Records) -> dict[str, list[Mapping]]:
+    """The records of each pair of data sets, in either order, by the pair's name "a × b"."""
+    groups: dict[frozenset, list[Mapping]] = {}
     for record in records:
-        groups.setdefault("{a} × {b}".format(**record["config"]), []).append(record)
-    return groups
+        groups.setdefault(frozenset(record["config"][role] for role in "ab"), []).append(record)
+    return {"{a} × {b}".format(**group[0]["config"]): group for group in groups.values()}
 
 
-def scores(records: Sequence[Mapping], measure: str, test_set: str = "mean") -> dict[str, dict[int, float]]:
-    """A measure in 0..1 by method and seed, on one test set or the mean of both, as Figs. 2 and 10 show it.
+def union(*parts: Records) -> list[Mapping]:
+    """The records of several experiments, each run once."""
+    return list({record["run_id"]: record for part in parts for record in part}.values())
+
+
+def scores(records: Records, measure: str = "recombination", test_set: str = "mean") -> Rows:
+    """A measure in 0..1 by method and seed, on one test set or the mean of both, as Figs. 2, 7 and 10 show it.
 
     The upper bound is not a recombination: its bar is each network with its own head on the same images.
     """
@@ -45,21 +58,250 @@ def scores(records: Sequence[Mapping], measure: str, test_set: str = "mean") -> 
     return found
 
 
-def methods_explorer(records: Sequence[Mapping], item: str = "fig2") -> ipywidgets.Widget:
+def by_scheme(records: Records) -> Rows:
+    """Joint and incremental training; incremental is the mean over both orders."""
+    joint, first, second = {}, {}, {}
+    for record in records:
+        config = record["config"]
+        forward = (config["a"], config["b"]) == (records[0]["config"]["a"], records[0]["config"]["b"])
+        place = joint if config["scheme"] == "joint" else first if forward else second
+        place[record["seed"]] = record["metrics"]["recombination/mean"]
+    both = {seed: (first[seed] + second[seed]) / 2 for seed in first.keys() & second.keys()}
+    return {"joint": joint, "incremental": dict(sorted(both.items()))}
+
+
+STATISTICS = {
+    "running train statistics": "recombination, running statistics",
+    "recomputed on test set": "recombination, recalibrated statistics",
+    "per test batch": "recombination",
+}
+LAYERS = {
+    "layer": "LayerNorm",
+    "instance": "InstanceNorm",
+    "unit length": "L2-normalised features",
+    "unit-length loss": "unit-norm loss",
+}
+
+
+def by_normalization(records: Records, test_set: str = "mean") -> Rows:
+    """Fig. 5's seven choices: three ways to use one and the same BN network, and four networks without or beyond BN."""
+    plain = [r for r in records if r["config"]["normalization"] == "batch"]
+    others = [r for r in records if r["config"]["normalization"] != "batch"]
+    found = {row: by_row(plain, lambda _, row=row: row, f"{key}/{test_set}")[row] for row, key in STATISTICS.items()}
+    return found | by_row(others, lambda r: LAYERS[r["config"]["normalization"]], f"recombination/{test_set}")
+
+
+def by_correlation(records: Records) -> Rows:
+    """Fig. 6: mean correlation of channels where the networks are cut, over both test sets, in -1..1."""
+
+    def mean(record: Mapping, measure: str) -> float:
+        values = [v for role in "ab" for v in record["metrics"][f"{measure}/{role}"]]
+        return sum(values) / len(values)
+
+    found: Rows = {}
+    for record in records:
+        name = record["config"]["method"] + (" pre-trained" if record["config"]["pretrained_on"] else "")
+        found.setdefault(name, {})[record["seed"]] = mean(record, "channel correlations")
+        if name == "independent":
+            matched = found.setdefault("independent + permutation", {})
+            matched[record["seed"]] = mean(record, "matched channel correlations")
+    return found
+
+
+def by_classes(records: Records, test_set: str = "mean") -> Rows:
+    """Fig. 9: IIW+DCC by the number of classes of the shared head, and IIW+RP, which needs none."""
+
+    def row(record: Mapping) -> str:
+        config = record["config"]
+        if config["method"] != "IIW+DCC":
+            return config["method"]
+        return f"{config['dcc_classes'] or round(1 / record['metrics']['chance/mean'])} classes"
+
+    return dict(sorted(by_row(records, row, f"recombination/{test_set}").items()))
+
+
+def network_layers(records: Records) -> list[str]:
+    """Every boundary at which the networks of these records were cut and measured, from the images on."""
+    key = "recombination at "
+    found = [k.removeprefix(key).removesuffix("/mean") for k in records[0]["metrics"] if k.startswith(key)]
+    layers = {layer for layer in found if not layer.endswith(("/a", "/b"))}
+    return sorted(layers, key=lambda layer: (layer != "stem", layer == "pool", layer))
+
+
+def block_of(split_at: str, layers: Sequence[str]) -> str:
+    """The block after which a network was cut: a stage's name means its last block."""
+    return [at for at in layers if at == split_at or at.startswith(f"{split_at}_block")][-1]
+
+
+def by_split(records: Records, test_set: str = "mean") -> Rows:
+    """Fig. 8: one method by the boundary at which its networks were made to fit and cut, from the images on."""
+    layers = network_layers(records)
+    found = by_row(records, lambda r: block_of(r["config"]["split_at"], layers), f"recombination/{test_set}")
+    return {at: found[at] for at in layers if at in found}
+
+
+@dataclass(frozen=True)
+class Item:
+    """How a figure or table of the paper is read from records. ``reference``: the row to which trends refer.
+    ``scale``: from our unit to the paper's."""
+
+    rows: Callable[[Records], Rows]
+    reference: str | None = None
+    metric: str = "recombination accuracy"
+    scale: float = 100
+
+
+ITEMS = {
+    "fig2": Item(scores, "independent"),
+    "fig2_pretrained": Item(scores, "independent"),
+    "sec4_incremental": Item(by_scheme, "joint"),
+    "fig5": Item(by_normalization),
+    "fig6": Item(by_correlation, metric="cross-correlation", scale=1),
+    "fig7": Item(scores, "independent"),
+    "fig8": Item(by_split),
+    "fig9": Item(by_classes),
+}
+"""What ``comparison``, ``claims`` and ``verdicts`` know, by the item's name in paper.csv."""
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def comparison(records: Records, item: str = "fig2") -> Markdown:
+    """Paper | ours for each pair of data sets; levels are judged only on the paper's own data."""
+    unit = "%" if ITEMS[item].scale == 100 else "-1..1"
+    parts = []
+    for name, group in by_data(records).items():
+        on = "" if name == PAPERS_DATA else " (not the paper's images: only the trend can be judged, not the level)"
+        table = tables.comparison(_compared(group, name, item), unit, digits=1 if unit == "%" else 2)
+        parts.append(f"**{name}**{on}\n\n{table.data}")
+    return Markdown("\n\n".join(parts))
+
+
+def provenance(records: Records) -> Markdown:
+    """Where the runs of each pair of data sets come from."""
+    lines = [f"*{name}. {provenance_line(group)}*" for name, group in by_data(records).items()]
+    return Markdown("\n\n".join(lines))
+
+
+def claims(records: Records, statements: Mapping[str, tuple], item: str = "fig2") -> Markdown:
+    """Statements of the paper as differences between two rows: "text: (one, other)", that one is above the other, or
+    "text: (one, other, m)", that one loses at most m against the other, in the paper's unit.
+
+    The intervals are of differences taken seed by seed: all methods of a seed share initial weights and batches.
+    Verdicts: see ``results.verdict``; where the paper prints no numbers, the stated direction is what is judged. A loss
+    of at most m is shown or contradicted when the whole interval is on one side of m.
+    """
+    how, numbers = ITEMS[item], published(item)
+    parts = []
+    for name, group in by_data(records).items():
+        found = how.rows(group)
+        body = [
+            difference_row(
+                text,
+                [found[row] for row in (one, other)],
+                [numbers.get(row) for row in (one, other)],
+                scale=how.scale,
+                same_data=name == PAPERS_DATA,
+                margin=margin[0] if margin else None,
+            )
+            for text, (one, other, *margin) in statements.items()
+        ]
+        header = ["claim", "paper", "ours", "n", "verdict"]
+        parts.append(f"**{name}**\n\n{tables.table(header, body).data}")
+    return Markdown("\n\n".join(parts))
+
+
+def difference_row(
+    text: str,
+    found: Sequence[Mapping[int, float]],
+    printed: Sequence[float | None],
+    *,
+    same_data: bool,
+    scale: float = 100,
+    margin: float | None = None,
+    stated: bool = True,
+) -> list[str]:
+    """A line of a table: what is said, the paper's difference, ours between the rows ``found``, n, the verdict.
+
+    stated: whether the paper says that the first is above the second where it prints no numbers. margin: the first
+    loses at most so much, in the paper's unit.
+    """
+    seeds = sorted(found[0].keys() & found[1].keys())
+    ours, reference = ([scale * row[seed] for seed in seeds] for row in found)
+    gap, digits = difference(ours, reference, paired=True), 1 if scale == 100 else 2
+    known = None not in printed
+    if margin is not None:
+        judged = _loses_at_most(margin, gap, same_data)
+    elif known or stated:
+        theirs = printed if known else (1.0, 0.0)
+        judged = verdict(
+            ours,
+            theirs[0],
+            reference=reference,
+            published_reference=theirs[1],
+            same_data=known and same_data,
+            paired=True,
+        )
+    paper = tables.number(printed[0] - printed[1], signed=True, digits=digits) if known else "–"
+    cell = tables.verdict_cell(judged) if known or stated or margin is not None else "–"
+    return [text, paper, tables.span(gap, signed=True, digits=digits), str(gap.n), cell]
+
+
+def _loses_at_most(margin: float, gap: Interval, same_data: bool) -> str:
+    if gap.n < 2 or gap.low < -margin <= gap.high:
+        return "undecided"
+    if gap.high < -margin:
+        return "not reproduced"
+    return "reproduced" if same_data else "trend only"
+
+
+def verdicts(records: Records, item: str = "fig2") -> dict[str, Counter]:
+    """How often each verdict was given to a published number of ``item``, by pair of data sets."""
+    return {
+        name: Counter(row["verdict"] for row in _compared(group, name, item) if row["paper"] is not None)
+        for name, group in by_data(records).items()
+    }
+
+
+def _compared(group: Records, name: str, item: str) -> list[dict]:
+    how = ITEMS[item]
+    return compare(
+        how.rows(group),
+        paper="gygli",
+        item=item,
+        column="mean",
+        metric=how.metric,
+        reference=how.reference,
+        same_data=name == PAPERS_DATA,
+        scale=how.scale,
+    )
+
+
+def published(item: str) -> dict[str, float | None]:
+    """The paper's numbers of an item by row, mean over both data sets, None where it printed none."""
+    rows = paper_numbers("gygli", item)
+    return {r["row"]: r["value"] for r in rows if (r["column"], r["metric"]) == ("mean", ITEMS[item].metric)}
+
+
+# --- explorers of Fig. 2 ----------------------------------------------------------------------------------------------
+
+
+def methods_explorer(records: Records, item: str = "fig2") -> ipywidgets.Widget:
     """Pick data and measure, see every method: bars with intervals, seeds, chance, and the numbers published for
     ``item``."""
     groups = by_data(records)
     test_sets = {f"{name}: mean of both": (name, "mean") for name in groups}
     for name, group in groups.items():
         test_sets |= {f"{name}: {group[0]['config'][role]} ({role})": (name, role) for role in "ab"}
-    published = _published(item)
+    numbers = published(item)
 
     def draw(test_set: str, measure: str) -> go.Figure:
         name, column = test_sets[test_set]
         group, recombined = groups[name], MEASURES[measure] == "recombination"
         return figures.bars(
             scores(group, MEASURES[measure], column),
-            published=published if recombined and column == "mean" else None,
+            published=numbers if recombined and column == "mean" else None,
             chance=group[0]["metrics"]["chance/mean"] if recombined else None,
         )
 
@@ -71,7 +313,7 @@ def methods_explorer(records: Sequence[Mapping], item: str = "fig2") -> ipywidge
     return picker({"data": list(test_sets), "measure": list(MEASURES)}, draw, say)
 
 
-def recombination_explorer(records: Sequence[Mapping], method: str = "IIW+DCC") -> ipywidgets.Widget:
+def recombination_explorer(records: Records, method: str = "IIW+DCC") -> ipywidgets.Widget:
     """Pick a method and data, see extractor x head: the two networks as trained, and the two recombined ones."""
     groups = by_data(records)
     methods = list(by_row(next(iter(groups.values())), "method", "chance/mean"))
@@ -91,79 +333,3 @@ def recombination_explorer(records: Sequence[Mapping], method: str = "IIW+DCC") 
 
     controls = {"method": methods, "data": list(groups), "classes that are not shared": list(UNSHARED_OUTPUTS)}
     return picker(controls, draw, say, start={"method": method})
-
-
-def comparison(records: Sequence[Mapping], item: str = "fig2") -> Markdown:
-    """Paper | ours for each pair of data sets; levels are judged only on the paper's own data."""
-    parts = []
-    for name, group in by_data(records).items():
-        on = "" if name == PAPERS_DATA else " (not the paper's images: only the trend can be judged, not the level)"
-        parts.append(f"**{name}**{on}\n\n{tables.comparison(_compared(group, name, item)).data}")
-    return Markdown("\n\n".join(parts))
-
-
-def provenance(records: Sequence[Mapping]) -> Markdown:
-    """Where the runs of each pair of data sets come from."""
-    lines = [f"*{name}. {provenance_line(group)}*" for name, group in by_data(records).items()]
-    return Markdown("\n\n".join(lines))
-
-
-def claims(records: Sequence[Mapping], statements: Mapping[str, tuple[str, str]], item: str = "fig2") -> Markdown:
-    """For each statement "text: (one, other)" the difference between two methods in points, in the paper and in our
-    runs.
-
-    The intervals are of differences taken seed by seed: all methods of a seed share initial weights and batches. A
-    difference that the paper does not print has no verdict.
-    """
-    published = _published(item)
-    parts = []
-    for name, group in by_data(records).items():
-        found = scores(group, "recombination")
-        body = []
-        for text, (one, other) in statements.items():
-            ours, reference = ([100 * v for _, v in sorted(found[m].items())] for m in (one, other))
-            gap = difference(ours, reference, paired=True)
-            theirs, judged = None, "–"
-            if published[one] is not None and published[other] is not None:
-                theirs = published[one] - published[other]
-                judged = tables.verdict_cell(
-                    verdict(
-                        ours,
-                        published[one],
-                        reference=reference,
-                        published_reference=published[other],
-                        same_data=name == PAPERS_DATA,
-                        paired=True,
-                    )
-                )
-            cells = [tables.number(theirs, signed=True), tables.span(gap, signed=True), str(gap.n), judged]
-            body.append([text, *cells])
-        header = ["claim", "paper", "ours", "n", "verdict"]
-        parts.append(f"**{name}**\n\n{tables.table(header, body).data}")
-    return Markdown("\n\n".join(parts))
-
-
-def verdicts(records: Sequence[Mapping], item: str = "fig2") -> dict[str, Counter]:
-    """How often each verdict was given to a published number of ``item``, by pair of data sets."""
-    return {
-        name: Counter(row["verdict"] for row in _compared(group, name, item) if row["paper"] is not None)
-        for name, group in by_data(records).items()
-    }
-
-
-def _compared(group: Sequence[Mapping], name: str, item: str) -> list[dict]:
-    return compare(
-        scores(group, "recombination"),
-        paper="gygli",
-        item=item,
-        column="mean",
-        metric="recombination accuracy",
-        reference="independent",
-        same_data=name == PAPERS_DATA,
-        scale=100,
-    )
-
-
-def _published(item: str) -> dict[str, float | None]:
-    rows = paper_numbers("gygli", item)
-    return {r["row"]: r["value"] for r in rows if (r["column"], r["metric"]) == ("mean", "recombination accuracy")}

@@ -1,0 +1,383 @@
+"""Explorers of paper A's analysis (App. C): normalisation, the split, the number of classes, similarity. Every figure
+is drawn from records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import ipywidgets
+import plotly.graph_objects as go
+from IPython.display import Markdown
+
+from .. import figures, tables
+from ..explorer import picker
+from ..results import Interval, by_row, difference, interval, rank_correlation
+from .reusable import (
+    PAPERS_DATA,
+    Records,
+    Rows,
+    block_of,
+    by_classes,
+    by_data,
+    by_normalization,
+    by_split,
+    difference_row,
+    network_layers,
+    published,
+    scores,
+    union,
+)
+
+# every experiment whose networks have the same blocks, so that they can be compared block by block
+WITH_SIMILARITY = ("fig2", "fig2_pretrained", "incremental", "fig5", "fig7", "fig8", "fig9", "choices")
+TEST_BATCHES = {f"test batches of {n}": f"recombination, test batches of {n}" for n in (8, 32, 128)}
+SIMILARITIES = ("cross-correlation", "matched cross-correlation", "CKA", "neighbours")
+
+
+def columns(records: Records) -> dict[str, tuple[list[Mapping], str]]:
+    """What a picker of data offers: both test sets of each pair, and their mean; with the records and the key."""
+    found = {}
+    for name, group in by_data(records).items():
+        found[f"{name}: mean of both"] = (group, "mean")
+        found |= {f"{name}: {group[0]['config'][role]} ({role})": (group, role) for role in "ab"}
+    return found
+
+
+def methods(records: Records) -> list[str]:
+    """The methods that occur, in order of appearance."""
+    return list(dict.fromkeys(r["config"]["method"] for r in records))
+
+
+def choose(records: Records, **config) -> list[Mapping]:
+    """The records whose config has these values."""
+    return [r for r in records if all(r["config"][key] == value for key, value in config.items())]
+
+
+def _chance(records: Records) -> float:
+    return records[0]["metrics"]["chance/mean"]
+
+
+def _means(rows: Rows) -> str:
+    return ", ".join(f"{row} {interval(seeds.values()).mean:.0%}" for row, seeds in rows.items())
+
+
+# --- another start ----------------------------------------------------------------------------------------------------
+
+
+def against(records: Records, others: Records, item: str, other_item: str) -> Markdown:
+    """For each method the difference between two experiments, in points, in the paper and in our runs, seed by seed.
+
+    A difference that the paper does not print has no verdict.
+    """
+    numbers = [published(i) for i in (item, other_item)]
+    groups = [by_data(r) for r in (records, others)]
+    parts = []
+    for name, group in groups[0].items():
+        found = [scores(g) for g in (group, groups[1][name])]
+        body = [
+            difference_row(
+                m, [f[m] for f in found], [n[m] for n in numbers], same_data=name == PAPERS_DATA, stated=False
+            )
+            for m in found[0]
+        ]
+        parts.append(f"**{name}**\n\n{tables.table(['method', 'paper', 'ours', 'n', 'verdict'], body).data}")
+    return Markdown("\n\n".join(parts))
+
+
+# --- what the paper leaves open ---------------------------------------------------------------------------------------
+
+
+OPEN_CHOICES = {"outputs that are not shared may win": "recombination, unmasked"} | TEST_BATCHES
+RECIPES = {
+    "all": "all four rotations, not a sampled one",
+    "sampled": "a sampled rotation, not all four",
+    "steps": "half the steps: counted for both networks together",
+}
+
+
+def choices_table(base: Records, variants: Records) -> Markdown:
+    """What each open choice changes in recombination accuracy, in points, by method; taken seed by seed.
+
+    base: runs with our choices. variants: the same runs with others, see ``experiments.reusable.choices``.
+    """
+    parts = []
+    shown = ("IIW", "RP", "DCC", "IIW+RP", "IIW+RP+DCC")
+    usual_ids = {r["run_id"] for r in base}
+    for name, group in by_data(union(base, variants)).items():
+        ours = [r for r in group if r["run_id"] in usual_ids]
+        others = [r for r in group if r["run_id"] not in usual_ids]
+        recipe = ours[0]["config"]["recipe"]
+        rows = {text: by_row(ours, "method", f"{key}/mean") for text, key in OPEN_CHOICES.items()}
+        for record in others:
+            changed = record["config"]["recipe"]
+            kind = changed["rotations"] if changed["rotations"] != recipe["rotations"] else "steps"
+            row = rows.setdefault(RECIPES[kind], {})
+            row.setdefault(record["config"]["method"], {})[record["seed"]] = record["metrics"]["recombination/mean"]
+        usual = by_row(ours, "method", "recombination/mean")
+        body = [[text, *(_effect(row.get(m), usual[m]) for m in shown)] for text, row in rows.items()]
+        parts.append(f"**{name}**\n\n{tables.table(['instead of our choice', *shown], body).data}")
+    return Markdown("\n\n".join(parts))
+
+
+def _effect(changed: Mapping[int, float] | None, usual: Mapping[int, float]) -> str:
+    if changed is None:
+        return "–"
+    seeds = sorted(changed.keys() & usual.keys())
+    found = difference([100 * changed[s] for s in seeds], [100 * usual[s] for s in seeds], paired=True)
+    return tables.span(found, signed=True)
+
+
+# --- normalisation ----------------------------------------------------------------------------------------------------
+
+
+def normalisation_explorer(records: Records) -> ipywidgets.Widget:
+    """Pick data and method, see what each way to normalise does to recombination. Every method has the choices that
+    are made when testing; IIW+DCC has networks with other layers as well."""
+    sets = columns(records)
+
+    def rows(data: str, method: str) -> Rows:
+        group, column = sets[data]
+        chosen = choose(group, method=method)
+        found = by_normalization(chosen, column)
+        plain = choose(chosen, normalization="batch")
+        tested = {name: by_row(plain, lambda _, n=name: n, f"{key}/{column}") for name, key in TEST_BATCHES.items()}
+        return found | {name: row[name] for name, row in tested.items()}
+
+    def draw(data: str, method: str) -> go.Figure:
+        return figures.bars(rows(data, method), chance=_chance(sets[data][0]))
+
+    def say(data: str, method: str) -> str:
+        return f"Recombination accuracy of {method} on {data}: {_means(rows(data, method))}."
+
+    return picker({"data": list(sets), "method": methods(records)}, draw, say, start={"method": "IIW+DCC"})
+
+
+# --- where to split ---------------------------------------------------------------------------------------------------
+
+
+def cut_when_tested(records: Records, column: str) -> Rows:
+    """Recombination accuracy by boundary of networks that were made to fit after stage 2, cut there or elsewhere."""
+    chosen = choose(records, split_at="stage2")
+    keys = {at: f"recombination at {at}/{column}" for at in network_layers(chosen)}
+    return {at: by_row(chosen, lambda _, at=at: at, key)[at] for at, key in keys.items()}
+
+
+def split_lines(records: Records) -> dict[str, tuple[str, bool]]:
+    """What can be drawn: every method, cut where it was not trained to be cut; and those trained at each split."""
+    there = {r["config"]["method"] for r in records if r["config"]["split_at"] != "stage2"}
+    trained = {f"{method}, heads at the split": (method, True) for method in methods(records) if method in there}
+    shown = [method for method in methods(records) if method != "upper bound"]
+    return trained | {f"{method}, heads after stage 2": (method, False) for method in shown}
+
+
+def split_curves(records: Records) -> ipywidgets.Widget:
+    """Pick data, see recombination accuracy against the place of the split, a line for each method."""
+    sets, lines = columns(records), split_lines(records)
+
+    def rows(data: str) -> dict[str, Rows]:
+        group, column = sets[data]
+        return {
+            name: (by_split if there else cut_when_tested)(choose(group, method=method), column)
+            for name, (method, there) in lines.items()
+        }
+
+    def draw(data: str) -> go.Figure:
+        return figures.curves(rows(data), "split after", chance=_chance(sets[data][0]))
+
+    def say(data: str) -> str:
+        return f"Recombination accuracy on {data}, by split. " + "; ".join(
+            f"{n}: {_means(r)}" for n, r in rows(data).items()
+        )
+
+    return picker({"data": list(sets)}, draw, say)
+
+
+def split_explorer(records: Records) -> ipywidgets.Widget:
+    """Pick method, split layer and data, see extractor x head for networks cut there."""
+    groups, lines, layers = by_data(records), split_lines(records), network_layers(records)
+
+    def runs(name: str, at: str, data: str) -> tuple[list[Mapping], str]:
+        method, there = lines[name]
+        chosen = choose(groups[data], method=method)
+        cut = [
+            r
+            for r in chosen
+            if block_of(r["config"]["split_at"], layers) == (at if there else block_of("stage2", layers))
+        ]
+        return cut, f"recombination at {at}"
+
+    def draw(name: str, at: str, data: str) -> go.Figure:
+        return figures.recombination_matrix(*runs(name, at, data))
+
+    def say(name: str, at: str, data: str) -> str:
+        chosen, measure = runs(name, at, data)
+        own, swapped = (interval([r["metrics"][f"{m}/mean"] for r in chosen]).mean for m in ("not recombined", measure))
+        return f"{name}, cut after {at}, on {data}: {own:.0%} with own heads, {swapped:.0%} with heads swapped."
+
+    controls = {"method": list(lines), "split layer": layers, "data": list(groups)}
+    return picker(controls, draw, say, ordered={"split layer"}, start={"split layer": block_of("stage2", layers)})
+
+
+# --- how many classes -------------------------------------------------------------------------------------------------
+
+
+def classes_curve(records: Records) -> ipywidgets.Widget:
+    """Pick data, see recombination accuracy against the number of classes that the shared head learns."""
+    sets = columns(records)
+
+    def rows(data: str) -> tuple[Rows, Rows]:
+        found = by_classes(*sets[data])
+        counted = {row.removesuffix(" classes"): v for row, v in found.items() if row.endswith("classes")}
+        return counted, {"IIW+RP": found["IIW+RP"]}
+
+    def draw(data: str) -> go.Figure:
+        counted, without = rows(data)
+        level = ("IIW+RP, no class shared", interval(without["IIW+RP"].values()))
+        return figures.curves(
+            {"IIW+DCC": counted}, "classes of the shared head", chance=_chance(sets[data][0]), level=level
+        )
+
+    def say(data: str) -> str:
+        counted, without = rows(data)
+        return f"Recombination accuracy on {data} by number of shared classes: {_means(counted)}; {_means(without)}."
+
+    return picker({"data": list(sets)}, draw, say)
+
+
+def classes_explorer(records: Records) -> ipywidgets.Widget:
+    """Pick the number of classes and data, see extractor x head."""
+    groups = by_data(choose(records, method="IIW+DCC"))
+    most = round(1 / _chance(records))
+
+    def runs(count: str, data: str) -> list[Mapping]:
+        return [r for r in groups[data] if (r["config"]["dcc_classes"] or most) == int(count)]
+
+    def draw(count: str, data: str) -> go.Figure:
+        return figures.recombination_matrix(runs(count, data))
+
+    def say(count: str, data: str) -> str:
+        own, swapped = (
+            interval([r["metrics"][f"{m}/mean"] for r in runs(count, data)]).mean
+            for m in ("not recombined", "recombination")
+        )
+        return f"{count} classes shared on {data}: {own:.0%} with own heads, {swapped:.0%} with heads swapped."
+
+    counts = [str(n) for n in range(2, most + 1)]
+    return picker(
+        {"classes": counts, "data": list(groups)}, draw, say, ordered={"classes"}, start={"classes": str(most)}
+    )
+
+
+# --- similarity -------------------------------------------------------------------------------------------------------
+
+
+def cka_explorer(records: Records) -> ipywidgets.Widget:
+    """Pick method and test images, see CKA of every block of one network with every block of the other, mean over
+    seeds."""
+    sets = {name: value for name, value in columns(records).items() if value[1] != "mean"}
+    blocks = [*network_layers(records), "classifier"]
+
+    def matrix(method: str, data: str) -> list[list[float]]:
+        group, role = sets[data]
+        maps = [r["metrics"][f"CKA map/{role}"] for r in choose(group, method=method)]
+        return [[sum(values) / len(maps) for values in zip(*rows, strict=True)] for rows in zip(*maps, strict=True)]
+
+    def draw(method: str, data: str) -> go.Figure:
+        return figures.heat_map(matrix(method, data), blocks, blocks, title=f"CKA of both networks, {method}")
+
+    def say(method: str, data: str) -> str:
+        same = [row[i] for i, row in enumerate(matrix(method, data))]
+        listing = ", ".join(f"{block} {value:.2f}" for block, value in zip(blocks, same, strict=True))
+        return f"CKA of the same block in both networks, {method}, on images of {data}: {listing}."
+
+    return picker({"method": methods(records), "images": list(sets)}, draw, say, start={"method": "IIW+DCC"})
+
+
+def channels_explorer(records: Records) -> ipywidgets.Widget:
+    """Fig. 6. Pick method and test images, see the correlation of every channel with its counterpart, by position and
+    under the optimal permutation, of the first seed."""
+    sets = {name: value for name, value in columns(records).items() if value[1] != "mean"}
+    starts = {
+        "random": "",
+        "pre-trained": next((r["config"]["pretrained_on"] for r in records if r["config"]["pretrained_on"]), ""),
+    }
+    names = [
+        f"{m}, {s}"
+        for s, on in starts.items()
+        for m in methods(choose(records, pretrained_on=on))
+        if on or s == "random"
+    ]
+
+    def lines(name: str, data: str) -> dict[str, list[float]]:
+        (group, role), (method, start) = sets[data], name.split(", ")
+        run = choose(group, method=method, pretrained_on=starts[start])[0]
+        kinds = {"by position": "channel correlations", "optimally permuted": "matched channel correlations"}
+        return {kind: run["metrics"][f"{key}/{role}"] for kind, key in kinds.items()}
+
+    def draw(name: str, data: str) -> go.Figure:
+        return figures.ranked(lines(name, data))
+
+    def say(name: str, data: str) -> str:
+        means = ", ".join(f"{kind} {sum(v) / len(v):.2f}" for kind, v in lines(name, data).items())
+        return f"Mean correlation of channels, {name} weights, on images of {data}: {means}."
+
+    return picker({"method and start": names, "images": list(sets)}, draw, say)
+
+
+def similarity_points(records: Records, measure: str, layer: str) -> dict[str, list[tuple[float, float]]]:
+    """For each method and kind of start a point per pair of networks: similarity of the features after ``layer``, and
+    recombination accuracy when both networks are cut there, each the mean of both test sets."""
+    points: dict[str, list[tuple[float, float]]] = {}
+    for record in records:
+        pair = tuple(record["metrics"][f"{what} at {layer}/mean"] for what in (measure, "recombination"))
+        points.setdefault(_method_and_start(record), []).append(pair)
+    return points
+
+
+def _method_and_start(record: Mapping) -> str:
+    return record["config"]["method"] + ", pre-trained" * bool(record["config"]["pretrained_on"])
+
+
+def similarity_explorer(records: Records) -> ipywidgets.Widget:
+    """Pick data, measure of similarity and split layer, see it against recombination accuracy for every pair of
+    networks on record."""
+    groups, layers = by_data(records), network_layers(records)
+
+    def draw(data: str, measure: str, layer: str) -> go.Figure:
+        points = similarity_points(groups[data], measure, layer)
+        return figures.scatter(points, f"{measure} after {layer}", "recombination accuracy, %")
+
+    def say(data: str, measure: str, layer: str) -> str:
+        found = rank_correlation(*_pooled(similarity_points(groups[data], measure, layer)))
+        return f"{measure} after {layer} against recombination accuracy on {data}: rank correlation {_in_words(found)}."
+
+    controls = {"data": list(groups), "similarity": list(SIMILARITIES), "split layer": layers}
+    return picker(controls, draw, say, ordered={"split layer"}, start={"split layer": block_of("stage2", layers)})
+
+
+def rank_correlations(records: Records, layer: str = "stage2") -> Markdown:
+    """Spearman's correlation of each similarity with recombination accuracy: over all pairs of networks, and over the
+    pairs of one method alone, mean over methods."""
+    layer = block_of(layer, network_layers(records))
+    parts = []
+    for name, group in by_data(records).items():
+        body = []
+        for measure in SIMILARITIES:
+            points = similarity_points(group, measure, layer)
+            within = [rank_correlation(*_pooled({m: p})).mean for m, p in points.items() if len(p) > 3]
+            overall = rank_correlation(*_pooled(points))
+            body.append(
+                [measure, _in_words(overall), f"{interval(within).mean:+.2f}" if within else "–", str(overall.n)]
+            )
+        header = ["similarity", "all methods together", "within one method, mean", "pairs of networks"]
+        parts.append(f"**{name}**\n\n{tables.table(header, body).data}")
+    return Markdown("\n\n".join(parts))
+
+
+def _pooled(points: Mapping[str, list[tuple[float, float]]]) -> tuple[list[float], list[float]]:
+    pairs = [pair for group in points.values() for pair in group]
+    return [x for x, _ in pairs], [y for _, y in pairs]
+
+
+def _in_words(found: Interval) -> str:
+    return f"{found.mean:+.2f} ({found.low:+.2f} to {found.high:+.2f})"

@@ -1,0 +1,214 @@
+"""What the chapters on the analysis of paper A show is what the records say."""
+
+import pytest
+
+from compatkit import results
+from compatkit.pages import analysis, reusable
+from compatkit.results import interval
+
+from .test_pages import leaves
+
+LAYERS = ("stem", "stage1_block1", "stage2_block1", "stage3_block1", "pool")
+BASE = {"independent": 0.1, "IIW": 0.3, "RP": 0.4, "DCC": 0.6, "IIW+RP": 0.7, "IIW+DCC": 0.8, "IIW+RP+DCC": 0.85}
+RECIPE = {"rotations": "sampled", "steps": 300}
+
+
+def record(method, seed=0, a="x", b="y", *, shift=0.0, recipe=RECIPE, **config):
+    """Recombination by method, a little more for each seed and with ``shift``; lower where cut later."""
+    level = BASE[method] + 0.01 * seed + shift
+    made = {"a": a, "b": b, "method": method, "scheme": "joint", "split_at": "stage2", "dcc_classes": None}
+    made |= {"normalization": "batch", "pretrained_on": "", "recipe": dict(recipe), "seed": seed} | config
+    metrics = {"chance/mean": 1 / 9}
+    for role, more in (("a", 0.02), ("b", -0.02), ("mean", 0.0)):
+        metrics |= {
+            f"recombination/{role}": level + more,
+            f"recombination, unmasked/{role}": level + more - 0.05,
+            f"recombination, running statistics/{role}": level + more - 0.3,
+            f"recombination, recalibrated statistics/{role}": level + more + 0.01,
+            f"not recombined/{role}": 0.9,
+            f"own task/{role}": 0.95,
+            **{f"recombination, test batches of {n}/{role}": level + more - 1 / n for n in (8, 32, 128)},
+        }
+        for depth, layer in enumerate(LAYERS):
+            metrics[f"recombination at {layer}/{role}"] = level + more - 0.01 * depth
+            metrics |= {f"{measure} at {layer}/{role}": level / 2 for measure in analysis.SIMILARITIES}
+        if role != "mean":
+            metrics[f"channel correlations/{role}"] = [level, level / 2, 0.0]
+            metrics[f"matched channel correlations/{role}"] = [0.9, 0.6, 0.3]
+            metrics[f"CKA map/{role}"] = [[level / (1 + abs(i - j)) for j in range(6)] for i in range(6)]
+    provenance = results.provenance(
+        module="compatkit.results", device="cpu", threads=1, started=0.0, wall_seconds=6.0, peak_memory_mb=1.0
+    )
+    run_id = results.run_id("PairRun", made)
+    return {"run_id": run_id, "preset": "laptop", "seed": seed} | {
+        "config": made,
+        "metrics": metrics,
+        "provenance": provenance,
+    }
+
+
+def grid(**options):
+    return [record(method, seed, **options) for method in BASE for seed in range(3)]
+
+
+def alternatives(widget):
+    return [leaf.outputs[0]["data"]["text/plain"] for leaf in leaves(widget)]
+
+
+def lines(markdown):
+    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in markdown.data.splitlines()]
+
+
+def test_union_holds_each_run_once_in_order():
+    first, second = grid(), [record("RP"), record("RP", split_at="stem")]
+    assert reusable.union(first, second) == [*first, second[1]]
+
+
+def test_pairs_are_one_group_in_either_order():
+    groups = reusable.by_data([record("RP"), record("RP", a="y", b="x"), record("RP", a="x", b="x")])
+    assert {name: len(group) for name, group in groups.items()} == {"x × y": 2, "x × x": 1}
+
+
+def test_incremental_is_the_mean_of_both_orders():
+    records = [record("IIW+RP+DCC", s) for s in range(2)]
+    for order, shift in ((("x", "y"), -0.1), (("y", "x"), -0.2)):
+        a, b = order
+        records += [record("IIW+RP+DCC", s, a, b, scheme="incremental", shift=shift) for s in range(2)]
+    found = reusable.by_scheme(records)
+    assert found["joint"] == pytest.approx({0: 0.85, 1: 0.86})
+    assert found["incremental"] == pytest.approx({0: 0.70, 1: 0.71})
+    text = lines(reusable.comparison(records, "sec4_incremental"))
+    assert "| incremental | 72.7 | 70.5 ± 6.4 | 2 | ◐ trend only |" in text
+
+
+def test_normalisation_has_the_papers_seven_rows():
+    records = [record("IIW+DCC", s) for s in range(2)]
+    for kind, shift in (("layer", -0.1), ("instance", -0.2), ("unit length", -0.3), ("unit-length loss", -0.4)):
+        records += [record("IIW+DCC", s, normalization=kind, shift=shift) for s in range(2)]
+    found = {row: seeds[1] for row, seeds in reusable.by_normalization(records).items()}
+    assert list(found) == [r["row"] for r in results.paper_numbers("gygli", "fig5")]
+    assert list(found.values()) == pytest.approx([0.51, 0.82, 0.81, 0.71, 0.61, 0.51, 0.41])
+
+
+def test_correlation_is_the_mean_over_channels_and_test_sets():
+    records = [record("independent"), record("IIW", pretrained_on="z")]
+    found = reusable.by_correlation(records)
+    assert found["independent"][0] == pytest.approx(0.1 * 1.5 / 3)
+    assert found["independent + permutation"][0] == pytest.approx(0.6)
+    assert found["IIW pre-trained"][0] == pytest.approx(0.3 * 1.5 / 3)
+    assert "IIW" not in found and "IIW pre-trained + permutation" not in found
+
+
+def test_classes_count_all_where_none_are_left_out():
+    records = [record("IIW+DCC"), record("IIW+DCC", dcc_classes=2, shift=-0.4), record("IIW+RP")]
+    assert list(reusable.by_classes(records)) == ["2 classes", "9 classes", "IIW+RP"]
+
+
+def test_splits_stand_in_the_order_of_the_network():
+    records = [record("IIW+RP", split_at=at) for at in ("pool", "stage2", "stem", "stage1_block1", "stage3_block1")]
+    assert list(reusable.by_split(records)) == list(LAYERS)
+    assert reusable.network_layers(records) == list(LAYERS)
+    assert reusable.block_of("stage2", ["stem", "stage2_block1", "stage2_block2"]) == "stage2_block2"
+
+
+@pytest.mark.parametrize(
+    ("loss", "verdict"),
+    [((0.5, 0.6, 0.61), "◐ trend only"), ((1.5, 0.1, 1.2), "◌ undecided"), ((4.0, 4.1, 4.2), "○ not reproduced")],
+)
+def test_a_loss_of_at_most_so_much_needs_the_whole_interval(loss, verdict):
+    records = [record("IIW+DCC", s) for s in range(3)]
+    records += [record("IIW+RP", s, shift=0.1 - loss[s] / 100) for s in range(3)]
+    [line] = lines(reusable.claims(records, {"it loses at most 1.1": ("IIW+RP", "IIW+DCC", 1.1)}, "fig7"))[-1:]
+    gap = interval([-x for x in loss])
+    assert line == f"| it loses at most 1.1 | – | {gap.mean:+.1f} ± {gap.half_width:.1f} | 3 | {verdict} |"
+
+
+def test_a_direction_is_judged_where_no_number_is_printed():
+    up, down = lines(reusable.claims(grid(), {"up": ("IIW+RP", "RP"), "down": ("RP", "IIW+RP")}, "fig7"))[-2:]
+    assert up == "| up | – | +30.0 ± 0.0 | 3 | ◐ trend only |"
+    assert down == "| down | – | -30.0 ± 0.0 | 3 | ○ not reproduced |"
+
+
+def test_pre_training_is_compared_method_by_method():
+    pretrained = [r for m, shift in (("IIW", 0.3), ("RP", -0.2), ("IIW+RP", 0.1)) for r in grid_of(m, shift)]
+    text = lines(analysis.against(pretrained, grid(), "fig2_pretrained", "fig2"))
+    assert "| IIW | +49.2 | +30.0 ± 0.0 | 3 | ◐ trend only |" in text
+    assert "| RP | -30.4 | -20.0 ± 0.0 | 3 | ◐ trend only |" in text
+    assert "| IIW+RP | – | +10.0 ± 0.0 | 3 | – |" in text, "the paper prints no number"
+
+
+def grid_of(method, shift):
+    return [record(method, seed, pretrained_on="z", shift=shift) for seed in range(3)]
+
+
+def test_choices_are_differences_to_the_same_seeds():
+    base = grid()
+    variants = [*base, *(record("RP", s, recipe=RECIPE | {"rotations": "all"}, shift=0.03) for s in range(3))]
+    variants += [record("DCC", s, recipe=RECIPE | {"steps": 150}, shift=-0.02) for s in range(3)]
+    text = lines(analysis.choices_table(base, variants))
+    assert (
+        "| outputs that are not shared may win | -5.0 ± 0.0 | -5.0 ± 0.0 | -5.0 ± 0.0 | -5.0 ± 0.0 | -5.0 ± 0.0 |"
+        in text
+    )
+    assert "| test batches of 8 | -12.5 ± 0.0 | -12.5 ± 0.0 | -12.5 ± 0.0 | -12.5 ± 0.0 | -12.5 ± 0.0 |" in text
+    assert "| all four rotations, not a sampled one | – | +3.0 ± 0.0 | – | – | – |" in text
+    assert "| half the steps: counted for both networks together | – | – | -2.0 ± 0.0 | – | – |" in text
+
+
+def test_normalisation_explorer_has_the_trained_networks_where_there_are_any():
+    records = [*grid(), *(record("IIW+DCC", s, normalization="layer", shift=-0.5) for s in range(3))]
+    texts = alternatives(analysis.normalisation_explorer(records))
+    assert len(texts) == len(set(texts)) == 3 * 7
+    [plain] = [t for t in texts if t.startswith("Recombination accuracy of RP on x × y: mean of both:")]
+    assert "running train statistics 11%" in plain and "per test batch 41%" in plain and "LayerNorm" not in plain
+    assert "test batches of 8 29%" in plain
+    [trained] = [t for t in texts if t.startswith("Recombination accuracy of IIW+DCC on x × y: y (b):")]
+    assert "LayerNorm 29%" in trained and "per test batch 79%" in trained
+
+
+def test_split_explorers_tell_networks_made_for_a_split_from_those_cut_there():
+    records = grid()
+    records += [record("IIW+RP", s, split_at=at, shift=0.1) for at in LAYERS if at != "stage2_block1" for s in range(3)]
+    [text, *_] = alternatives(analysis.split_curves(records))
+    assert "IIW+RP, heads at the split: stem 81%, stage1_block1 81%, stage2_block1 71%" in text
+    assert "IIW+RP, heads after stage 2: stem 71%, stage1_block1 70%, stage2_block1 69%" in text
+    texts = alternatives(analysis.split_explorer(records))
+    assert len(texts) == len(set(texts)) == 8 * 5
+    assert "IIW+RP, heads at the split, cut after stem, on x × y: 90% with own heads, 81% with heads swapped." in texts
+    assert "RP, heads after stage 2, cut after pool, on x × y: 90% with own heads, 37% with heads swapped." in texts
+
+
+def test_classes_explorers_count_to_all():
+    records = [record("IIW+RP", s) for s in range(3)]
+    records += [
+        record("IIW+DCC", s, dcc_classes=n, shift=-0.1 * (9 - (n or 9))) for n in (*range(2, 9), None) for s in range(3)
+    ]
+    [text, *_] = alternatives(analysis.classes_curve(records))
+    assert "2 11%, 3 21%" in text and "9 81%; IIW+RP 71%." in text
+    texts = alternatives(analysis.classes_explorer(records))
+    assert len(texts) == 8 and "9 classes shared on x × y: 90% with own heads, 81% with heads swapped." in texts
+
+
+def test_cka_explorer_shows_the_mean_over_seeds():
+    explorer = analysis.cka_explorer(grid())
+    figure = leaves(explorer)[0].outputs[0]["data"]["application/vnd.plotly.v1+json"]["data"][0]
+    assert figure["z"][0][:2] == pytest.approx([0.11, 0.055]) and figure["y"][-1] == "classifier"
+    assert len(alternatives(explorer)) == 7 * 2
+
+
+def test_channels_explorer_offers_both_starts():
+    texts = alternatives(analysis.channels_explorer([*grid(), record("IIW", pretrained_on="z", shift=0.1)]))
+    assert len(texts) == (7 + 1) * 2
+    assert any(t.startswith("Mean correlation of channels, IIW, pre-trained weights") for t in texts)
+    assert any("independent, random weights" in t and "by position 0.05, optimally permuted 0.60" in t for t in texts)
+
+
+def test_similarity_is_a_point_for_each_pair_of_networks():
+    points = analysis.similarity_points(grid(), "CKA", "stem")
+    assert {m: len(p) for m, p in points.items()} == dict.fromkeys(BASE, 3)
+    assert points["DCC"][2] == pytest.approx((0.31, 0.62))
+    texts = alternatives(analysis.similarity_explorer(grid()))
+    assert len(texts) == len(set(texts)) == 4 * 5
+    assert texts[0].endswith("rank correlation +1.00 (+1.00 to +1.00).")
+    rows = lines(analysis.rank_correlations(grid()))
+    assert "| CKA | +1.00 (+1.00 to +1.00) | – | 21 |" in rows, "three seeds a method are too few for a correlation"
