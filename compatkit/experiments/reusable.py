@@ -152,9 +152,9 @@ def choices(preset: str, seeds: Sequence[int] | None = None) -> list[PairRun]:
     """
     found = []
     for run in fig2(preset, seeds):
-        if run.method in ("RP", "IIW+RP"):
+        if run.method == "IIW+RP":
             found += [override(run, {"recipe.rotations": how}) for how in ("sampled", "all")]
-        if run.method in ("IIW", "RP", "DCC", "IIW+RP+DCC"):
+        if run.method in ("IIW", "DCC", "IIW+RP+DCC"):
             found += [run, override(run, {"recipe.steps": run.recipe.steps // 2})]
     return list(dict.fromkeys(found))
 
@@ -167,7 +167,8 @@ def _bases(preset: str, seeds: Sequence[int] | None) -> list[PairRun]:
 
 
 def _boundaries(run: PairRun) -> list[str]:
-    """Where a network can be split. A stage's name where it ends, so that Fig. 2's runs are among them."""
-    points = split_points(build(run.network, 2, seed=0, width=1))
+    """Where a network can be split. A stage's name where it ends, so that Fig. 2's runs are among them; not after
+    pooling, which has no weights, so that it would be the split before it once more."""
+    points = [name for name in split_points(build(run.network, 2, seed=0, width=1)) if name != "pool"]
     last = [name for name in points if name.startswith(f"{run.split_at}_block")][-1:]
     return [run.split_at if name in last else name for name in points]

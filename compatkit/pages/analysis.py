@@ -17,6 +17,7 @@ from .reusable import (
     Records,
     Rows,
     block_of,
+    boundaries,
     by_classes,
     by_data,
     by_normalization,
@@ -158,7 +159,7 @@ def normalisation_explorer(records: Records) -> ipywidgets.Widget:
 def cut_when_tested(records: Records, column: str) -> Rows:
     """Recombination accuracy by boundary of networks that were made to fit after stage 2, cut there or elsewhere."""
     chosen = choose(records, split_at="stage2")
-    keys = {at: f"recombination at {at}/{column}" for at in network_layers(chosen)}
+    keys = {at: f"recombination at {at}/{column}" for at in boundaries(chosen)}
     return {at: by_row(chosen, lambda _, at=at: at, key)[at] for at, key in keys.items()}
 
 
@@ -194,7 +195,7 @@ def split_curves(records: Records) -> ipywidgets.Widget:
 
 def split_explorer(records: Records) -> ipywidgets.Widget:
     """Pick method, split layer and data, see extractor x head for networks cut there."""
-    groups, lines, layers = by_data(records), split_lines(records), network_layers(records)
+    groups, lines, layers = by_data(records), split_lines(records), boundaries(records)
 
     def runs(name: str, at: str, data: str) -> tuple[list[Mapping], str]:
         method, there = lines[name]

@@ -128,6 +128,11 @@ def network_layers(records: Records) -> list[str]:
     return sorted(layers, key=lambda layer: (layer != "stem", layer == "pool", layer))
 
 
+def boundaries(records: Records) -> list[str]:
+    """Where networks can be cut into parts that both have weights: pooling has none."""
+    return [layer for layer in network_layers(records) if layer != "pool"]
+
+
 def block_of(split_at: str, layers: Sequence[str]) -> str:
     """The block after which a network was cut: a stage's name means its last block."""
     return [at for at in layers if at == split_at or at.startswith(f"{split_at}_block")][-1]
@@ -135,7 +140,7 @@ def block_of(split_at: str, layers: Sequence[str]) -> str:
 
 def by_split(records: Records, test_set: str = "mean") -> Rows:
     """Fig. 8: one method by the boundary at which its networks were made to fit and cut, from the images on."""
-    layers = network_layers(records)
+    layers = boundaries(records)
     found = by_row(records, lambda r: block_of(r["config"]["split_at"], layers), f"recombination/{test_set}")
     return {at: found[at] for at in layers if at in found}
 
