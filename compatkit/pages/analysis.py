@@ -22,8 +22,11 @@ from .reusable import (
     by_data,
     by_normalization,
     by_split,
+    columns,
     difference_row,
+    means_in_words,
     network_layers,
+    own_and_swapped,
     published,
     scores,
     union,
@@ -33,15 +36,6 @@ from .reusable import (
 WITH_SIMILARITY = ("fig2", "fig2_pretrained", "incremental", "fig5", "fig7", "fig8", "fig9", "choices")
 TEST_BATCHES = {f"test batches of {n}": f"recombination, test batches of {n}" for n in (8, 32, 128)}
 SIMILARITIES = ("cross-correlation", "matched cross-correlation", "CKA", "neighbours")
-
-
-def columns(records: Records) -> dict[str, tuple[list[Mapping], str]]:
-    """What a picker of data offers: both test sets of each pair, and their mean; with the records and the key."""
-    found = {}
-    for name, group in by_data(records).items():
-        found[f"{name}: mean of both"] = (group, "mean")
-        found |= {f"{name}: {group[0]['config'][role]} ({role})": (group, role) for role in "ab"}
-    return found
 
 
 def methods(records: Records) -> list[str]:
@@ -56,10 +50,6 @@ def choose(records: Records, **config) -> list[Mapping]:
 
 def _chance(records: Records) -> float:
     return records[0]["metrics"]["chance/mean"]
-
-
-def _means(rows: Rows) -> str:
-    return ", ".join(f"{row} {interval(seeds.values()).mean:.0%}" for row, seeds in rows.items())
 
 
 # --- another start ----------------------------------------------------------------------------------------------------
@@ -148,7 +138,7 @@ def normalisation_explorer(records: Records) -> ipywidgets.Widget:
         return figures.bars(rows(data, method), chance=_chance(sets[data][0]))
 
     def say(data: str, method: str) -> str:
-        return f"Recombination accuracy of {method} on {data}: {_means(rows(data, method))}."
+        return f"Recombination accuracy of {method} on {data}: {means_in_words(rows(data, method))}."
 
     return picker({"data": list(sets), "method": methods(records)}, draw, say, start={"method": "IIW+DCC"})
 
@@ -187,7 +177,7 @@ def split_curves(records: Records) -> ipywidgets.Widget:
 
     def say(data: str) -> str:
         return f"Recombination accuracy on {data}, by split. " + "; ".join(
-            f"{n}: {_means(r)}" for n, r in rows(data).items()
+            f"{n}: {means_in_words(r)}" for n, r in rows(data).items()
         )
 
     return picker({"data": list(sets)}, draw, say)
@@ -211,9 +201,7 @@ def split_explorer(records: Records) -> ipywidgets.Widget:
         return figures.recombination_matrix(*runs(name, at, data))
 
     def say(name: str, at: str, data: str) -> str:
-        chosen, measure = runs(name, at, data)
-        own, swapped = (interval([r["metrics"][f"{m}/mean"] for r in chosen]).mean for m in ("not recombined", measure))
-        return f"{name}, cut after {at}, on {data}: {own:.0%} with own heads, {swapped:.0%} with heads swapped."
+        return f"{name}, cut after {at}, on {data}: {own_and_swapped(*runs(name, at, data))}."
 
     controls = {"method": list(lines), "split layer": layers, "data": list(groups)}
     return picker(controls, draw, say, ordered={"split layer"}, start={"split layer": block_of("stage2", layers)})
@@ -240,7 +228,7 @@ def classes_curve(records: Records) -> ipywidgets.Widget:
 
     def say(data: str) -> str:
         counted, without = rows(data)
-        return f"Recombination accuracy on {data} by number of shared classes: {_means(counted)}; {_means(without)}."
+        return f"Recombination accuracy on {data} by number of shared classes: {means_in_words(counted)}; {means_in_words(without)}."
 
     return picker({"data": list(sets)}, draw, say)
 
@@ -257,11 +245,7 @@ def classes_explorer(records: Records) -> ipywidgets.Widget:
         return figures.recombination_matrix(runs(count, data))
 
     def say(count: str, data: str) -> str:
-        own, swapped = (
-            interval([r["metrics"][f"{m}/mean"] for r in runs(count, data)]).mean
-            for m in ("not recombined", "recombination")
-        )
-        return f"{count} classes shared on {data}: {own:.0%} with own heads, {swapped:.0%} with heads swapped."
+        return f"{count} classes shared on {data}: {own_and_swapped(runs(count, data))}."
 
     counts = [str(n) for n in range(2, most + 1)]
     return picker(
@@ -275,7 +259,7 @@ def classes_explorer(records: Records) -> ipywidgets.Widget:
 def cka_explorer(records: Records) -> ipywidgets.Widget:
     """Pick method and test images, see CKA of every block of one network with every block of the other, mean over
     seeds."""
-    sets = {name: value for name, value in columns(records).items() if value[1] != "mean"}
+    sets = columns(records, mean=False)
     blocks = [*network_layers(records), "classifier"]
 
     def matrix(method: str, data: str) -> list[list[float]]:
@@ -297,7 +281,7 @@ def cka_explorer(records: Records) -> ipywidgets.Widget:
 def channels_explorer(records: Records) -> ipywidgets.Widget:
     """Fig. 6. Pick method and test images, see the correlation of every channel with its counterpart, by position and
     under the optimal permutation, of the first seed."""
-    sets = {name: value for name, value in columns(records).items() if value[1] != "mean"}
+    sets = columns(records, mean=False)
     starts = {
         "random": "",
         "pre-trained": next((r["config"]["pretrained_on"] for r in records if r["config"]["pretrained_on"]), ""),

@@ -41,6 +41,16 @@ def by_data(records: Records) -> dict[str, list[Mapping]]:
     return {"{a} × {b}".format(**group[0]["config"]): group for group in groups.values()}
 
 
+def columns(records: Records, mean: bool = True) -> dict[str, tuple[list[Mapping], str]]:
+    """What a picker of data offers: both test sets of each pair, and their mean; with the records and the key."""
+    found = {}
+    for name, group in by_data(records).items():
+        if mean:
+            found[f"{name}: mean of both"] = (group, "mean")
+        found |= {f"{name}: {group[0]['config'][role]} ({role})": (group, role) for role in "ab"}
+    return found
+
+
 def union(*parts: Records) -> list[Mapping]:
     """The records of several experiments, each run once."""
     return list({record["run_id"]: record for part in parts for record in part}.values())
@@ -295,27 +305,21 @@ def published(item: str) -> dict[str, float | None]:
 def methods_explorer(records: Records, item: str = "fig2") -> ipywidgets.Widget:
     """Pick data and measure, see every method: bars with intervals, seeds, chance, and the numbers published for
     ``item``."""
-    groups = by_data(records)
-    test_sets = {f"{name}: mean of both": (name, "mean") for name in groups}
-    for name, group in groups.items():
-        test_sets |= {f"{name}: {group[0]['config'][role]} ({role})": (name, role) for role in "ab"}
-    numbers = published(item)
+    sets, numbers = columns(records), published(item)
 
-    def draw(test_set: str, measure: str) -> go.Figure:
-        name, column = test_sets[test_set]
-        group, recombined = groups[name], MEASURES[measure] == "recombination"
+    def draw(data: str, measure: str) -> go.Figure:
+        (group, column), recombined = sets[data], MEASURES[measure] == "recombination"
         return figures.bars(
             scores(group, MEASURES[measure], column),
             published=numbers if recombined and column == "mean" else None,
             chance=group[0]["metrics"]["chance/mean"] if recombined else None,
         )
 
-    def say(test_set: str, measure: str) -> str:
-        name, column = test_sets[test_set]
-        means = {m: interval(v.values()).mean for m, v in scores(groups[name], MEASURES[measure], column).items()}
-        return f"{measure} on {test_set}: " + ", ".join(f"{m} {v:.0%}" for m, v in means.items()) + "."
+    def say(data: str, measure: str) -> str:
+        group, column = sets[data]
+        return f"{measure} on {data}: {means_in_words(scores(group, MEASURES[measure], column))}."
 
-    return picker({"data": list(test_sets), "measure": list(MEASURES)}, draw, say)
+    return picker({"data": list(sets), "measure": list(MEASURES)}, draw, say)
 
 
 def recombination_explorer(records: Records, method: str = "IIW+DCC") -> ipywidgets.Widget:
@@ -330,11 +334,18 @@ def recombination_explorer(records: Records, method: str = "IIW+DCC") -> ipywidg
         return figures.recombination_matrix(runs(method, name), UNSHARED_OUTPUTS[outputs])
 
     def say(method: str, name: str, outputs: str) -> str:
-        own, swapped = (
-            interval([r["metrics"][f"{measure}/mean"] for r in runs(method, name)]).mean
-            for measure in ("not recombined", UNSHARED_OUTPUTS[outputs])
-        )
-        return f"{method} on {name}: {own:.0%} with own heads, {swapped:.0%} with heads swapped."
+        return f"{method} on {name}: {own_and_swapped(runs(method, name), UNSHARED_OUTPUTS[outputs])}."
 
     controls = {"method": methods, "data": list(groups), "classes that are not shared": list(UNSHARED_OUTPUTS)}
     return picker(controls, draw, say, start={"method": method})
+
+
+def own_and_swapped(records: Records, measure: str = "recombination") -> str:
+    """In words what ``figures.recombination_matrix`` shows."""
+    own, swapped = (interval([r["metrics"][f"{m}/mean"] for r in records]).mean for m in ("not recombined", measure))
+    return f"{own:.0%} with own heads, {swapped:.0%} with heads swapped"
+
+
+def means_in_words(rows: Rows) -> str:
+    """In words what ``figures.bars`` and ``figures.curves`` show, but for the intervals."""
+    return ", ".join(f"{row} {interval(seeds.values()).mean:.0%}" for row, seeds in rows.items())
