@@ -4,6 +4,7 @@ import pytest
 
 from compatkit import results
 from compatkit.__main__ import main
+from compatkit.experiments import EXPERIMENTS, PRESETS, pair, runner
 
 
 @pytest.fixture(autouse=True)
@@ -12,20 +13,145 @@ def store(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def trained(monkeypatch):
+    """The configs of the runs that are made; nothing is trained."""
+    configs = []
+
+    def run(config, **options):
+        configs.append(config)
+        return {"recombination/mean": 0.5}
+
+    monkeypatch.setattr(pair, "run", run)
+    return configs
+
+
+def table(capsys):
+    """What ``status`` prints: recorded, planned, other, stale, minutes by experiment and preset."""
+    assert main(["status"]) == 0
+    where, header, *lines = capsys.readouterr().out.splitlines()
+    assert where == f"records in {results.results_root()}"
+    assert header.split() == ["experiment", "preset", "recorded", "planned", "other", "stale", "minutes"]
+    assert {len(line) for line in (header, *lines)} == {17 + 9 + 9 + 9 + 7 + 7 + 9}, "columns stand below each other"
+    rows = {}
+    for line in lines:
+        name, preset, *counts, minutes = line.split()
+        assert line.index(preset) == header.index("preset") and line.startswith(name)
+        rows[name, preset] = (*map(int, counts), float(minutes))
+    return rows
+
+
 def test_list_says_what_each_experiment_is(capsys):
     assert main(["list"]) == 0
     out = capsys.readouterr().out
     assert "fig2" in out and "recombination accuracy" in out and "76.7" in out
 
 
+def test_list_says_how_many_runs_each_experiment_takes(capsys):
+    assert main(["list"]) == 0
+    listed, name = {}, None
+    for line in capsys.readouterr().out.splitlines():
+        if line and not line.startswith(" "):
+            name = line
+        elif line.startswith("    Runs: "):
+            assert name not in listed
+            listed[name] = line.removeprefix("    Runs: ")
+    assert list(listed) == list(EXPERIMENTS)
+    assert listed["fig2"] == listed["fig10"] == "18 at smoke, 54 at laptop, 27 at cifar, 90 at paper."
+    for name in EXPERIMENTS:
+        counts = [f"{len(runner.configs(name, preset))} at {preset}" for preset in PRESETS]
+        assert listed[name] == ", ".join(counts) + "."
+
+
 def test_run_then_status(capsys, store):
-    tiny = ["--set", "recipe.steps=2", "--set", "n_train=60", "--set", "n_test=60"]
+    tiny = ["--set", "recipe.steps=2", "--set", "n_train=60", "--set", "n_test=60", "--set", "method=IIW"]
     assert main(["run", "fig2", "--preset", "smoke", "--seeds", "3-4", *tiny]) == 0
-    assert "36 runs on cpu (1 thread)" in capsys.readouterr().out
+    assert "fig2: Preset smoke: 4 runs on cpu (1 thread)" in capsys.readouterr().out
     assert {r["seed"] for r in results.load("fig2", "smoke")} == {3, 4}
-    assert main(["status"]) == 0
-    line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("fig2        smoke"))
-    assert line.split()[2:6] == ["0", "18", "36", "0"], "recorded, planned, other, stale"
+    assert table(capsys)["fig2", "smoke"][:4] == (0, 18, 4, 0), "recorded, planned, other, stale"
+
+
+def test_several_experiments_are_run_in_the_order_given(capsys, trained):
+    assert main(["run", "incremental", "fig2", "fig10", "--preset", "smoke", "--seeds", "5"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    starts = ["incremental: Preset smoke: 6 runs", "fig2: Preset smoke: 18 runs", "fig10: Preset smoke: 18 runs"]
+    assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts
+    planned = [config for name in ("incremental", "fig2") for config in runner.configs(name, "smoke", [5])]
+    assert trained == list(dict.fromkeys(planned)), "what two of them plan is made once"
+    assert {config.seed for config in trained} == {5}
+    assert len(results.load("incremental", "smoke")) == 6 and len(results.load("fig2", "smoke")) == 16
+    assert results.load("fig10", "smoke") == []
+
+
+def test_all_is_every_experiment_with_the_options_given(capsys, monkeypatch):
+    calls = []
+    monkeypatch.setattr(runner, "records", lambda *names, **options: calls.append((names, options)) or [])
+    arguments = [
+        "--preset",
+        "smoke",
+        "--seeds",
+        "0,2",
+        "--set",
+        "width=5",
+        "--jobs",
+        "2",
+        "--threads",
+        "3",
+        "--refresh",
+    ]
+    assert main(["run", "all", *arguments, "--device", "cpu"]) == 0
+    assert [names for names, _ in calls] == [(name, "smoke") for name in EXPERIMENTS]
+    expected = {
+        "seeds": [0, 2],
+        "settings": {"width": 5},
+        "jobs": 2,
+        "threads": 3,
+        "device": "cpu",
+        "refresh": True,
+    }
+    assert all(options == expected for _, options in calls)
+    assert capsys.readouterr().out.splitlines() == [f"{name}: No runs." for name in EXPERIMENTS]
+
+
+@pytest.mark.parametrize("names", [["fig2", "fig99"], ["fig2", "all"], ["fig2", "incremental", "fig 5"]])
+def test_all_names_are_checked_before_the_first_run(names, capsys, store, trained):
+    assert main(["run", *names, "--preset", "smoke"]) == 2
+    out, error = capsys.readouterr()
+    assert error.startswith("compatkit: experiment") and names[-1] in error and out == ""
+    assert not trained and not list(store.iterdir())
+
+
+def test_shared_runs_are_recorded_for_every_experiment_that_plans_them(capsys, trained, monkeypatch):
+    assert main(["run", "fig2", "--preset", "smoke"]) == main(["run", "fig5", "--preset", "smoke", "--seeds", "1"]) == 0
+    capsys.readouterr()
+    monkeypatch.setattr(results, "is_stale", lambda r: r["config"]["method"] == "IIW+DCC")
+    shown = table(capsys)
+    assert list(shown) == [(name, preset) for name in EXPERIMENTS for preset in PRESETS]
+    fig2 = set(runner.configs("fig2", "smoke"))
+    for (name, preset), (recorded, planned, other, stale, _) in shown.items():
+        configs = runner.configs(name, preset)
+        made = [config for config in configs if config in fig2]
+        assert (recorded, planned) == (len(made), len(configs)), (name, preset)
+        assert other == (10 if (name, preset) == ("fig5", "smoke") else 0), (name, preset)
+        assert stale == sum(config.method == "IIW+DCC" for config in made) + other, (name, preset)
+    assert shown["fig10", "smoke"][:4] == (18, 18, 0, 2)
+    assert shown["incremental", "smoke"][:4] == (2, 6, 0, 0)
+    assert shown["fig5", "smoke"][:4] == (2, 10, 10, 12)
+    assert shown["fig2_pretrained", "smoke"][:4] == (0, 18, 0, 0)
+
+
+def test_minutes_are_of_the_runs_that_are_counted(capsys, trained, monkeypatch):
+    provenance = results.provenance
+    monkeypatch.setattr(results, "provenance", lambda **made: provenance(**made | {"wall_seconds": 90.0}))
+    settings = ["--set", "method=IIW", "--preset", "smoke"]
+    assert main(["run", "incremental", *settings, "--set", "scheme=joint"]) == 0
+    assert len(trained) == 4 and main(["run", "fig2", *settings, "--seeds", "0,1"]) == 0
+    assert len(trained) == 6
+    capsys.readouterr()
+    shown = table(capsys)
+    assert shown["fig2", "smoke"] == (2, 18, 2, 0, 6.0)
+    assert shown["fig10", "smoke"] == (2, 18, 0, 0, 3.0)
+    assert shown["incremental", "smoke"] == (0, 6, 4, 0, 6.0)
 
 
 @pytest.mark.parametrize(
@@ -34,6 +160,8 @@ def test_run_then_status(capsys, store):
         (["run", "fig99"], "fig99"),
         (["run", "fig2", "--preset", "huge"], "huge"),
         (["run", "fig2", "--preset", "smoke", "--set", "speed=3"], "speed"),
+        (["run", "fig9", "--preset", "smoke", "--set", "dcc_classes=1"], "dcc_classes"),
+        (["run", "all", "--preset", "smoke", "--set", "normalization=group"], "normalization"),
     ],
 )
 def test_mistakes_get_a_sentence_and_no_traceback(arguments, message, capsys):
@@ -49,8 +177,21 @@ def test_failed_runs_are_named(capsys):
     assert "Traceback" not in error
 
 
+def test_the_line_of_an_experiment_is_printed_when_a_later_one_fails(capsys, monkeypatch):
+    def run(config, **options):
+        if config.scheme == "incremental":
+            raise FloatingPointError("infinite")
+        return {"recombination/mean": 0.5}
+
+    monkeypatch.setattr(pair, "run", run)
+    assert main(["run", "fig2", "incremental", "--preset", "smoke"]) == 1
+    out, error = capsys.readouterr()
+    assert out.startswith("fig2: Preset smoke: 18 runs") and len(out.splitlines()) == 1
+    assert error.startswith("compatkit: 4 of 4 runs failed") and "infinite" in error
+
+
 def test_malformed_arguments(capsys):
-    for arguments in (["run", "fig2", "--set", "speed"], ["run", "fig2", "--seeds", "one"], []):
+    for arguments in (["run", "fig2", "--set", "speed"], ["run", "fig2", "--seeds", "one"], ["run"], []):
         with pytest.raises(SystemExit) as stop:
             main(arguments)
         assert stop.value.code == 2

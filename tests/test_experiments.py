@@ -1,6 +1,8 @@
 """Configs, runs and records: nothing is trained twice, what is interrupted goes on, bad settings are answered."""
 
+import copy
 import functools
+import itertools
 import os
 import signal
 import subprocess
@@ -11,11 +13,12 @@ from dataclasses import asdict, replace
 
 import pytest
 import torch
+from torch import nn
 
-from compatkit import experiments, normalization, recombination, results, training
-from compatkit.data import write_npz
-from compatkit.experiments import pair, runner
-from compatkit.experiments.pair import METHODS, PairRun
+from compatkit import experiments, models, normalization, recombination, results, training
+from compatkit.data import common_classes, load, write_npz
+from compatkit.experiments import pair, reusable, runner
+from compatkit.experiments.pair import METHODS, NORMALIZATIONS, PairRun
 from compatkit.experiments.presets import override, settings
 
 from .test_data import small_set
@@ -28,9 +31,39 @@ def tiny(**changes) -> PairRun:
     return override(replace(smoke, **changes), TINY)
 
 
-def records(tmp_path, **options):
+def records(tmp_path, name="fig2", **options):
     options = {"settings": TINY, "show_progress": False, "root": tmp_path} | options
-    return runner.records("fig2", "smoke", **options)
+    return runner.records(name, "smoke", **options)
+
+
+def job_of(config, root, name="fig2"):
+    return runner.Job(name, "smoke", config, root, "cpu", 1)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The configs of the runs that are made; nothing is trained."""
+    configs = []
+
+    def run(config, **options):
+        configs.append(config)
+        return {"recombination/mean": 0.5}
+
+    monkeypatch.setattr(pair, "run", run)
+    return configs
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """One entry for each step of any training."""
+    taken, advance = [], training._Run.advance
+
+    def count(run, log):
+        taken.append(run)
+        advance(run, log)
+
+    monkeypatch.setattr(training._Run, "advance", count)
+    return taken
 
 
 @pytest.mark.parametrize("preset", experiments.PRESETS)
@@ -56,6 +89,102 @@ def test_the_paper_preset_is_the_published_recipe():
     assert (config.a, config.b, config.network, config.split_at) == ("cifar10", "stl10", "resnet56", "stage2")
     assert (recipe.steps, recipe.batch_size, recipe.lr, recipe.weight_decay) == (20_000, 512, 0.01, 1e-7)
     assert (recipe.optimizer, recipe.schedule, recipe.decay_every, recipe.rotations) == ("adam", "step", 5_000, "all")
+
+
+@pytest.mark.parametrize(
+    ("preset", "third"),
+    [("smoke", "glyphs_other"), ("laptop", "glyphs_other"), ("cifar", "tiny_imagenet"), ("paper", "tiny_imagenet")],
+)
+def test_fig2_pretrained_is_fig2_from_weights_learnt_on_a_third_set(preset, third):
+    configs = runner.configs("fig2_pretrained", preset)
+    assert {c.pretrained_on for c in configs} == {third}
+    assert third not in {name for c in configs for name in (c.a, c.b)}
+    assert [replace(c, pretrained_on="") for c in configs] == runner.configs("fig2", preset)
+
+
+def laptop(name, *methods):
+    """The runs of an experiment at laptop scale, those of some methods or all."""
+    return [c for c in runner.configs(name, "laptop") if not methods or c.method in methods]
+
+
+def test_incremental_is_the_joint_run_and_both_orders():
+    expected = set()
+    for run in laptop("fig2", "IIW+RP+DCC"):
+        expected |= {run, replace(run, scheme="incremental")}
+        expected.add(replace(run, scheme="incremental", a=run.b, b=run.a))
+    assert set(laptop("incremental")) == expected
+    assert len(expected) == 3 * 2 * 3, "two pairs, three seeds"
+
+
+def test_fig5_is_every_normalisation():
+    kinds = ("batch", "layer", "instance", "unit length", "unit-length loss")
+    configs = laptop("fig5")
+    assert set(configs) == {replace(run, normalization=k) for run in laptop("fig2", "IIW+DCC") for k in kinds}
+    assert len(configs) == 5 * 2 * 3
+    assert {c for c in configs if c.normalization == "batch"} <= set(laptop("fig2"))
+
+
+def test_fig6_needs_no_runs_of_its_own():
+    random = laptop("fig2", "independent", "IIW", "RP", "DCC", "IIW+DCC")
+    pretrained = laptop("fig2_pretrained", "IIW", "IIW+DCC")
+    assert set(laptop("fig6")) == {*random, *pretrained} and len(laptop("fig6")) == 7 * 2 * 3
+
+
+@pytest.mark.parametrize(
+    ("preset", "image_set", "partner"),
+    [("laptop", "glyphs_cluttered", {"a": "glyphs_plain"}), ("paper", "cifar10", {"b": "stl10"})],
+)
+def test_fig7_is_every_method_with_one_set_in_both_roles(preset, image_set, partner):
+    configs = runner.configs("fig7", preset)
+    assert {(c.a, c.b) for c in configs} == {(image_set, image_set)}
+    assert [replace(c, **partner) for c in configs] == [
+        c for c in runner.configs("fig2", preset) if image_set in (c.a, c.b)
+    ]
+
+
+@pytest.mark.parametrize("preset", experiments.PRESETS)
+def test_fig8_cuts_a_network_once_at_every_boundary_up_to_pooling(preset):
+    fig2 = [c for c in runner.configs("fig2", preset) if c.method in ("IIW+RP", "IIW+DCC")]
+    cuts = {}
+    for config in runner.configs("fig8", preset):
+        cuts.setdefault(replace(config, split_at=fig2[0].split_at), []).append(config.split_at)
+    assert set(cuts) == set(fig2), "but for the cut they are runs of Fig. 2, and these are among them"
+    network = models.build(fig2[0].network, 10, width=1)
+    for found in cuts.values():
+        assert "stage2" in found and found == next(iter(cuts.values()))
+    assert [len(models.split(network, at)[0]) for at in found] == list(range(1, len(network) - 1))
+    assert not list(network[-2].parameters()), "the boundary after it is the one before it once more"
+
+
+def test_fig9_is_every_number_of_common_classes_and_rotation_instead():
+    expected = {replace(run, dcc_classes=n) for run in laptop("fig2", "IIW+DCC") for n in (2, 3, 4, 5, 6, 7, 8, None)}
+    assert set(laptop("fig9")) == expected | set(laptop("fig2", "IIW+RP"))
+
+
+@pytest.mark.parametrize("preset", experiments.PRESETS)
+def test_fig10_is_fig2(preset):
+    assert runner.configs("fig10", preset) == runner.configs("fig2", preset)
+
+
+@pytest.mark.parametrize(("preset", "rotations", "steps"), [("laptop", "sampled", 300), ("paper", "all", 20_000)])
+def test_choices_are_other_rotations_and_half_the_steps_beside_the_runs_of_fig2(preset, rotations, steps):
+    configs, fig2 = runner.configs("choices", preset), set(runner.configs("fig2", preset))
+    runs = {}
+    for c in configs:
+        base = replace(c, recipe=replace(c.recipe, rotations=rotations, steps=steps))
+        assert base in fig2
+        runs.setdefault((c.a, c.b, c.seed), set()).add((c.method, c.recipe.rotations, c.recipe.steps))
+    other = {"sampled": "all", "all": "sampled"}[rotations]
+    expected = {("IIW+RP", rotations, steps), ("IIW+RP", other, steps)}
+    for method in ("IIW", "DCC", "IIW+RP+DCC"):
+        expected |= {(method, rotations, steps), (method, rotations, steps // 2)}
+    assert runs == {(c.a, c.b, c.seed): expected for c in fig2}
+
+
+@pytest.mark.parametrize("sets", reusable.EMBEDDED_PAIRS)
+def test_embedded_pairs_have_as_many_common_classes_as_fig9_counts_to(sets):
+    common = common_classes(load(sets["a"]), load(sets["b"]), leave_out=sets.get("left_out", ()))
+    assert len(common) == reusable.N_COMMON == 9
 
 
 # --- one run ----------------------------------------------------------------------------------------------------------
@@ -94,14 +223,25 @@ def test_left_out_classes_are_not_common():
 def test_untrained_identical_networks_recombine_to_themselves():
     p = built("IIW")
     scores = pair.evaluate(p)
+    blocks = ("stem", "stage1_block1", "stage2_block1", "stage3_block1", "pool")
     for name in ("a", "b", "mean"):
         assert scores[f"recombination/{name}"] == scores[f"not recombined/{name}"]
+        for block in blocks:
+            assert scores[f"recombination at {block}/{name}"] == scores[f"not recombined/{name}"]
     assert scores.pop("chance/mean") == 1 / 9
-    assert set(scores) == {
-        f"{measure}/{name}"
-        for measure in ("recombination", "recombination, unmasked", "not recombined", "own task")
-        for name in ("a", "b", "mean")
+    numbers = {"recombination", "recombination, unmasked", "not recombined", "own task"}
+    numbers |= {f"recombination, {statistics} statistics" for statistics in ("running", "recalibrated")}
+    numbers |= {f"recombination, test batches of {n}" for n in (8, 32, 128)}
+    measures = ("recombination", "cross-correlation", "matched cross-correlation", "CKA", "neighbours")
+    numbers |= {f"{measure} at {block}" for measure in measures for block in blocks}
+    lists = {"CKA map", "channel correlations", "matched channel correlations"}
+    assert {key for key, value in scores.items() if isinstance(value, float)} == {
+        f"{name}/{of}" for name in numbers for of in ("a", "b", "mean")
     }
+    assert {key for key, value in scores.items() if isinstance(value, list)} == {
+        f"{name}/{of}" for name in lists for of in "ab"
+    }
+    assert all(isinstance(value, float | list) for value in scores.values())
 
 
 @pytest.fixture
@@ -160,11 +300,14 @@ def test_both_networks_may_learn_the_same_set():
 CHANGES = {
     "b": "glyphs_plain",
     "left_out": ("8",),
+    "dcc_classes": 5,
     "method": "IIW",
     "scheme": "incremental",
     "network": "resnet14",
     "width": 5,
     "split_at": "stage1",
+    "normalization": "unit-length loss",
+    "pretrained_on": "glyphs_other",
     "n_train": 70,
     "n_test": 50,
     "test_batch_size": 7,
@@ -232,6 +375,263 @@ def test_incremental_training_freezes_the_shared_heads_after_the_first_network(m
     assert {row["task"] for row in history} == {0, 1}
 
 
+# --- DCC on fewer classes ---------------------------------------------------------------------------------------------
+
+
+def test_dcc_learns_the_first_common_classes_only(permuted_sets):
+    p = built("DCC", **permuted_sets, dcc_classes=2)
+    assert p.common == ("ant", "cat", "dog"), "on which networks are recombined"
+    assert p.tasks[0].dcc_head[-1].out_features == 2
+    for task, classes in zip(p.tasks, (("ant", "bee", "cat", "dog"), ("dog", "eel", "ant", "cat")), strict=True):
+        assert task.common_index.tolist() == [{"ant": 0, "cat": 1}.get(name, -1) for name in classes]
+        train = task.image_set.train
+        dogs = train.labels == classes.index("dog")
+        losses = task.losses(task.image_set.normalise(train.images[dogs]), train.labels[dogs])
+        assert losses["dcc"] == 0 < losses["target"]
+
+
+@pytest.mark.parametrize("n", [2, 8])
+def test_networks_are_recombined_on_all_common_classes_however_few_dcc_learns(n):
+    scores = pair.evaluate(built("DCC", dcc_classes=n))
+    assert scores == pair.evaluate(built("DCC")) and scores["chance/mean"] == 1 / 9
+
+
+def test_as_many_dcc_classes_as_there_are_is_all_of_them():
+    config = tiny(method="IIW+DCC")
+    assert torch.equal(outcome(config)[0], outcome(replace(config, dcc_classes=9))[0])
+
+
+@pytest.mark.parametrize("n", [-1, 0, 1])
+def test_dcc_needs_two_classes_to_tell_apart(n):
+    with pytest.raises(ValueError, match=f"dcc_classes: at least 2.*got {n}"):
+        PairRun(dcc_classes=n)
+
+
+@pytest.mark.parametrize("method", ["DCC", "independent"])
+def test_no_more_dcc_classes_than_are_common(method):
+    with pytest.raises(ValueError, match="dcc_classes: digits and mnist5k share 9, got 10"):
+        built(method, dcc_classes=10)
+
+
+# --- normalisation ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", NORMALIZATIONS)
+def test_normalisations_are_what_they_are_called(kind):
+    p, plain = built("RP+DCC", normalization=kind), built("RP+DCC")
+    layers = {"layer": nn.GroupNorm, "instance": nn.InstanceNorm2d}
+    for task, before in zip(p.tasks, plain.tasks, strict=True):
+        assert len(task.modules()) == 4
+        for module, other in zip(task.modules(), before.modules(), strict=True):
+            kinds = {type(part) for part in module.modules()} & {nn.BatchNorm2d, *layers.values()}
+            assert kinds == {layers.get(kind, nn.BatchNorm2d)}
+            assert all(torch.equal(x, y) for x, y in zip(module.parameters(), other.parameters(), strict=True))
+            fixed = [part for part in module.modules() if isinstance(part, normalization.UnitLength)]
+            assert fixed == ([module[-1]] if kind == "unit length" and module is task.extractor else [])
+        assert task.unit_length is (kind == "unit-length loss")
+
+
+def test_features_of_unit_length_are_those_of_the_plain_extractor_scaled():
+    p, plain = built("IIW", normalization="unit length"), built("IIW")
+    for i in (0, 1):
+        x = p.sets[i].normalise(p.sets[i].test.images)
+        features, expected = p.extractors[i](x), plain.extractors[i](x)
+        length = expected.square().sum(1, keepdim=True).sqrt()
+        assert (length > 0.1).float().mean() > 0.5 and torch.allclose(features * length, expected, atol=1e-5)
+        lengths = features.square().sum(1).sqrt()[length[:, 0] > 0.1]
+        assert torch.allclose(lengths, torch.ones_like(lengths), atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", NORMALIZATIONS)
+def test_unit_length_is_a_loss_of_both_networks_when_it_is_called_a_loss(kind):
+    config = tiny(method="DCC", normalization=kind)
+    history = pair.train_pair(pair.prepare(config), config, show_progress=False)
+    assert {row["task"] for row in history} == {0, 1}
+    assert {("length" in row) for row in history} == {kind == "unit-length loss"}
+
+
+def test_every_normalisation_trains_another_network():
+    weights = [outcome(tiny(method="IIW+DCC", normalization=kind))[0] for kind in NORMALIZATIONS]
+    assert all(w.isfinite().all() for w in weights)
+    for one, other in itertools.combinations(weights, 2):
+        assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize("kind", ["layer", "instance"])
+def test_without_batch_norm_statistics_and_test_batches_do_not_matter(kind):
+    scores = pair.run(tiny(method="DCC", normalization=kind, n_test=100), show_progress=False)
+    for name in ("running statistics", "recalibrated statistics", "test batches of 8", "test batches of 32"):
+        for role in "ab":
+            assert scores[f"recombination, {name}/{role}"] == scores[f"recombination/{role}"], name
+
+
+def test_networks_with_features_of_unit_length_are_measured_where_they_are_cut():
+    scores = pair.run(tiny(method="DCC", normalization="unit length"), show_progress=False)
+    for role in "ab":
+        assert scores[f"recombination at unit_length/{role}"] == scores[f"recombination/{role}"]
+        assert scores[f"recombination at stage2_block1/{role}"] == scores[f"recombination/{role}"], (
+            "the other has it too"
+        )
+        diagonal = sum(scores[f"channel correlations/{role}"]) / 8
+        assert scores[f"cross-correlation at unit_length/{role}"] == pytest.approx(diagonal, abs=1e-4)
+
+
+# --- pre-training -----------------------------------------------------------------------------------------------------
+
+GLYPHS = {"a": "glyphs_plain", "b": "glyphs_cluttered", "left_out": ()}
+
+
+def same(one, other):
+    one, other = one.state_dict(), other.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
+
+
+def same_start(one, other):
+    """Whether two pairs start from the same bits, in all parts."""
+    modules = ([m for task in p.tasks for m in task.modules()] for p in (one, other))
+    return all(same(m, n) for m, n in zip(*modules, strict=True))
+
+
+def pretrained(method="IIW", shared=None, **changes):
+    return pair.prepare(tiny(method=method, **{"pretrained_on": "glyphs_other"} | changes), shared=shared)
+
+
+@pytest.fixture
+def lessons(monkeypatch):
+    """Of each training: the task before and after it, and the recipe."""
+    seen, original = [], pair.train
+
+    def spy(tasks, recipe, **options):
+        (task,) = tasks
+        before = copy.deepcopy(task)
+        history = original(tasks, recipe, **options)
+        seen.append((before, task, recipe))
+        return history
+
+    monkeypatch.setattr(pair, "train", spy)
+    return seen
+
+
+@pytest.mark.parametrize("sets", [{}, GLYPHS], ids=["one channel", "three channels"])
+@pytest.mark.parametrize("method", ["IIW", "RP+DCC", "upper bound"])
+def test_networks_start_from_what_rotations_of_the_third_set_have_taught_them(lessons, method, sets):
+    p, plain = pretrained(method, **sets), built(method, **sets)
+    identical = "IIW" in method
+    assert len(lessons) == (1 if identical else 2)
+    a, b = p.tasks
+    assert same(a.extractor, b.extractor) == same(a.head, b.head) == identical, "buffers too"
+    channels = p.sets[0].train.images.shape[1]
+    for i, task in enumerate(p.tasks):
+        drawn = plain.tasks[i]
+        before, taught, recipe = lessons[0 if identical else i]
+        assert recipe == tiny().recipe
+        assert before.head is before.dcc_head is None and not before.unit_length, "rotation alone"
+        images = load("glyphs_other").limit(60).train.images
+        assert before.image_set.train.images.shape == (60, channels, 16, 16)
+        if channels == 3:
+            assert torch.equal(before.image_set.train.images, images)
+        else:
+            assert torch.equal(before.image_set.train.images[:, 0], images.float().mean(1).round().byte())
+        assert same(before.extractor, drawn.extractor), "from the weights of the seed"
+        assert same(task.extractor, taught.extractor)
+        assert same(task.head[:-1], taught.rotation_head[:-1])
+        assert same(task.head[-1], drawn.head[-1]), "the classifier stays as it was drawn"
+        for part, other in ((task.extractor, drawn.extractor), (task.head[:-1], drawn.head[:-1])):
+            changed = [not torch.equal(x, y) for x, y in zip(part.parameters(), other.parameters(), strict=True)]
+            assert all(changed) and part.state_dict().keys() == other.state_dict().keys()
+        for module in task.modules():
+            assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_pretraining_leaves_the_auxiliary_heads_and_the_batches_as_they_are_drawn():
+    p, plain = pretrained("RP+DCC"), built("RP+DCC")
+    assert p.common == plain.common and p.tasks[0].rotation_head is p.tasks[1].rotation_head
+    for task, drawn in zip(p.tasks, plain.tasks, strict=True):
+        assert same(task.dcc_head, drawn.dcc_head) and same(task.rotation_head, drawn.rotation_head)
+        recipe = tiny().recipe
+        assert all(torch.equal(x, y) for x, y in zip(task.batches(recipe)(2), drawn.batches(recipe)(2), strict=True))
+
+
+def test_pretrained_weights_are_made_once_for_all_methods(tmp_path, steps):
+    shared = {method: pretrained(method, tmp_path / "shared") for method in METHODS}
+    assert len(steps) == 2 * tiny().recipe.steps, "one network for those with identical weights, two for the others"
+    assert len(list((tmp_path / "shared").glob("*.pt"))) == 2
+    for method in ("upper bound", "IIW+RP+DCC"):
+        steps.clear()
+        alone = pretrained(method)
+        assert steps and same_start(alone, shared[method])
+        steps.clear()
+        assert same_start(alone, pretrained(method, tmp_path / "shared"))
+        assert not steps
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 1},
+        {"width": 5},
+        {"network": "resnet14"},
+        {"split_at": "stage1"},
+        {"normalization": "layer"},
+        {"n_train": 70},
+        {"recipe.lr": 0.02},
+        {"recipe.steps": 4},
+        {"pretrained_on": "shapes"},
+        GLYPHS,
+        {"b": "digits", "n_test": 50, "left_out": ()},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_other_settings_do_not_take_the_weights_of_these(tmp_path, changes):
+    config = tiny(method="IIW", pretrained_on="glyphs_other")
+    pair.prepare(config, shared=tmp_path)
+    other = override(config, changes)
+    assert same_start(pair.prepare(other), pair.prepare(other, shared=tmp_path))
+
+
+def test_several_that_need_the_same_weights_at_once_make_them_once(tmp_path, steps):
+    with ThreadPoolExecutor(3) as threads:
+        one, *others = threads.map(lambda method: pretrained(method, tmp_path), ["IIW"] * 3)
+    assert len(steps) == tiny().recipe.steps
+    assert all(same(one.extractors[0], other.extractors[0]) for other in others)
+
+
+def test_pretraining_that_was_interrupted_leaves_no_weights_that_pass_for_whole(tmp_path, monkeypatch):
+    advance = training._Run.advance
+
+    def interrupted(run, log):
+        if run.step == 2:
+            raise KeyboardInterrupt
+        advance(run, log)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training._Run, "advance", interrupted)
+        pretrained(shared=tmp_path)
+    assert same_start(pretrained(shared=tmp_path), pretrained())
+
+
+def test_runs_share_their_pretraining_and_give_the_numbers_they_give_alone(tmp_path, steps):
+    configs = [tiny(method=method, pretrained_on="glyphs_other") for method in ("IIW", "IIW+DCC")]
+    jobs = [job_of(config, tmp_path, "fig2_pretrained") for config in configs]
+    made = [runner.make(job) for job in jobs]
+    assert len(steps) == 3 * tiny().recipe.steps, "one pre-training, two trainings"
+    (folder,) = (tmp_path / ".checkpoints").iterdir()
+    assert folder == jobs[0].shared == jobs[1].shared and len(list(folder.glob("*.pt"))) == 1
+    assert made[1]["metrics"] == pair.run(configs[1], show_progress=False)
+
+
+def test_other_code_does_not_take_the_weights_of_this_one(tmp_path, monkeypatch):
+    job = job_of(tiny(), tmp_path)
+    shared, state = job.shared, results.code_state(job.module)
+    monkeypatch.setattr(results, "code_state", lambda module: state | {"fingerprint": "of another code"})
+    assert job.shared != shared and job.shared.parent == shared.parent
+
+
+def test_a_set_to_pretrain_on_that_is_nowhere_is_answered():
+    with pytest.raises(ValueError, match="no image set 'nowhere'"):
+        pretrained(pretrained_on="nowhere")
+
+
 # --- records ----------------------------------------------------------------------------------------------------------
 
 
@@ -244,6 +644,57 @@ def test_a_finished_run_is_not_run_again(tmp_path, monkeypatch):
     assert len(first) == 18 and not list((tmp_path / ".checkpoints").glob("*"))
     monkeypatch.setattr(runner, "make", lambda *a: pytest.fail("a recorded run was made again"))
     assert records(tmp_path) == first
+    assert records(tmp_path, "fig10") == first, "for whichever experiment it was made"
+
+
+def test_a_run_that_several_experiments_plan_is_made_once(tmp_path, trained, monkeypatch):
+    found = {name: records(tmp_path, name, settings={}) for name in experiments.EXPERIMENTS}
+    plans = {name: runner.configs(name, "smoke") for name in experiments.EXPERIMENTS}
+    assert trained == list(dict.fromkeys(config for plan in plans.values() for config in plan))
+    for name, plan in plans.items():
+        assert [r["run_id"] for r in found[name]] == [job_of(config, tmp_path).run_id for config in plan]
+    files = {path.stem for path in (tmp_path / "smoke").iterdir()}
+    assert files == set(plans) - {"fig6", "fig10"}, "these two need nothing of their own"
+    monkeypatch.setattr(runner, "make", lambda *a: pytest.fail("a recorded run was made again"))
+    for name in reversed(plans):
+        assert records(tmp_path, name, settings={}) == found[name]
+
+
+def test_an_experiment_makes_only_what_no_other_has_made(tmp_path, trained):
+    first = records(tmp_path, "fig10", settings={})
+    trained.clear()
+    found = records(tmp_path, "fig6", settings={})
+    plan = runner.configs("fig6", "smoke")
+    assert trained == [config for config in plan if config.pretrained_on]
+    assert [r for r, config in zip(found, plan, strict=True) if not config.pretrained_on] == [
+        r for r in first if r["config"]["method"] in ("independent", "IIW", "RP", "DCC", "IIW+DCC")
+    ]
+    job = job_of(plan[0], tmp_path, "fig9")
+    assert runner.make(job) == job.stored() == found[0] and not (tmp_path / "smoke" / "fig9.jsonl").exists()
+
+
+def test_a_stale_run_made_again_for_one_experiment_is_new_for_all(tmp_path, trained, monkeypatch):
+    provenance, day = results.provenance, [1]
+
+    def on_that_day(**made):
+        return provenance(**made | {"started": 86400.0 * day[0]})
+
+    monkeypatch.setattr(results, "provenance", on_that_day)
+    monkeypatch.setattr(results, "is_stale", lambda record: record["provenance"]["started"] < "1970-01-05")
+    for name, today, refresh, made in (
+        ("fig2", 1, False, 18),
+        ("fig2", 2, False, 0),
+        ("fig10", 7, True, 18),
+        ("fig2", 8, True, 0),
+        ("incremental", 9, True, 4),
+    ):
+        trained.clear()
+        day[0] = today
+        found = records(tmp_path, name, settings={}, refresh=refresh)
+        assert len(trained) == made, (name, today)
+    joint = [r for r in found if r["config"]["scheme"] == "joint"]
+    assert {r["provenance"]["started"][:10] for r in joint} == {"1970-01-08"} and len(joint) == 2
+    assert {r["experiment"] for r in joint} == {"fig10"}
 
 
 def test_stale_records_are_made_again_on_request(tmp_path, monkeypatch):
@@ -256,10 +707,12 @@ def test_stale_records_are_made_again_on_request(tmp_path, monkeypatch):
 
 
 def test_processes_and_executors_give_the_same_numbers(tmp_path):
-    one = records(tmp_path / "one")
-    two = records(tmp_path / "two", jobs=2)
+    options = {"settings": TINY | {"method": "IIW+RP+DCC"}, "seeds": [0, 1]}
+    one = records(tmp_path / "one", **options)
+    two = records(tmp_path / "two", **options, jobs=2)
     with ThreadPoolExecutor(1) as executor:
-        three = records(tmp_path / "three", executor=executor)
+        three = records(tmp_path / "three", **options, executor=executor)
+    assert len(one) == 4, "two pairs, two seeds"
     for r, s, t in zip(one, two, three, strict=True):
         assert r["run_id"] == s["run_id"] == t["run_id"]
         assert r["metrics"] == s["metrics"] == t["metrics"]
@@ -287,7 +740,7 @@ def test_runs_that_fail_are_named_when_all_have_been_tried(tmp_path, jobs):
 def test_an_interrupted_run_goes_on_from_its_checkpoint_unless_the_code_has_changed(tmp_path, monkeypatch):
     starts, original = [], pair.train
     config = tiny(method="IIW+RP+DCC", scheme="incremental")
-    job = runner.Job("fig2", "smoke", config, tmp_path, "cpu", 1)
+    job = job_of(config, tmp_path)
 
     def spy(tasks, *args, **kwargs):
         starts.append(training._Run(tasks, args[0], kwargs["checkpoint"]).step)
@@ -317,18 +770,18 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint_unless_the_code_has_chan
 
 
 def test_a_run_that_another_process_has_made_meanwhile_is_not_made_again(tmp_path):
-    job = runner.Job("fig2", "smoke", tiny(), tmp_path, "cpu", 1)
     with ThreadPoolExecutor(3) as threads:
-        made = list(threads.map(runner.make, [job] * 3))
+        made = list(threads.map(runner.make, [job_of(tiny(), tmp_path, name) for name in ("fig2", "fig2", "fig10")]))
     assert made[0] == made[1] == made[2]
-    assert len(results.load("fig2", "smoke", tmp_path)) == 1
-    assert len((tmp_path / "smoke" / "fig2.jsonl").read_text().splitlines()) == 1
+    (file,) = (tmp_path / "smoke").iterdir()
+    assert results.load(file.stem, "smoke", tmp_path) == made[:1]
+    assert len(file.read_text().splitlines()) == 1
 
 
 def test_provenance_is_of_the_code_that_was_imported(tmp_path, monkeypatch):
     state = results.code_state("compatkit.experiments.pair")
     monkeypatch.setattr(results, "code_fingerprint", lambda *a, **k: "edited since")
-    record = runner.make(runner.Job("fig2", "smoke", tiny(), tmp_path, "cpu", 1))
+    record = runner.make(job_of(tiny(), tmp_path))
     assert record["provenance"]["fingerprint"] == state["fingerprint"] != "edited since"
     assert results.is_stale(record)
 
@@ -342,7 +795,7 @@ def test_bad_options_are_answered(tmp_path, option, value):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_interrupting_leaves_a_resumable_state_and_says_so(tmp_path, jobs):
     command = [sys.executable, "-m", "compatkit", "run", "fig2", "--preset", "smoke", "--jobs", str(jobs)]
-    command += ["--set", "recipe.steps=60", "--set", "n_test=60"]
+    command += ["--set", "recipe.steps=20", "--set", "recipe.batch_size=20", "--set", "n_test=60"]
     environment = os.environ | {"COMPATKIT_RESULTS": str(tmp_path)}
     # a shell that runs the tests in the background has them ignore Ctrl-C, and children inherit that
     heed = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
@@ -374,6 +827,16 @@ def test_override_reaches_into_the_recipe_and_changes_nothing_else():
     assert "recipe.steps" in settings(config) and "method" in settings(config)
 
 
+def test_a_run_says_what_it_is_in_a_line():
+    assert str(PairRun(method="RP", seed=4)) == "cifar10 x stl10, RP, seed 4"
+    config = tiny(method="DCC", scheme="incremental", dcc_classes=3, normalization="layer", pretrained_on="shapes")
+    parts = "digits x mnist5k, DCC", "scheme incremental, dcc_classes 3, normalization layer, pretrained_on shapes"
+    assert str(config) == ", ".join([*parts, "seed 0"])
+    for name in set(experiments.EXPERIMENTS) - {"choices"}:  # whose runs differ in their recipe
+        configs = laptop(name)
+        assert len(set(map(str, configs))) == len(configs), name
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -388,6 +851,10 @@ def test_override_reaches_into_the_recipe_and_changes_nothing_else():
         ({"width": True}, "width"),
         ({"n_train": "all"}, "n_train"),
         ({"recipe.crop": -1}, "crop"),
+        ({"dcc_classes": 1}, "dcc_classes.*at least 2"),
+        ({"dcc_classes": 2.0}, "dcc_classes"),
+        ({"normalization": "group"}, "normalization.*instance.*'group'"),
+        ({"pretrained_on": None}, "pretrained_on"),
     ],
 )
 def test_bad_settings_are_answered(changes, message):

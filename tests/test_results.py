@@ -119,6 +119,55 @@ def test_missing_file_has_no_records(tmp_path):
     assert results.load("fig2", "smoke", tmp_path) == []
 
 
+def made_at(template, second, **changes):
+    started = f"2026-01-31T23:59:{second:02}+00:00"
+    return template | {"provenance": template["provenance"] | {"started": started}} | changes
+
+
+@pytest.mark.parametrize("newest", ["choices", "fig10", "fig2"])
+def test_the_newest_record_of_a_run_counts_in_whichever_file_it_is(template, tmp_path, newest):
+    files = ("choices", "fig10", "fig2")
+    expected = {}
+    for second, name in enumerate(files):
+        shared = made_at(template, 30 if name == newest else second, experiment=name, run_id="shared")
+        own = made_at(template, second, experiment=name, run_id=f"of {name}")
+        for record in (shared, own):
+            results.append(record, tmp_path)
+        expected |= {own["run_id"]: own} | ({"shared": shared} if name == newest else {})
+    results.append(made_at(template, 59, preset="laptop", run_id="shared"), tmp_path)
+    assert results.load_all("smoke", tmp_path) == expected
+    assert list(results.load_all("laptop", tmp_path)) == ["shared"]
+
+
+def test_records_of_all_experiments_are_those_of_each(template, tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPATKIT_RESULTS", str(tmp_path))
+    for second, name, run in ((1, "fig2", "a"), (2, "fig2", "b"), (3, "fig2", "a"), (0, "fig8", "c")):
+        results.append(made_at(template, second, experiment=name, run_id=run), tmp_path)
+    (tmp_path / "smoke" / "notes.txt").write_text("no record")
+    (tmp_path / "smoke" / "folder").mkdir()
+    with open(tmp_path / "smoke" / "fig8.jsonl", "a") as file:
+        file.write('{"experiment": "fig8", ')  # of a killed process
+    each = [*results.load("fig2", "smoke"), *results.load("fig8", "smoke")]
+    assert results.load_all("smoke") == {r["run_id"]: r for r in each}
+    assert results.load_all("smoke")["a"]["provenance"]["started"].endswith("03+00:00")
+
+
+def test_no_folder_and_an_empty_one_have_no_records(tmp_path):
+    assert results.load_all("smoke", tmp_path) == {}
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "smoke").mkdir()
+    assert results.load_all("smoke", tmp_path) == {}
+
+
+def test_a_corrupt_line_of_any_experiment_is_named(template, tmp_path):
+    for name in ("fig2", "fig8"):
+        results.append(template | {"experiment": name}, tmp_path)
+    with open(tmp_path / "smoke" / "fig8.jsonl", "a") as file:
+        file.write("no json\n")
+    with pytest.raises(ValueError, match=r"fig8\.jsonl, line 2: not JSON"):
+        results.load_all("smoke", tmp_path)
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, [0.1, -math.inf], {"deep": [math.nan]}])
 def test_numbers_that_are_not_finite_are_refused(template, tmp_path, value):
     with pytest.raises(ValueError, match="finite"):

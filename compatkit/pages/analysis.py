@@ -228,7 +228,8 @@ def classes_curve(records: Records) -> ipywidgets.Widget:
 
     def say(data: str) -> str:
         counted, without = rows(data)
-        return f"Recombination accuracy on {data} by number of shared classes: {means_in_words(counted)}; {means_in_words(without)}."
+        shown = f"{means_in_words(counted)}; {means_in_words(without)}"
+        return f"Recombination accuracy on {data} by number of shared classes: {shown}."
 
     return picker({"data": list(sets)}, draw, say)
 
