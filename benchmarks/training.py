@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from compatkit import data, models, recombination
-from compatkit.data import Batches, ImageSet, Split
+from compatkit.data import ImageSet, Split
 from compatkit.objectives import target_loss
 from compatkit.training import Recipe, Task, _Run
 
@@ -58,14 +58,14 @@ def alternate(one, other, device: str) -> tuple[float, float]:
 def our_run(image_set: ImageSet, network: str, width: int, precision: str = "auto") -> _Run:
     net = models.build(network, 10, seed=0, width=width)
     extractor, head = models.split(net, "stage2")
-    task = Task(Batches(image_set, BATCH, crop=4, flip=True), extractor, head)
+    task = Task(image_set, extractor, head)
     return _Run([task], Recipe(steps=10**6, batch_size=BATCH, crop=4, flip=True, precision=precision), None)
 
 
 def step_overhead(image_set: ImageSet, network: str, width: int, device: str) -> float:
     run = our_run(image_set, network, width)
     task = run.tasks[0]
-    images, labels = task.batches(0)
+    images, labels = run.batches[0](0)
     images = images.contiguous(memory_format=run.memory_format)
 
     def bare():

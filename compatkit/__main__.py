@@ -1,4 +1,4 @@
-"""python -m compatkit list | run EXPERIMENT --preset P | status | book"""
+"""python -m compatkit list | run EXPERIMENT ... | verify EXPERIMENT ... | status | book"""
 
 from __future__ import annotations
 
@@ -50,6 +50,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--refresh", action="store_true", help="make runs again whose code has changed since")
     run.set_defaults(command=_run)
 
+    verify = commands.add_parser(
+        "verify", help="make a sample of stale runs anew: if all give the same bits, none is stale any more"
+    )
+    verify.add_argument("experiments", nargs="+", metavar="EXPERIMENT", help="one or several, or all")
+    verify.add_argument("--preset", default="laptop")
+    verify.add_argument("--jobs", type=int, default=1, help="processes at once (default 1)")
+    verify.set_defaults(command=_verify)
+
     status = commands.add_parser("status", help="what is recorded: runs, seeds, minutes, stale records")
     status.set_defaults(command=_status)
 
@@ -69,30 +77,31 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    from .experiments import EXPERIMENTS, runner
+    from .experiments import runner
     from .results import provenance_line
 
-    names = list(EXPERIMENTS) if options.experiments == ["all"] else options.experiments
+    names, failed = _experiments(options), False
     for name in names:  # before the first run, not after an hour
         runner.configs(name, options.preset, options.seeds, dict(options.settings))
     try:
         for name in names:
-            records = runner.records(
-                name,
-                options.preset,
-                seeds=options.seeds,
-                settings=dict(options.settings),
-                jobs=options.jobs,
-                threads=options.threads,
-                device=options.device,
-                refresh=options.refresh,
-            )
-            print(f"{name}: {provenance_line(records)}", flush=True)
-    except runner.RunsFailed as error:
-        print(f"compatkit: {error}", file=sys.stderr)
-        if not isinstance(error.__cause__, ValueError | OSError | ImportError | FloatingPointError):
-            traceback.print_exception(error.__cause__)  # not a mistake of the user's: show where it happened
-        return 1
+            try:
+                records = runner.records(
+                    name,
+                    options.preset,
+                    seeds=options.seeds,
+                    settings=dict(options.settings),
+                    jobs=options.jobs,
+                    threads=options.threads,
+                    device=options.device,
+                    refresh=options.refresh,
+                )
+                print(f"{name}: {provenance_line(records)}", flush=True)
+            except runner.RunsFailed as error:
+                failed = True
+                print(f"compatkit: {name}: {error}", file=sys.stderr)
+                if not isinstance(error.__cause__, ValueError | OSError | ImportError | FloatingPointError):
+                    traceback.print_exception(error.__cause__)  # not a mistake of the user's: show where it happened
     except KeyboardInterrupt:
         print(
             "\ncompatkit: interrupted. Finished runs are recorded and unfinished ones have left checkpoints: "
@@ -100,7 +109,28 @@ def _run(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 130
+    return int(failed)
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from .experiments import verification
+
+    try:
+        noted = verification.verify(_experiments(options), options.preset, jobs=options.jobs)
+    except verification.RunsDiffer as error:
+        print(f"compatkit: the records stay stale: {error}", file=sys.stderr)
+        return 1
+    for note in noted:
+        print(f"{note['before']} -> {note['after']}: {len(note['runs'])} runs made anew, the same bits")
+    if not noted:
+        print("No record is stale.")
     return 0
+
+
+def _experiments(options: argparse.Namespace) -> list[str]:
+    from .experiments import EXPERIMENTS
+
+    return list(EXPERIMENTS) if options.experiments == ["all"] else options.experiments
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -144,7 +144,8 @@ def auxiliary_head(head: nn.Sequential, num_outputs: int, *, seed: int | None = 
     if not isinstance(last, nn.Linear):
         raise ValueError(f"head: must end in a linear layer to change its outputs, got {type(last).__name__}")
     fresh = copy.deepcopy(head)
-    fresh[-1] = nn.Linear(last.in_features, num_outputs, bias=last.bias is not None)
+    # not initialised yet: that would draw from the global generator, which threads share
+    fresh[-1] = nn.utils.skip_init(nn.Linear, last.in_features, num_outputs, bias=last.bias is not None)
     with seeded(seed):
         return initialise(fresh).requires_grad_(True)
 

@@ -27,7 +27,7 @@ from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
 
-from .files import locked
+from .files import locked, write_atomically
 
 PACKAGE = Path(__file__).resolve().parent
 RECORD_KEYS = ("experiment", "preset", "run_id", "seed", "config", "metrics", "provenance")
@@ -158,9 +158,9 @@ def load_all(preset: str, root: str | os.PathLike | None = None) -> dict[str, di
 
     Errors as in ``load``.
     """
-    folder = Path(root if root is not None else results_root()) / preset
+    folder = _record_path("all", preset, root).parent
     found: dict[str, dict] = {}
-    for path in sorted(folder.glob("*.jsonl")):
+    for path in sorted(folder.glob("[!.]*.jsonl")):
         for record in load(path.stem, preset, root):
             other = found.get(record["run_id"])
             if other is None or other["provenance"]["started"] < record["provenance"]["started"]:
@@ -353,15 +353,42 @@ def provenance(
     }
 
 
-def is_stale(record: Mapping) -> bool:
-    """Whether the code that made the record has changed since; a record that cannot tell, or whose module is gone, is
-    stale.
+def is_stale(record: Mapping, root: str | os.PathLike | None = None) -> bool:
+    """Whether the code that made the record has changed since, and the change was not verified to change no number
+    (``experiments.verification``). A record that cannot tell, or whose module is gone, is stale.
     """
     made = record["provenance"]
     try:
-        return made["fingerprint"] != code_fingerprint(made["module"])
+        return _now(record) not in _equivalent(made["fingerprint"], root)
     except (KeyError, ValueError):
         return True
+
+
+def _now(record: Mapping) -> str:
+    return code_fingerprint(record["provenance"]["module"])
+
+
+def note_verified(module: str, before: str, runs: Sequence[str], root: str | os.PathLike | None = None) -> dict:
+    """Note in ``<root>/verified.jsonl`` that code of fingerprint ``before`` and the present one gave the same bits.
+
+    runs: the ids of the runs that were made by both. Returns what was noted.
+    """
+    note = {"module": module, "before": before, "after": code_state(module)["fingerprint"], "runs": list(runs)}
+    path = Path(root if root is not None else results_root()) / "verified.jsonl"
+    lines = path.read_text(encoding="utf-8") if path.exists() else ""
+    write_atomically(path, lines + json.dumps(note) + "\n")
+    return note
+
+
+def _equivalent(fingerprint: str, root: str | os.PathLike | None) -> set[str]:
+    """The fingerprints of all code that was verified, step by step, to give what this one gave."""
+    path = Path(root if root is not None else results_root()) / "verified.jsonl"
+    notes = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+    found, before = {fingerprint}, set()
+    while found != before:
+        before = set(found)
+        found |= {note["after"] for note in notes if note["before"] in before}
+    return found
 
 
 def _listed(values: Iterable[object]) -> str:
@@ -388,6 +415,8 @@ def provenance_line(records: Sequence[Mapping]) -> str:
     ]
     if stale := sum(map(is_stale, records)):
         parts.append(f"{stale} stale (the code has changed since)")
+    if verified := sum(not is_stale(r) and r["provenance"]["fingerprint"] != _now(r) for r in records):
+        parts.append(f"{verified} by earlier code that was verified to give the same bits")
     if dirty := sum(bool(p["dirty"]) for p in made):
         parts.append(f"{dirty} from a tree with uncommitted changes")
     return ", ".join(parts) + "."

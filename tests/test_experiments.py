@@ -552,6 +552,18 @@ def test_pretraining_leaves_the_auxiliary_heads_and_the_batches_as_they_are_draw
         assert all(torch.equal(x, y) for x, y in zip(task.batches(recipe)(2), drawn.batches(recipe)(2), strict=True))
 
 
+def test_shared_weights_are_of_one_number_of_classes_and_of_threads(tmp_path, monkeypatch):
+    monkeypatch.setenv("COMPATKIT_DATA", str(tmp_path))
+    write_npz(tmp_path / "four.npz", small_set(n=40, classes=tuple("abcd"), size=16, channels=1))
+    four = {"a": "four", "b": "four", "left_out": ()}
+    shared = tmp_path / "shared"
+    pretrained(shared=shared)
+    assert same_start(pretrained(shared=shared, **four), pretrained(**four))
+    torch.set_num_threads(2)
+    pretrained(shared=shared)
+    assert len(list(shared.glob("*.pt"))) == 3
+
+
 def test_pretrained_weights_are_made_once_for_all_methods(tmp_path, steps):
     shared = {method: pretrained(method, tmp_path / "shared") for method in METHODS}
     assert len(steps) == 2 * tiny().recipe.steps, "one network for those with identical weights, two for the others"
@@ -680,7 +692,7 @@ def test_a_stale_run_made_again_for_one_experiment_is_new_for_all(tmp_path, trai
         return provenance(**made | {"started": 86400.0 * day[0]})
 
     monkeypatch.setattr(results, "provenance", on_that_day)
-    monkeypatch.setattr(results, "is_stale", lambda record: record["provenance"]["started"] < "1970-01-05")
+    monkeypatch.setattr(results, "is_stale", lambda record, root=None: record["provenance"]["started"] < "1970-01-05")
     for name, today, refresh, made in (
         ("fig2", 1, False, 18),
         ("fig2", 2, False, 0),
@@ -699,7 +711,7 @@ def test_a_stale_run_made_again_for_one_experiment_is_new_for_all(tmp_path, trai
 
 def test_stale_records_are_made_again_on_request(tmp_path, monkeypatch):
     first = records(tmp_path)
-    monkeypatch.setattr(results, "is_stale", lambda record: record["run_id"] == first[3]["run_id"])
+    monkeypatch.setattr(results, "is_stale", lambda record, root=None: record["run_id"] == first[3]["run_id"])
     again = records(tmp_path, refresh=True)
     changed = [i for i, (a, b) in enumerate(zip(first, again, strict=True)) if a["provenance"] != b["provenance"]]
     assert changed == [3]

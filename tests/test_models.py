@@ -102,3 +102,12 @@ def test_bad_names_and_options(name, options, message):
 def test_a_misspelt_boundary_is_answered_with_the_boundaries():
     with pytest.raises(ValueError, match=r"stage9.*stage1_block1.*pool"):
         models.split(build("resnet8", 10), "stage9")
+
+
+def test_an_auxiliary_head_leaves_the_global_generator_alone():
+    _, head = models.split(models.build("resnet8", 5, seed=0, width=4), "stage2")
+    before = torch.get_rng_state()
+    first, second = (models.auxiliary_head(head, 3, seed=1) for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(p, q) for p, q in zip(first.parameters(), second.parameters(), strict=True))
+    assert all(p.isfinite().all() and p.abs().sum() > 0 for p in first.classifier.parameters())

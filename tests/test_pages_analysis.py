@@ -210,6 +210,16 @@ def test_channels_explorer_offers_both_starts():
     assert any("independent, random weights" in t and "by position 0.05, optimally permuted 0.60" in t for t in texts)
 
 
+def test_what_was_measured_without_scipy_has_no_matched_values():
+    records = grid()
+    for one in records:
+        one["metrics"] = {k: v for k, v in one["metrics"].items() if not k.startswith("matched")}
+    assert "independent + permutation" not in reusable.by_correlation(records)
+    assert analysis.similarities(records) == ["cross-correlation", "CKA", "neighbours"]
+    assert len(alternatives(analysis.similarity_explorer(records))) == 3 * 5
+    assert all("permuted" not in text for text in alternatives(analysis.channels_explorer(records)))
+
+
 def test_similarity_is_a_point_for_each_pair_of_networks():
     points = analysis.similarity_points(grid(), "CKA", "stem")
     assert {m: len(p) for m, p in points.items()} == dict.fromkeys(BASE, 3)

@@ -118,7 +118,8 @@ def similarities(
     "matched cross-correlation at B": under the permutation that makes it largest; "CKA at B": linear, positions count
     as samples; "neighbours at B": mutual 10 nearest neighbours of features averaged over positions. "CKA map": every
     block of the first (rows) with every block of the second. "channel correlations": of each channel at the block
-    ``cut`` with its counterpart, largest first (Fig. 6); "matched channel correlations": under the permutation.
+    ``cut`` with its counterpart, largest first (Fig. 6); "matched channel correlations": under the permutation. What is
+    matched needs scipy and is left out where there is none, so that a bare GPU machine can make every run.
     """
     batches, _ = _batches(image_set.limit(test=SIMILARITY_IMAGES), image_set, batch_size)
     layers = split_points(networks[0])
@@ -134,19 +135,33 @@ def similarities(
     found: dict[str, float | list] = {"CKA map": _rounded(matrix)}
     for at in layers:
         channels = correlations[at].compute()
-        permutation, matched = match_channels(channels)
+        by_position, matched = channels.diagonal(), _matched(channels)
         x, y = map(torch.cat, pooled[at])
         found |= {
-            f"cross-correlation at {at}": channels.diagonal().mean().item(),
-            f"matched cross-correlation at {at}": matched,
+            f"cross-correlation at {at}": by_position.mean().item(),
             f"CKA at {at}": matrix[rows.index(at), columns.index(at)].item(),
             f"neighbours at {at}": mutual_knn(x, y, min(10, len(x) - 1)),
         }
+        if matched is not None:
+            found[f"matched cross-correlation at {at}"] = matched.mean().item()
         if at == cut:
-            by_position = channels.diagonal(), channels.gather(1, permutation[:, None])[:, 0]
-            names = "channel correlations", "matched channel correlations"
-            found |= {n: _rounded(c.sort(descending=True).values) for n, c in zip(names, by_position, strict=True)}
+            found["channel correlations"] = _largest_first(by_position)
+            if matched is not None:
+                found["matched channel correlations"] = _largest_first(matched)
     return found
+
+
+def _matched(channels: Tensor) -> Tensor | None:
+    """The correlations (p,) of channels with their counterparts under the optimal permutation, if scipy is there."""
+    try:
+        permutation, _ = match_channels(channels)
+    except ImportError:
+        return None
+    return channels.gather(1, permutation[:, None])[:, 0]
+
+
+def _largest_first(correlations: Tensor) -> list[float]:
+    return _rounded(correlations.sort(descending=True).values)
 
 
 def _whole(extractor: nn.Module, head: nn.Module) -> nn.Sequential:

@@ -174,8 +174,18 @@ def _pretrain(
     extractor, head = split(network, config.split_at)
     rotation_head = auxiliary_head(head, 4, seed=seed).to(device)
     task = Task(image_set, extractor, rotation_head=rotation_head, seed=seed)
-    settings = [config.network, config.width, config.normalization, config.split_at, config.pretrained_on, channels]
-    described = json.dumps([*settings, config.n_train, asdict(config.recipe), seed, str(device)])
+    # all that decides the weights, or whether a checkpoint of them can be continued
+    shapes = [list(p.shape) for p in network.parameters()]
+    settings = [
+        config.normalization,
+        config.split_at,
+        config.pretrained_on,
+        config.n_train,
+        asdict(config.recipe),
+        seed,
+    ]
+    machine = [str(device), torch.__version__, torch.get_num_threads()]
+    described = json.dumps([shapes, settings, machine])
     name = f"pretrained-{hashlib.sha256(described.encode()).hexdigest()[:12]}"
     options = {"label": f"pre-training on {config.pretrained_on}, seed {seed}", "show_progress": progress}
     if shared is None:

@@ -114,11 +114,10 @@ def records(
         for config in configs(experiment, preset, seeds, settings)
     ]
     stored = results.load_all(preset, root)
-    missing = [j for j in wanted if j.run_id not in stored or (refresh and results.is_stale(stored[j.run_id]))]
+    missing = [j for j in wanted if j.run_id not in stored or (refresh and results.is_stale(stored[j.run_id], root))]
     failures: dict[Job, Exception] = {}
-    finished = _make_all(missing, jobs, executor, refresh, show_progress)
-    count = progress(0, len(missing), f"{experiment} {preset}", "run", show_progress)
-    for _, (job, outcome) in zip(count, finished, strict=True):
+    label = f"{experiment} {preset}"
+    for job, outcome in make_all(missing, jobs, executor, refresh, show_progress, label):
         if isinstance(outcome, Exception):
             failures[job] = outcome
         else:
@@ -148,7 +147,7 @@ def make(job: Job, refresh: bool = False, show_progress: bool = False) -> dict:
     lock.parent.mkdir(parents=True, exist_ok=True)
     with open(lock, "ab") as file, locked(file.fileno()), _threads(job.threads):
         found = job.stored()
-        if found and not (refresh and results.is_stale(found)):
+        if found and not (refresh and results.is_stale(found, job.root)):
             return found
         resumed = checkpoints.exists()
         started, clock = time.time(), time.monotonic()
@@ -181,10 +180,24 @@ def make(job: Job, refresh: bool = False, show_progress: bool = False) -> dict:
     return record
 
 
+def make_all(
+    missing: Sequence[Job],
+    jobs: int = 1,
+    executor: Executor | None = None,
+    refresh: bool = False,
+    show_progress: bool = True,
+    label: str = "runs",
+) -> Iterator[tuple[Job, dict | Exception]]:
+    """Make runs and show how many are done; each as it is finished: its record, or the error that ended it."""
+    finished = _make_all(missing, jobs, executor, refresh, show_progress)
+    count = progress(0, len(missing), label, "run", show_progress)
+    for _, outcome in zip(count, finished, strict=True):
+        yield outcome
+
+
 def _make_all(
     missing: Sequence[Job], jobs: int, executor: Executor | None, refresh: bool, show_progress: bool
 ) -> Iterator[tuple[Job, dict | Exception]]:
-    """Each missing run as it is finished: its record, or the error that ended it."""
     if executor is not None:
         yield from _submit(executor, missing, refresh)
     elif jobs == 1:

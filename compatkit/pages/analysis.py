@@ -298,7 +298,8 @@ def channels_explorer(records: Records) -> ipywidgets.Widget:
         (group, role), (method, start) = sets[data], name.split(", ")
         run = choose(group, method=method, pretrained_on=starts[start])[0]
         kinds = {"by position": "channel correlations", "optimally permuted": "matched channel correlations"}
-        return {kind: run["metrics"][f"{key}/{role}"] for kind, key in kinds.items()}
+        found = {kind: run["metrics"].get(f"{key}/{role}") for kind, key in kinds.items()}
+        return {kind: values for kind, values in found.items() if values is not None}
 
     def draw(name: str, data: str) -> go.Figure:
         return figures.ranked(lines(name, data))
@@ -308,6 +309,11 @@ def channels_explorer(records: Records) -> ipywidgets.Widget:
         return f"Mean correlation of channels, {name} weights, on images of {data}: {means}."
 
     return picker({"method and start": names, "images": list(sets)}, draw, say)
+
+
+def similarities(records: Records) -> list[str]:
+    """The measures that all of these records hold: what is matched is missing where it was measured without scipy."""
+    return [m for m in SIMILARITIES if all(f"{m} at stem/mean" in r["metrics"] for r in records)]
 
 
 def similarity_points(records: Records, measure: str, layer: str) -> dict[str, list[tuple[float, float]]]:
@@ -337,7 +343,7 @@ def similarity_explorer(records: Records) -> ipywidgets.Widget:
         found = rank_correlation(*_pooled(similarity_points(groups[data], measure, layer)))
         return f"{measure} after {layer} against recombination accuracy on {data}: rank correlation {_in_words(found)}."
 
-    controls = {"data": list(groups), "similarity": list(SIMILARITIES), "split layer": layers}
+    controls = {"data": list(groups), "similarity": similarities(records), "split layer": layers}
     return picker(controls, draw, say, ordered={"split layer"}, start={"split layer": block_of("stage2", layers)})
 
 
@@ -348,7 +354,7 @@ def rank_correlations(records: Records, layer: str = "stage2") -> Markdown:
     parts = []
     for name, group in by_data(records).items():
         body = []
-        for measure in SIMILARITIES:
+        for measure in similarities(group):
             points = similarity_points(group, measure, layer)
             within = [rank_correlation(*_pooled({m: p})).mean for m, p in points.items() if len(p) > 3]
             overall = rank_correlation(*_pooled(points))

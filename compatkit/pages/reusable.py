@@ -112,7 +112,7 @@ def by_correlation(records: Records) -> Rows:
     for record in records:
         name = record["config"]["method"] + (" pre-trained" if record["config"]["pretrained_on"] else "")
         found.setdefault(name, {})[record["seed"]] = mean(record, "channel correlations")
-        if name == "independent":
+        if name == "independent" and "matched channel correlations/a" in record["metrics"]:
             matched = found.setdefault("independent + permutation", {})
             matched[record["seed"]] = mean(record, "matched channel correlations")
     return found

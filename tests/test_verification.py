@@ -1,0 +1,100 @@
+"""Stale records are believed again when a sample of their runs comes out the same, and only then."""
+
+import json
+
+import pytest
+
+from compatkit import results
+from compatkit.__main__ import main
+from compatkit.experiments import pair, runner
+from compatkit.experiments.verification import RunsDiffer, covering, verify
+
+NOW = results.code_state("compatkit.experiments.pair")["fingerprint"]
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """Records of fig2 at smoke by the code "old"; a run's metrics follow from its config, nothing is trained."""
+    monkeypatch.setenv("COMPATKIT_RESULTS", str(tmp_path))
+    made = []
+
+    def run(config, **options):
+        made.append(config)
+        return {"recombination/mean": 0.01 * len(config.method), "list/a": [0.1, 0.2]}
+
+    monkeypatch.setattr(pair, "run", run)
+    runner.records("fig2", "smoke", show_progress=False)
+    file = tmp_path / "smoke" / "fig2.jsonl"
+    file.write_text(file.read_text().replace(NOW, "old"))
+    made.clear()
+    return tmp_path, made
+
+
+def stale(root):
+    return sum(results.is_stale(r) for r in results.load("fig2", "smoke", root))
+
+
+def test_the_same_numbers_make_records_current(store):
+    root, made = store
+    assert stale(root) == 18
+    [note] = verify(["fig2"], "smoke", show_progress=False)
+    assert stale(root) == 0
+    assert note == {"module": "compatkit.experiments.pair", "before": "old", "after": NOW, "runs": note["runs"]}
+    assert [json.loads(line) for line in (root / "verified.jsonl").read_text().splitlines()] == [note]
+    assert len(made) == len(note["runs"]) == 9, "each method once, both pairs among them"
+    assert {(c.a, c.method) for c in made} >= {("digits", made[0].method)} and len({c.method for c in made}) == 9
+    assert verify(["fig2"], "smoke", show_progress=False) == [], "nothing is stale any more"
+    assert len(results.load("fig2", "smoke", root)) == 18, "the runs of the sample were not recorded again"
+    assert "18 by earlier code" in results.provenance_line(results.load("fig2", "smoke", root))
+
+
+def test_another_number_leaves_them_stale(store, monkeypatch):
+    root, _ = store
+    monkeypatch.setattr(pair, "run", lambda config, **o: {"recombination/mean": 0.5, "list/a": [0.1, 0.2]})
+    with pytest.raises(RunsDiffer, match="1 metrics differ, such as recombination/mean"):
+        verify(["fig2"], "smoke", show_progress=False)
+    assert stale(root) == 18 and not (root / "verified.jsonl").exists()
+
+
+def test_a_run_that_fails_leaves_them_stale(store, monkeypatch):
+    def run(config, **options):
+        raise FloatingPointError("infinite")
+
+    monkeypatch.setattr(pair, "run", run)
+    with pytest.raises(RunsDiffer, match="infinite"):
+        verify(["fig2"], "smoke", show_progress=False)
+    assert stale(store[0]) == 18
+
+
+def test_notes_form_a_chain(store):
+    root, _ = store
+    notes = [{"before": "old", "after": "newer"}, {"before": "newer", "after": NOW}, {"before": "x", "after": "y"}]
+    (root / "verified.jsonl").write_text("".join(json.dumps(note) + "\n" for note in notes[:1]))
+    assert stale(root) == 18
+    (root / "verified.jsonl").write_text("".join(json.dumps(note) + "\n" for note in notes))
+    assert stale(root) == 0
+
+
+def test_a_sample_has_every_value_of_every_setting():
+    jobs = [
+        runner.Job(name, "laptop", config, None, "cpu", 1)
+        for name in ("fig2", "fig5", "fig8", "fig9", "incremental", "fig2_pretrained", "choices")
+        for config in runner.configs(name, "laptop")
+    ]
+    sample = covering(jobs)
+    assert len(sample) < len(jobs) / 10
+    for setting in ("a", "b", "left_out", "method", "scheme", "split_at", "dcc_classes", "normalization", "seed"):
+        assert {getattr(j.config, setting) for j in sample} == {getattr(j.config, setting) for j in jobs}, setting
+    assert {j.config.recipe for j in sample} >= {j.config.recipe for j in jobs if j.config.recipe.rotations == "all"}
+
+
+def test_the_command_says_what_it_found(store, monkeypatch, capsys):
+    root, _ = store
+    assert main(["verify", "fig2", "--preset", "smoke"]) == 0
+    assert f"old -> {NOW}: 9 runs made anew, the same bits" in capsys.readouterr().out
+    assert main(["verify", "all", "--preset", "smoke"]) == 0
+    assert "No record is stale." in capsys.readouterr().out
+    (root / "verified.jsonl").unlink()
+    monkeypatch.setattr(pair, "run", lambda config, **o: {"recombination/mean": 0.5})
+    assert main(["verify", "fig2", "--preset", "smoke"]) == 1
+    assert "the records stay stale" in capsys.readouterr().err
