@@ -218,6 +218,8 @@ def heat_map(values: Sequence[Sequence[float]], rows: Sequence[str], columns: Se
 def ranked(lines: Mapping[str, Sequence[float]]) -> go.Figure:
     """Correlations of channels, largest first, a line for each name; the mean of each stands in the legend."""
     figure = go.Figure()
+    if not lines:
+        figure.add_annotation(text="not run", showarrow=False, font={"size": 18})
     for number, (name, values) in enumerate(lines.items()):
         figure.add_scatter(
             x=list(range(1, len(values) + 1)),

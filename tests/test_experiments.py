@@ -99,7 +99,8 @@ def test_fig2_pretrained_is_fig2_from_weights_learnt_on_a_third_set(preset, thir
     configs = runner.configs("fig2_pretrained", preset)
     assert {c.pretrained_on for c in configs} == {third}
     assert third not in {name for c in configs for name in (c.a, c.b)}
-    assert [replace(c, pretrained_on="") for c in configs] == runner.configs("fig2", preset)
+    plain = [c for c in runner.configs("fig2", preset) if c.a in ("glyphs_plain", "cifar10")]
+    assert [replace(c, pretrained_on="") for c in configs] == plain and len(plain) % len(METHODS) == 0
 
 
 def laptop(name, *methods):
@@ -127,7 +128,7 @@ def test_fig5_is_every_normalisation():
 def test_fig6_needs_no_runs_of_its_own():
     random = laptop("fig2", "independent", "IIW", "RP", "DCC", "IIW+DCC")
     pretrained = laptop("fig2_pretrained", "IIW", "IIW+DCC")
-    assert set(laptop("fig6")) == {*random, *pretrained} and len(laptop("fig6")) == 7 * 2 * 3
+    assert set(laptop("fig6")) == {*random, *pretrained} and len(laptop("fig6")) == (5 * 2 + 2) * 3
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,11 @@ def test_choices_are_differences_to_the_same_seeds():
     assert "| half the steps: counted for both networks together | – | – | -2.0 ± 0.0 | – | – |" in text
 
 
+def test_test_batches_are_compared_with_running_statistics_for_every_method():
+    text = lines(analysis.statistics_gain(grid()))
+    assert "| DCC | – | +30.0 ± 0.0 | 3 | ◐ trend only |" in text and len(text) == 4 + len(BASE)
+
+
 def test_normalisation_explorer_has_the_trained_networks_where_there_are_any():
     records = [*grid(), *(record("IIW+DCC", s, normalization="layer", shift=-0.5) for s in range(3))]
     texts = alternatives(analysis.normalisation_explorer(records))
@@ -218,6 +223,14 @@ def test_what_was_measured_without_scipy_has_no_matched_values():
     assert analysis.similarities(records) == ["cross-correlation", "CKA", "neighbours"]
     assert len(alternatives(analysis.similarity_explorer(records))) == 3 * 5
     assert all("permuted" not in text for text in alternatives(analysis.channels_explorer(records)))
+
+
+def test_what_was_not_run_on_a_pair_says_so():
+    records = [*grid(), *grid(a="u", b="v"), record("IIW", pretrained_on="z")]
+    texts = alternatives(analysis.channels_explorer(records))
+    assert sum(t.endswith("not run.") for t in texts) == 2, "both test sets of the other pair"
+    text = lines(reusable.claims(records, {"pre-trained": ("IIW pre-trained", "IIW")}, "fig6"))
+    assert "| pre-trained | – | – | 0 | – not run |" in text and "| pre-trained | – | +0.00 | 1 | ◌ undecided |" in text
 
 
 def test_similarity_is_a_point_for_each_pair_of_networks():

@@ -14,6 +14,8 @@ from ..explorer import picker
 from ..results import Interval, by_row, difference, interval, rank_correlation
 from .reusable import (
     PAPERS_DATA,
+    RUNNING,
+    STATISTICS,
     Records,
     Rows,
     block_of,
@@ -141,6 +143,20 @@ def normalisation_explorer(records: Records) -> ipywidgets.Widget:
         return f"Recombination accuracy of {method} on {data}: {means_in_words(rows(data, method))}."
 
     return picker({"data": list(sets), "method": methods(records)}, draw, say, start={"method": "IIW+DCC"})
+
+
+def statistics_gain(records: Records) -> Markdown:
+    """For every method what the statistics of test batches gain over running ones, in points, seed by seed."""
+    parts = []
+    for name, group in by_data(choose(records, normalization="batch")).items():
+        batch, running = (by_row(group, "method", f"{STATISTICS[row]}/mean") for row in ("per test batch", RUNNING))
+        body = [
+            difference_row(method, [batch[method], running[method]], [None, None], same_data=name == PAPERS_DATA)
+            for method in batch
+            if method != "upper bound"
+        ]
+        parts.append(f"**{name}**\n\n{tables.table(['method', 'paper', 'ours', 'n', 'verdict'], body).data}")
+    return Markdown("\n\n".join(parts))
 
 
 # --- where to split ---------------------------------------------------------------------------------------------------
@@ -296,17 +312,18 @@ def channels_explorer(records: Records) -> ipywidgets.Widget:
 
     def lines(name: str, data: str) -> dict[str, list[float]]:
         (group, role), (method, start) = sets[data], name.split(", ")
-        run = choose(group, method=method, pretrained_on=starts[start])[0]
+        runs = choose(group, method=method, pretrained_on=starts[start])
         kinds = {"by position": "channel correlations", "optimally permuted": "matched channel correlations"}
-        found = {kind: run["metrics"].get(f"{key}/{role}") for kind, key in kinds.items()}
-        return {kind: values for kind, values in found.items() if values is not None}
+        keys = {kind: f"{key}/{role}" for kind, key in kinds.items()}
+        return {kind: run["metrics"][key] for run in runs[:1] for kind, key in keys.items() if key in run["metrics"]}
 
     def draw(name: str, data: str) -> go.Figure:
         return figures.ranked(lines(name, data))
 
     def say(name: str, data: str) -> str:
-        means = ", ".join(f"{kind} {sum(v) / len(v):.2f}" for kind, v in lines(name, data).items())
-        return f"Mean correlation of channels, {name} weights, on images of {data}: {means}."
+        means = [f"{kind} {sum(v) / len(v):.2f}" for kind, v in lines(name, data).items()]
+        shown = ", ".join(means) or "not run"
+        return f"Mean correlation of channels, {name} weights, on images of {data}: {shown}."
 
     return picker({"method and start": names, "images": list(sets)}, draw, say)
 

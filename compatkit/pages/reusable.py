@@ -80,8 +80,9 @@ def by_scheme(records: Records) -> Rows:
     return {"joint": joint, "incremental": dict(sorted(both.items()))}
 
 
+RUNNING = "running train statistics"
 STATISTICS = {
-    "running train statistics": "recombination, running statistics",
+    RUNNING: "recombination, running statistics",
     "recomputed on test set": "recombination, recalibrated statistics",
     "per test batch": "recombination",
 }
@@ -214,7 +215,7 @@ def claims(records: Records, statements: Mapping[str, tuple], item: str = "fig2"
         body = [
             difference_row(
                 text,
-                [found[row] for row in (one, other)],
+                [found.get(row, {}) for row in (one, other)],
                 [numbers.get(row) for row in (one, other)],
                 scale=how.scale,
                 same_data=name == PAPERS_DATA,
@@ -243,6 +244,8 @@ def difference_row(
     loses at most so much, in the paper's unit.
     """
     seeds = sorted(found[0].keys() & found[1].keys())
+    if not seeds:
+        return [text, "–", "–", "0", tables.verdict_cell("not run")]
     ours, reference = ([scale * row[seed] for seed in seeds] for row in found)
     gap, digits = difference(ours, reference, paired=True), 1 if scale == 100 else 2
     known = None not in printed
