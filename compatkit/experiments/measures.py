@@ -32,8 +32,8 @@ def measure(
 ) -> dict[str, float | list]:
     """All measures of two networks, each an extractor and a head trained on one of the two ``sets``.
 
-    common: the classes on which networks are recombined. batch_size: images in a test batch at most.
-    "chance/mean" is the accuracy of guessing one of them.
+    common: the classes on which networks are recombined; "chance/mean" is the accuracy of guessing one of them.
+    batch_size: images in a test batch at most.
     """
     networks = [_whole(*parts) for parts in zip(extractors, heads, strict=True)]
     found: dict[str, float | list] = {}
@@ -96,7 +96,7 @@ def by_boundary(
     common: Sequence[str],
     batch_size: int,
 ) -> dict[str, float]:
-    """ "recombination at B": the first network up to block B, then the other, wherever they were cut in training."""
+    """Accuracy "recombination at B": the first network up to block B, then the other, wherever training cut them."""
     points = split_points(networks[0])
     logits: dict[str, list[Tensor]] = {at: [] for at in points}
     batches, labels = _batches(image_set.subset(common), image_set, batch_size)
