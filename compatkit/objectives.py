@@ -45,7 +45,8 @@ def rp_loss(extractor: nn.Module, rotation_head: nn.Module, images: Tensor, turn
 
 
 def unit_length_loss(features: Tensor) -> Tensor:
-    """How far features (n, c) or (n, c, h, w) are from unit length over the channels: mean squared difference to 1 (App. C.1).
+    """How far features (n, c) or (n, c, h, w) are from unit length over the channels: mean squared difference (App.
+    C.1).
 
     The paper names such a loss and does not print it; form and weight 1 are ours.
     """
