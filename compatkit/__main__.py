@@ -139,10 +139,11 @@ def _status(options: argparse.Namespace) -> None:
 
     print(f"records in {results_root()}")
     print(f"{'experiment':<17}{'preset':<9}{'recorded':>9}{'planned':>9}{'other':>7}{'stale':>7}{'minutes':>9}")
+    stored = {preset: load_all(preset).values() for preset in PRESETS}
     for name in EXPERIMENTS:
         for preset in PRESETS:
             planned = {runner.Job(name, preset, c, results_root(), "", 1).run_id for c in runner.configs(name, preset)}
-            records = [r for r in load_all(preset).values() if r["run_id"] in planned]
+            records = [r for r in stored[preset] if r["run_id"] in planned]
             others = [r for r in load(name, preset) if r["run_id"] not in planned]
             recorded, other = len(records), len(others)
             stale = sum(map(is_stale, records + others))

@@ -413,9 +413,10 @@ def provenance_line(records: Sequence[Mapping]) -> str:
         f"{minutes:.1f} minutes in total",
         days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}",
     ]
-    if stale := sum(map(is_stale, records)):
+    current = [r for r in records if not is_stale(r)]
+    if stale := len(records) - len(current):
         parts.append(f"{stale} stale (the code has changed since)")
-    if verified := sum(not is_stale(r) and r["provenance"]["fingerprint"] != _now(r) for r in records):
+    if verified := sum(r["provenance"]["fingerprint"] != _now(r) for r in current):
         parts.append(f"{verified} by earlier code that was verified to give the same bits")
     if dirty := sum(bool(p["dirty"]) for p in made):
         parts.append(f"{dirty} from a tree with uncommitted changes")

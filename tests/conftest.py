@@ -20,3 +20,18 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The configs of the runs that are made; nothing is trained."""
+    from compatkit.experiments import pair
+
+    configs = []
+
+    def run(config, **options):
+        configs.append(config)
+        return {"recombination/mean": 0.5}
+
+    monkeypatch.setattr(pair, "run", run)
+    return configs

@@ -13,19 +13,6 @@ def store(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.fixture
-def trained(monkeypatch):
-    """The configs of the runs that are made; nothing is trained."""
-    configs = []
-
-    def run(config, **options):
-        configs.append(config)
-        return {"recombination/mean": 0.5}
-
-    monkeypatch.setattr(pair, "run", run)
-    return configs
-
-
 def table(capsys):
     """What ``status`` prints: recorded, planned, other, stale, minutes by experiment and preset."""
     assert main(["status"]) == 0

@@ -41,19 +41,6 @@ def job_of(config, root, name="fig2"):
 
 
 @pytest.fixture
-def trained(monkeypatch):
-    """The configs of the runs that are made; nothing is trained."""
-    configs = []
-
-    def run(config, **options):
-        configs.append(config)
-        return {"recombination/mean": 0.5}
-
-    monkeypatch.setattr(pair, "run", run)
-    return configs
-
-
-@pytest.fixture
 def steps(monkeypatch):
     """One entry for each step of any training."""
     taken, advance = [], training._Run.advance

@@ -65,7 +65,7 @@ def fig2(preset: str, seeds: Sequence[int] | None = None) -> list[PairRun]:
 
     Published, mean over CIFAR-10 and STL-10, n = 10: independent 10.6, IIW 25.1, RP 50.1, DCC 65.8, all three 76.7,
     upper bound 85.6; own tasks under all three 86.3.
-    A run takes 2 s at smoke and 25 to 60 s at laptop on one core, here as in the experiments below. Not measured yet:
+    A run takes 2 s at smoke and 25 to 100 s at laptop on one core, here as in the experiments below. Not measured yet:
     cifar (estimated an hour on one GPU for this figure), paper (days).
     """
     return [replace(base, method=method) for base in _bases(preset, seeds) for method in METHODS]

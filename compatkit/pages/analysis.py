@@ -26,6 +26,8 @@ from .reusable import (
     by_split,
     columns,
     difference_row,
+    difference_table,
+    for_each_pair,
     means_in_words,
     network_layers,
     own_and_swapped,
@@ -63,18 +65,19 @@ def against(records: Records, others: Records, item: str, other_item: str) -> Ma
     A difference that the paper does not print has no verdict.
     """
     numbers = [published(i) for i in (item, other_item)]
-    groups = [by_data(r) for r in (records, others)]
-    parts = []
-    for name, group in groups[0].items():
-        found = [scores(g) for g in (group, groups[1][name])]
+    other_groups = by_data(others)
+
+    def show(name: str, group: Records) -> Markdown:
+        found = [scores(g) for g in (group, other_groups[name])]
         body = [
             difference_row(
                 m, [f[m] for f in found], [n[m] for n in numbers], same_data=name == PAPERS_DATA, stated=False
             )
             for m in found[0]
         ]
-        parts.append(f"**{name}**\n\n{tables.table(['method', 'paper', 'ours', 'n', 'verdict'], body).data}")
-    return Markdown("\n\n".join(parts))
+        return difference_table("method", body)
+
+    return for_each_pair(records, show)
 
 
 # --- what the paper leaves open ---------------------------------------------------------------------------------------
@@ -93,10 +96,10 @@ def choices_table(base: Records, variants: Records) -> Markdown:
 
     base: runs with our choices. variants: the same runs with others, see ``experiments.reusable.choices``.
     """
-    parts = []
     shown = ("IIW", "RP", "DCC", "IIW+RP", "IIW+RP+DCC")
     usual_ids = {r["run_id"] for r in base}
-    for name, group in by_data(union(base, variants)).items():
+
+    def show(name: str, group: Records) -> Markdown:
         ours = [r for r in group if r["run_id"] in usual_ids]
         others = [r for r in group if r["run_id"] not in usual_ids]
         recipe = ours[0]["config"]["recipe"]
@@ -108,8 +111,9 @@ def choices_table(base: Records, variants: Records) -> Markdown:
             row.setdefault(record["config"]["method"], {})[record["seed"]] = record["metrics"]["recombination/mean"]
         usual = by_row(ours, "method", "recombination/mean")
         body = [[text, *(_effect(row.get(m), usual[m]) for m in shown)] for text, row in rows.items()]
-        parts.append(f"**{name}**\n\n{tables.table(['instead of our choice', *shown], body).data}")
-    return Markdown("\n\n".join(parts))
+        return tables.table(["instead of our choice", *shown], body)
+
+    return for_each_pair(union(base, variants), show)
 
 
 def _effect(changed: Mapping[int, float] | None, usual: Mapping[int, float]) -> str:
@@ -147,16 +151,17 @@ def normalisation_explorer(records: Records) -> ipywidgets.Widget:
 
 def statistics_gain(records: Records) -> Markdown:
     """For every method what the statistics of test batches gain over running ones, in points, seed by seed."""
-    parts = []
-    for name, group in by_data(choose(records, normalization="batch")).items():
+
+    def show(name: str, group: Records) -> Markdown:
         batch, running = (by_row(group, "method", f"{STATISTICS[row]}/mean") for row in ("per test batch", RUNNING))
         body = [
             difference_row(method, [batch[method], running[method]], [None, None], same_data=name == PAPERS_DATA)
             for method in batch
             if method != "upper bound"
         ]
-        parts.append(f"**{name}**\n\n{tables.table(['method', 'paper', 'ours', 'n', 'verdict'], body).data}")
-    return Markdown("\n\n".join(parts))
+        return difference_table("method", body)
+
+    return for_each_pair(choose(records, normalization="batch"), show)
 
 
 # --- where to split ---------------------------------------------------------------------------------------------------
@@ -202,16 +207,13 @@ def split_curves(records: Records) -> ipywidgets.Widget:
 def split_explorer(records: Records) -> ipywidgets.Widget:
     """Pick method, split layer and data, see extractor x head for networks cut there."""
     groups, lines, layers = by_data(records), split_lines(records), boundaries(records)
+    usual = block_of("stage2", layers)
 
     def runs(name: str, at: str, data: str) -> tuple[list[Mapping], str]:
         method, there = lines[name]
+        trained_at = at if there else usual
         chosen = choose(groups[data], method=method)
-        cut = [
-            r
-            for r in chosen
-            if block_of(r["config"]["split_at"], layers) == (at if there else block_of("stage2", layers))
-        ]
-        return cut, f"recombination at {at}"
+        return [r for r in chosen if block_of(r["config"]["split_at"], layers) == trained_at], f"recombination at {at}"
 
     def draw(name: str, at: str, data: str) -> go.Figure:
         return figures.recombination_matrix(*runs(name, at, data))
@@ -220,7 +222,7 @@ def split_explorer(records: Records) -> ipywidgets.Widget:
         return f"{name}, cut after {at}, on {data}: {own_and_swapped(*runs(name, at, data))}."
 
     controls = {"method": list(lines), "split layer": layers, "data": list(groups)}
-    return picker(controls, draw, say, ordered={"split layer"}, start={"split layer": block_of("stage2", layers)})
+    return picker(controls, draw, say, ordered={"split layer"}, start={"split layer": usual})
 
 
 # --- how many classes -------------------------------------------------------------------------------------------------
@@ -299,20 +301,12 @@ def channels_explorer(records: Records) -> ipywidgets.Widget:
     """Fig. 6. Pick method and test images, see the correlation of every channel with its counterpart, by position and
     under the optimal permutation, of the first seed."""
     sets = columns(records, mean=False)
-    starts = {
-        "random": "",
-        "pre-trained": next((r["config"]["pretrained_on"] for r in records if r["config"]["pretrained_on"]), ""),
-    }
-    names = [
-        f"{m}, {s}"
-        for s, on in starts.items()
-        for m in methods(choose(records, pretrained_on=on))
-        if on or s == "random"
-    ]
+    configs = [r["config"] for r in records]
+    starts = {f"{c['method']}, {'pre-trained' if c['pretrained_on'] else 'random'}": c for c in configs}
 
     def lines(name: str, data: str) -> dict[str, list[float]]:
-        (group, role), (method, start) = sets[data], name.split(", ")
-        runs = choose(group, method=method, pretrained_on=starts[start])
+        group, role = sets[data]
+        runs = choose(group, **{key: starts[name][key] for key in ("method", "pretrained_on")})
         kinds = {"by position": "channel correlations", "optimally permuted": "matched channel correlations"}
         keys = {kind: f"{key}/{role}" for kind, key in kinds.items()}
         return {kind: run["metrics"][key] for run in runs[:1] for kind, key in keys.items() if key in run["metrics"]}
@@ -325,7 +319,7 @@ def channels_explorer(records: Records) -> ipywidgets.Widget:
         shown = ", ".join(means) or "not run"
         return f"Mean correlation of channels, {name} weights, on images of {data}: {shown}."
 
-    return picker({"method and start": names, "images": list(sets)}, draw, say)
+    return picker({"method and start": list(starts), "images": list(sets)}, draw, say)
 
 
 def similarities(records: Records) -> list[str]:
@@ -368,8 +362,8 @@ def rank_correlations(records: Records, layer: str = "stage2") -> Markdown:
     """Spearman's correlation of each similarity with recombination accuracy: over all pairs of networks, and over the
     pairs of one method alone, mean over methods."""
     layer = block_of(layer, network_layers(records))
-    parts = []
-    for name, group in by_data(records).items():
+
+    def show(name: str, group: Records) -> Markdown:
         body = []
         for measure in similarities(group):
             points = similarity_points(group, measure, layer)
@@ -379,8 +373,9 @@ def rank_correlations(records: Records, layer: str = "stage2") -> Markdown:
                 [measure, _in_words(overall), f"{interval(within).mean:+.2f}" if within else "–", str(overall.n)]
             )
         header = ["similarity", "all methods together", "within one method, mean", "pairs of networks"]
-        parts.append(f"**{name}**\n\n{tables.table(header, body).data}")
-    return Markdown("\n\n".join(parts))
+        return tables.table(header, body)
+
+    return for_each_pair(records, show)
 
 
 def _pooled(points: Mapping[str, list[tuple[float, float]]]) -> tuple[list[float], list[float]]:

@@ -185,12 +185,22 @@ ITEMS = {
 
 def comparison(records: Records, item: str = "fig2") -> Markdown:
     """Paper | ours for each pair of data sets; levels are judged only on the paper's own data."""
-    unit = "%" if ITEMS[item].scale == 100 else "-1..1"
-    parts = []
-    for name, group in by_data(records).items():
-        on = "" if name == PAPERS_DATA else " (not the paper's images: only the trend can be judged, not the level)"
-        table = tables.comparison(_compared(group, name, item), unit, digits=1 if unit == "%" else 2)
-        parts.append(f"**{name}**{on}\n\n{table.data}")
+    unit, digits = ("%", 1) if ITEMS[item].scale == 100 else ("-1..1", 2)
+
+    def show(name: str, group: Records) -> Markdown:
+        return tables.comparison(_compared(group, name, item), unit, digits)
+
+    return for_each_pair(
+        records, show, elsewhere=" (not the paper's images: only the trend can be judged, not the level)"
+    )
+
+
+def for_each_pair(records: Records, show: Callable[[str, Records], Markdown], elsewhere: str = "") -> Markdown:
+    """A table for each pair of data sets under its name; ``elsewhere`` follows the name where it is not the paper's."""
+    parts = [
+        f"**{name}**{'' if name == PAPERS_DATA else elsewhere}\n\n{show(name, group).data}"
+        for name, group in by_data(records).items()
+    ]
     return Markdown("\n\n".join(parts))
 
 
@@ -209,8 +219,8 @@ def claims(records: Records, statements: Mapping[str, tuple], item: str = "fig2"
     of at most m is shown or contradicted when the whole interval is on one side of m.
     """
     how, numbers = ITEMS[item], published(item)
-    parts = []
-    for name, group in by_data(records).items():
+
+    def show(name: str, group: Records) -> Markdown:
         found = how.rows(group)
         body = [
             difference_row(
@@ -223,9 +233,14 @@ def claims(records: Records, statements: Mapping[str, tuple], item: str = "fig2"
             )
             for text, (one, other, *margin) in statements.items()
         ]
-        header = ["claim", "paper", "ours", "n", "verdict"]
-        parts.append(f"**{name}**\n\n{tables.table(header, body).data}")
-    return Markdown("\n\n".join(parts))
+        return difference_table("claim", body)
+
+    return for_each_pair(records, show)
+
+
+def difference_table(first: str, body: Sequence[Sequence[str]]) -> Markdown:
+    """A table of ``difference_row``s; ``first`` is the head of the column of what is said."""
+    return tables.table([first, "paper", "ours", "n", "verdict"], body)
 
 
 def difference_row(
