@@ -65,7 +65,7 @@ def our_run(image_set: ImageSet, network: str, width: int, precision: str = "aut
 def step_overhead(image_set: ImageSet, network: str, width: int, device: str) -> float:
     run = our_run(image_set, network, width)
     task = run.tasks[0]
-    images, labels = run.batches[0](0)
+    images, labels, _ = run.batches[0](0)
     images = images.contiguous(memory_format=run.memory_format)
 
     def bare():

@@ -73,6 +73,11 @@ class ImageSet:
         mean, std = self.pixel_statistics
         return images.float().div_(255).sub_(mean).div_(std)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the images are."""
+        return self.train.labels.device
+
     @cached_property
     def digest(self) -> str:
         """12 hex digits that tell this training split, pixels and labels, from any other."""
@@ -155,12 +160,35 @@ def _even_draw(split: Split, n: int | None) -> Split:
 # --- batches ----------------------------------------------------------------------------------------------------------
 
 
-class Batches:
-    """Shuffled, augmented minibatches of one split; ``batches(step)`` depends on the seed and the step and nothing
-    else.
+class Order:
+    """Which of ``n`` rows each minibatch takes; ``order(step)`` depends on the seed and the step and nothing else.
 
     That makes a resumed run see what an uninterrupted one would have seen, with no generator state to store. Each
-    epoch is a new permutation; the last images of an epoch that do not fill a batch are left out.
+    epoch is a new permutation; the last rows of an epoch that do not fill a batch are left out.
+    """
+
+    def __init__(self, n: int, batch_size: int, seed: int, device: torch.device | str):
+        self.n, self.batch_size, self.seed = n, min(batch_size, n), seed
+        self.generator = torch.Generator(device)
+        self._epoch, self._rows = -1, torch.empty(0)
+
+    def __call__(self, step: int) -> Tensor:
+        """The rows (b,) of training step ``step``."""
+        epoch, place = divmod(step, self.n // self.batch_size)
+        if epoch != self._epoch:
+            self._rows = torch.randperm(self.n, generator=self.reseeded(0, epoch), device=self.generator.device)
+            self._epoch = epoch
+        return self._rows[place * self.batch_size : (place + 1) * self.batch_size]
+
+    def reseeded(self, purpose: int, step: int) -> torch.Generator:
+        """The generator of this order, set to the start of what ``purpose`` draws at ``step``; 0 is the order's own."""
+        # hashed, because a CPU generator looks at 32 bits of its seed only
+        key = hashlib.blake2b(f"{self.seed} {purpose} {step}".encode(), digest_size=7).digest()
+        return self.generator.manual_seed(int.from_bytes(key, "little"))
+
+
+class Batches:
+    """Shuffled, augmented minibatches of one split, in the order of an ``Order``.
 
     image_set: where the images come from; its training split is used, on the device it is on.
     crop: random crop of the original size from images padded by so many black pixels on each side; flip: mirrored at
@@ -174,38 +202,22 @@ class Batches:
                 f"batch_size: 1 .. {len(split)} images can be drawn from {image_set.name}, got {batch_size}"
             )
         self.image_set, self.labels = image_set, split.labels
-        self.batch_size = min(batch_size, len(split))
-        self.seed, self.crop, self.flip = seed, crop, flip
+        self.order = Order(len(split), batch_size, seed, split.images.device)
+        self.crop, self.flip = crop, flip
         self.padded = F.pad(split.images, (crop,) * 4) if crop else split.images
-        self.generator = torch.Generator(split.images.device)
-        self._epoch, self._order = -1, split.labels
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Normalised float images (b, c, h, w) and labels (b,) of training step ``step``."""
-        chosen = self._indices(step)
+        chosen = self.order(step)
         images = self.padded[chosen]
         if self.crop or self.flip:
-            images = crop_and_flip(images, self.reseeded(1, step), crop=self.crop, flip=self.flip)
+            images = crop_and_flip(images, self.order.reseeded(1, step), crop=self.crop, flip=self.flip)
         return self.image_set.normalise(images), self.labels[chosen]
 
     def turns(self, step: int) -> Tensor:
         """A number of quarter turns (b,) in 0..3 for each image of training step ``step``, drawn evenly."""
-        generator = self.reseeded(2, step)
-        return torch.randint(4, (self.batch_size,), generator=generator, device=self.labels.device)
-
-    def reseeded(self, purpose: int, step: int) -> torch.Generator:
-        """The generator of this stream of batches, set to the start of what ``purpose`` draws at ``step``."""
-        # hashed, because a CPU generator looks at 32 bits of its seed only
-        key = hashlib.blake2b(f"{self.seed} {purpose} {step}".encode(), digest_size=7).digest()
-        return self.generator.manual_seed(int.from_bytes(key, "little"))
-
-    def _indices(self, step: int) -> Tensor:
-        n = len(self.labels)
-        epoch, place = divmod(step, n // self.batch_size)
-        if epoch != self._epoch:
-            self._order = torch.randperm(n, generator=self.reseeded(0, epoch), device=self.labels.device)
-            self._epoch = epoch
-        return self._order[place * self.batch_size : (place + 1) * self.batch_size]
+        generator = self.order.reseeded(2, step)
+        return torch.randint(4, (self.order.batch_size,), generator=generator, device=self.labels.device)
 
 
 def crop_and_flip(padded: Tensor, generator: torch.Generator, *, crop: int, flip: bool) -> Tensor:

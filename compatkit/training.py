@@ -3,7 +3,8 @@
 
 A ``Task`` is one network with what it learns from; ``train`` alternates between tasks, one minibatch each. To train
 incrementally, train one task, ``freeze`` the heads that the next one shall fit, and train the next. Everything random
-depends on a seed and the step alone, so that a run which was killed goes on to the same bits.
+depends on a seed and the step alone, so that a run which was killed goes on to the same bits. Whatever else has the
+four parts of a ``Trainable`` is trained by the same loop.
 """
 
 from __future__ import annotations
@@ -13,23 +14,24 @@ import json
 import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from .data import Batches, ImageSet
-from .files import replacing
+from .files import locked, replacing
 from .normalization import batch_norms
 from .objectives import dcc_loss, rp_loss, target_loss, unit_length_loss
 from .progress import progress
 
 ROTATIONS = ("all", "sampled")
 OPTIMIZERS = ("adam", "sgd")
-SCHEDULES = ("constant", "step", "one-cycle")
+SCHEDULES = ("constant", "step", "one-cycle", "cosine")
 PRECISIONS = ("auto", "fp32", "bf16")
 
 
@@ -40,7 +42,7 @@ class Recipe:
     steps: minibatches that *each* network sees (the paper does not say whether its 20 000 are per network or in all).
     batch_size: images in a minibatch. optimizer: "adam" or "sgd" (with ``momentum``, Nesterov off).
     schedule: "step" divides lr by 10 every ``decay_every`` steps; "one-cycle" climbs linearly to lr over the first
-    quarter and falls to 0 along a cosine; "constant".
+    quarter and falls to 0 along a cosine; "cosine" does so with a twentieth; "constant".
     rotations: "all" four for RP, or one "sampled" for each image (see ``objectives.rp_loss``).
     crop, flip: augmentation, see ``data.Batches``.
     precision: "bf16" autocast, "fp32", or "auto": bf16 where the device has arithmetic for it (see ``uses_bf16``).
@@ -78,6 +80,21 @@ class Recipe:
                 raise ValueError(f"{name}: must not be negative, got {getattr(self, name)}")
 
 
+class Trainable(Protocol):
+    """What ``train`` asks of a task. ``digest``: text that tells what it learns from and how from anything else, so
+    that a checkpoint is continued by the same task alone; ``device``: where its data are."""
+
+    digest: str
+    device: torch.device
+
+    def modules(self) -> list[nn.Module]: ...
+
+    def batches(self, recipe: Recipe) -> Callable[[int], tuple]:
+        """``draw(step)`` gives the arguments of ``losses`` for one minibatch."""
+
+    def losses(self, *batch) -> dict[str, Tensor]: ...
+
+
 @dataclass
 class Task:
     """One network in training: the images it sees, its extractor, and the heads that learn on top of it.
@@ -107,11 +124,25 @@ class Task:
         if self.head is None and self.dcc_head is None and self.rotation_head is None:
             raise ValueError("head: a task needs at least one of head, dcc_head and rotation_head to learn from")
         if self.common_index is not None:
-            self.common_index = self.common_index.to(self.image_set.train.labels.device)
+            self.common_index = self.common_index.to(self.image_set.device)
 
-    def batches(self, recipe: Recipe) -> Batches:
-        """The minibatches of this task under a recipe."""
-        return Batches(self.image_set, recipe.batch_size, seed=self.seed, crop=recipe.crop, flip=recipe.flip)
+    @property
+    def digest(self) -> str:
+        return f"{self.image_set.digest} {self.seed}"
+
+    @property
+    def device(self) -> torch.device:
+        return self.image_set.device
+
+    def batches(self, recipe: Recipe) -> Callable[[int], tuple[Tensor, Tensor, Tensor | None]]:
+        """``draw(step)``: images, labels and, where the recipe samples rotations, quarter turns."""
+        batches = Batches(self.image_set, recipe.batch_size, seed=self.seed, crop=recipe.crop, flip=recipe.flip)
+
+        def draw(step: int) -> tuple[Tensor, Tensor, Tensor | None]:
+            images, labels = batches(step)
+            return images, labels, batches.turns(step) if recipe.rotations == "sampled" else None
+
+        return draw
 
     def modules(self) -> list[nn.Module]:
         parts = (self.extractor, self.head, self.dcc_head, self.rotation_head)
@@ -149,14 +180,15 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     """The learning rate of a step, counted from 0."""
     if recipe.schedule == "step":
         return recipe.lr * 0.1 ** (step // recipe.decay_every)
-    if recipe.schedule == "one-cycle":
-        done = (step + 1) / recipe.steps
-        return recipe.lr * (4 * done if done < 0.25 else (1 + math.cos(math.pi * (done - 0.25) / 0.75)) / 2)
+    if recipe.schedule in ("one-cycle", "cosine"):
+        done, climb = (step + 1) / recipe.steps, 0.25 if recipe.schedule == "one-cycle" else 0.05
+        rise, fall = done / climb, (1 + math.cos(math.pi * (done - climb) / (1 - climb))) / 2
+        return recipe.lr * (rise if done < climb else fall)
     return recipe.lr
 
 
 def train(
-    tasks: Sequence[Task],
+    tasks: Sequence[Trainable],
     recipe: Recipe,
     *,
     checkpoint: str | os.PathLike | None = None,
@@ -188,22 +220,36 @@ def train(
     return run.history
 
 
+def train_once(tasks: Sequence[Trainable], recipe: Recipe, folder: Path | None, **options) -> list[dict]:
+    """``train``, for networks that several runs need: the first one trains them, the others wait and load the weights.
+
+    folder: where the weights are kept, named by initial weights, data and recipe; None trains without keeping any.
+    options: as in ``train``.
+    """
+    if folder is None:
+        return train(tasks, recipe, **options)
+    file = folder / f"{_Run(tasks, recipe, None).identity()}.pt"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(file.with_suffix(".lock"), "ab") as lock, locked(lock.fileno()):
+        return train(tasks, recipe, checkpoint=file, **options)
+
+
 class _Run:
     """The state of one call of ``train``: what a checkpoint holds and how one step changes it."""
 
-    def __init__(self, tasks: Sequence[Task], recipe: Recipe, checkpoint: Path | None):
+    def __init__(self, tasks: Sequence[Trainable], recipe: Recipe, checkpoint: Path | None):
         if not tasks:
             raise ValueError("tasks: at least one is needed, got none")
         self.tasks, self.recipe, self.checkpoint = tasks, recipe, checkpoint
         self.modules = nn.ModuleList(dict.fromkeys(m for task in tasks for m in task.modules()))
-        self.device = tasks[0].image_set.train.labels.device
+        self.device = tasks[0].device
         self.batches = [task.batches(recipe) for task in tasks]
         self.modules.to(self.device).train()
         self.memory_format = _memory_format(recipe, self.device)
         self.modules.to(memory_format=self.memory_format)
         self.optimizer = _optimizer([p for p in self.modules.parameters() if p.requires_grad], recipe)
         self.autocast = _autocast(recipe, self.device)
-        self.losses = torch.compile(Task.losses) if recipe.compile else Task.losses
+        self.losses = [torch.compile(type(t).losses) if recipe.compile else type(t).losses for t in tasks]
         self.step, self.history = 0, []
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
         if checkpoint is not None and checkpoint.exists():
@@ -214,11 +260,9 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, self.step)
         for number, (task, batches) in enumerate(zip(self.tasks, self.batches, strict=True)):
-            images, labels = batches(self.step)
-            images = images.contiguous(memory_format=self.memory_format)
-            turns = batches.turns(self.step) if self.recipe.rotations == "sampled" else None
+            batch = [self._in_memory_format(part) for part in batches(self.step)]
             with self.autocast:
-                terms = self.losses(task, images, labels, turns)
+                terms = self.losses[number](task, *batch)
             loss = sum(terms.values())
             # gradients are None, not 0, where a task does not reach: its step leaves the other network alone
             self.optimizer.zero_grad(set_to_none=True)
@@ -230,6 +274,10 @@ class _Run:
                 self._check_finite()
                 self.history.append({"step": self.step, "task": number} | {k: v.item() for k, v in terms.items()})
         self.step += 1
+
+    def _in_memory_format(self, part):
+        images = isinstance(part, Tensor) and part.ndim == 4
+        return part.contiguous(memory_format=self.memory_format) if images else part
 
     def save(self) -> None:
         """Write the checkpoint, atomically; never one of a network that is not finite."""
@@ -263,10 +311,17 @@ class _Run:
     def _fingerprint(self) -> str:
         """What must be the same for a checkpoint to be continued to the same bits."""
         state = {name: list(tensor.shape) for name, tensor in self.modules.state_dict().items()}
-        streams = [[task.seed, task.image_set.digest] for task in self.tasks]
+        streams = [task.digest for task in self.tasks]
         machine = [torch.__version__, self.device.type, torch.get_num_threads(), uses_bf16(self.recipe, self.device)]
         described = json.dumps([asdict(self.recipe), streams, machine, str(self.memory_format), state])
         return hashlib.sha256(described.encode()).hexdigest()[:16]
+
+    def identity(self) -> str:
+        """A name for where this run, at its present weights, will end."""
+        digest = hashlib.sha256(self._fingerprint().encode())
+        for tensor in self.modules.state_dict().values():
+            digest.update(tensor.cpu().numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def _check_finite(self) -> None:
         if not bool(self.finite):

@@ -81,8 +81,7 @@ def test_a_task_may_draw_the_features_of_upright_images_to_unit_length(heads, te
     plain, drawn = (
         make_task(**{k: aux(v) if v else v for k, v in heads.items()}, length=length) for length in (False, True)
     )
-    images, labels = plain.batches(RECIPE)(0)
-    turns = plain.batches(RECIPE).turns(0)
+    images, labels, turns = plain.batches(RECIPE)(0)
     without, found = (task.losses(images, labels, turns) for task in (plain, drawn))
     assert list(without) == terms and set(found) == {*terms, "length"}
     assert all(torch.equal(without[name], found[name]) for name in terms)
@@ -272,9 +271,8 @@ def naive_run(task, recipe):
     parameters = [p for module in task.modules() for p in module.parameters()]
     batches = task.batches(recipe)
     for step in range(recipe.steps):
-        images, labels = batches(step)
+        images, labels, turns = batches(step)
         rotated = images.repeat(1, 1, 1, 1)
-        turns = batches.turns(step)
         for i in range(len(images)):
             rotated[i] = images[i].rot90(int(turns[i]), (1, 2))
         loss = torch.nn.functional.cross_entropy(task.head(task.extractor(images)), labels)

@@ -1,9 +1,10 @@
 """Every figure and table of both papers as a function from a preset to run configs; ``runner`` turns configs into
 records."""
 
-from . import reusable
+from . import forward, reusable
 
 EXPERIMENTS = {
+    # paper A
     "fig2": reusable.fig2,
     "fig2_pretrained": reusable.fig2_pretrained,
     "incremental": reusable.incremental,
@@ -14,5 +15,19 @@ EXPERIMENTS = {
     "fig9": reusable.fig9,
     "fig10": reusable.fig10,
     "choices": reusable.choices,
+    # paper B
+    "fig1_toy": forward.fig1_toy,
+    "table1": forward.table1,
+    "table2": forward.table2,
+    "table3": forward.table3,
+    "table4": forward.table4,
+    "sec43": forward.sec43,
+    "table5": forward.table5,
+    "sequence": forward.sequence,
+    "table6": forward.table6,
+    "sec52": forward.sec52,
+    "fig3": forward.fig3,
+    "disjoint": forward.disjoint,
+    "embedding_width": forward.embedding_width,
 }
 PRESETS = ("smoke", "laptop", "cifar", "paper")

@@ -3,20 +3,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import nn
 
 from ..data import ImageSet, class_index, common_classes, load
-from ..files import locked
 from ..models import auxiliary_head, build, split
 from ..normalization import REPLACEMENTS, UnitLength, replace_batch_norm
 from ..objectives import identical_initial_weights
-from ..training import Recipe, Task, freeze, train
+from ..training import Recipe, Task, freeze, train, train_once
 from .measures import measure
 
 METHODS: dict[str, tuple[str, ...]] = {
@@ -174,27 +171,8 @@ def _pretrain(
     extractor, head = split(network, config.split_at)
     rotation_head = auxiliary_head(head, 4, seed=seed).to(device)
     task = Task(image_set, extractor, rotation_head=rotation_head, seed=seed)
-    # all that decides the weights, or whether a checkpoint of them can be continued
-    shapes = [list(p.shape) for p in network.parameters()]
-    settings = [
-        config.normalization,
-        config.split_at,
-        config.pretrained_on,
-        config.n_train,
-        asdict(config.recipe),
-        seed,
-    ]
-    machine = [str(device), torch.__version__, torch.get_num_threads()]
-    described = json.dumps([shapes, settings, machine])
-    name = f"pretrained-{hashlib.sha256(described.encode()).hexdigest()[:12]}"
-    options = {"label": f"pre-training on {config.pretrained_on}, seed {seed}", "show_progress": progress}
-    if shared is None:
-        train([task], config.recipe, **options)
-    else:
-        shared.mkdir(parents=True, exist_ok=True)
-        # one process makes the weights, the others wait for them
-        with open(shared / f"{name}.lock", "ab") as file, locked(file.fileno()):
-            train([task], config.recipe, checkpoint=shared / f"{name}.pt", **options)
+    label = f"pre-training on {config.pretrained_on}, seed {seed}"
+    train_once([task], config.recipe, shared, label=label, show_progress=progress)
     head[:-1].load_state_dict(rotation_head[:-1].state_dict())
 
 

@@ -24,11 +24,12 @@ from .. import results
 from ..files import locked
 from ..progress import progress
 from ..training import uses_bf16
-from . import EXPERIMENTS, pair
+from . import EXPERIMENTS, pair, update
 from .presets import override
 
 # now, while the files are what was imported
-results.code_state(pair.__name__)
+for module in (pair, update):
+    results.code_state(module.__name__)
 
 
 class RunsFailed(RuntimeError):

@@ -1,0 +1,127 @@
+"""Forward compatible training (Ramanujan et al., Sec. 3): a transformation carries stored embeddings, with
+side-information stored beside them, into the space of a new model; and its baseline, backward compatible training.
+
+    h = Transformation(old.shape[1], side.shape[1], new.shape[1])
+    train([FitTransformation(h, old, side, new)], RECIPE)
+    gallery = transform(h, old, side)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .data import Order
+from .encoders import digest
+from .models import seeded
+from .normalization import evaluation
+from .training import Recipe
+
+RECIPE = Recipe(optimizer="adam", lr=5e-4, weight_decay=2**-15, batch_size=1024, schedule="cosine", precision="fp32")
+"""App. D, but for the steps: 80 epochs of the new model's training set."""
+
+
+class Transformation(nn.Module):
+    """h(old, side) -> new (Fig. 4, App. D): a branch for each input, concatenated, and a mixer.
+
+    d_old, d_side, d_new: widths of the embeddings. width: of the mixer's two hidden layers. seed: as in
+    ``models.build``. With 128, 128, 128 and 2048 it has 5 712 000 parameters and 5 701 632 multiplications.
+    Raises ValueError for a width below 1.
+    """
+
+    def __init__(self, d_old: int, d_side: int, d_new: int, width: int = 2048, *, seed: int | None = None):
+        for name, value in {"d_old": d_old, "d_side": d_side, "d_new": d_new, "width": width}.items():
+            if value < 1:
+                raise ValueError(f"{name}: must be at least 1, got {value}")
+        super().__init__()
+        self.d_old, self.d_side, self.d_new, self.width = d_old, d_side, d_new, width
+        with seeded(seed):
+            self.old_branch = _layers(d_old, 2 * d_old, 2 * d_new)
+            self.side_branch = _layers(d_side, 2 * d_side, 2 * d_new)
+            self.mixer = nn.Sequential(*_layers(4 * d_new, width, width), nn.Linear(width, d_new))
+
+    def forward(self, old: Tensor, side: Tensor) -> Tensor:
+        """old: (n, d_old). side: (n, d_side); where none was stored, zeros, as in Sec. 5.1 (the authors' public code
+        passes the old embedding once more). Returns (n, d_new)."""
+        return self.mixer(torch.cat([self.old_branch(old), self.side_branch(side)], 1))
+
+
+def _layers(*widths: int) -> nn.Sequential:
+    parts: list[nn.Module] = []
+    for c_in, c_out in pairwise(widths):
+        parts += [nn.Linear(c_in, c_out, bias=False), nn.BatchNorm1d(c_out), nn.ReLU()]
+    return nn.Sequential(*parts)
+
+
+def macs(module: nn.Module, *inputs: Tensor) -> int:
+    """Multiplications of one item in linear and convolution layers, counted while ``module(*inputs)`` runs; inputs:
+    (1, ...)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), evaluation(module, "running"), counter:
+        module(*inputs)
+    return counter.get_total_flops() // 2
+
+
+class FitTransformation:
+    """A transformation in training (a ``Trainable``): squared distance to the new embedding, mean over items (Sec.
+    3.3).
+
+    old, side, new: cached embeddings (n, d) of the same n items of the new training set, on one device. In the second
+    half of the steps BN is in evaluation mode (App. D).
+    """
+
+    def __init__(self, h: Transformation, old: Tensor, side: Tensor, new: Tensor, *, seed: int = 0):
+        widths = (h.d_old, h.d_side, h.d_new)
+        if {len(old), len(side), len(new)} != {len(old)} or (old.shape[1], side.shape[1], new.shape[1]) != widths:
+            shapes = [tuple(x.shape) for x in (old, side, new)]
+            raise ValueError(f"old, side, new: equally many rows of widths {widths} are needed, got {shapes}")
+        self.h, self.data, self.seed, self.device = h, (old, side, new), seed, old.device
+        self.digest = f"{digest(*self.data)} {seed}"
+
+    def modules(self) -> list[nn.Module]:
+        return [self.h]
+
+    def batches(self, recipe: Recipe) -> Callable[[int], tuple[Tensor, ...]]:
+        """``draw(step)``: rows of old, side and new."""
+        order = Order(len(self.data[0]), recipe.batch_size, self.seed, self.device)
+
+        def draw(step: int) -> tuple[Tensor, ...]:
+            self.h.train(step < recipe.steps // 2)
+            rows = order(step)
+            return tuple(x[rows] for x in self.data)
+
+        return draw
+
+    def losses(self, old: Tensor, side: Tensor, new: Tensor) -> dict[str, Tensor]:
+        return {"distance": (self.h(old, side) - new).square().sum(1).mean()}
+
+
+@torch.no_grad()
+def transform(h: nn.Module, old: Tensor, side: Tensor, *, chunk: int = 65_536) -> Tensor:
+    """h of all rows of old (n, d_old) and side (n, d_side), in evaluation mode, ``chunk`` rows at a time."""
+    with evaluation(h, "running"):
+        return torch.cat([h(*part) for part in zip(old.split(chunk), side.split(chunk), strict=True)])
+
+
+@torch.no_grad()
+def synthesised_classifier(old_classifier: Tensor, known: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
+    """The old classifier, extended to classes that it does not know, for backward compatible training on all classes of
+    the new task (Shen et al. 2020, Sec. 3.3): their weight is the direction of their mean old embedding, at the mean
+    length of the known weights, without which softmax would not compare them.
+
+    old_classifier: (old classes, d). known: (new classes,), the row of each new class in it, or -1. embeddings, labels:
+    (n, d) and (n,), old embeddings and new labels of the new training images. Returns (new classes, d).
+    Raises ValueError for a class that is neither known nor has an image.
+    """
+    sums = embeddings.new_zeros(len(known), embeddings.shape[1]).index_add_(0, labels, embeddings)
+    empty = ((labels.bincount(minlength=len(known)) == 0) & (known < 0)).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f"labels: classes {empty} are new and have no image to take a mean embedding of")
+    synthesised = F.normalize(sums, dim=1) * old_classifier.norm(dim=1).mean()
+    return torch.where(known[:, None] >= 0, old_classifier[known.clamp_min(0)], synthesised)

@@ -1,0 +1,261 @@
+"""Exact retrieval: which items of a gallery are nearest to a query, and whether they have its label.
+
+CMC@k and mAP@1.0 as in Sec. 4.1 of paper B (Ramanujan et al., arXiv 2112.02805), by L2 distance, on the device of the
+embeddings and in chunks of queries, so that memory does not grow with their number. The query and the gallery may come
+from different models: phi_new/phi_old takes queries of the new model and a gallery of the old one.
+
+The order of the gallery plays no part. Equal rows of it are computed once, for a matrix product may give them
+distances that differ in the last bits. Distances are computed in float64 about the median of the gallery, so that an
+offset of the embeddings costs no accuracy, and compared in float32 (float64 if an embedding is), so that those which
+differ by rounding alone are ties.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+WORKING_SET = 2**28  # bytes that a chunk of queries may take by default
+
+
+@dataclass(frozen=True, eq=False)
+class RetrievalScores:
+    """What ``evaluate`` found. All scores are in 0..1 and are means over the queries that have a relevant item."""
+
+    cmc: dict[int, float]
+    """k -> share of queries with a relevant item among the k nearest"""
+    mean_ap: float
+    """mAP@1.0: mean of ``average_precision``"""
+    n_queries: int
+    """all of them"""
+    n_without_match: int
+    """how many have no relevant item and are left out of the means"""
+    hit_rank: Tensor
+    """(n_queries,) int64: rank, from 1, of the nearest relevant item; 0 for a query without one"""
+    average_precision: Tensor
+    """(n_queries,) float64: over all recall levels; NaN for a query without a relevant item"""
+
+
+@torch.no_grad()
+def evaluate(
+    query: Tensor,
+    query_labels: Tensor,
+    gallery: Tensor,
+    gallery_labels: Tensor,
+    *,
+    ks: Collection[int] = (1, 5),
+    same_items: bool = False,
+    query_ids: Tensor | None = None,
+    gallery_ids: Tensor | None = None,
+    chunk: int | None = None,
+) -> RetrievalScores:
+    """CMC@k and mAP@1.0 of queries in a gallery, exact (paper B, Sec. 4.1). Relevant are items with the query's label.
+
+    query, gallery: embeddings (n, d) and (m, d). query_labels, gallery_labels: integers (n,) and (m,).
+    ks: the k of CMC@k, each in 1 .. m.
+    same_items: row i of the gallery is the item of query i, perhaps embedded by another model: it is left out for that
+    query, as in Sec. 4.2.
+    query_ids, gallery_ids: integers (n,) and (m,), in place of ``same_items``: gallery items with the id of the query
+    are left out for it, be they one, several or none.
+    chunk: queries at a time; None takes as many as fit ``WORKING_SET``. It does not change the scores.
+
+    Ties: for CMC the irrelevant come first among items at the same distance, so that a model which maps all images to
+    one point gets no credit. For average precision they enter together and precision is taken after all of them, as by
+    scikit-learn's ``average_precision_score``.
+
+    Queries without a relevant item are counted in ``n_without_match`` and not in the means.
+    Raises ValueError if no query has one; and for embeddings that are not finite floating-point matrices of equal
+    width, labels or ids that are not as many integers, empty sets, tensors on different devices, ks out of range,
+    and ``same_items`` with unequal n and m or with ids.
+    """
+    own = _checked(query, gallery, same_items, query_ids, gallery_ids)
+    query_labels = _integers("query_labels", query_labels, query)
+    gallery_labels = _integers("gallery_labels", gallery_labels, query, gallery)
+    for k in ks:
+        _in_range("ks", k, len(gallery))
+    order = gallery_labels.argsort()
+    start, stop = (torch.searchsorted(gallery_labels[order], query_labels, right=right) for right in (False, True))
+    place = torch.arange(max(1, int((stop - start).max())), device=query.device)
+    hit_rank, average_precision = [], []
+    for part, distances in _distances(query, gallery, own, _chunk(chunk, len(gallery), len(place))):
+        places = start[part, None] + place
+        relevant = distances.gather(1, order[places.clamp(max=len(order) - 1)])
+        rank, precision = _ranked(distances, relevant.masked_fill_(places >= stop[part, None], math.inf))
+        hit_rank.append(rank)
+        average_precision.append(precision)
+    return _scores(torch.cat(hit_rank), torch.cat(average_precision), ks)
+
+
+@torch.no_grad()
+def nearest(
+    query: Tensor, gallery: Tensor, k: int = 5, *, same_items: bool = False, chunk: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """The k nearest items of the gallery by L2 distance, nearest first: distances (n, k) and indices (n, k) of rows.
+
+    query, gallery: embeddings (n, d) and (m, d). Of items at the same distance the one with the lower index comes
+    first. same_items, chunk: as in ``evaluate``. Distances are float32, or float64 if an embedding is; below about 1e-8
+    of the spread of the embeddings they are rounding.
+    Raises ValueError if k is not in 1 .. m (m - 1 with ``same_items``), and for embeddings as in ``evaluate``.
+    """
+    own = _checked(query, gallery, same_items)
+    _in_range("k", k, len(gallery) - same_items)
+    found = [_lowest(d, k) for _, d in _distances(query, gallery, own, _chunk(chunk, len(gallery), k))]
+    distances, indices = zip(*found, strict=True)
+    return torch.cat(distances), torch.cat(indices)
+
+
+def negative_flips(before: RetrievalScores, after: RetrievalScores, k: int = 1) -> float:
+    """Share, in 0..1, of the queries that had a relevant item among the k nearest ``before`` an update and have none
+    ``after`` it, of all queries with a relevant item (Yan et al. 2021, arXiv 2011.09161).
+
+    With the arguments swapped: the positive flips.
+    Raises ValueError if the two are not of the same queries: unequal in number, or in which have a relevant item.
+    """
+    _in_range("k", k)
+    ranks = before.hit_rank.cpu(), after.hit_rank.cpu()
+    if before.n_queries != after.n_queries:
+        raise ValueError(f"before, after: must be of the same queries, got {before.n_queries} and {after.n_queries}")
+    differ = ((ranks[0] > 0) != (ranks[1] > 0)).sum().item()
+    if differ:
+        raise ValueError(f"before, after: must be of the same queries, but {differ} have a match in only one of them")
+    lost = (ranks[0] > 0) & (ranks[0] <= k) & (ranks[1] > k)
+    return lost.sum().item() / (ranks[0] > 0).sum().item()
+
+
+# Distances
+
+
+def _distances(
+    query: Tensor, gallery: Tensor, own: tuple[Tensor, Tensor] | None, chunk: int
+) -> Iterator[tuple[slice, Tensor]]:
+    """Distances (chunk, m) of some queries to all items, infinite to their own, with the slice of these queries."""
+    dtype = torch.promote_types(torch.promote_types(query.dtype, gallery.dtype), torch.float32)
+    rows, row_of_item = gallery.double().unique(dim=0, return_inverse=True)  # sorted: no trace of the gallery's order
+    centre = rows.median(0).values  # of a column one of its own values: where those are whole, all stays exact
+    rows -= centre
+    for start in range(0, len(query), chunk):
+        part = slice(start, start + chunk)
+        distances = torch.cdist(query[part].double() - centre, rows, compute_mode="use_mm_for_euclid_dist")
+        distances = distances.to(dtype).index_select(1, row_of_item)
+        if own is not None:
+            distances.masked_fill_(own[0][part, None] == own[1], math.inf)
+        yield part, distances
+
+
+def _chunk(chunk: int | None, items: int, wanted: int) -> int:
+    """Queries at a time; wanted: how many items are looked at more closely for a query."""
+    if chunk is None:
+        return max(1, WORKING_SET // (32 * items + 64 * wanted))  # bytes: temporaries of 4 and 8 each
+    _in_range("chunk", chunk)
+    return chunk
+
+
+# What follows from the distances of a chunk
+
+
+def _ranked(distances: Tensor, relevant: Tensor) -> tuple[Tensor, Tensor]:
+    """Rank of the nearest relevant item (c,) and average precision (c,) from distances (c, m) to all items and (c, w)
+    to the relevant ones, both infinite where there is nothing."""
+    relevant = _sorted(relevant)
+    found = relevant < math.inf
+    among_all = torch.searchsorted(_sorted(distances), relevant, right=True)  # at most as far, ties included
+    among_relevant = torch.searchsorted(relevant, relevant, right=True)
+    precision = (among_relevant.double() / among_all).masked_fill_(~found, 0)
+    irrelevant_first = among_all[:, 0] - among_relevant[:, 0] + 1
+    return irrelevant_first.where(found[:, 0], 0), precision.sum(1) / found.sum(1)
+
+
+def _sorted(x: Tensor) -> Tensor:
+    """Rows of distances in ascending order. As they are not negative their bits order like them, and sort faster."""
+    return x.view(torch.int64 if x.dtype == torch.float64 else torch.int32).sort(1).values.view(x.dtype)
+
+
+def _lowest(distances: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k lowest of each row, ascending, and their columns; ``topk`` alone takes any of the equal ones."""
+    last = distances.topk(k, largest=False).values.amax(1, keepdim=True)
+    column, m = torch.arange(distances.shape[1], device=distances.device), distances.shape[1]
+    priority = torch.where(distances < last, column - m, column).masked_fill_(distances > last, m)
+    columns = priority.topk(k, largest=False).values.remainder_(m).sort(1).values
+    values, order = distances.gather(1, columns).sort(dim=1, stable=True)
+    return values, columns.gather(1, order)
+
+
+def _scores(hit_rank: Tensor, average_precision: Tensor, ks: Collection[int]) -> RetrievalScores:
+    ranks = hit_rank[hit_rank > 0]
+    if not len(ranks):
+        raise ValueError(f"gallery_labels: at least one query needs a relevant item, got none for all {len(hit_rank)}")
+    return RetrievalScores(
+        cmc={k: (ranks <= k).double().mean().item() for k in ks},
+        mean_ap=average_precision[hit_rank > 0].mean().item(),
+        n_queries=len(hit_rank),
+        n_without_match=len(hit_rank) - len(ranks),
+        hit_rank=hit_rank,
+        average_precision=average_precision,
+    )
+
+
+# What is checked
+
+
+def _checked(
+    query: Tensor,
+    gallery: Tensor,
+    same_items: bool,
+    query_ids: Tensor | None = None,
+    gallery_ids: Tensor | None = None,
+) -> tuple[Tensor, Tensor] | None:
+    """Ids of the queries and of the items, or None if no item is left out."""
+    for name, x in (("query", query), ("gallery", gallery)):
+        _check_embeddings(name, x)
+    _check_device("gallery", gallery, query)
+    if query.shape[1] != gallery.shape[1]:
+        raise ValueError(f"query, gallery: must have equal widths, got {query.shape[1]} and {gallery.shape[1]}")
+    if same_items and (query_ids is not None or gallery_ids is not None):
+        raise ValueError("same_items: must be False where ids say which items are the same, got True")
+    if same_items:
+        if len(query) != len(gallery):
+            raise ValueError(f"same_items: needs as many queries as items, got {len(query)} and {len(gallery)}")
+        return (torch.arange(len(query), device=query.device),) * 2
+    if (query_ids is None) != (gallery_ids is None):
+        missing = "query_ids" if query_ids is None else "gallery_ids"
+        raise ValueError(f"{missing}: query_ids and gallery_ids must be given both or neither, got None")
+    if query_ids is None:
+        return None
+    return _integers("query_ids", query_ids, query), _integers("gallery_ids", gallery_ids, query, gallery)
+
+
+def _check_embeddings(name: str, x: Tensor) -> None:
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"{name}: must be a floating-point tensor, got {got}")
+    if x.ndim != 2 or not x.numel():
+        raise ValueError(f"{name}: must be (items, width) and not empty, got shape {tuple(x.shape)}")
+    if not torch.stack(x.aminmax()).isfinite().all():  # NaN wins both; no copy of x, as x.isfinite() takes
+        broken = x.numel() - x.isfinite().sum().item()
+        raise ValueError(f"{name}: must be finite, got {broken} NaN or infinite values among {x.numel()}")
+
+
+def _integers(name: str, x: Tensor, query: Tensor, items: Tensor | None = None) -> Tensor:
+    """Labels or ids as int64, one for each of the items (of the queries), on the device of the queries."""
+    items = query if items is None else items
+    if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
+        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"{name}: must be a tensor of integers, got {got}")
+    if x.shape != items.shape[:1]:
+        raise ValueError(f"{name}: must be one for each of {len(items)} items, got shape {tuple(x.shape)}")
+    _check_device(name, x, query)
+    return x.long().contiguous()
+
+
+def _check_device(name: str, x: Tensor, query: Tensor) -> None:
+    if x.device != query.device:
+        raise ValueError(f"{name}: must be on the device of query, {query.device}, got {x.device}")
+
+
+def _in_range(name: str, value: int, most: int | None = None) -> None:
+    if value < 1 or (most is not None and value > most):
+        raise ValueError(f"{name}: must be at least 1{'' if most is None else f' and at most {most}'}, got {value}")

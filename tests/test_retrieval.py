@@ -1,0 +1,431 @@
+"""Retrieval against its definitions, with ties, own items and queries without a match, in whatever order and chunks."""
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compatkit import retrieval
+from compatkit.retrieval import RetrievalScores, evaluate, nearest, negative_flips
+
+seeds = st.integers(0, 10**6)
+few = settings(max_examples=25, deadline=None, derandomize=True)
+
+
+def embeddings(n, d, seed=0, *, labels=None, dtype=torch.float64):
+    """Random embeddings (n, d), around a centre for each label where there are ``labels``."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, d, generator=g, dtype=torch.float64)
+    if labels is not None:
+        x = x + torch.randn(int(labels.max()) + 1, d, generator=g, dtype=torch.float64)[labels]
+    return x.to(dtype)
+
+
+def integers(n, high, seed=0):
+    return torch.randint(high, (n,), generator=torch.Generator().manual_seed(seed))
+
+
+def lattice(n, seed=0):
+    """Embeddings on a few points of a plane: many ties, also between unequal rows."""
+    return torch.stack([integers(n, 3, seed), integers(n, 4, seed + 1)], 1).float()
+
+
+def problem(seed, n=23, m=31, classes=4, *, ties=False):
+    labels = integers(n, classes, seed), integers(m, classes, seed + 1)
+    if ties:
+        return lattice(n, seed + 2), labels[0], lattice(m, seed + 4), labels[1]
+    x = embeddings(n + m, 5, seed, labels=torch.cat(labels))
+    return x[:n], labels[0], x[n:], labels[1]
+
+
+def permutation(n, seed):
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+
+
+def equal(a, b):
+    """To the bit, in all that is kept."""
+    same = torch.equal(a.hit_rank, b.hit_rank) and torch.equal(a.average_precision.nan_to_num(2),
+                                                               b.average_precision.nan_to_num(2))  # fmt: skip
+    return same and (a.cmc, a.mean_ap, a.n_queries, a.n_without_match) == (
+        b.cmc, b.mean_ap, b.n_queries, b.n_without_match)  # fmt: skip
+
+
+# Definitions, item by item
+
+
+def ranking(query, gallery, left_out=()):
+    """Squared distance and index of every item, nearest first, the lower index first among equals."""
+    distances = (query - gallery).double().square().sum(1).tolist()
+    return sorted((d, j) for j, d in enumerate(distances) if j not in left_out)
+
+
+def naive(query, query_labels, gallery, gallery_labels, left_out=lambda i: ()):
+    """Rank of the nearest relevant item, worst case among ties, and average precision; (0, NaN) without a match."""
+    found, labels = [], gallery_labels.tolist()
+    for i, label in enumerate(query_labels.tolist()):
+        items = [(d, labels[j] == label) for d, j in ranking(query[i].double(), gallery, left_out(i))]
+        hits = [d for d, relevant in items if relevant]
+        if not hits:
+            found.append((0, math.nan))
+            continue
+        rank = 1 + sum(d <= hits[0] for d, relevant in items if not relevant)
+        precisions = {hit: sum(h <= hit for h in hits) / sum(d <= hit for d, _ in items) for hit in set(hits)}
+        found.append((rank, sum(precisions[hit] for hit in hits) / len(hits)))
+    return found
+
+
+def check(scores, expected, ks=(1, 5)):
+    matched = [(rank, precision) for rank, precision in expected if rank]
+    assert scores.hit_rank.tolist() == [rank for rank, _ in expected]
+    assert scores.average_precision.tolist() == pytest.approx([p for _, p in expected], abs=1e-12, nan_ok=True)
+    assert scores.hit_rank.dtype == torch.int64 and scores.average_precision.dtype == torch.float64
+    assert (scores.n_queries, scores.n_without_match) == (len(expected), len(expected) - len(matched))
+    assert scores.cmc == pytest.approx({k: sum(rank <= k for rank, _ in matched) / len(matched) for k in ks})
+    assert scores.mean_ap == pytest.approx(sum(p for _, p in matched) / len(matched), abs=1e-12)
+
+
+@given(seeds, st.booleans(), st.sampled_from(["all", "same items", "ids", "repeated ids"]), st.sampled_from([2, 4, 40]))
+@few
+def test_scores_against_the_definition(seed, ties, mode, classes):
+    n, m = (27, 27) if mode == "same items" else (23, 31)
+    x = problem(seed, n, m, classes, ties=ties)
+    x[3][0] = x[1][-1]  # at least one match
+    options, left_out = {}, lambda i: ()
+    if mode == "same items":
+        options, left_out = {"same_items": True}, lambda i: (i,)
+    elif mode != "all":
+        high = 60 if mode == "ids" else 12
+        ids = permutation(60, seed)[:n] if mode == "ids" else integers(n, high, seed), integers(m, high, seed + 9)
+        options = {"query_ids": ids[0], "gallery_ids": ids[1]}
+        left_out = lambda i: [j for j in range(m) if ids[1][j] == ids[0][i]]  # noqa: E731
+    expected = naive(*x, left_out)
+    if not any(rank for rank, _ in expected):
+        with pytest.raises(ValueError, match="at least one query"):
+            evaluate(*x, **options)
+        return
+    check(evaluate(*x, ks=(1, 3, m), chunk=10, **options), expected, (1, 3, m))
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_average_precision_is_that_of_scikit_learn(ties):
+    from sklearn.metrics import average_precision_score
+
+    x = problem(5, 30, 200, 3, ties=ties)
+    distances = torch.cdist(x[0], x[2], compute_mode="donot_use_mm_for_euclid_dist")
+    expected = [
+        average_precision_score((x[3] == label).numpy(), -row.numpy())
+        for label, row in zip(x[1], distances, strict=True)
+    ]
+    scores = evaluate(*x)
+    assert scores.average_precision.tolist() == pytest.approx(expected, abs=1e-12)
+    assert scores.mean_ap == pytest.approx(sum(expected) / 30)
+
+
+@given(seeds, st.booleans(), st.booleans())
+@few
+def test_neighbours_against_the_definition(seed, ties, same_items):
+    query, _, gallery, _ = problem(seed, 29, 29, ties=ties)
+    distances, indices = nearest(query, gallery, 7, same_items=same_items, chunk=6)
+    expected = [ranking(row, gallery, [i] if same_items else [])[:7] for i, row in enumerate(query)]
+    assert indices.tolist() == [[j for _, j in row] for row in expected]
+    assert distances.dtype == query.dtype
+    assert torch.allclose(distances, torch.tensor([[d**0.5 for d, _ in row] for row in expected], dtype=query.dtype))
+
+
+# Closed forms and examples worked by hand
+
+
+def test_an_example_by_hand():
+    # distances from the query at 0:    1  2  2  3  4, relevant: n  y  n  y  n
+    gallery = torch.tensor([[1.0], [2.0], [-2.0], [3.0], [4.0]])
+    labels = torch.tensor([7, 5, 7, 5, -1])
+    scores = evaluate(torch.zeros(1, 1), torch.tensor([5]), gallery, labels, ks=(1, 2, 3, 5))
+    assert scores.hit_rank.tolist() == [3], "the irrelevant item at 2 comes before the relevant one"
+    assert scores.cmc == {1: 0.0, 2: 0.0, 3: 1.0, 5: 1.0}
+    assert scores.mean_ap == pytest.approx((1 / 3 + 2 / 4) / 2), "3 items enter together at 2, one of them relevant"
+    without_tie = evaluate(torch.full((1, 1), 0.1), torch.tensor([5]), gallery, labels, ks=(1, 2))
+    assert without_tie.cmc == {1: 0.0, 2: 1.0} and without_tie.mean_ap == pytest.approx(1 / 2)
+
+
+def test_perfect_clusters():
+    labels = torch.arange(6).repeat(8)
+    x = 100 * torch.eye(6)[labels] + embeddings(48, 6, dtype=torch.float32)
+    for same_items in (False, True):
+        scores = evaluate(x, labels, x, labels, same_items=same_items)
+        assert scores.cmc == {1: 1.0, 5: 1.0} and scores.mean_ap == 1.0
+        assert (scores.hit_rank == 1).all() and scores.n_without_match == 0
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, -1000.1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_model_that_maps_all_images_to_one_point_gets_no_credit(value, dtype):
+    labels = torch.arange(5).repeat(40)
+    x = torch.full((200, 130), value, dtype=dtype)
+    scores = evaluate(x, labels, x, labels)
+    assert scores.cmc == {1: 0.0, 5: 0.0} and scores.mean_ap == pytest.approx(0.2), "the prevalence"
+    assert (scores.hit_rank == 161).all()
+    assert nearest(x, x, 3, same_items=True)[1][:4].tolist() == [[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]]
+
+
+# What must not matter
+
+
+@given(seeds, st.booleans())
+@few
+def test_the_order_of_the_gallery_and_of_the_queries_plays_no_part(seed, ties):
+    query, query_labels, gallery, labels = problem(seed, ties=ties)
+    ids = integers(len(query), 9, seed), integers(len(gallery), 9, seed + 1)
+    scores = evaluate(query, query_labels, gallery, labels, query_ids=ids[0], gallery_ids=ids[1])
+    order = permutation(len(gallery), seed)
+    x = query, query_labels, gallery[order], labels[order]
+    assert equal(evaluate(*x, query_ids=ids[0], gallery_ids=ids[1][order]), scores)
+    order = permutation(len(query), seed)
+    x = query[order], query_labels[order], gallery, labels
+    moved = evaluate(*x, query_ids=ids[0][order], gallery_ids=ids[1])
+    assert torch.equal(moved.hit_rank, scores.hit_rank[order]) and moved.cmc == pytest.approx(scores.cmc)
+    assert moved.mean_ap == pytest.approx(scores.mean_ap)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_equal_rows_are_equally_far_wherever_they_stand(dtype):
+    points, which = embeddings(7, 130, 1), integers(2001, 7, 2)
+    query, labels = embeddings(20, 130, 3).to(dtype), integers(2001, 3, 4)
+    gallery = (points[which] + 10).to(dtype)
+    scores = evaluate(query, labels[:20], gallery, labels)
+    check(scores, naive(query, labels[:20], gallery, labels))
+    for seed in range(5):
+        order = permutation(2001, seed)
+        assert equal(evaluate(query, labels[:20], gallery[order], labels[order]), scores)
+    distances, _ = nearest(query, gallery, 2001)
+    assert all(len(row.unique()) == 7 for row in distances)
+
+
+@given(seeds, st.booleans())
+@few
+def test_rotation_translation_and_scale_change_nothing(seed, same_items):
+    query, query_labels, gallery, labels = problem(seed, 31, 31)
+    turn = torch.linalg.qr(embeddings(5, 5, seed))[0]
+    scores = evaluate(query, query_labels, gallery, labels, same_items=same_items)
+    for move in (lambda x: x @ turn, lambda x: x + 1000, lambda x: 4 * x, lambda x: 1e-30 * x, lambda x: 1e40 * x):
+        assert equal(evaluate(move(query), query_labels, move(gallery), labels, same_items=same_items), scores)
+
+
+@pytest.mark.parametrize("offset", [1e3, 1e5])
+def test_an_offset_in_single_precision_costs_no_accuracy(offset):
+    query, query_labels, gallery, labels = problem(3, 40, 300)
+    query, gallery = query.float() + offset, gallery.float() + offset
+    check(evaluate(query, query_labels, gallery, labels), naive(query, query_labels, gallery, labels))
+    distances, indices = nearest(query, gallery, 3)
+    assert torch.allclose(distances, (query[:, None] - gallery[indices]).norm(dim=2), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(torch.float32, 1), (torch.float32, 32**-0.5), (torch.float64, 1)])
+def test_binary_codes_tie_as_they_should(dtype, scale):
+    codes, labels = 2 * integers(100 * 32, 2).view(100, 32) - 1, integers(100, 5)
+    expected = naive(codes[:30], labels[:30], codes, labels, lambda i: (i,))
+    x = scale * codes.to(dtype)
+    ids = {"query_ids": torch.arange(30), "gallery_ids": torch.arange(100)}
+    check(evaluate(x[:30], labels[:30], x, labels, **ids), expected)
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_chunks_change_nothing(ties):
+    x = problem(8, 101, 200, ties=ties)
+    whole = evaluate(*x)
+    near = nearest(x[0], x[2])
+    for chunk in (1, 2, 7, 64, 1000):
+        assert equal(evaluate(*x, chunk=chunk), whole)
+        got = nearest(x[0], x[2], chunk=chunk)
+        assert torch.equal(got[1], near[1]) and torch.allclose(got[0], near[0])
+
+
+def test_types_and_layout_of_the_input():
+    query, query_labels, gallery, labels = problem(11, 40, 60)
+    half = query.bfloat16(), query_labels.int(), gallery.half(), labels.byte()
+    wide = evaluate(half[0].float(), query_labels, half[2].float(), labels)
+    assert equal(evaluate(*half), wide) and nearest(half[0], half[2])[0].dtype == torch.float32
+    assert nearest(half[0], gallery)[0].dtype == torch.float64
+    strided = [torch.stack([x, x], 1)[:, 0] for x in (query, query_labels, gallery, labels)]
+    strided[0].requires_grad_()
+    scores = evaluate(*strided)
+    assert equal(scores, evaluate(query, query_labels, gallery, labels)) and not scores.average_precision.requires_grad
+    far = query_labels * 10**15 - 7, labels * 10**15 - 7
+    assert equal(evaluate(query, far[0], gallery, far[1]), scores)
+
+
+def test_classes_of_very_unequal_size():
+    labels = torch.cat([torch.zeros(150), torch.arange(1, 6), torch.full((5,), 6)]).long()
+    x = embeddings(160, 4)
+    scores = evaluate(x, labels, x, labels, same_items=True)
+    check(scores, naive(x, labels, x, labels, lambda i: (i,)))
+    assert scores.n_without_match == 5, "classes of one item have no other"
+
+
+# Own items and queries without a match
+
+
+def test_the_own_item_is_left_out_across_models():
+    labels = torch.arange(20)
+    new, old = embeddings(20, 6, 1), embeddings(20, 9, 2)[:, :6]
+    with pytest.raises(ValueError, match="at least one query"):  # its own item is the only one of its class
+        evaluate(new, labels, old, labels, same_items=True)
+    labels = torch.arange(20) // 2
+    scores = evaluate(new, labels, old, labels, same_items=True)
+    check(scores, naive(new, labels, old, labels, lambda i: (i,)))
+    order = permutation(20, 3)
+    ids = {"query_ids": torch.arange(20) + 5, "gallery_ids": order + 5}
+    assert equal(evaluate(new, labels, old[order], labels[order], **ids), scores)
+    assert not equal(evaluate(new, labels, old, labels), scores)
+
+
+def test_ids_without_overlap_leave_out_nothing_and_repeated_ids_all():
+    query, query_labels, gallery, labels = problem(2)
+    ids = torch.arange(23), torch.arange(31) + 23
+    plain = evaluate(query, query_labels, gallery, labels)
+    assert equal(evaluate(query, query_labels, gallery, labels, query_ids=ids[0], gallery_ids=ids[1]), plain)
+    ids = torch.zeros(23).long(), (torch.arange(31) < 20).long()  # 11 items with the id of every query
+    kept = evaluate(query, query_labels, gallery, labels, query_ids=ids[0], gallery_ids=ids[1])
+    check(kept, naive(query, query_labels, gallery[:20], labels[:20]))
+
+
+def test_queries_without_a_match_are_counted_and_left_out():
+    query, query_labels, gallery, labels = problem(4)
+    query_labels[[2, 9]] = torch.tensor([99, -1])
+    scores = evaluate(query, query_labels, gallery, labels)
+    assert (scores.n_queries, scores.n_without_match) == (23, 2)
+    assert scores.hit_rank[[2, 9]].tolist() == [0, 0] and scores.average_precision[[2, 9]].isnan().all()
+    matched = query_labels.abs() < 9
+    others = evaluate(query[matched], query_labels[matched], gallery, labels)
+    assert scores.cmc == others.cmc and scores.mean_ap == pytest.approx(others.mean_ap)
+
+
+def test_negative_flips():
+    def scores(*ranks):
+        ranks = torch.tensor(ranks)
+        return RetrievalScores({}, 0.0, len(ranks), int((ranks == 0).sum()), ranks, ranks / 10)
+
+    before, after = scores(1, 1, 2, 0, 7), scores(1, 2, 1, 0, 9)
+    assert negative_flips(before, after) == 1 / 4 and negative_flips(after, before) == 1 / 4
+    assert negative_flips(before, after, k=2) == 0 and negative_flips(before, after, k=8) == 1 / 4
+    assert negative_flips(before, before) == 0
+    with pytest.raises(ValueError, match="before, after: .*5 and 4"):
+        negative_flips(before, scores(1, 1, 1, 0))
+    with pytest.raises(ValueError, match="before, after: .*2 have a match in only one"):
+        negative_flips(before, scores(1, 1, 0, 3, 1))
+    with pytest.raises(ValueError, match="k: .*at least 1, got 0"):
+        negative_flips(before, after, k=0)
+
+
+# Memory and device
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_memory_is_bounded_by_the_working_set():
+    code = """if True:
+        import re, torch
+        from compatkit import retrieval
+        def peak():
+            return int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) / 1024
+        torch.set_num_threads(1)
+        retrieval.WORKING_SET = 2**24
+        x, labels = torch.randn(20_000, 8), torch.arange(20_000) % 200
+        retrieval.evaluate(x[:1], labels[:1], x, labels), retrieval.nearest(x[:1], x)
+        before = peak()
+        retrieval.evaluate(x[:800], labels[:800], x, labels), retrieval.nearest(x[:800], x)
+        print(peak() - before)
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 2 * 2**24 / 2**20, "MiB; the distances alone, in float32, are 61"
+
+
+def test_default_chunk():
+    for items, relevant in ((1, 1), (50_000, 500), (10**6, 10**6), (10**9, 1)):
+        chunk = retrieval._chunk(None, items, relevant)
+        assert chunk >= 1 and (chunk == 1 or chunk * (32 * items + 64 * relevant) <= retrieval.WORKING_SET)
+    assert retrieval.WORKING_SET <= 2**29
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_gpu_and_cpu_agree():
+    for ties in (False, True):
+        x = problem(1, 300, 500, ties=ties)
+        ids = integers(300, 400), integers(500, 400, 1)
+        scores = evaluate(*x, query_ids=ids[0], gallery_ids=ids[1])
+        there = [t.cuda() for t in (*x, *ids)]
+        got = evaluate(*there[:4], query_ids=there[4], gallery_ids=there[5], chunk=70)
+        assert got.hit_rank.device.type == "cuda" and torch.equal(got.hit_rank.cpu(), scores.hit_rank)
+        assert torch.allclose(got.average_precision.cpu(), scores.average_precision, equal_nan=True, atol=1e-12)
+        assert torch.equal(nearest(there[0], there[2])[1].cpu(), nearest(x[0], x[2])[1])
+    with pytest.raises(ValueError, match="gallery: .*device of query, cpu, got cuda"):
+        evaluate(x[0], x[1], there[2], x[3])
+
+
+# Bad input
+
+
+def broken(x, value):
+    x = x.clone()
+    x[0, 0] = value
+    return x
+
+
+BAD = [
+    ("query: .*ndarray", lambda q, ql, g, gl: (q.numpy(), ql, g, gl), {}),
+    ("gallery: .*int64", lambda q, ql, g, gl: (q, ql, g.long(), gl), {}),
+    (r"query: .*\(5,\)", lambda q, ql, g, gl: (q[:, 0], ql, g, gl), {}),
+    (r"gallery: .*\(6, 3, 1\)", lambda q, ql, g, gl: (q, ql, g[..., None], gl), {}),
+    (r"query: .*not empty.*\(0, 3\)", lambda q, ql, g, gl: (q[:0], ql[:0], g, gl), {}),
+    (r"gallery: .*not empty.*\(0, 3\)", lambda q, ql, g, gl: (q, ql, g[:0], gl[:0]), {}),
+    (r"query: .*not empty.*\(5, 0\)", lambda q, ql, g, gl: (q[:, :0], ql, g[:, :0], gl), {}),
+    ("query: .*1 NaN", lambda q, ql, g, gl: (broken(q, math.nan), ql, g, gl), {}),
+    ("gallery: .*1 NaN or infinite", lambda q, ql, g, gl: (q, ql, broken(g, -math.inf), gl), {}),
+    ("query, gallery: .*2 and 3", lambda q, ql, g, gl: (q[:, :2], ql, g, gl), {}),
+    ("gallery: .*device of query, cpu, got meta", lambda q, ql, g, gl: (q, ql, OnMeta(g), gl), {}),
+    ("query_labels: .*float32", lambda q, ql, g, gl: (q, ql.float(), g, gl), {}),
+    ("gallery_labels: .*bool", lambda q, ql, g, gl: (q, ql, g, gl > 0), {}),
+    ("gallery_labels: .*list", lambda q, ql, g, gl: (q, ql, g, gl.tolist()), {}),
+    (r"query_labels: .*5 items.*\(4,\)", lambda q, ql, g, gl: (q, ql[:4], g, gl), {}),
+    (r"gallery_labels: .*6 items.*\(6, 1\)", lambda q, ql, g, gl: (q, ql, g, gl[:, None]), {}),
+    ("gallery_labels: .*device of query, cpu, got meta", lambda q, ql, g, gl: (q, ql, g, gl.to("meta")), {}),
+    ("gallery_labels: at least one query .*all 5", lambda q, ql, g, gl: (q, ql + 100, g, gl), {}),
+    ("ks: .*at most 6, got 0", None, {"ks": (1, 0)}),
+    ("ks: .*at most 6, got 7", None, {"ks": (1, 7)}),
+    ("chunk: .*at least 1, got 0", None, {"chunk": 0}),
+    ("same_items: .*5 and 6", None, {"same_items": True}),
+    ("same_items: must be False", None, {"same_items": True, "query_ids": torch.arange(5)}),
+    ("gallery_ids: .*both or neither", None, {"query_ids": torch.arange(5)}),
+    ("query_ids: .*both or neither", None, {"gallery_ids": torch.arange(6)}),
+    ("query_ids: .*float32", None, {"query_ids": torch.rand(5), "gallery_ids": torch.arange(6)}),
+    (r"gallery_ids: .*6 items.*\(5,\)", None, {"query_ids": torch.arange(5), "gallery_ids": torch.arange(5)}),
+]
+
+
+class OnMeta(torch.Tensor):
+    """A tensor that says it is elsewhere."""
+
+    device = torch.device("meta")
+
+
+@pytest.mark.parametrize(("message", "change", "options"), BAD)
+def test_bad_input(message, change, options):
+    x = embeddings(11, 3, dtype=torch.float32)
+    arguments = x[:5], integers(5, 2), x[5:], integers(6, 2, 1)
+    with pytest.raises(ValueError, match=message):
+        evaluate(*(change(*arguments) if change else arguments), **options)
+
+
+def test_bad_neighbours():
+    x = embeddings(5, 3)
+    for k, options in ((0, {}), (6, {}), (5, {"same_items": True})):
+        with pytest.raises(ValueError, match=f"k: must be at least 1 and at most {5 - len(options)}, got {k}"):
+            nearest(x, x, k, **options)
+    with pytest.raises(ValueError, match="same_items: .*5 and 4"):
+        nearest(x, x[:4], 1, same_items=True)
+    with pytest.raises(ValueError, match="chunk"):
+        nearest(x, x, chunk=-1)
+    with pytest.raises(ValueError, match="gallery: .*NaN"):
+        nearest(x, broken(x, math.nan))
