@@ -19,12 +19,15 @@ def bars(
     *,
     published: Mapping[str, float | None] | None = None,
     chance: float | None = None,
+    levels: Mapping[str, float] | None = None,
+    x_title: str = "accuracy, %",
     title: str = "",
 ) -> go.Figure:
     """A horizontal bar for each row: mean accuracy (in %) over seeds, its 95 % interval, and each seed.
 
     scores: accuracy in 0..1 by row and seed. published: the paper's value (in %) by row, drawn as diamonds.
-    chance: accuracy of guessing, in 0..1, drawn as a line. Bars stand in the order of ``scores``.
+    chance: accuracy of guessing, in 0..1, drawn as a line; levels: others, by name. Bars stand in the order of
+    ``scores``.
     """
     methods = list(scores)
     spans = {method: interval(scores[method].values()) for method in methods}
@@ -61,11 +64,11 @@ def bars(
             hoverinfo="text",
             name="paper (CIFAR-10, STL-10)",
         )
-    if chance is not None:
-        figure.add_vline(x=100 * chance, line={"color": REFERENCE, "dash": "dot"}, annotation={"text": "chance"})
+    for name, level in ({"chance": chance} if chance is not None else levels or {}).items():
+        figure.add_vline(x=100 * level, line={"color": REFERENCE, "dash": "dot"}, annotation={"text": name})
     figure.update_layout(
         title={"text": title, "font": {"size": 15}},
-        xaxis={"range": [0, 104], "title": {"text": "accuracy, %"}, "gridcolor": "#e5e5e5"},
+        xaxis={"range": [0, 104], "title": {"text": x_title}, "gridcolor": "#e5e5e5"},
         yaxis={"autorange": "reversed", "automargin": True},
         height=430,
         bargap=0.35,
@@ -153,6 +156,7 @@ def curves(
     *,
     chance: float | None = None,
     level: tuple[str, Interval] | None = None,
+    y_title: str = "recombination accuracy, %",
 ) -> go.Figure:
     """A line for each name: mean accuracy (in %) at each place of an ordered axis, with its 95 % interval over seeds.
 
@@ -188,7 +192,7 @@ def curves(
         figure.add_hline(y=100 * chance, line={"color": REFERENCE, "dash": "dot"}, annotation={"text": "chance"})
     figure.update_layout(
         xaxis={"title": {"text": x_title}, "type": "category"},
-        yaxis={"title": {"text": "recombination accuracy, %"}, "range": [0, 104]},
+        yaxis={"title": {"text": y_title}, "range": [0, 104]},
         height=460,
     )
     return figure
@@ -259,4 +263,48 @@ def scatter(points: Mapping[str, Sequence[tuple[float, float]]], x_title: str, y
         yaxis={"title": {"text": y_title}, "range": [0, 104]},
         height=480,
     )
+    return figure
+
+
+def costs(points: Mapping[str, Sequence[tuple[float, float]]], x_title: str, y_title: str) -> go.Figure:
+    """Accuracy (in 0..1, shown in %, with its 95 % interval) against a cost on a logarithmic axis, a mark for each
+    strategy; what costs nothing stands at the left edge, a tenth of the least cost."""
+    least = min(x for pairs in points.values() for x, _ in pairs if x > 0)
+    figure = go.Figure()
+    for number, (name, pairs) in enumerate(points.items()):
+        cost, span = interval([x for x, _ in pairs]).mean, interval([y for _, y in pairs])
+        figure.add_scatter(
+            x=[cost or least / 10],
+            y=[100 * span.mean],
+            error_y=_error_bars([span]),
+            mode="markers",
+            marker={"color": PALETTE[number % len(PALETTE)], "size": 11, "symbol": SYMBOLS[number // len(PALETTE)]},
+            hovertext=[f"{name}: {cost:.3g}, {span.format(percent=True)}"],
+            hoverinfo="text",
+            name=f"{name}: {cost:.3g}",
+        )
+    figure.update_layout(
+        xaxis={"title": {"text": f"{x_title} (left edge: 0)"}, "type": "log"},
+        yaxis={"title": {"text": y_title}, "range": [0, 104]},
+        height=440,
+    )
+    return figure
+
+
+def montage(pictures) -> go.Figure:
+    """A grid of pictures: uint8 (rows, columns, h, w, 3), as one image four times its size."""
+    import base64
+    import io
+
+    from PIL import Image
+
+    rows, columns, height, width, channels = pictures.shape
+    pixels = pictures.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+    figure = go.Figure(go.Image(source=source, hoverinfo="skip"))
+    figure.update_layout(height=4 * height * rows // 2, margin={"t": 10, "b": 10, "l": 10, "r": 10})
+    figure.update_xaxes(visible=False)
+    figure.update_yaxes(visible=False)
     return figure

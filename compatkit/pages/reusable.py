@@ -195,6 +195,19 @@ def comparison(records: Records, item: str = "fig2") -> Markdown:
     )
 
 
+def beside(*experiments: Records, item: str = "fig2") -> Markdown:
+    """For each row of the paper its number and ours on each pair of data sets of each experiment: mean ± half width,
+    n."""
+    groups = {name: group for records in experiments for name, group in by_data(records).items()}
+    found = {name: ITEMS[item].rows(group) for name, group in groups.items()}
+    body = []
+    for row, printed in published(item).items():
+        ours = [[ITEMS[item].scale * v for v in rows.get(row, {}).values()] for rows in found.values()]
+        cells = [f"{tables.span(interval(v))} (n = {len(v)})" if v else "–" for v in ours]
+        body.append([row, tables.number(printed), *cells])
+    return tables.table(["", "paper, %", *(f"{name}, %" for name in found)], body)
+
+
 def for_each_pair(records: Records, show: Callable[[str, Records], Markdown], elsewhere: str = "") -> Markdown:
     """A table for each pair of data sets under its name; ``elsewhere`` follows the name where it is not the paper's."""
     parts = [
