@@ -289,7 +289,8 @@ def blind_scores(relevant: int, items: int) -> dict[str, float]:
     harmonic = sum(1 / k for k in range(1, items + 1))
 
     def cmc(k: int) -> float:
-        return 1 - math.comb(items - relevant, k) / math.comb(items, k)
+        seen = min(k, items)
+        return 1 - math.comb(items - relevant, seen) / math.comb(items, seen)
 
     return {"CMC top-1": cmc(1), "CMC top-5": cmc(5), "mAP@1.0": share + (1 - share) * harmonic / items}
 

@@ -1,0 +1,172 @@
+"""What the chapters on paper B show is what the records say."""
+
+import math
+import random
+
+import pytest
+
+from compatkit import results
+from compatkit.pages import forward
+
+from .test_pages import leaves
+
+SCORES = {"old/old": 0.4, "new/new": 0.8, "new/h": 0.6, "h/h": 0.5, "new/identity(old)": 0.01}
+SCORES |= {"new/Procrustes(old)": 0.3, "new/ridge(old)": 0.35}
+WITH_SIDE = {"side/side": 0.2, "new/ridge(old, side)": 0.45, "new/Procrustes(old, side)": 0.4}
+SEQUENCE = {"v1/v1": 0.3, "v2/v2": 0.5, "v3/v3": 0.8, "v2/one hop": 0.45, "v3/one hop": 0.7}
+SEQUENCE |= {"v2/hops": 0.45, "v3/hops": 0.55, "v2/direct": 0.45, "v3/direct": 0.6}
+COSTS = {"MACs: images": 1e6, "MACs: h": 1e4, "KB: images": 0.75, "KB: old": 0.125, "KB: side": 0.25}
+COSTS |= {"seconds per 10 000 items: images": 2.0, "seconds per 10 000 items: h": 0.1}
+
+
+def record(seed, cases, data="shapes", shift=0.0, **config):
+    """Each measure of a case at its score, plus a little for each seed; mAP lower, new classes lower still."""
+    metrics = {"CKA of old and side": 0.25}
+    for name, score in cases.items():
+        value = score + shift + 0.01 * seed
+        metrics |= {f"CMC top-1: {name}": value, f"CMC top-5: {name}": value + 0.1, f"mAP@1.0: {name}": value - 0.005}
+        metrics |= {f"CMC top-1 of new classes: {name}": value / 2, f"negative flips: {name}": 0.05}
+    config = {"data": data, "classes": [50, 100], "method": "FCT", "side": "SimCLR", "old_task": "class"} | config
+    config = {"without_old": False, "h_width": 256, "old_dim": 32, "new_dim": 32, "n_test": 2000} | config
+    config = {
+        f"{which}_{k}": v for which in ("old", "new") for k, v in (("network", "resnet8"), ("width", 16))
+    } | config
+    made = results.provenance(
+        module="compatkit.results", device="cpu", threads=1, started=0.0, wall_seconds=6.0, peak_memory_mb=1.0
+    )
+    return {"preset": "laptop", "seed": seed, "config": config, "metrics": metrics | COSTS, "provenance": made}
+
+
+def update(data="shapes", seeds=range(3)):
+    runs = []
+    for seed in seeds:
+        runs.append(record(seed, SCORES | WITH_SIDE, data))
+        runs.append(record(seed, SCORES, data, -0.05, side="none"))
+        for method, shift in (("BCT", 0.0), ("BCT, synthesised", -0.1)):
+            cases = {"old/old": 0.4 - shift, "BCT/old": 0.41, "BCT/BCT": 0.7}
+            runs.append(record(seed, cases, data, shift, method=method, side="none"))
+    return runs
+
+
+def test_cases_are_read_from_the_run_that_they_belong_to():
+    found = forward.by_case(update(), "CMC top-1")
+    means = {row: sum(seeds.values()) / 3 for row, seeds in found.items()}
+    expected = {
+        "old/old": 0.41,
+        "new/old": 0.02,
+        "new/new": 0.81,
+        "BCT new/old": 0.42,
+        "BCT new/new": 0.71,
+        "BCT, synthesised classes, new/old": 0.32,
+        "new/h": 0.61,
+        "new/h without side-information": 0.56,
+        "new/ridge": 0.36,
+        "new/ridge with side-information": 0.46,
+    }
+    assert {row: means[row] for row in expected} == pytest.approx(expected)
+    assert all(list(seeds) == [0, 1, 2] for seeds in found.values())
+
+
+def test_comparison_shows_all_measures_and_judges_the_first():
+    text = forward.comparison([*update(), *update("mnist5k")], "table1").data
+    assert text.count("| new/h | 65.0 | 61.0 ± 2.5 | 82.3 | 71.0 ± 2.5 | 43.6 | 60.5 ± 2.5 | 3 | ◐") == 2
+    assert "**shapes, 50 to 100**" in text and "**mnist5k, 50 to 100**" in text
+    assert "| new/Procrustes | – | 31.0 ± 2.5 |" in text, "rows that the paper does not have stand below"
+
+
+def test_verdicts_count_published_rows_alone():
+    [(name, found)] = forward.verdicts(update(), "table1").items()
+    assert name == "shapes, 50 to 100" and sum(found.values()) == 8
+    assert found["trend only"] == 7 and found["undecided"] == 1, "the row of reference has no trend"
+
+
+def test_claims_are_paired_by_seed():
+    text = forward.claims(update(), {"it helps": ("new/h", "new/h without side-information")}, "table1").data
+    assert "| it helps | +3.2 | +5.0 ± 0.0 | 3 | ◐" in text
+
+
+def test_hops_follow_the_versions():
+    runs = [record(s, SEQUENCE, shift=-0.1 * (side == "none"), classes=[25, 50, 100], side=side)
+            for s in range(3) for side in ("SimCLR", "none")]  # fmt: skip
+    rows = forward.by_hop(runs, "CMC top-1")
+    assert rows["two hops"][0] == pytest.approx(0.55) and rows["phi2/h2"][2] == pytest.approx(0.47)
+    assert rows["two hops without side-information"][0] == pytest.approx(0.45)
+    lines = forward.hops(runs, "SimCLR", "CMC top-1")
+    assert list(lines["first gallery, all hops"]) == ["50", "100"]
+    assert list(lines["searched by itself"]) == ["25", "50", "100"]
+    text = leaves(forward.hops_explorer(runs))
+    assert len(text) == 6
+
+
+def test_kinds_of_side_information_are_named_as_in_the_paper():
+    runs = [record(s, SCORES | WITH_SIDE, side=side) for s in range(2) for side in forward.SIDES]
+    assert list(forward.by_side(runs, "CMC top-1")) == list(forward.SIDES.values())
+    assert "| SimCLR-500 | 0.27 | 0.25 ± 0.00 | 2 |" in forward.alignments(runs).data
+    assert len(leaves(forward.side_explorer(runs))) == 8
+
+
+def test_bytes_are_compared_with_a_wider_embedding_alone():
+    runs = [record(0, SCORES, side="none"), record(0, SCORES, shift=0.1, side="none", old_dim=64)]
+    runs.append(record(0, SCORES | WITH_SIDE, shift=0.2, without_old=True))
+    found = {row: seeds[0] for row, seeds in forward.by_bytes(runs, "CMC top-1").items()}
+    expected = {"ResNet50-256 old, no side-information": 0.7, "SimCLR-500 alone": 0.4}
+    assert found == pytest.approx(expected | {"h(psi) without the old model": 0.8})
+
+
+@pytest.mark.parametrize(
+    ("change", "column"),
+    [
+        ({"old_network": "torchvision:mobilenet_v2", "old_width": 8}, "MobileNet-128"),
+        ({"old_width": 8}, "ResNet18-128"),
+        ({"old_dim": 16}, "ResNet50-64"),
+        ({}, "none"),
+    ],
+)
+def test_old_architectures_stand_for_those_of_the_paper(change, column):
+    runs = [record(seed, SCORES, **change) for seed in range(2)]
+    assert forward.changed_part(runs[0]["config"]) == column
+    text = forward.architectures(runs).data
+    assert ("as the new one" in text) == (column == "none") and "| new/h |" in text
+
+
+def test_costs_read_the_image_or_what_is_stored():
+    points = forward.cost_points(update(seeds=[0]), "KB", "CMC top-1")
+    assert points["back-filling"][0] == pytest.approx((0.75, 0.75))  # new/new of the run without side-information
+    assert points["h of width 256"] == [(0.375, pytest.approx(0.6))]
+    assert points["h of width 256 without side-information"][0][0] == 0.125
+    assert points["BCT"] == [(0.0, pytest.approx(0.41))] and "BCT, synthesised" not in points
+    assert len(leaves(forward.cost_explorer(update()))) == 9
+
+
+def test_widths_and_flips():
+    runs = [record(s, SCORES, new_dim=w, old_dim=w) for s in range(2) for w in (16, 32)]
+    assert len(leaves(forward.width_explorer(runs))) == 3
+    [(_, found)] = forward.flips(update()).items()
+    assert set(found) == {"new/new", "new/h", "h/h", "BCT new/old", "BCT new/new", "new/ridge"}
+
+
+@pytest.mark.parametrize(("relevant", "items"), [(1, 1), (1, 5), (3, 7), (7, 7), (4, 20)])
+def test_blind_scores_are_the_mean_over_random_orders(relevant, items):
+    draw, sums, n = random.Random(0), dict.fromkeys(("CMC top-1", "CMC top-5", "mAP@1.0"), 0.0), 4000
+    for _ in range(n):
+        order = draw.sample([1] * relevant + [0] * (items - relevant), items)
+        hits = [k for k, hit in enumerate(order, 1) if hit]
+        sums["CMC top-1"] += hits[0] == 1
+        sums["CMC top-5"] += hits[0] <= 5
+        sums["mAP@1.0"] += sum(i / k for i, k in enumerate(hits, 1)) / relevant
+    for name, value in forward.blind_scores(relevant, items).items():
+        assert value == pytest.approx(sums[name] / n, abs=3 * 0.5 / math.sqrt(n)), name
+
+
+def test_blind_scores_need_a_relevant_item():
+    with pytest.raises(ValueError, match="relevant"):
+        forward.blind_scores(0, 5)
+
+
+def test_the_toy_shows_what_is_stored_and_its_ceiling():
+    runs = [record(s, SCORES, side=side, old_task=task, classes=[100, 100])
+            for s in range(2) for task in ("colour", "shape") for side in ("none", "shape")]  # fmt: skip
+    # 20 images a class: 19 others of the class among 199 of the same colour
+    assert forward.toy_ceilings(runs)["CMC top-1"] == pytest.approx(19 / 199)
+    assert "| shape | 60.5 ± 6.4 | 60.5 ± 6.4 | 2 |" in forward.toy_table(runs).data
+    assert len(leaves(forward.toy_explorer(runs))) == 12
