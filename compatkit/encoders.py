@@ -108,11 +108,13 @@ def arcface_logits(
     embeddings: (n, dim). weight: (classes, dim). labels: (n,). Past half a turn, where the cosine would rise again, the
     logit falls on along a straight line.
     """
-    cosine = F.linear(F.normalize(embeddings, dim=1), F.normalize(weight, dim=1))
+    # not in bf16, in which a cosine of 0.998 is 1, where the angle has no gradient
+    with torch.autocast(embeddings.device.type, enabled=False):
+        cosine = F.linear(F.normalize(embeddings.float(), dim=1), F.normalize(weight.float(), dim=1))
     own = cosine.gather(1, labels[:, None]).clamp(-1 + 1e-6, 1 - 1e-6)
     m = torch.tensor(margin, device=own.device)
     moved = torch.where(own > -m.cos(), (own.acos() + m).cos(), own - 1 + m.cos())
-    return scale * cosine.scatter(1, labels[:, None], moved.to(cosine.dtype))
+    return scale * cosine.scatter(1, labels[:, None], moved)
 
 
 def fit_width(embeddings: Tensor, dim: int) -> Tensor:
@@ -165,8 +167,9 @@ def nt_xent(projected: Tensor, temperature: float = 0.5) -> Tensor:
 
     projected: (2n, d); row i and row n + i are views of one image, all other rows count as other images.
     """
-    z = F.normalize(projected.float(), dim=1)
-    similarity = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
+    with torch.autocast(projected.device.type, enabled=False):
+        z = F.normalize(projected.float(), dim=1)
+        similarity = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
     partner = torch.arange(len(z), device=z.device).roll(len(z) // 2)
     return F.cross_entropy(similarity, partner)
 
@@ -279,5 +282,6 @@ def digest(*tensors: Tensor) -> str:
     """12 hex digits that tell these tensors from any others."""
     found = hashlib.sha256()
     for tensor in tensors:
+        found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
         found.update(tensor.detach().cpu().numpy().tobytes())
     return found.hexdigest()[:12]

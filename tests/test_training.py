@@ -1,4 +1,5 @@
-"""The loop: what it touches and what it does not, schedules, resuming to the same bits, stopping at NaN."""
+"""The loop: what it touches and what it does not, schedules, resuming to the same bits, stopping at NaN; what several
+runs need is trained once."""
 
 import copy
 import functools
@@ -8,10 +9,12 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
 import torch
+from torch import nn
 
 from compatkit import models, objectives, training
 from compatkit.data import class_index
@@ -165,14 +168,19 @@ def test_runs_are_reproducible():
         (Recipe(lr=1.0, schedule="constant", steps=9), {0: 1, 8: 1}),
         (Recipe(lr=0.01), {0: 0.01, 4_999: 0.01, 5_000: 0.001, 10_000: 1e-4, 19_999: 1e-5}),
         (Recipe(lr=1.0, schedule="one-cycle", steps=100), {0: 0.04, 12: 0.52, 24: 1.0, 61: 0.5105}),
+        (
+            Recipe(lr=2.0, schedule="cosine", steps=100),
+            {0: 0.4, 2: 1.2, 4: 2.0, 51: 1.01653, 75: 0.29876, 98: 5.4674e-4},
+        ),
     ],
 )
 def test_schedules(recipe, expected):
     for step, value in expected.items():
         assert training.learning_rate(recipe, step) == pytest.approx(value, rel=1e-3)
-    if recipe.schedule == "one-cycle":
-        rates = [training.learning_rate(recipe, s) for s in range(100)]
-        assert rates == sorted(rates[:25]) + sorted(rates[25:], reverse=True)
+    if recipe.schedule in ("one-cycle", "cosine"):
+        rates, top = [training.learning_rate(recipe, s) for s in range(100)], max(expected, key=expected.get) + 1
+        assert rates == sorted(rates[:top]) + sorted(rates[top:], reverse=True)
+        assert rates[-1] == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -336,7 +344,7 @@ def test_precision_memory_order_and_compilation_train_the_same_task(monkeypatch)
     "change",
     [
         {"optimizer": "lion"},
-        {"schedule": "cosine"},
+        {"schedule": "triangle"},
         {"rotations": "two"},
         {"precision": "fp8"},
         {"steps": 0},
@@ -356,6 +364,125 @@ def test_tasks_are_checked():
         Task(task.image_set, task.extractor, task.head, dcc_head=task.dcc_head)
     with pytest.raises(ValueError, match="tasks"):
         training.train([], RECIPE)
+
+
+class Line:
+    """The least that can be trained: no image, no label, no class of ours."""
+
+    def __init__(self, slope=2.0):
+        self.net, self.slope = nn.Linear(1, 1), slope
+        self.digest, self.device = f"line {slope}", torch.device("cpu")
+
+    def modules(self):
+        return [self.net]
+
+    def batches(self, recipe):
+        return lambda step: (torch.linspace(-1, 1, recipe.batch_size)[:, None] + step % 3,)
+
+    def losses(self, x):
+        return {"fit": (self.net(x) - self.slope * x).square().mean(), "size": 1e-4 * self.net.weight.square().sum()}
+
+
+def test_any_object_with_the_parts_of_a_trainable_is_trained(tmp_path):
+    line, recipe = Line(), Recipe(steps=100, batch_size=8, optimizer="sgd", lr=0.1, schedule="cosine")
+    history = training.train([line], recipe, checkpoint=tmp_path / "line.pt")
+    assert line.net.weight.item() == pytest.approx(2, abs=0.1) and line.net.bias.item() == pytest.approx(0, abs=0.1)
+    assert history[0].keys() == {"step", "task", "fit", "size"}
+    assert training.train([Line()], recipe, checkpoint=tmp_path / "line.pt") == history
+    with pytest.raises(ValueError, match="checkpoint"):
+        training.train([Line(slope=3.0)], recipe, checkpoint=tmp_path / "line.pt")
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """One entry for each step of any training: the thread that took it."""
+    steps, advance = [], training._Run.advance
+
+    def count(run, log):
+        steps.append(threading.current_thread().name)
+        advance(run, log)
+
+    monkeypatch.setattr(training._Run, "advance", count)
+    return steps
+
+
+def test_the_second_call_of_train_once_loads_and_trains_nothing(tmp_path, taken):
+    plain, first, second = make_task(), make_task(), make_task()
+    expected = training.train([plain], RECIPE)
+    taken.clear()
+    history = training.train_once([first], RECIPE, tmp_path / "new" / "folder")
+    assert len(taken) == 6 and len(list(tmp_path.rglob("*.pt"))) == 1
+    assert training.train_once([second], RECIPE, tmp_path / "new" / "folder") == history == expected
+    assert len(taken) == 6 and equal(everything([second]), everything([first]))
+    assert equal(everything([first]), everything([plain]))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"recipe": Recipe(**vars(RECIPE) | {"lr": 0.02})},
+        {"task": lambda: make_task(1, small_set())},  # other weights, and another order of the images
+        {"task": lambda: make_task(sets=small_set(seed=3))},
+        {"task": lambda: make_task(length=True, rp=aux(4))},
+        {"weight": 1e-6},
+    ],
+)
+def test_train_once_keeps_a_file_for_each_recipe_data_and_initial_weights(tmp_path, taken, change):
+    training.train_once([make_task()], RECIPE, tmp_path)
+    other = change.get("task", make_task)()
+    with torch.no_grad():
+        next(other.extractor.parameters())[0, 0, 0, 0] += change.get("weight", 0)
+    training.train_once([other], change.get("recipe", RECIPE), tmp_path)
+    assert len(list(tmp_path.glob("*.pt"))) == 2 and len(taken) == 12
+
+
+def test_train_once_without_a_folder_is_train(tmp_path, taken, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    tasks = [make_task() for _ in range(3)]
+    histories = [training.train_once([task], RECIPE, None) for task in tasks[:2]]
+    assert histories[0] == histories[1] == training.train([tasks[2]], RECIPE)
+    assert len(taken) == 18 and not list(tmp_path.iterdir())
+    assert equal(everything(tasks[:1]), everything(tasks[2:]))
+
+
+def test_train_once_goes_on_from_where_another_was_killed(tmp_path, taken, monkeypatch):
+    whole, halted, resumed = make_task(), make_task(), make_task()
+    history = training.train([whole], RECIPE)
+    file = tmp_path / f"{training._Run([halted], RECIPE, None).identity()}.pt"
+    run = training._Run([halted], RECIPE, file)
+    for _ in range(4):
+        run.advance(log=True)
+    run.save()
+    taken.clear()
+    assert training.train_once([resumed], RECIPE, tmp_path) == history
+    assert len(taken) == 2 and equal(everything([resumed]), everything([whole]))
+
+
+def test_train_once_waits_for_another_that_trains_the_same(tmp_path, taken, monkeypatch):
+    started, go_on, losses = threading.Event(), threading.Event(), Task.losses
+
+    def slow(*arguments):
+        started.set()
+        assert go_on.wait(60)
+        return losses(*arguments)
+
+    monkeypatch.setattr(Task, "losses", slow)
+    tasks = [make_task(), make_task()]
+    threads = [
+        threading.Thread(target=training.train_once, args=([task], RECIPE, tmp_path), kwargs={"show_progress": False})
+        for task in tasks
+    ]
+    threads[0].start()
+    assert started.wait(60)
+    threads[1].start()
+    threads[1].join(0.5)
+    try:
+        assert threads[1].is_alive() and taken == [threads[0].name], "it waits, and has not taken a step"
+    finally:
+        go_on.set()
+        for thread in threads:
+            thread.join()
+    assert taken == [threads[0].name] * 6 and equal(everything(tasks[:1]), everything(tasks[1:]))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

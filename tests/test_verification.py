@@ -56,6 +56,23 @@ def test_another_number_leaves_them_stale(store, monkeypatch):
     assert stale(root) == 18 and not (root / "verified.jsonl").exists()
 
 
+@pytest.mark.parametrize("name", ["seconds", "seconds per 10 000 items: h"])
+def test_measured_times_do_not_count(store, monkeypatch, name):
+    root, _ = store
+    run = pair.run
+    file = root / "smoke" / "fig2.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        line["metrics"][name] = 1.5
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    monkeypatch.setattr(pair, "run", lambda config, **o: run(config, **o) | {f"of {name}": 1.0})
+    with pytest.raises(RunsDiffer, match=f"1 metrics differ, such as of {name}"):
+        verify(["fig2"], "smoke", show_progress=False)
+    monkeypatch.setattr(pair, "run", lambda config, **o: run(config, **o) | {name: 2.5})
+    verify(["fig2"], "smoke", show_progress=False)
+    assert stale(root) == 0
+
+
 def test_a_run_that_fails_leaves_them_stale(store, monkeypatch):
     def run(config, **options):
         raise FloatingPointError("infinite")

@@ -179,7 +179,7 @@ def sec43(preset: str, seeds: Sequence[int] | None = None) -> list[UpdateRun]:
     Published, ImageNet models on Places-365, CMC top-1: old 14.5, new 21.9, new/h 20.3.
     """
     other = {"smoke": "glyphs_cluttered", "laptop": "glyphs_cluttered", "cifar": "tiny_imagenet", "paper": ""}[preset]
-    return [replace(run, evaluated_on=other) for run in table1(preset, seeds) if run.data == _first(preset)[0].data]
+    return [replace(run, evaluated_on=other) for run in _table1_of_first(preset, seeds)]
 
 
 def table5(preset: str, seeds: Sequence[int] | None = None) -> list[UpdateRun]:
@@ -228,7 +228,7 @@ def fig3(preset: str, seeds: Sequence[int] | None = None) -> list[UpdateRun]:
 
     Published as a plot; 4.05 G multiplications and 147 KB for back-filling, 5.7 M and 1 KB for FCT.
     """
-    runs = [run for run in table1(preset, seeds) if run.data == _first(preset)[0].data and "synth" not in run.method]
+    runs = [run for run in _table1_of_first(preset, seeds) if "synth" not in run.method]
     widths = [
         replace(run, h_width=int(run.h_width * factor))
         for run in runs
@@ -268,6 +268,11 @@ def _bases(preset: str, seeds: Sequence[int] | None = None) -> list[UpdateRun]:
 def _first(preset: str, seeds: Sequence[int] | None = None) -> list[UpdateRun]:
     """The same for the first set of images alone, where a table would take too long on all."""
     runs = _bases(preset, seeds)
+    return [run for run in runs if run.data == runs[0].data]
+
+
+def _table1_of_first(preset: str, seeds: Sequence[int] | None = None) -> list[UpdateRun]:
+    runs = table1(preset, seeds)
     return [run for run in runs if run.data == runs[0].data]
 
 

@@ -14,11 +14,12 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
 
     Raises ValueError for a name that the config does not have, or a value of another type than the field's.
     """
+    hints = get_type_hints(type(config))
     for name, value in changes.items():
         outer, _, inner = name.partition(".")
         if outer not in {f.name for f in fields(config)} or (inner and not is_dataclass(getattr(config, outer))):
             raise ValueError(f"{name}: no such setting; there are {', '.join(settings(config))}")
-        kind = get_type_hints(type(config))[outer]
+        kind = hints[outer]
         if inner:
             value = override(getattr(config, outer), {inner: value})
         elif kind is float and _fits(value, int):

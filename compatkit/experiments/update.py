@@ -115,6 +115,17 @@ class UpdateRun:
                 raise ValueError(f"{name}: must be one of {allowed}, got {getattr(self, name)!r}")
         if len(self.classes) < 2 or min(self.classes) < 2:
             raise ValueError(f"classes: two versions or more of two classes or more are needed, got {self.classes}")
+        if self.held_out < 0:
+            raise ValueError(f"held_out: must not be negative, got {self.held_out}")
+        if self.disjoint and self.classes[-1] - self.classes[-2] < 2:
+            raise ValueError(
+                f"disjoint: the last version must learn two classes or more of its own, got {self.classes}"
+            )
+        if self.side in ATTRIBUTES and (self.disjoint or self.held_out or self.evaluated_on):
+            raise ValueError(
+                f"side: {self.side} is known of classes that the last version learns, and the gallery has others where "
+                "disjoint, held_out or evaluated_on is set"
+            )
         if self.method != "FCT" and len(self.classes) > 2:
             raise ValueError(f"classes: BCT is run for two versions, got {self.classes}")
 
@@ -146,8 +157,7 @@ def prepare(config: UpdateRun, device: torch.device | str = "cpu") -> Update:
 
     Raises ValueError where ``config`` asks for more classes than there are, or for attributes that they do not have.
     """
-    options = {} if config.image_size is None else {"size": config.image_size}
-    whole = load(config.data, **options).limit(config.n_train, config.n_test).to(device)
+    whole = _load(config, config.data).limit(config.n_train, config.n_test).to(device)
     numbers = range(len(whole.classes))
     order = [whole.classes[i] for i in (sorted(numbers, key=str) if config.class_order == "text" else numbers)]
     if max(config.classes) + config.held_out > len(order):
@@ -155,6 +165,8 @@ def prepare(config: UpdateRun, device: torch.device | str = "cpu") -> Update:
             f"classes, held_out: {config.data} has {len(order)} classes, got {config.classes} and {config.held_out}"
         )
     learnt = [order[:n] for n in config.classes]
+    if config.side in ATTRIBUTES:
+        attribute_index(whole.classes, config.side)  # before anything is trained
     if config.disjoint:
         learnt[-1] = [name for name in learnt[-1] if name not in learnt[-2]]
     sets = [whole.subset(names) for names in learnt]
@@ -162,13 +174,18 @@ def prepare(config: UpdateRun, device: torch.device | str = "cpu") -> Update:
         sets[0] = by_attribute(sets[0], config.old_task)
     if config.evaluated_on:
         channels = whole.train.images.shape[1]
-        other = load(config.evaluated_on).with_channels(channels).limit(test=config.n_test).to(device)
+        other = _load(config, config.evaluated_on).with_channels(channels).limit(test=config.n_test).to(device)
         return Update(sets, other.test, None)
     if config.held_out:
         return Update(sets, whole.subset(order[-config.held_out :]).test, None)
     gallery = whole.subset(order[: max(config.classes)]).test
     known = gallery.labels < config.classes[0]
     return Update(sets, gallery, None if known.all() else known)
+
+
+def _load(config: UpdateRun, name: str) -> ImageSet:
+    scaled = config.image_size is not None and name.startswith("imagefolder:")
+    return load(name, size=config.image_size) if scaled else load(name)
 
 
 def by_attribute(image_set: ImageSet, attribute: str) -> ImageSet:
@@ -260,7 +277,9 @@ class Trainer:
             return self._supervised(version, number, label, config.side_dim, mixup=True)[0], image_set
         if config.side_data:
             channels = image_set.train.images.shape[1]
-            image_set = load(config.side_data).with_channels(channels).limit(config.n_train).to(image_set.device)
+            image_set = (
+                _load(config, config.side_data).with_channels(channels).limit(config.n_train).to(image_set.device)
+            )
         elif config.side == "SimCLR on the new set":
             image_set = self.update.sets[-1]
         seed = self._seed(400 + len(image_set.classes))

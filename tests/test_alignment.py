@@ -1,0 +1,147 @@
+"""Closed forms recover the maps they can express, and equal a naive solution where they cannot."""
+
+import math
+
+import pytest
+import torch
+
+from compatkit.alignment import CLOSED_FORMS, RIDGE_PENALTIES, Affine, identity, procrustes, ridge
+
+
+def randn(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def orthogonal(p, seed=0, reflect=False):
+    q = torch.linalg.qr(randn(p, p, seed=seed))[0]
+    q[:, 0] *= torch.linalg.det(q).sign() * (-1 if reflect else 1)
+    return q
+
+
+def error(fit, old, new):
+    return (fit(old) - new).square().sum().item()
+
+
+def test_an_affine_map_by_hand():
+    fit = Affine(torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, -1.0]]), torch.tensor([10.0, 20.0, 30.0]))
+    assert fit(torch.tensor([[1.0, 2.0]])).tolist() == [[11.0, 24.0, 28.0]]
+
+
+@pytest.mark.parametrize("reflect", [False, True])
+def test_procrustes_recovers_rotation_scale_and_shift(reflect):
+    old, q, shift = randn(50, 4) + 3, orthogonal(4, 1, reflect), randn(4, seed=2)
+    assert torch.linalg.det(q).item() == pytest.approx(-1 if reflect else 1)
+    fit = procrustes(old, 2.5 * old @ q + shift)
+    assert torch.allclose(fit.weight, 2.5 * q) and torch.allclose(fit.bias, shift)
+    fresh = randn(9, 4, seed=7)
+    assert torch.allclose(fit(fresh), 2.5 * fresh @ q + shift)
+
+
+@pytest.mark.parametrize(("d_old", "d_new"), [(3, 5), (5, 3)])
+def test_procrustes_recovers_them_between_unequal_widths(d_old, d_new):
+    q, low = orthogonal(5, 1), randn(40, 3)
+    if d_old == 3:
+        old, new = low, 0.7 * torch.cat([low, torch.zeros(40, 2)], 1) @ q + randn(5, seed=2)
+    else:  # the wide embeddings fill three directions only, so that nothing is lost by narrowing
+        old, new = torch.cat([low, torch.zeros(40, 2)], 1) @ q + randn(5, seed=2), 0.7 * low + randn(3, seed=3)
+    fit = procrustes(old, new)
+    assert fit.weight.shape == (d_old, d_new) and fit.bias.shape == (d_new,)
+    assert torch.allclose(fit(old), new, atol=1e-9)
+
+
+def test_procrustes_is_the_nearest_of_all_rotations_scales_and_shifts():
+    old = randn(60, 3) * torch.tensor([3.0, 1.0, 0.3])
+    new = old @ randn(3, 3, seed=1) + 0.5 * randn(60, 3, seed=2) + 4
+    fit = procrustes(old, new)
+    gram = fit.weight.T @ fit.weight
+    assert torch.allclose(gram, gram[0, 0] * torch.eye(3, dtype=gram.dtype), atol=1e-9), "turned and scaled, not bent"
+    least = error(fit, old, new)
+    for i in range(30):
+        turn = torch.linalg.matrix_exp(0.02 * (randn(3, 3, seed=i) - randn(3, 3, seed=i).T))
+        for change in (
+            Affine(fit.weight @ turn, new.mean(0) - old.mean(0) @ fit.weight @ turn),
+            Affine(fit.weight, fit.bias + 0.01 * randn(3, seed=i)),
+        ):
+            assert error(change, old, new) > least
+    for scale in (0.99, 1.01):
+        weight = fit.weight * scale
+        assert error(Affine(weight, new.mean(0) - old.mean(0) @ weight), old, new) > least
+
+
+def test_ridge_recovers_an_affine_map():
+    old, weight, shift = randn(80, 5) - 2, randn(5, 3, seed=1), randn(3, seed=2)
+    fit = ridge(old, old @ weight + shift)
+    assert torch.allclose(fit.weight, weight, atol=1e-4) and torch.allclose(fit.bias, shift, atol=1e-3)
+    nearly = ridge(old, old @ weight + shift, penalties=(1e-12,))
+    assert torch.allclose(nearly.weight, weight, atol=1e-9) and torch.allclose(nearly.bias, shift, atol=1e-9)
+
+
+@pytest.mark.parametrize("penalty", [1e-3, 0.1, 5.0])
+@pytest.mark.parametrize(("n", "d_old", "d_new"), [(30, 4, 2), (6, 9, 3)])
+def test_ridge_against_the_normal_equations(penalty, n, d_old, d_new):
+    old, new = 3 * randn(n, d_old) + 1, randn(n, d_new, seed=1)
+    x, y = old - old.mean(0), new - new.mean(0)
+    variance = sum((column @ column).item() / n for column in x.T) / d_old
+    weight = torch.linalg.solve(x.T @ x + n * penalty * variance * torch.eye(d_old, dtype=x.dtype), x.T @ y)
+    fit = ridge(old, new, penalties=(penalty,))
+    assert torch.allclose(fit.weight, weight, atol=1e-9)
+    assert torch.allclose(fit.bias, new.mean(0) - old.mean(0) @ weight, atol=1e-9)
+
+
+def test_ridge_takes_the_penalty_that_is_best_on_every_fifth_row():
+    chosen = set()
+    for noise in (0.01, 1.0, 30.0):
+        old = randn(25, 12)
+        new = old @ randn(12, 2, seed=1) + noise * randn(25, 2, seed=2)
+        out = torch.arange(25) % 5 == 0
+        errors = {p: error(ridge(old[~out], new[~out], (p,)), old[out], new[out]) for p in RIDGE_PENALTIES}
+        best = min(errors, key=errors.get)
+        chosen.add(best)
+        assert torch.equal(ridge(old, new).weight, ridge(old, new, (best,)).weight), "and is fitted on all rows"
+    assert len(chosen) > 1
+
+
+def test_ridge_manages_embeddings_that_do_not_vary():
+    old, new = torch.ones(10, 3), randn(10, 2, dtype=torch.float32)
+    assert torch.allclose(ridge(old, new)(old), new.mean(0).expand(10, 2), atol=1e-6)
+
+
+@pytest.mark.parametrize("d_new", [2, 3, 5])
+def test_identity_cuts_or_pads(d_new):
+    old = randn(6, 3, dtype=torch.float32)
+    found = identity(old, torch.zeros(6, d_new))(old)
+    expected = [[*row, 0.0, 0.0][:d_new] for row in old.tolist()]
+    assert found.tolist() == expected
+
+
+@pytest.mark.parametrize("name", CLOSED_FORMS)
+def test_maps_are_in_the_precision_of_the_embeddings(name):
+    old, new = randn(20, 4, dtype=torch.float32), randn(20, 3, seed=1, dtype=torch.float32)
+    fit = CLOSED_FORMS[name](old, new)
+    assert fit.weight.dtype == fit.bias.dtype == torch.float32 and fit(old).shape == (20, 3)
+    exact = CLOSED_FORMS[name](old.double(), new.double())
+    assert torch.allclose(fit.weight.double(), exact.weight, atol=1e-5)
+
+
+def test_fitting_is_not_worse_than_doing_nothing():
+    old = randn(100, 4)
+    new = old @ (torch.eye(4, dtype=old.dtype) + 0.3 * randn(4, 4, seed=1)) + randn(4, seed=2)
+    nothing, turned, bent = (error(CLOSED_FORMS[name](old, new), old, new) for name in CLOSED_FORMS)
+    assert list(CLOSED_FORMS) == ["identity", "Procrustes", "ridge"] and bent < turned < nothing
+
+
+@pytest.mark.parametrize("fit", [procrustes, ridge])
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (torch.zeros(5, 2), torch.zeros(4, 2), r"old, new.*\(5, 2\) and \(4, 2\)"),
+        (torch.zeros(1, 2), torch.zeros(1, 2), "n >= 2"),
+        (torch.zeros(5), torch.zeros(5, 2), r"\(5,\)"),
+        (torch.zeros(5, 2), torch.zeros(5, 2, 1), r"\(5, 2, 1\)"),
+        (torch.full((5, 2), math.nan), torch.zeros(5, 2), "old: .*finite"),
+        (torch.zeros(5, 2), torch.full((5, 2), math.inf), "new: .*finite"),
+    ],
+)
+def test_embeddings_that_cannot_be_fitted_are_refused(fit, old, new, message):
+    with pytest.raises(ValueError, match=message):
+        fit(old, new)

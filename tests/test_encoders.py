@@ -1,0 +1,537 @@
+"""What embedders learn from: each loss written out as loops, blends and views that depend on seed and step alone."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from compatkit import encoders, training
+from compatkit.data import Batches
+from compatkit.embedders import embedder
+from compatkit.encoders import (
+    Contrastive,
+    Reconstruction,
+    Supervised,
+    arcface_logits,
+    decoder,
+    digest,
+    fit_width,
+    linear_classifier,
+    nt_xent,
+    projection_head,
+    views,
+)
+from compatkit.training import Recipe
+
+from .test_data import small_set
+from .test_embedders import same, state
+
+RECIPE = Recipe(steps=2, batch_size=16)
+DIM = 5
+
+
+def supervised(image_set=None, **options) -> Supervised:
+    """Flat pixels through one linear layer: what matters here comes after it."""
+    image_set = image_set or small_set()
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(image_set.train.images[0].numel(), DIM))
+    classifier = linear_classifier(DIM, len(image_set.classes), seed=0)
+    return Supervised(image_set, model, classifier, **options)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def log_softmax(row):
+    peak = max(row)
+    total = math.log(sum(math.exp(v - peak) for v in row)) + peak
+    return [v - total for v in row]
+
+
+def naive_softmax_loss(logits, label, smoothing):
+    logs = log_softmax(logits)
+    return -(1 - smoothing) * logs[label] - smoothing * sum(logs) / len(logs)
+
+
+def naive_arcface(embedding, weight, label, scale, margin):
+    """Logits of one image."""
+    logits = []
+    for k, w in enumerate(weight):
+        norms = math.hypot(*embedding) * math.hypot(*w)
+        cosine = sum(a * b for a, b in zip(embedding, w, strict=True)) / norms
+        if k == label:
+            angle = math.acos(cosine)
+            cosine = math.cos(angle + margin) if angle + margin <= math.pi else cosine - 1 + math.cos(margin)
+        logits.append(scale * cosine)
+    return logits
+
+
+# --- labels -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])
+def test_label_smoothing_is_torchs_and_its_definition(smoothing):
+    task = supervised(smoothing=smoothing)
+    images, labels = task.batches(RECIPE)(0)
+    logits = task.model(images) @ task.classifier.weight.T
+    found = task.losses(images, labels)
+    assert list(found) == ["target"]
+    assert torch.allclose(found["target"], F.cross_entropy(logits, labels, label_smoothing=smoothing))
+    rows = [naive_softmax_loss(row, y, smoothing) for row, y in zip(logits.tolist(), labels.tolist(), strict=True)]
+    assert found["target"].item() == pytest.approx(sum(rows) / 16, rel=1e-5)
+
+
+def test_the_published_smoothing_is_the_default():
+    assert supervised().smoothing == 0.1
+
+
+def test_arcface_loss_against_the_formula():
+    task = supervised(loss="arcface", scale=5.0, margin=0.3)
+    images, labels = task.batches(RECIPE)(0)
+    embeddings, weight = task.model(images).tolist(), task.classifier.weight.tolist()
+    expected = 0.0
+    for e, y in zip(embeddings, labels.tolist(), strict=True):
+        expected -= log_softmax(naive_arcface(e, weight, y, 5.0, 0.3))[y] / 16
+    assert task.losses(images, labels)["target"].item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("margin", [0.4, 0.5, 1.2, 2.0])
+def test_arcface_logits_against_the_formula(margin):
+    g = generator()
+    embeddings, weight = torch.randn(60, 3, generator=g), torch.randn(4, 3, generator=g)
+    labels = torch.arange(60) % 4
+    expected = [
+        naive_arcface(e, weight.tolist(), y, 16.0, margin)
+        for e, y in zip(embeddings.tolist(), labels.tolist(), strict=True)
+    ]
+    found = arcface_logits(embeddings, weight, labels, scale=16.0, margin=margin)
+    assert torch.allclose(found, torch.tensor(expected), atol=1e-4)
+    cosine = F.cosine_similarity(embeddings, weight[labels])
+    assert (cosine.acos() + margin > math.pi).any(), "some are past half a turn"
+
+
+def test_arcface_without_a_margin_is_scaled_cosine_softmax():
+    embeddings, weight, labels = torch.randn(20, 3), torch.randn(4, 3), torch.arange(20) % 4
+    cosine = F.cosine_similarity(embeddings[:, None], weight[None], dim=2)
+    assert torch.allclose(arcface_logits(embeddings, weight, labels, scale=7.0, margin=0.0), 7 * cosine, atol=1e-4)
+    once_more = arcface_logits(3 * embeddings, 9 * weight, labels, scale=7.0, margin=0.0)
+    assert torch.allclose(once_more, 7 * cosine, atol=1e-4), "lengths do not count"
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.2, 0.5, 1.5])
+def test_arcface_falls_with_the_angle_also_past_half_a_turn(margin):
+    angle = torch.linspace(0.01, math.pi - 0.01, 400)
+    embeddings, weight = torch.stack([angle.cos(), angle.sin()], 1), torch.tensor([[1.0, 0.0]])
+    own = arcface_logits(embeddings, weight, torch.zeros(400, dtype=torch.long), scale=1.0, margin=margin)[:, 0]
+    steps = own.diff()
+    assert (steps < 0).all() and steps.min() > -0.02, "without a jump"
+    assert (own <= angle.cos() + 1e-6).all(), "the margin makes it harder"
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("margin", [0.0, 0.5])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_arcface_has_finite_gradients_where_the_cosine_is_extreme(sign, margin, precision):
+    weight = torch.randn(4, 3, generator=generator(), requires_grad=True)
+    embeddings = (sign * weight.detach() * 2).requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        logits = arcface_logits(embeddings, weight, torch.arange(4), margin=margin)
+        F.cross_entropy(logits, torch.arange(4)).backward()
+    for tensor in (logits, embeddings.grad, weight.grad):
+        assert tensor.isfinite().all()
+
+
+@pytest.mark.parametrize(("dim", "expected"), [(2, [1, 2]), (3, [1, 2, 3]), (5, [1, 2, 3, 0, 0])])
+def test_embeddings_are_cut_or_padded(dim, expected):
+    assert fit_width(torch.tensor([[1, 2, 3], [1, 2, 3]]), dim).tolist() == [expected] * 2
+
+
+# --- backward compatible training -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("loss", ["softmax", "arcface"])
+@pytest.mark.parametrize("width", [3, DIM, 8])
+def test_bct_adds_the_old_classifiers_loss_of_known_classes(loss, width):
+    weight, index = torch.randn(4, width, generator=generator()), torch.tensor([3, -1, 0])
+    task = supervised(loss=loss, scale=4.0, margin=0.2, compatible=(weight, index))
+    images, labels = task.batches(RECIPE)(0)
+    found = task.losses(images, labels)
+    assert list(found) == ["target", "compatible"]
+    assert torch.equal(found["target"], supervised(loss=loss, scale=4.0, margin=0.2).losses(images, labels)["target"])
+    expected, known = 0.0, 0
+    for embedding, label in zip(task.model(images).tolist(), labels.tolist(), strict=True):
+        row, fitted = index[label].item(), [*embedding, *[0.0] * 8][:width]
+        if row < 0:
+            continue
+        known += 1
+        if loss == "softmax":
+            logits = [sum(a * b for a, b in zip(fitted, w, strict=True)) for w in weight.tolist()]
+            expected += naive_softmax_loss(logits, row, 0.1)
+        else:
+            expected -= log_softmax(naive_arcface(fitted, weight.tolist(), row, 4.0, 0.2))[row]
+    assert 0 < known < 16
+    assert found["compatible"].item() == pytest.approx(expected / 16, rel=1e-4), "those of unknown classes add 0"
+
+
+@pytest.mark.parametrize("loss", ["softmax", "arcface"])
+def test_bct_without_a_known_class_is_0_and_not_nan(loss):
+    task = supervised(loss=loss, compatible=(torch.randn(4, DIM), torch.full((3,), -1)))
+    found = task.losses(*task.batches(RECIPE)(0))["compatible"]
+    found.backward()
+    assert found.item() == 0 and all(p.grad.abs().max() == 0 for p in task.model.parameters())
+
+
+def test_bct_trains_the_new_model_through_an_old_classifier_that_stays():
+    weight = torch.randn(4, DIM, generator=generator())
+    before, models = weight.clone(), []
+    for compatible in (None, (weight, torch.tensor([0, 1, 2]))):
+        task = supervised(compatible=compatible)
+        history = training.train([task], RECIPE)
+        models.append(state(task.model))
+    assert torch.equal(weight, before) and not same(*models)
+    assert history[0].keys() == {"step", "task", "target", "compatible"}
+
+
+# --- blends -----------------------------------------------------------------------------------------------------------
+
+
+def test_mixup_blends_images_with_others_and_keeps_the_labels_of_both():
+    image_set = small_set(n=48)
+    images, labels, others, share = supervised(image_set, mixup=True).batches(RECIPE)(1)
+    plain, expected_labels = supervised(image_set).batches(RECIPE)(1)
+    assert torch.equal(labels, expected_labels), "the blended images are those of the plain minibatch"
+    assert ((share >= 0) & (share < 1)).all() and share.unique().numel() == 16
+    partners = []
+    for i in range(16):
+        blended_in = (images[i] - share[i] * plain[i]) / (1 - share[i])
+        distance = (plain - blended_in).abs().flatten(1).mean(1)
+        partners.append(int(distance.argmin()))
+        assert distance.min() < 1e-3 and labels[partners[-1]] == others[i]
+    assert sorted(partners) == list(range(16)) != partners
+
+
+def test_shares_of_a_blend_are_even():
+    draw = supervised(mixup=True).batches(RECIPE)
+    shares = torch.cat([draw(step)[3] for step in range(60)])
+    assert torch.allclose(shares.quantile(torch.tensor([0.1, 0.5, 0.9])), torch.tensor([0.1, 0.5, 0.9]), atol=0.03)
+
+
+def test_the_loss_of_a_blend_is_the_blend_of_losses():
+    task = supervised(mixup=True)
+    images, labels, others, share = task.batches(RECIPE)(0)
+    ones = torch.ones(16)
+    plain = supervised().losses(images, labels)["target"]
+    assert torch.allclose(task.losses(images, labels, others, ones)["target"], plain)
+    assert torch.allclose(
+        task.losses(images, labels, others, 0 * ones)["target"], task.losses(images, others)["target"]
+    )
+    expected = 0.0
+    logits = (task.model(images) @ task.classifier.weight.T).tolist()
+    for row, y, other, s in zip(logits, labels.tolist(), others.tolist(), share.tolist(), strict=True):
+        expected += s * naive_softmax_loss(row, y, 0.1) + (1 - s) * naive_softmax_loss(row, other, 0.1)
+    found = task.losses(images, labels, others, share)
+    assert list(found) == ["target"] and found["target"].item() == pytest.approx(expected / 16, rel=1e-5)
+
+
+TASKS = {
+    "plain": supervised,
+    "mixup": lambda image_set=None, **o: supervised(image_set, mixup=True, **o),
+    "contrastive": lambda image_set=None, **o: Contrastive(
+        image_set or small_set(), embedder("resnet8", 6, width=4, seed=0), projection_head(6, seed=0), **o
+    ),
+    "autoencoder": lambda image_set=None, **o: Reconstruction(
+        image_set or small_set(), embedder("resnet8", 6, width=4, seed=0), decoder(6, 3, 8, seed=0), **o
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_minibatches_depend_on_seed_and_step_alone(kind):
+    recipe = Recipe(steps=9, batch_size=16, crop=1, flip=True)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    draw = TASKS[kind](seed=3).batches(recipe)
+    first = draw(4)
+    torch.manual_seed(2)
+    again = TASKS[kind](seed=3).batches(recipe)
+    for step in (7, 0, 4):
+        found = again(step)
+    assert all(torch.equal(a, b) for a, b in zip(first, found, strict=True))
+    assert not torch.equal(first[0], draw(5)[0])
+    assert not torch.equal(first[0], TASKS[kind](seed=4).batches(recipe)(4)[0])
+    torch.manual_seed(1)
+    draw(4)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("kind", TASKS)
+def test_each_kind_is_trained_by_the_loop(kind):
+    task = TASKS[kind]()
+    before = [state(module) for module in task.modules()]
+    history = training.train([task], RECIPE)
+    assert [row["step"] for row in history] == [0, 1] and len(before) == 2
+    assert all(not same(b, state(module)) for b, module in zip(before, task.modules(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"loss": "triplet"}, "loss: .*triplet"), ({"loss": "arcface", "mixup": True}, "mixup: .*arcface.*True")],
+)
+def test_losses_that_do_not_exist_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        supervised(**options)
+
+
+def test_the_digest_tells_all_that_changes_what_is_learnt():
+    old = torch.randn(4, DIM), torch.tensor([0, 1, 2])
+    digests = [
+        supervised(**options).digest
+        for options in (
+            {},
+            {"image_set": small_set(seed=1)},
+            {"seed": 1},
+            {"smoothing": 0.2},
+            {"mixup": True},
+            {"loss": "arcface"},
+            {"loss": "arcface", "scale": 16.0},
+            {"loss": "arcface", "margin": 0.2},
+            {"compatible": old},
+            {"compatible": (old[0] + 1, old[1])},
+            {"compatible": (old[0], old[1] - 1)},
+        )
+    ]
+    digests += [TASKS[kind](seed=seed).digest for kind in ("contrastive", "autoencoder") for seed in (0, 1)]
+    digests.append(TASKS["contrastive"](temperature=0.1).digest)
+    assert len(set(digests)) == len(digests) == 16
+    assert supervised().digest == digests[0]
+
+
+def test_a_digest_is_of_values():
+    x = torch.randn(3, 4)
+    assert digest(x, x) == digest(x.clone(), x.clone().requires_grad_()) != digest(x, x + 1)
+    assert len(digest(x)) == 12 and digest(x) != digest(x.view(4, 3)) != digest(x[:2], x[2:])
+
+
+@pytest.mark.parametrize(
+    ("make", "shape"), [(linear_classifier, (6, 4)), (projection_head, (6,)), (decoder, (6, 3, 8))]
+)
+def test_heads_follow_from_the_seed_alone(make, shape):
+    before = torch.get_rng_state()
+    head = state(make(*shape, seed=1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert same(head, state(make(*shape, seed=1))) and not same(head, state(make(*shape, seed=2)))
+
+
+def test_the_classifier_has_no_bias_and_the_projection_keeps_the_width():
+    classifier, head = linear_classifier(6, 4), projection_head(6)
+    assert classifier.bias is None and classifier.weight.shape == (4, 6)
+    x = torch.randn(3, 6)
+    hidden = (x @ head[0].weight.T + head[0].bias).clamp_min(0)
+    assert torch.allclose(head(x), hidden @ head[2].weight.T + head[2].bias, atol=1e-6) and head(x).shape == (3, 6)
+
+
+# --- two views --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "temperature"), [(2, 0.5), (7, 0.5), (7, 0.1)])
+def test_nt_xent_against_a_double_loop(n, temperature):
+    z = torch.randn(2 * n, 4, generator=generator()) * 3
+    rows, expected = z.tolist(), 0.0
+
+    def similarity(i, j):
+        dot = sum(a * b for a, b in zip(rows[i], rows[j], strict=True))
+        return dot / math.hypot(*rows[i]) / math.hypot(*rows[j]) / temperature
+
+    for i in range(2 * n):
+        total = sum(math.exp(similarity(i, k)) for k in range(2 * n) if k != i)
+        expected -= math.log(math.exp(similarity(i, (i + n) % (2 * n))) / total) / (2 * n)
+    assert nt_xent(z, temperature).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_losses_on_the_sphere_are_as_precise_under_autocast():
+    z, labels = torch.randn(16, 8, generator=generator()), torch.arange(16) % 4
+    plain = nt_xent(z, 0.1), arcface_logits(z, z[:4], labels)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(nt_xent(z, 0.1), plain[0]) and torch.equal(arcface_logits(z, z[:4], labels), plain[1])
+
+
+def test_nt_xent_is_low_where_the_views_of_an_image_agree():
+    z = torch.eye(4)
+    agree, differ = torch.cat([z, z]), torch.cat([z, z.roll(1, 0)])
+    assert nt_xent(agree, 0.1) < 0.01 < 5 < nt_xent(differ, 0.1)
+    z = torch.randn(8, 3, requires_grad=True)
+    nt_xent(z).backward()
+    assert z.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_the_two_views_of_each_image_come_in_the_same_order(monkeypatch, flip):
+    image_set, calls = small_set(n=30), []
+
+    def seen(images, generator, *, flip):
+        calls.append((images, flip))
+        return images.float() / 255
+
+    monkeypatch.setattr(encoders, "views", seen)
+    [found] = TASKS["contrastive"](image_set, seed=5).batches(Recipe(batch_size=12, flip=flip))(1)
+    expected, _ = Batches(image_set, 12, seed=5)(1)
+    assert torch.allclose(found, expected.repeat(2, 1, 1, 1), atol=1e-5)
+    [(images, flipped)] = calls
+    assert images.dtype == torch.uint8 and len(images) == 24 and flipped is flip
+
+
+def test_the_contrastive_loss_is_nt_xent_of_what_is_projected():
+    task = TASKS["contrastive"](temperature=0.2)
+    [images] = task.batches(RECIPE)(0)
+    for module in task.modules():
+        module.eval()
+    assert len(images) == 32 and not torch.allclose(images[:16], images[16:], atol=0.1), "the views differ"
+    expected = nt_xent(task.projection(task.model(images)), 0.2)
+    found = task.losses(images)
+    assert list(found) == ["contrast"] and torch.allclose(found["contrast"], expected)
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 8, 8), (5, 1, 16, 16), (1, 3, 32, 32)])
+def test_views_have_the_images_shape_and_lie_in_0_to_1(shape):
+    images = torch.randint(256, shape, generator=generator(), dtype=torch.uint8)
+    before = images.clone()
+    found = views(images, generator(1), flip=True, strength=1.0)
+    assert found.shape == shape and found.dtype == torch.float32
+    assert 0 <= found.min() < found.max() <= 1 and torch.equal(images, before)
+
+
+def test_views_follow_from_the_generator():
+    images = torch.randint(256, (6, 3, 8, 8), generator=generator(), dtype=torch.uint8)
+    first = views(images, generator(1), flip=True)
+    assert torch.equal(first, views(images, generator(1), flip=True))
+    assert not torch.allclose(first, views(images, generator(2), flip=True), atol=0.1)
+    twice = generator(1)
+    views(images, twice, flip=True)
+    assert not torch.allclose(first, views(images, twice, flip=True), atol=0.1)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_constant_image_stays_constant_but_for_its_colour(channels):
+    images = torch.randint(60, 200, (50, channels, 1, 1), generator=generator(), dtype=torch.uint8)
+    found = views(images.expand(-1, -1, 8, 8), generator(1), flip=True)
+    spread = found.flatten(2).amax(2) - found.flatten(2).amin(2)
+    assert spread.max() < 1e-5
+    assert (found[:, :, 0, 0] - images[:, :, 0, 0] / 255).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_crops_lie_within_the_image_and_have_the_areas_and_sides_of_simclr(flip):
+    n, size = 400, 32
+    place = (torch.arange(size) + 0.5) / size
+    ramps = torch.stack(torch.broadcast_tensors(place[None, :], place[:, None]))  # channels tell column and row
+    found = encoders._cropped(ramps.expand(n, 2, size, size), generator(), flip)
+    across, down = found[:, 0], found[:, 1]
+    assert torch.allclose(across, across[:, :1].expand_as(across), atol=1e-5), "no shear"
+    assert torch.allclose(down, down[:, :, :1].expand_as(down), atol=1e-5)
+    sides = []
+    for positions in (across[:, 0], down[:, :, 0]):
+        inner = positions[:, 2:-2].diff()  # the outermost may lie beyond the centre of the last pixel
+        assert torch.allclose(inner, inner[:, :1].expand_as(inner), atol=1e-4)
+        side, centre = inner.mean(1) * size, positions[:, size // 2 - 1 : size // 2 + 1].mean(1)
+        assert (centre - side.abs() / 2 > -1e-3).all() and (centre + side.abs() / 2 < 1 + 1e-3).all()
+        assert (side.abs() < 0.8).any() and (centre - 0.5).abs().max() > 0.2
+        sides.append(side)
+    width, height = sides
+    mirrored = (width < 0).float().mean().item()
+    assert (height > 0).all() and (0.4 < mirrored < 0.6 if flip else mirrored == 0)
+    area, ratio, free = width.abs() * height, width.abs() / height, (width.abs() < 0.999) & (height < 0.999)
+    assert 0.19 < area.min() < 0.25 and 0.9 < area.max() < 1.001
+    assert ratio[free].min() > 0.749 and ratio[free].max() < 1.334 and ratio.min() < 0.8 and ratio.max() > 1.25
+
+
+@pytest.mark.parametrize("strength", [0.5, 1.0])
+def test_one_channel_changes_in_brightness_for_80_percent_of_images(strength):
+    images = torch.full((3000, 1, 2, 2), 0.4)
+    factor = encoders._recoloured(images, generator(), strength)[:, 0, 0, 0] / 0.4
+    assert 0.17 < (factor == 1).float().mean() < 0.23
+    assert factor.min().item() == pytest.approx(1 - 0.8 * strength, abs=0.01)
+    assert factor.max().item() == pytest.approx(1 + 0.8 * strength, abs=0.01)
+
+
+def test_contrast_changes_about_the_mean():
+    images = torch.tensor([0.4, 0.6]).expand(3000, 1, 1, 2)
+    found = encoders._recoloured(images, generator(), 0.5)
+    brightness, spread = found.mean((1, 2, 3)) / 0.5, found[:, 0, 0, 1] - found[:, 0, 0, 0]
+    contrast = spread / 0.2 / brightness
+    assert 0.59 < contrast.min() < 0.62 and 1.38 < contrast.max() < 1.41
+
+
+def test_a_fifth_of_the_views_is_grey():
+    images = torch.tensor([0.5, 0.3, 0.4]).view(1, 3, 1, 1).expand(3000, 3, 2, 2)
+    found = encoders._recoloured(images, generator(), 0.5)
+    grey = (found.amax(1) - found.amin(1)).amax((1, 2)) == 0
+    assert 0.17 < grey.float().mean() < 0.23
+    unchanged = (found == images).all(1).all(1).all(1)
+    assert 0.13 < unchanged.float().mean() < 0.19, "a fifth is not recoloured, and four fifths of it are not grey"
+
+
+def test_grey_is_the_luma():
+    image = torch.tensor([1.0, 0.5, 0.25]).view(1, 3, 1, 1)
+    assert encoders._grey(image).item() == pytest.approx(0.299 + 0.587 * 0.5 + 0.114 * 0.25)
+    assert torch.equal(encoders._grey(image[:, :1]), image[:, :1])
+
+
+def turned(images, turns):
+    return encoders._hue_turned(images, torch.as_tensor(turns).expand(len(images)).view(-1, 1, 1, 1))
+
+
+def test_turning_the_hue_keeps_grey_and_brightness():
+    grey = torch.rand(5, 1, 4, 4, generator=generator()).expand(-1, 3, -1, -1)
+    pale = 0.4 + 0.2 * torch.rand(5, 3, 4, 4, generator=generator())  # nothing is clamped
+    for turns in (0.05, 0.3, -0.6):
+        assert torch.allclose(turned(grey, turns), grey, atol=1e-5)
+        found = turned(pale, turns)
+        assert torch.allclose(found.mean(1), pale.mean(1), atol=1e-5) and not torch.allclose(found, pale, atol=1e-2)
+        assert torch.allclose(turned(found, -turns), pale, atol=1e-5)
+
+
+def test_a_third_of_a_turn_moves_each_channel_on():
+    pale = 0.4 + 0.2 * torch.rand(5, 3, 4, 4, generator=generator())
+    assert torch.allclose(turned(pale, 1 / 3), pale.roll(1, 1), atol=1e-5), "red becomes green"
+    assert torch.allclose(turned(pale, 1.0), pale, atol=1e-5)
+
+
+def test_the_hue_moves_by_a_tenth_of_a_turn_at_most():
+    images = torch.tensor([0.6, 0.4, 0.4]).view(1, 3, 1, 1).expand(3000, 3, 1, 1)
+    r, g, b = encoders._recoloured(images, generator(), 0.5)[:, :, 0, 0].unbind(1)
+    hue = torch.atan2(3**0.5 * (g - b), 2 * r - g - b) / (2 * math.pi)
+    assert hue.min().item() == pytest.approx(-0.1, abs=0.005) and hue.max().item() == pytest.approx(0.1, abs=0.005)
+
+
+# --- the image itself -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dim", "channels", "size", "width"), [(5, 3, 8, 16), (1, 1, 16, 4), (128, 3, 32, 8)])
+def test_a_decoder_gives_images(dim, channels, size, width):
+    net = decoder(dim, channels, size, width=width, seed=0)
+    assert net(torch.randn(2, dim)).shape == (2, channels, size, size)
+    assert net[:3](torch.randn(2, dim)).shape == (2, 4 * width, size // 4, size // 4)
+    assert net(10 * torch.randn(20, dim)).min() < 0, "pixels are normalised, so the last layer has no ReLU"
+
+
+@pytest.mark.parametrize("size", [10, 2, 15])
+def test_a_decoder_needs_a_size_that_4_divides(size):
+    with pytest.raises(ValueError, match=f"size: must be a multiple of 4, got {size}"):
+        decoder(4, 3, size)
+
+
+def test_reconstruction_is_the_squared_error_mean_over_pixels():
+    task = TASKS["autoencoder"]()
+    images, labels = task.batches(Recipe(batch_size=6))(0)
+    for module in task.modules():
+        module.eval()
+    made = task.decoder(task.model(images))
+    pixels = zip(made.flatten().tolist(), images.flatten().tolist(), strict=True)
+    expected = sum((a - b) ** 2 for a, b in pixels) / (6 * 3 * 8 * 8)
+    found = task.losses(images, labels)
+    assert list(found) == ["reconstruction"] and found["reconstruction"].item() == pytest.approx(expected, rel=1e-4)
+    plain, _ = Batches(task.image_set, 6)(0)
+    assert torch.equal(images, plain)

@@ -1,0 +1,233 @@
+"""The transformation layer by layer, how it is fitted, and the classifier that BCT synthesises."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from compatkit import fct, models, training
+from compatkit.fct import RECIPE, FitTransformation, Transformation, macs, synthesised_classifier, transform
+from compatkit.normalization import batch_norms
+from compatkit.training import Recipe
+
+from .test_embedders import same, state, unsettled
+
+
+def inputs(n=12, d_old=3, d_side=2, d_new=4, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return [torch.randn(n, d, generator=g) for d in (d_old, d_side, d_new)]
+
+
+def small_h(seed=0):
+    return unsettled(Transformation(3, 2, 4, 10, seed=seed))
+
+
+@pytest.mark.parametrize(
+    ("width", "parameters"), [(512, 790_656), (1024, 1_906_816), (2048, 5_712_000), (4096, 19_613_824)]
+)
+def test_the_published_number_of_parameters(width, parameters):
+    assert models.count_parameters(Transformation(128, 128, 128, width)) == parameters
+
+
+def test_the_published_number_of_multiplications():
+    h = Transformation(128, 128, 128)
+    modes = [m.training for m in h.modules()]
+    assert macs(h, torch.zeros(1, 128), torch.zeros(1, 128)) == 5_701_632
+    assert all(modes) and modes == [m.training for m in h.modules()]
+
+
+def test_multiplications_of_convolutions_and_linear_layers_are_counted():
+    net = nn.Sequential(nn.Conv2d(3, 5, 3, stride=2, padding=1), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten())
+    net.append(nn.Linear(5 * 4 * 4, 7))
+    before = state(net)
+    assert macs(net, torch.randn(1, 3, 8, 8)) == 4 * 4 * 5 * 3 * 9 + 80 * 7
+    assert same(before, state(net))
+
+
+def test_the_transformation_layer_by_layer():
+    h = small_h().eval()
+    old, side, _ = inputs()
+
+    def linear_bn_relu(x, linear, bn):
+        y = (x @ linear.weight.T - bn.running_mean) / (bn.running_var + 1e-5).sqrt()
+        return (y * bn.weight + bn.bias).clamp_min(0)
+
+    def stack(x, layers, widths):
+        assert [type(layer) for layer in layers] == [nn.Linear, nn.BatchNorm1d, nn.ReLU] * len(widths)
+        for i, width in enumerate(widths):
+            assert layers[3 * i].bias is None
+            x = linear_bn_relu(x, layers[3 * i], layers[3 * i + 1])
+            assert x.shape[1] == width
+        return x
+
+    branches = stack(old, h.old_branch, (6, 8)), stack(side, h.side_branch, (4, 8))
+    mixed = stack(torch.cat(branches, 1), h.mixer[:-1], (10, 10))
+    expected = mixed @ h.mixer[-1].weight.T + h.mixer[-1].bias
+    assert expected.shape == (12, 4) and torch.allclose(h(old, side), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["d_old", "d_side", "d_new", "width"])
+def test_widths_are_checked(name):
+    with pytest.raises(ValueError, match=f"{name}: must be at least 1, got 0"):
+        Transformation(**{"d_old": 2, "d_side": 2, "d_new": 2, "width": 2} | {name: 0})
+
+
+def test_weights_follow_from_the_seed_alone():
+    before = torch.get_rng_state()
+    first = Transformation(3, 2, 4, 10, seed=5).state_dict()
+    assert torch.equal(torch.get_rng_state(), before)
+    assert same(first, Transformation(3, 2, 4, 10, seed=5).state_dict())
+    assert not same(first, Transformation(3, 2, 4, 10, seed=6).state_dict())
+
+
+def test_the_loss_is_the_squared_distance_mean_over_items():
+    h, data = small_h(), inputs()
+    task = FitTransformation(h, *data)
+    h.eval()
+    found = task.losses(*data)
+    rows = zip(h(*data[:2]).tolist(), data[2].tolist(), strict=True)
+    expected = sum(sum((a - b) ** 2 for a, b in zip(*row, strict=True)) for row in rows) / 12
+    assert list(found) == ["distance"] and found["distance"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_rows_of_old_side_and_new_stay_together():
+    number = torch.arange(20.0)[:, None]
+    task = FitTransformation(Transformation(1, 1, 1, 4), number, number + 100, number + 200, seed=3)
+    draw = task.batches(Recipe(steps=10, batch_size=6))
+    seen = []
+    for step in range(3):
+        old, side, new = draw(step)
+        assert torch.equal(old + 100, side) and torch.equal(old + 200, new) and len(old) == 6
+        seen += old.flatten().tolist()
+    assert len(set(seen)) == 18 and seen != sorted(seen)
+    again = FitTransformation(task.h, *task.data, seed=3).batches(Recipe(steps=10, batch_size=6))
+    assert torch.equal(again(2)[0], draw(2)[0]), "by seed and step alone"
+    other = FitTransformation(task.h, *task.data, seed=4).batches(Recipe(steps=10, batch_size=6))
+    assert not torch.equal(other(2)[0], draw(2)[0])
+
+
+def traced(h):
+    """For each step of training: whether it was in training mode, and what it did to the running statistics."""
+    steps = []
+
+    def before(module, arguments):
+        steps.append([{m.training for m in module.modules()}, torch.cat([b.running_mean for b in batch_norms(module)])])
+
+    def after(module, arguments, output):
+        steps[-1][1] = not torch.equal(steps[-1][1], torch.cat([b.running_mean for b in batch_norms(module)]))
+
+    h.register_forward_pre_hook(before), h.register_forward_hook(after)
+    return steps
+
+
+@pytest.mark.parametrize(("steps", "training_steps"), [(6, 3), (5, 2), (1, 0)])
+def test_bn_is_in_evaluation_mode_in_the_second_half(steps, training_steps):
+    h = small_h()
+    trace = traced(h)
+    training.train([FitTransformation(h, *inputs())], Recipe(steps=steps, batch_size=6), show_progress=False)
+    first, second = [[{True}, True]] * training_steps, [[{False}, False]] * (steps - training_steps)
+    assert trace == first + second
+
+
+def test_a_resumed_fit_is_in_the_mode_of_its_step(tmp_path):
+    recipe, whole = Recipe(steps=6, batch_size=6), small_h()
+    training.train([FitTransformation(whole, *inputs())], recipe)
+    halted = training._Run([FitTransformation(small_h(), *inputs())], recipe, tmp_path / "h.pt")
+    for _ in range(4):
+        halted.advance(log=False)
+    halted.save()
+    h = small_h()
+    trace = traced(h)
+    training.train([FitTransformation(h, *inputs())], recipe, checkpoint=tmp_path / "h.pt")
+    assert trace == [[{False}, False]] * 2 and same(h.state_dict(), whole.state_dict())
+
+
+def test_fitting_brings_the_transformation_nearer():
+    old, side, _ = inputs(200)
+    new = torch.cat([old.abs().sum(1, keepdim=True), side, old[:, :1] * 2], 1)
+    h = Transformation(3, 2, 4, 32, seed=0)
+    before = (transform(h, old, side) - new).square().sum(1).mean()
+    history = training.train([FitTransformation(h, old, side, new)], Recipe(steps=80, batch_size=50, lr=0.01))
+    after = (transform(h, old, side) - new).square().sum(1).mean()
+    assert after < before / 5 and history[-1]["distance"] < history[0]["distance"] / 5
+
+
+@pytest.mark.parametrize(
+    ("change", "got"),
+    [
+        ({0: (11, 3)}, r"got \[\(11, 3\)"),
+        ({1: (13, 2)}, r"\(13, 2\)"),
+        ({2: (11, 4)}, r"\(11, 4\)\]"),
+        ({0: (12, 4)}, r"widths \(3, 2, 4\).*\(12, 4\)"),
+        ({1: (12, 3)}, r"\(12, 3\), \(12, 3\)"),
+        ({2: (12, 3)}, r"\(12, 3\)\]"),
+    ],
+)
+def test_embeddings_that_do_not_fit_are_refused(change, got):
+    data = [torch.zeros(change.get(i, x.shape)) for i, x in enumerate(inputs())]
+    with pytest.raises(ValueError, match=f"old, side, new.*{got}"):
+        FitTransformation(small_h(), *data)
+
+
+def test_the_digest_tells_data_and_seed():
+    h, data = small_h(), inputs()
+    digests = [FitTransformation(h, *data).digest, FitTransformation(h, *data, seed=1).digest]
+    for i in range(3):
+        changed = [x.clone() for x in data]
+        changed[i][5, 1] += 1
+        digests.append(FitTransformation(h, *changed).digest)
+    assert len(set(digests)) == 5
+    assert FitTransformation(copy.deepcopy(h), *data).digest == digests[0]
+
+
+@pytest.mark.parametrize("chunk", [1, 5, 12, 100])
+def test_transforming_is_independent_of_chunks_and_leaves_the_module_alone(chunk):
+    h, (old, side, _) = small_h(), inputs()
+    h.mixer.eval()
+    before, modes = state(h), [m.training for m in h.modules()]
+    found = transform(h, old, side, chunk=chunk)
+    assert same(before, state(h)) and modes == [m.training for m in h.modules()]
+    assert not found.requires_grad and torch.allclose(found, h.eval()(old, side), atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [5, 100])
+def test_unequally_many_rows_cannot_be_transformed(chunk):
+    old, side, _ = inputs()
+    with pytest.raises((ValueError, RuntimeError)):
+        transform(small_h(), old, side[:7], chunk=chunk)
+
+
+def test_the_recipe_is_the_published_one():
+    assert (RECIPE.optimizer, RECIPE.lr, RECIPE.weight_decay, RECIPE.batch_size) == ("adam", 5e-4, 2**-15, 1024)
+    assert RECIPE.schedule == "cosine"
+
+
+def test_new_classes_get_their_mean_old_embedding_at_the_mean_known_length():
+    weight = torch.tensor([[3.0, 4.0], [0.0, 1.0], [9.0, 0.0]])  # lengths 5, 1 and 9
+    known = torch.tensor([2, -1, 0, -1])
+    embeddings = torch.tensor([[1.0, 0.0], [1.0, 2.0], [50.0, 1.0], [2.0, 7.0], [0.0, 3.0]])
+    labels = torch.tensor([1, 1, 0, 3, 1])  # class 2 has no image and needs none
+    found = synthesised_classifier(weight, known, embeddings, labels)
+    mean_1, length_3 = (2 / 3, 5 / 3), math.hypot(2, 7)
+    expected = [
+        [9, 0],
+        [5 * mean_1[0] / math.hypot(*mean_1), 5 * mean_1[1] / math.hypot(*mean_1)],
+        [3, 4],
+        [5 * 2 / length_3, 5 * 7 / length_3],
+    ]
+    assert torch.allclose(found, torch.tensor(expected))
+
+
+def test_a_new_class_without_an_image_is_an_error():
+    known, labels = torch.tensor([0, -1, -1, -1]), torch.tensor([0, 0, 2])
+    with pytest.raises(ValueError, match=r"labels: classes \[1, 3\]"):
+        synthesised_classifier(torch.ones(1, 2), known, torch.ones(3, 2), labels)
+
+
+def test_the_modules_docstring_runs():
+    old, side, new = inputs()
+    h = fct.Transformation(old.shape[1], side.shape[1], new.shape[1])
+    training.train([fct.FitTransformation(h, old, side, new)], Recipe(**vars(fct.RECIPE) | {"steps": 1}))
+    assert fct.transform(h, old, side).shape == new.shape

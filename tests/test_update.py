@@ -1,0 +1,757 @@
+"""Runs of paper B: who learns what, which models are one and the same, and what a run returns; its experiments."""
+
+import functools
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from PIL import Image
+
+from compatkit import data, fct, training
+from compatkit.data import ImageSet, Split, load, write_npz
+from compatkit.encoders import Contrastive, Reconstruction, Supervised
+from compatkit.experiments import EXPERIMENTS, PRESETS, forward, runner, update
+from compatkit.experiments.update import (
+    ATTRIBUTES,
+    METHODS,
+    SIDES,
+    Trainer,
+    Update,
+    UpdateRun,
+    attribute_index,
+    by_attribute,
+    measure,
+    prepare,
+)
+from compatkit.training import Recipe
+
+from .test_embedders import same, state
+
+RECIPE = Recipe(steps=3, batch_size=16, lr=0.01, precision="fp32")
+LARGE = UpdateRun()  # the published settings
+FORWARD = [name for name, make in EXPERIMENTS.items() if make.__module__ == forward.__name__]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def sets(tmp_path_factory):
+    """Small sets by name: "tiny" (4 colours x 4 shapes), "grey" (the same in one channel), "other" (10 glyphs), and
+    "hundred", whose images tell the number of their class."""
+    number = torch.arange(200) % 100
+    images = number.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
+    names = tuple(f"class {i}" for i in range(100))
+    shapes = load("shapes", colours=4, shapes=4, n_train=96, n_test=64)
+    made = {
+        "tiny": shapes,
+        "grey": shapes.with_channels(1),
+        "other": load("glyphs_plain", n_train=40, n_test=30),
+        "hundred": ImageSet("hundred", Split(images, number), Split(images, number), names),
+    }
+    folder = tmp_path_factory.mktemp("data")
+    for name, image_set in made.items():
+        write_npz(folder / f"{name}.npz", image_set)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMPATKIT_DATA", str(folder))
+        yield
+
+
+def tiny(**changes) -> UpdateRun:
+    settings = {
+        "data": "tiny",
+        "classes": (4, 12),
+        "old_network": "resnet8",
+        "old_width": 4,
+        "old_dim": 4,
+        "new_network": "resnet8",
+        "new_width": 4,
+        "new_dim": 6,
+        "side_dim": 5,
+        "h_width": 8,
+        "recipe": RECIPE,
+        "side_recipe": RECIPE,
+        "h_recipe": RECIPE,
+    }
+    return UpdateRun(**settings | changes)
+
+
+def trainer(config=None, folder=None, **changes) -> Trainer:
+    config = config or tiny(**changes)
+    return Trainer(config, prepare(config), folder, folder, show_progress=False)
+
+
+def run(folder=None, checkpoints=None, **changes) -> dict:
+    return update.run(tiny(**changes), shared=folder, checkpoints=checkpoints, show_progress=False)
+
+
+@pytest.fixture
+def tasks(monkeypatch):
+    """What would be trained, (label, task, weights at the start, recipe); nothing is."""
+    found = []
+
+    def train_once(tasks, recipe, folder, *, label, show_progress):
+        [task] = tasks
+        found.append((label.rpartition(": ")[2], task, [state(m) for m in task.modules()], recipe))
+
+    monkeypatch.setattr(update, "train_once", train_once)
+    return found
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The kind of task of each step of any training."""
+    taken, advance = [], training._Run.advance
+
+    def count(run, log):
+        taken.append(type(run.tasks[0]).__name__)
+        advance(run, log)
+
+    monkeypatch.setattr(training._Run, "advance", count)
+    return taken
+
+
+# --- configs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"class_order": "random"}, "class_order: must be one of .*stored.*random"),
+        ({"old_task": "size"}, "old_task: .*colour.*size"),
+        ({"method": "bct"}, "method: .*BCT.*bct"),
+        ({"side": "simclr"}, "side: .*SimCLR.*simclr"),
+        ({"loss": "triplet"}, "loss: .*arcface.*triplet"),
+        ({"classes": (4,)}, r"classes: two versions.*\(4,\)"),
+        ({"classes": (1, 4)}, r"classes: .*two classes.*\(1, 4\)"),
+        ({"method": "BCT", "classes": (2, 4, 8)}, r"classes: BCT.*two versions.*\(2, 4, 8\)"),
+        ({"method": "BCT, synthesised", "classes": (2, 4, 8)}, "classes: BCT"),
+        ({"held_out": -1}, "held_out: must not be negative, got -1"),
+        ({"disjoint": True, "classes": (6, 7)}, r"disjoint: .*two classes.*\(6, 7\)"),
+        ({"disjoint": True, "classes": (6, 12, 4)}, r"disjoint: .*\(6, 12, 4\)"),
+        *[
+            ({"side": "colour"} | c, "side: colour")
+            for c in ({"disjoint": True}, {"held_out": 2}, {"evaluated_on": "x"})
+        ],
+    ],
+)
+def test_configs_are_checked(change, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**change)
+
+
+def test_the_defaults_are_the_published_recipe():
+    assert (LARGE.classes, LARGE.old_dim, LARGE.new_dim, LARGE.side_dim, LARGE.h_width) == (
+        (500, 1000),
+        *[128] * 3,
+        2048,
+    )
+    recipe = LARGE.recipe
+    assert (recipe.optimizer, recipe.lr, recipe.momentum) == ("sgd", 1.024, 0.875)
+    assert (recipe.weight_decay, recipe.batch_size, recipe.schedule) == (2**-15, 1024, "cosine")
+    assert recipe.steps * recipe.batch_size == pytest.approx(100 * 1_281_167, rel=0.01), "100 epochs of ImageNet-1k"
+    assert LARGE.h_recipe == fct.RECIPE
+
+
+def test_a_run_is_called_by_what_is_special_about_it():
+    assert str(tiny(side="none")) == "tiny 4 to 12, FCT, none, resnet8-4-4 h 8, seed 0"
+    name = str(tiny(old_task="colour", disjoint=True, held_out=2, loss="arcface", seed=3))
+    assert "old_task colour, disjoint True, held_out 2, loss arcface" in name and name.endswith("seed 3")
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def hundred():
+    return tiny(data="hundred", classes=(50, 100))
+
+
+def numbers(names):
+    return [int(name.split()[1]) for name in names]
+
+
+def agree(split, names):
+    """Whether the labels of ``hundred`` mean these names."""
+    return [numbers(names)[y] for y in split.labels] == split.images[:, 0, 0, 0].tolist()
+
+
+def test_versions_learn_the_first_classes_and_all_is_searched(hundred):
+    found = prepare(replace(hundred, classes=(20, 50, 60)))
+    assert [numbers(s.classes) for s in found.sets] == [list(range(n)) for n in (20, 50, 60)]
+    assert [len(s.train) for s in found.sets] == [40, 100, 120] and all(agree(s.train, s.classes) for s in found.sets)
+    assert len(found.gallery) == 120 and agree(found.gallery, [f"class {i}" for i in range(60)])
+    assert torch.equal(found.known, found.gallery.labels < 20)
+
+
+def test_the_authors_fifty_classes_are_those_sorted_as_text(hundred):
+    found = prepare(replace(hundred, class_order="text"))
+    assert set(numbers(found.sets[0].classes)) == {*range(6), *range(10, 54)}
+    order = sorted(range(100), key=str)
+    assert [numbers(s.classes) for s in found.sets] == [order[:50], order]
+    assert all(agree(s.train, s.classes) for s in found.sets)
+    assert agree(found.gallery, [f"class {i}" for i in order])
+    shown = found.gallery.images[found.known][:, 0, 0, 0].unique().tolist()
+    assert set(shown) == {*range(6), *range(10, 54)}
+
+
+def test_what_all_versions_know_needs_no_mask(hundred):
+    assert prepare(replace(hundred, classes=(30, 30))).known is None
+
+
+def test_the_last_version_may_learn_other_classes_alone(hundred):
+    found = prepare(replace(hundred, classes=(10, 30, 45), disjoint=True))
+    assert [numbers(s.classes) for s in found.sets] == [list(range(10)), list(range(30)), list(range(30, 45))]
+    assert agree(found.sets[-1].train, found.sets[-1].classes)
+    assert found.gallery.labels.unique().tolist() == list(range(45)) and int(found.known.sum()) == 20
+
+
+def test_classes_may_be_held_out_for_the_gallery(hundred):
+    found = prepare(replace(hundred, classes=(10, 80), held_out=20, class_order="text"))
+    order = sorted(range(100), key=str)
+    assert numbers(found.sets[-1].classes) == order[:80] and found.known is None
+    assert agree(found.gallery, [f"class {i}" for i in order[80:]])
+    assert len(found.gallery) == 40
+
+
+def test_another_set_may_be_the_gallery(hundred):
+    found = prepare(replace(hundred, evaluated_on="other", n_test=20))
+    expected = load("other").with_channels(1).limit(test=20).test
+    assert torch.equal(found.gallery.images, expected.images) and torch.equal(found.gallery.labels, expected.labels)
+    assert found.gallery.images.shape[:2] == (20, 1) and found.known is None
+    assert len(found.sets[0].classes) == 50
+
+
+def test_images_may_be_fewer(hundred):
+    found = prepare(replace(hundred, n_train=150, n_test=100))
+    assert len(found.sets[-1].train) == 150 and len(found.gallery) == 100
+    assert found.gallery.labels.bincount().tolist() == [1] * 100
+
+
+def test_images_of_a_folder_are_scaled(tmp_path, tasks):
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new("RGB", (20, 20)).save(tmp_path / part / name / "a.png")
+    name = f"imagefolder:{tmp_path}"
+    config = tiny(data=name, classes=(2, 2), side_data=name)
+    for image_size, expected in ((12, 12), (None, 32)):
+        for evaluated_on in ("", name):
+            made = trainer(replace(config, image_size=image_size, evaluated_on=evaluated_on))
+            for images in (made.update.gallery.images, made._side_model(0)[1].train.images):
+                assert images.shape == (2, 3, expected, expected)
+        assert len(prepare(replace(config, image_size=12, evaluated_on="other")).gallery) == 30
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": (4, 17)}, r"classes, held_out: tiny has 16 classes, got \(4, 17\) and 0"),
+        ({"classes": (12, 4), "held_out": 5}, r"16 classes, got \(12, 4\) and 5"),
+        ({"data": "other", "classes": (2, 4), "old_task": "shape"}, "old_task, side: shape .*coloured shapes"),
+        ({"data": "other", "classes": (2, 4), "side": "colour"}, "old_task, side: colour .*coloured shapes"),
+    ],
+)
+def test_what_the_images_do_not_have_is_an_error(change, message):
+    with pytest.raises(ValueError, match=message):
+        prepare(tiny(**change))
+
+
+@pytest.mark.parametrize("attribute", ATTRIBUTES)
+def test_the_old_task_may_be_an_attribute(attribute):
+    whole, found = load("tiny"), prepare(tiny(classes=(16, 16), old_task=attribute))
+    old, place = found.sets[0], {"colour": 0, "shape": 1}[attribute]
+    assert len(old.classes) == 4 and set(old.classes) == {name.split()[place] for name in whole.classes}
+    for split, before in ((old.train, whole.train), (old.test, whole.test)):
+        assert torch.equal(split.images, before.images)
+        named = [old.classes[y] for y in split.labels]
+        assert named == [whole.classes[y].split()[place] for y in before.labels]
+    assert found.sets[1].classes == whole.classes and found.known is None
+    assert by_attribute(whole, attribute).digest == old.digest
+
+
+def test_attributes_are_numbered_as_they_appear():
+    classes = ("red star5", "blue star5", "red disc0", "green disc0")
+    assert attribute_index(classes, "colour").tolist() == [0, 1, 0, 2]
+    assert attribute_index(classes, "shape").tolist() == [0, 0, 1, 1]
+    with pytest.raises(ValueError, match="colour is known of coloured shapes only.*cat"):
+        attribute_index(("cat", "dog"), "colour")
+
+
+# --- which models -----------------------------------------------------------------------------------------------------
+
+
+def test_versions_that_learn_as_many_classes_are_one_model(tasks):
+    same_size = {"new_dim": 4, "old_dim": 4}
+    runs = [
+        trainer(classes=(4, 8), **same_size).version(1),
+        trainer(classes=(8, 12), side="none", **same_size).version(0),
+        trainer(classes=(4, 8, 12), h_width=3, **same_size).version(1),
+    ]
+    (_, first, weights, _), *others = tasks
+    assert len(runs) == 3 and all(isinstance(classifier, torch.nn.Linear) for _, classifier in runs)
+    for _, task, w, _ in others:
+        assert (task.digest, task.seed) == (first.digest, first.seed)
+        assert all(same(a, b) for a, b in zip(w, weights, strict=True))
+    trainer(classes=(8, 12), seed=1, **same_size).version(0)
+    trainer(classes=(8, 12), seed=0, **same_size).version(1)
+    for _, task, w, _ in tasks[3:]:
+        assert task.seed != first.seed and not same(w[0], weights[0])
+
+
+def test_they_come_out_equal_when_trained_apart():
+    a, b = trainer(classes=(4, 8), new_dim=4).version(1), trainer(classes=(8, 12)).version(0)
+    assert a[0] is not b[0] and same(state(a[0]), state(b[0])) and same(state(a[1]), state(b[1]))
+
+
+def test_a_model_is_trained_once_in_a_run(steps):
+    made = trainer()
+    embeddings = [made.embed(0, made.update.gallery) for _ in range(2)]
+    assert torch.equal(*embeddings) and steps == ["Supervised"] * 3
+    made.store(0, made.update.gallery), made.store(0, made.update.sets[1].train)
+    assert steps[3:] == ["Contrastive"] * 3
+
+
+def test_old_and_new_models_have_sizes_of_their_own(tasks):
+    made = trainer(old_width=4, new_width=8, new_network="resnet14", classes=(4, 8, 12))
+    models = [made.version(i) for i in range(3)]
+    assert [len(model) for model, _ in models] == [5, 5, 8]
+    assert [c.weight.shape for _, c in models] == [(4, 4), (8, 4), (12, 6)]
+    assert [task.image_set for _, task, *_ in tasks] == made.update.sets
+    assert all(recipe is made.config.recipe for *_, recipe in tasks)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "arcface"])
+def test_bct_starts_from_the_weights_of_the_independent_model(tasks, loss):
+    made = trainer(method="BCT", loss=loss, scale=16.0, margin=0.2)
+    made.version(0), made.version(1), made._compatible()
+    (_, old, *_), (label, independent, weights, _), (bct_label, compatible, bct_weights, _) = tasks
+    assert (label, bct_label) == ("version 2", "compatible new version")
+    assert all(same(a, b) for a, b in zip(weights, bct_weights, strict=True))
+    assert compatible.seed == independent.seed and compatible.image_set is independent.image_set
+    weight, index = compatible.compatible
+    assert torch.equal(weight, old.classifier.weight) and not weight.requires_grad
+    assert index.tolist() == [0, 1, 2, 3, *[-1] * 8] and independent.compatible is None
+    assert {(t.loss, t.scale, t.margin) for t in (old, independent, compatible)} == {(loss, 16.0, 0.2)}
+
+
+def test_bct_may_know_all_classes_by_their_mean_old_embeddings(tasks):
+    made = trainer(method="BCT, synthesised")
+    made._compatible()
+    weight, index = tasks[-1][1].compatible
+    old, fitted = tasks[0][1].classifier.weight, made.update.sets[1].train
+    assert index.tolist() == list(range(12)) and torch.equal(weight[:4], old)
+    mean = made.embed(0, fitted)[fitted.labels == 7].mean(0)
+    assert torch.allclose(weight[7], mean / mean.norm() * old.norm(dim=1).mean(), atol=1e-5)
+
+
+def test_bct_finds_known_classes_by_name_in_any_order(tasks):
+    made = trainer(method="BCT")
+    names = made.update.sets[1].classes
+    made.update.sets[1] = made.update.sets[1].subset(names[::-1])
+    made._compatible()
+    assert tasks[-1][1].compatible[1].tolist() == [-1] * 8 + [3, 2, 1, 0]
+
+
+SIDE_TASKS = {
+    "autoencoder": Reconstruction,
+    "other old model": Supervised,
+    "old model with Mixup": Supervised,
+    "SimCLR": Contrastive,
+    "SimCLR on the new set": Contrastive,
+}
+
+
+@pytest.mark.parametrize("side", SIDE_TASKS)
+def test_side_information_is_of_a_model_of_its_own(tasks, side):
+    made = trainer(side=side)
+    made.version(0)
+    found = made.store(0, made.update.gallery)
+    (_, old, weights, _), (label, task, side_weights, recipe) = tasks
+    assert found.shape == (len(made.update.gallery), 5) and label == f"{side}, version 1"
+    assert type(task) is SIDE_TASKS[side] and task.seed != old.seed and not same(weights[0], side_weights[0])
+    assert task.image_set is made.update.sets["new set" in side]
+    assert recipe is (made.config.recipe if isinstance(task, Supervised) else made.config.side_recipe)
+    if isinstance(task, Supervised):
+        assert task.mixup == ("Mixup" in side) and not old.mixup
+
+
+def test_kinds_of_side_information_differ(tasks):
+    for side in SIDE_TASKS:
+        trainer(side=side).store(0, load("tiny").test)
+    assert len({task.seed for _, task, *_ in tasks}) >= 4
+    assert len({task.digest for _, task, *_ in tasks}) == 5
+
+
+def test_side_information_may_come_from_another_set(tasks):
+    for name, n_train, expected, channels in (("tiny", 48, 40, 3), ("grey", 30, 30, 1)):
+        made = trainer(data=name, side_data="other", n_train=n_train, classes=(2, 4))
+        assert made.store(0, made.update.gallery).shape == (len(made.update.gallery), 5)
+        image_set = tasks[-1][1].image_set
+        assert image_set.classes == load("other").classes and len(image_set.train) == expected
+        assert image_set.train.images.shape[1] == channels
+
+
+def test_without_side_information_zeros_are_stored(tasks):
+    made = trainer(side="none")
+    found = made.store(0, made.update.gallery)
+    assert found.shape == (len(made.update.gallery), 5) and found.abs().max() == 0 and not tasks
+
+
+@pytest.mark.parametrize("attribute", ATTRIBUTES)
+def test_a_true_attribute_is_stored_as_one_of_its_values(tasks, attribute):
+    made = trainer(side=attribute, classes=(8, 16))
+    found, gallery = made.store(0, made.update.gallery), made.update.gallery
+    assert found.shape == (64, 4) and found.dtype == torch.float32 and found.sum(1).tolist() == [1.0] * 64
+    words = [load("tiny").classes[y].split()[attribute == "shape"] for y in gallery.labels]
+    pairs = set(zip(words, found.argmax(1).tolist(), strict=True))
+    assert len(pairs) == 4 and not tasks
+
+
+def test_arcface_embeddings_and_side_information_have_unit_length(tasks):
+    for loss in ("softmax", "arcface"):
+        made = trainer(loss=loss)
+        lengths = torch.cat([f(0, made.update.gallery).norm(dim=1) for f in (made.embed, made.store)])
+        assert torch.allclose(lengths, torch.ones_like(lengths), atol=1e-3) == (loss == "arcface")
+
+
+# --- measures ---------------------------------------------------------------------------------------------------------
+
+
+def test_measures_by_hand():
+    labels = torch.tensor([0, 0, 1, 1, 2, 2])
+    gallery = Split(torch.zeros(6, 1, 1, 1, dtype=torch.uint8), labels)
+    before = torch.tensor([0.0, 0.1, 1.0, 1.1, 2.0, 5.0])[:, None]
+    after = torch.tensor([0.0, 0.1, 1.0, 3.0, 3.1, 0.25])[:, None]
+    found = measure({"a/a": (before, before), "b/b": (after, after)}, Update([], gallery, labels == 0))
+    names = [f"{m}: a/a" for m in ("CMC top-1", "CMC top-1 of old classes", "CMC top-1 of new classes", "CMC top-5")]
+    # neighbours of a/a: 1, 0, 3, 2, 3, 4
+    assert [found[n] for n in names] == pytest.approx([5 / 6, 1, 3 / 4, 1]) and found["negative flips: a/a"] == 0
+    # of b/b: 1, 0 (for 0.1: 0.1 away, 0.15 from the sixth), 5, 4, 3, 1
+    names = [n.replace("a/a", "b/b") for n in names]
+    assert [found[n] for n in names] == pytest.approx([2 / 6, 1, 0, 1])
+    assert found["negative flips: b/b"] == pytest.approx(3 / 6), "the third, the fourth and the sixth"
+    # ranks of the one relevant item: 1, 1, 4 (behind 0.25, 0.1 and 0), 2, 3, 5
+    assert found["mAP@1.0: b/b"] == pytest.approx((1 + 1 + 1 / 4 + 1 / 2 + 1 / 3 + 1 / 5) / 6, rel=1e-5)
+    assert found["mAP@1.0 of old classes: b/b"] == pytest.approx(1)
+    assert found["mAP@1.0 of new classes: b/b"] == pytest.approx((1 / 4 + 1 / 2 + 1 / 3 + 1 / 5) / 4, rel=1e-5)
+
+
+def test_measures_without_classes_to_tell_apart():
+    gallery = Split(torch.zeros(8, 1, 1, 1, dtype=torch.uint8), torch.arange(8) % 2)
+    found = measure({"a/a": (torch.randn(8, 3),) * 2}, Update([], gallery, None))
+    assert set(found) == {f"{m}: a/a" for m in ("CMC top-1", "CMC top-5", "mAP@1.0", "negative flips")}
+
+
+# --- whole runs -------------------------------------------------------------------------------------------------------
+
+
+def cases(metrics):
+    return [name.partition(": ")[2] for name in metrics if name.startswith("CMC top-1: ")]
+
+
+CASES = {
+    "BCT": ["old/old", "BCT/old", "BCT/BCT"],
+    "none": [
+        *("old/old", "new/new", "new/h", "h/h"),
+        *("new/identity(old)", "new/Procrustes(old)", "new/ridge(old)"),
+    ],
+    "side": ["side/side", "new/ridge(old, side)", "new/Procrustes(old, side)"],
+    "sequence": ["v1/v1", *(f"v{i}/{case}" for i in (2, 3) for case in (f"v{i}", "one hop", "hops", "direct"))],
+}
+COSTS = [
+    *("seconds per 10 000 items: images", "seconds per 10 000 items: h", "MACs: images", "MACs: h"),
+    *("parameters: h", "KB: images", "KB: old", "KB: side"),
+]
+WHOLE = {
+    "BCT": ({"method": "BCT", "side": "none"}, CASES["BCT"]),
+    "BCT, synthesised": ({"method": "BCT, synthesised", "side": "none"}, CASES["BCT"]),
+    "without side-information": ({"side": "none"}, CASES["none"]),
+    "SimCLR": ({}, CASES["none"] + CASES["side"]),
+    "autoencoder": ({"side": "autoencoder"}, CASES["none"] + CASES["side"]),
+    "colour": ({"side": "colour"}, CASES["none"] + CASES["side"]),
+    "without the old embedding": ({"without_old": True}, CASES["none"] + CASES["side"]),
+    "ArcFace on unseen classes": (
+        {"loss": "arcface", "held_out": 4, "side": "other old model"},
+        CASES["none"] + CASES["side"],
+    ),
+    "sequence": ({"classes": (4, 8, 12)}, CASES["sequence"]),
+    "sequence without side-information": ({"classes": (4, 8, 12), "side": "none"}, CASES["sequence"]),
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """Metrics of each run of ``WHOLE``, made once for all tests; they share the models that they have in common."""
+    folder, found = tmp_path_factory.mktemp("shared"), {}
+
+    def metrics(name):
+        if name not in found:
+            found[name] = run(folder, **WHOLE[name][0])
+        return found[name]
+
+    return metrics
+
+
+def reproducible(metrics):
+    return {k: v for k, v in metrics.items() if not k.startswith("seconds")}
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_run_returns_retrieval_in_each_case(whole, name):
+    (changes, expected), metrics = WHOLE[name], whole(name)
+    assert cases(metrics) == expected
+    kinds = ["CMC top-1", "CMC top-5", "mAP@1.0", "negative flips"]
+    if "held_out" not in changes:
+        kinds += [f"{m} of {which} classes" for m in ("CMC top-1", "mAP@1.0") for which in ("old", "new")]
+    extra = [] if expected[0] == "v1/v1" or "BCT" in name else [*COSTS, "CKA of old and side"]
+    assert set(metrics) == {f"{kind}: {case}" for kind in kinds for case in expected} | set(extra)
+    assert all(type(value) is float for value in metrics.values()) and json.dumps(metrics, allow_nan=False)
+    assert all(0 <= metrics[f"{kind}: {case}"] <= 1 for kind in kinds for case in expected)
+
+
+def test_fct_leaves_the_old_and_the_new_model_as_they_are_without_it(whole):
+    plain = whole("without side-information")
+    for name in ("SimCLR", "autoencoder", "colour", "without the old embedding"):
+        for case in ("old/old", "new/new", *CASES["none"][4:]):
+            assert {k: v for k, v in whole(name).items() if k.endswith(f": {case}")} == {
+                k: v for k, v in plain.items() if k.endswith(f": {case}")
+            }
+        assert whole(name)["mAP@1.0: new/h"] != plain["mAP@1.0: new/h"]
+    assert whole("BCT")["mAP@1.0: old/old"] == plain["mAP@1.0: old/old"], "and BCT has the same old model"
+    assert whole("BCT")["mAP@1.0: BCT/BCT"] != plain["mAP@1.0: new/new"]
+    assert whole("BCT")["mAP@1.0: BCT/BCT"] != whole("BCT, synthesised")["mAP@1.0: BCT/BCT"]
+
+
+def test_costs(whole):
+    metrics = whole("SimCLR")
+    stem, stages = 16 * 16 * 3 * 4 * 9, 16 * 16 * 2 * 4 * 4 * 9 + 8 * 8 * (4 * 8 + 8 * 8) * 9
+    last = 4 * 4 * (8 * 6 * 9 + 6 * 6 * 9 + 8 * 6)
+    assert metrics["MACs: images"] == stem + stages + last
+    layers = [4 * 8, 8 * 12, 5 * 10, 10 * 12, 24 * 8, 8 * 8, 8 * 6]
+    assert metrics["MACs: h"] == sum(layers)
+    assert metrics["parameters: h"] == sum(layers) + 2 * (8 + 12 + 10 + 12 + 8 + 8) + 6
+    assert [metrics[f"KB: {k}"] for k in ("images", "old", "side")] == [3 * 256 / 1024, 4 * 4 / 1024, 4 * 5 / 1024]
+    assert metrics["CKA of old and side"] > 0 == whole("without side-information")["CKA of old and side"]
+    assert metrics["seconds per 10 000 items: images"] > metrics["seconds per 10 000 items: h"] > 0
+
+
+@pytest.mark.parametrize("name", ["sequence", "sequence without side-information"])
+def test_the_first_update_of_a_sequence_is_one_hop(whole, name):
+    metrics = whole(name)
+    for kind in ("CMC top-1", "CMC top-5", "mAP@1.0", "negative flips", "mAP@1.0 of new classes"):
+        second = {metrics[f"{kind}: v2/{case}"] for case in ("hops", "one hop", "direct")}
+        assert len(second) == 1
+    assert len({metrics[f"mAP@1.0: v3/{case}"] for case in ("hops", "one hop", "direct")}) == 3
+
+
+@pytest.mark.parametrize("side", ["none", "SimCLR"])
+def test_the_first_hop_of_a_sequence_is_an_update_of_two_versions(tmp_path, side):
+    sequence = run(tmp_path, classes=(4, 8, 12), held_out=4, side=side, new_dim=4)
+    pair = run(tmp_path, classes=(4, 8), held_out=4, side=side, new_dim=4)
+    for kind in ("CMC top-1", "CMC top-5", "mAP@1.0", "negative flips"):
+        names = {"v1/v1": "old/old", "v2/v2": "new/new", "v2/hops": "new/h"}
+        assert {k: sequence[f"{kind}: {k}"] for k in names} == {k: pair[f"{kind}: {v}"] for k, v in names.items()}
+
+
+def test_the_gallery_is_carried_hop_by_hop(tmp_path):
+    made = trainer(classes=(4, 8, 12), folder=tmp_path)
+    sets, gallery = made.update.sets, made.update.gallery
+    carried, side = made.embed(0, gallery), made.store(0, gallery)
+    for i in (1, 2):
+        fitted = sets[i].train
+        pairs, new = (made.embed(i - 1, fitted), made.store(i - 1, fitted)), made.embed(i, fitted)
+        h, g = made.transformation(f"h {i}", *pairs, new), made.transformation(f"g {i}", *pairs, made.store(i, fitted))
+        carried, side = fct.transform(h, carried, side), fct.transform(g, carried, side)
+    direct = made.transformation("d", made.embed(0, fitted), made.store(0, fitted), new)
+    expected = {
+        "v3/v3": made.embed(2, gallery),
+        "v3/hops": carried,
+        "v3/direct": fct.transform(direct, made.embed(0, gallery), made.store(0, gallery)),
+        "v3/one hop": fct.transform(h, made.embed(1, gallery), made.store(1, gallery)),
+    }
+    found = update._sequence(made)
+    for case, searched in expected.items():
+        assert torch.equal(found[case][0], expected["v3/v3"]) and torch.equal(found[case][1], searched), case
+
+
+def test_without_the_old_embedding_h_sees_side_information_alone(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        update, "transform", lambda h, old, side: seen.append((old, side)) or fct.transform(h, old, side)
+    )
+    run(without_old=True)
+    assert all(old.abs().max() == 0 and side.abs().max() > 0 for old, side in seen) and seen
+
+
+@pytest.mark.parametrize("name", ["BCT", "SimCLR", "sequence"])
+def test_runs_are_reproducible_to_the_bit(whole, name):
+    torch.manual_seed(77)  # which nothing depends on
+    again = run(**WHOLE[name][0])
+    assert reproducible(again) == reproducible(whole(name)), "also when nothing is shared"
+
+
+def test_another_seed_gives_other_numbers(whole):
+    other = run(**WHOLE["without side-information"][0], seed=1)
+    assert reproducible(other) != reproducible(whole("without side-information"))
+
+
+def test_runs_train_what_no_other_run_has_trained(tmp_path, steps):
+    run(tmp_path, side="none")
+    assert steps == ["Supervised"] * 6 + ["FitTransformation"] * 3
+    steps.clear()
+    run(tmp_path)
+    assert steps == ["Contrastive"] * 3 + ["FitTransformation"] * 3
+    steps.clear()
+    run(tmp_path, method="BCT")
+    assert steps == ["Supervised"] * 3, "the compatible model"
+
+
+def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path, whole, steps, monkeypatch):
+    losses, seen = fct.FitTransformation.losses, []
+
+    def interrupted(*arguments):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(1)
+        return losses(*arguments)
+
+    monkeypatch.setattr(update, "train", functools.partial(training.train, checkpoint_seconds=0))
+    folders = tmp_path / "shared", tmp_path / "run"
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fct.FitTransformation, "losses", interrupted)
+        run(*folders)
+    assert [file.name for file in folders[1].iterdir()] == ["h.pt"]
+    steps.clear()
+    assert reproducible(run(*folders)) == reproducible(whole("SimCLR"))
+    assert steps == ["FitTransformation"], "only the step that was missing"
+
+
+def test_a_run_becomes_a_record(tmp_path, whole):
+    job = runner.Job("table1", "smoke", tiny(**WHOLE["SimCLR"][0]), tmp_path / "records", "cpu", 1)
+    record = runner.make(job)
+    assert reproducible(record["metrics"]) == reproducible(whole("SimCLR"))
+    assert record["config"]["classes"] == [4, 12] and not job.checkpoints.exists()
+    assert list(job.shared.glob("*.pt")), "models stay for other runs"
+    assert runner.make(job) == record
+
+
+# --- experiments ------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def runs_of(name, preset="laptop"):
+    return EXPERIMENTS[name](preset)
+
+
+def listed(name, preset="laptop", **settings):
+    """The runs of an experiment that have these settings."""
+    return {run for run in runs_of(name, preset) if all(getattr(run, k) == v for k, v in settings.items())}
+
+
+@pytest.fixture
+def no_images(monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("no image is needed to list runs")
+
+    for module in (data, update):
+        monkeypatch.setattr(module, "load", refuse)
+
+
+NUMBER_OF_CLASSES = {
+    "shapes": 100,
+    "mnist5k": 10,
+    "cifar100": 100,
+    "tiny_imagenet": 200,
+    "imagefolder:imagenet": 1000,
+}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", FORWARD)
+def test_every_experiment_lists_possible_runs_without_loading_images(no_images, name, preset):
+    runs, other_seed = runs_of(name, preset), EXPERIMENTS[name](preset, seeds=(5,))
+    assert runs and all(type(run) is UpdateRun for run in runs)
+    assert {run.seed for run in other_seed} == {5} and {replace(run, seed=5) for run in runs} == set(other_seed)
+    for run in runs:
+        assert max(run.classes) + run.held_out <= NUMBER_OF_CLASSES[run.data]
+        assert run.recipe.steps <= 12 or preset != "smoke"
+        assert run.side in SIDES and run.method in METHODS
+    assert len(runs) <= 12 or preset != "smoke"
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_tables_share_runs(preset):
+    table1, first = listed("table1", preset), runs_of("table1", preset)[0].data
+    shared = {side: {run for run in table1 if run.method == "FCT" and run.side == side} for side in ("none", "SimCLR")}
+    of_first = {side: {run for run in runs if run.data == first} for side, runs in shared.items()}
+    for side, runs in shared.items():
+        assert runs and listed("table6", preset, side=side) == runs
+    assert listed("table6", preset) & table1 == shared["none"] | shared["SimCLR"]
+    for name in ("table4", "sec52", "fig3", "embedding_width"):
+        assert listed(name, preset) & table1 >= of_first["SimCLR"], name
+    assert listed("fig3", preset) >= {run for run in table1 if run.data == first and run.method in ("FCT", "BCT")}
+    assert not listed("disjoint", preset) & table1 and not listed("table5", preset) & table1
+
+
+@pytest.mark.parametrize("preset", ["smoke", "laptop", "cifar"])
+def test_the_models_of_table_1_see_another_domain(preset):
+    runs = runs_of("sec43", preset)
+    other = {run.evaluated_on for run in runs}
+    assert len(other) == 1 and not other & {"", runs[0].data}
+    assert {replace(run, evaluated_on="") for run in runs} == listed("table1", preset, data=runs[0].data)
+
+
+def test_table_1_is_each_method_on_each_set():
+    runs = runs_of("table1")
+    kinds = {("BCT", "none"), ("BCT, synthesised", "none"), ("FCT", "none"), ("FCT", "SimCLR")}
+    grid = {(run.data, run.method, run.side, run.seed) for run in runs}
+    assert grid == {(d, *kind, s) for d in ("shapes", "mnist5k") for kind in kinds for s in range(3)}
+    assert {run.classes for run in runs} == {(50, 100), (5, 10)} and len(runs) == len(grid)
+
+
+def test_the_paper_preset_is_the_published_recipe():
+    assert forward._bases("paper") == [replace(LARGE, image_size=224)]
+
+
+def test_only_the_first_set_where_all_would_take_too_long():
+    assert {run.data for run in forward._bases("laptop")} == {"shapes", "mnist5k"}
+    assert forward._first("laptop") == [run for run in forward._bases("laptop") if run.data == "shapes"]
+    assert [run.seed for run in forward._first("laptop", (7, 8))] == [7, 8]
+    assert {run.data for run in forward.fig1_toy("cifar")} == {"shapes"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("table5", {(25, 50, 100)}),
+        ("sequence", {(20, 40, 60, 80, 100)}),
+        ("fig1_toy", {(100, 100)}),
+        ("table3", {(8, 80)}),
+        ("disjoint", {(50, 100)}),
+    ],
+)
+def test_how_many_classes_the_versions_learn(name, expected):
+    assert {run.classes for run in runs_of(name)} == expected
+
+
+def test_what_each_table_changes():
+    assert {(run.old_dim, run.new_dim) for run in runs_of("table2")} == {(64, 64)}
+    assert {run.side_data for run in runs_of("table2")} == {"", "glyphs_cluttered"}
+    assert {(run.loss, run.held_out, run.old_width, run.new_width) for run in runs_of("table3")} == {
+        ("arcface", 20, 8, 16)
+    }
+    assert {(run.old_task, run.side) for run in runs_of("fig1_toy")} == {
+        (task, side) for task in ATTRIBUTES for side in ("none", "autoencoder", "SimCLR", *ATTRIBUTES)
+    }
+    assert {run.h_width for run in runs_of("fig3", "paper")} == {512, 1024, 2048, 4096}
+    assert all(run.disjoint for run in runs_of("disjoint"))
+    assert [run.old_dim for run in runs_of("embedding_width", "paper")] == [64, 128, 256]
+    assert {(run.old_dim, run.side, run.without_old) for run in runs_of("sec52", "paper")} == {
+        (256, "none", False),
+        (128, "SimCLR", True),
+        (128, "SimCLR", False),
+    }
+    old = [(run.old_network, run.old_width, run.old_dim) for run in runs_of("table4", "paper")]
+    names = "resnet18", "mobilenet_v2", "resnet50", "resnet50"
+    assert old == [(f"torchvision:{n}", 16, d) for n, d in zip(names, (128, 128, 64, 128), strict=True)]
+    for run in runs_of("table4"):
+        assert replace(run, old_network="resnet8", old_width=16, old_dim=32) in runs_of("table1")
