@@ -1,0 +1,769 @@
+"""Upgrading a gallery: what is compared, what is advised, what is written, and what is left alone when it fails."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import torch.nn.functional as F
+
+from compatkit import alignment, formats, retrieval, store
+from compatkit import upgrade as module
+from compatkit.__main__ import main
+from compatkit.results import Interval, difference, interval
+from compatkit.store import Embeddings
+from compatkit.upgrade import Candidate, Comparison, Map, Pairs, compare, fit, read_pairs, recommend, split, upgrade
+
+N, ROWS, CHUNK = 200, 333, 50
+QUICK = {"tell": lambda text: None, "show_progress": False, "chunk": CHUNK, "width": 8, "steps": 6}
+SUFFIXES = (".npy", ".npz", ".parquet")
+
+
+def latent(n, seed):
+    return torch.randn(n, 8, generator=torch.Generator().manual_seed(seed))
+
+
+MATRIX = latent(8, 99)
+
+
+def old_model(x):
+    return (x[:, :5] @ MATRIX[:5, :6]).numpy()
+
+
+def side_model(x):
+    return x[:, 5:].numpy()
+
+
+def new_model(x):
+    return (x @ MATRIX[:, :7] + 3).numpy()
+
+
+def save(path, vectors, *, ids=None, space="", **columns):
+    """As the suffix says; a .npy has the vectors alone."""
+    if path.suffix == ".npy":
+        np.save(path, vectors)
+    elif path.suffix == ".npz":
+        Embeddings(torch.from_numpy(vectors), np.arange(len(vectors)) if ids is None else ids, space).save(path)
+    else:
+        table = {"note": [f"n{i}" for i in range(len(vectors))], "embedding": list(vectors)}
+        table |= {} if ids is None else {"id": ids}
+        table = pa.table(table | {name: list(values) for name, values in columns.items()})
+        metadata = {"compatkit.space": space, "other": "kept"} if space else None
+        pq.write_table(table.replace_schema_metadata(metadata), path, row_group_size=70)
+    return path
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Paths of linear models' pairs and gallery, by name; ``out`` is not there."""
+    pairs, gallery = latent(N, 1), latent(ROWS, 2)
+    arrays = {
+        "old": old_model(pairs),
+        "new": new_model(pairs),
+        "side": side_model(pairs),
+        "gallery": old_model(gallery),
+        "gallery_side": side_model(gallery),
+    }
+    paths = {name: save(tmp_path / f"{name}.npy", x) for name, x in arrays.items()}
+    return paths | {"out": tmp_path / "out.npy"}
+
+
+def inputs(files):
+    return {path: path.read_bytes() for name, path in files.items() if name != "out"}
+
+
+def hidden(files):
+    return [path for path in files["out"].parent.iterdir() if path.name.startswith(".")]
+
+
+def truth():
+    return new_model(latent(ROWS, 2))
+
+
+# What is compared
+
+
+def held_out_pairs(n=40):
+    x = latent(n, 3)
+    labels = torch.arange(n) % 4
+    return Pairs(torch.from_numpy(old_model(x)), torch.from_numpy(new_model(x)), labels=labels, old_bytes=24)
+
+
+def test_measures_are_their_definitions():
+    pairs = held_out_pairs()
+    maps = fit(pairs, ["identity", "ridge"])
+    found = compare(maps, pairs, 160)
+    for name, function in maps.items():
+        mapped = function(pairs.old)
+        near = [
+            (pairs.new[:, None] - x).norm(dim=2).fill_diagonal_(torch.inf).topk(10, largest=False).indices.tolist()
+            for x in (pairs.new, mapped)
+        ]
+        agreement = [len(set(a) & set(b)) / 10 for a, b in zip(*near, strict=True)]
+        candidate = found.candidates[name]
+        assert candidate.agreement == interval(agreement)
+        spread = (pairs.new - pairs.new.mean(0)).square().sum() / len(pairs)
+        errors = ((mapped - pairs.new).square().sum(1) / spread).tolist()
+        assert candidate.error.mean == pytest.approx(sum(errors) / len(errors))
+        scores = {
+            key: retrieval.evaluate(q, pairs.labels, g, pairs.labels, ks=(1,), same_items=True)
+            for key, (q, g) in {"old": (pairs.old, pairs.old), "map": (pairs.new, mapped)}.items()
+        }
+        assert candidate.top1.mean == pytest.approx(scores["map"].cmc[1])
+        assert candidate.mean_ap.mean == pytest.approx(scores["map"].mean_ap)
+        assert found.old[1].mean == pytest.approx(scores["old"].mean_ap)
+        precision = [scores[key].average_precision.tolist() for key in ("map", "old")]
+        assert candidate.gain == difference(*precision)
+    assert (found.fitted_on, found.held_out, found.old_bytes, found.new_bytes) == (160, 40, 24, 28)
+
+
+def test_prices():
+    pairs = replace(held_out_pairs(), side=torch.from_numpy(side_model(latent(40, 3))))
+    found = compare(fit(pairs, width=8, steps=2, show_progress=False), pairs, 1).candidates
+    # paper B's architecture, by hand: branches to twice the width and on to 2 d_new, mixer of width 8
+    h = 6 * 12 + 12 * 14 + 3 * 6 + 6 * 14 + 28 * 8 + 8 * 8 + 8 * 7
+    assert {name: c.macs for name, c in found.items()} == {"identity": 0, "Procrustes": 63, "ridge": 63, "h": h}
+    assert found["ridge"].parameters == 63 + 7 and found["identity"].parameters == 0
+    assert found["h"].parameters == h + 7 + 2 * (12 + 14 + 6 + 14 + 8 + 8)
+    assert all(c.seconds > 0 for c in found.values())
+
+
+def test_side_information_is_used_by_all_but_identity():
+    x = latent(N, 1)
+    pairs = Pairs(*(torch.from_numpy(f(x)) for f in (old_model, new_model, side_model)))
+    maps = fit(pairs, ["identity", "ridge"])
+    assert (maps["ridge"](pairs.old, pairs.side) - pairs.new).abs().max() < 1e-2
+    assert torch.equal(maps["identity"](pairs.old, pairs.side), F.pad(pairs.old, (0, 1)))
+    closed = alignment.ridge(torch.cat([pairs.old, pairs.side], 1), pairs.new)
+    assert torch.equal(maps["ridge"](pairs.old, pairs.side), closed(torch.cat([pairs.old, pairs.side], 1)))
+
+
+@pytest.mark.parametrize("side", [False, True])
+def test_h_learns_at_any_scale(side):
+    x = latent(400, 1)
+    old, new = torch.from_numpy(old_model(x)), torch.from_numpy(new_model(x))
+    beside = torch.from_numpy(side_model(x)) if side else None
+    errors = []
+    for scale in (1, 1e-4, 1e4):
+        pairs = Pairs(old * scale, new / scale, None if beside is None else beside / scale)
+        mapped = fit(pairs, ["h"], width=32, steps=80, show_progress=False)["h"](pairs.old, pairs.side)
+        errors.append(((mapped - pairs.new).square().sum() / (pairs.new - pairs.new.mean(0)).square().sum()).item())
+    assert max(errors) < (0.65 if side else 0.75) and max(errors) - min(errors) < 0.02, errors
+
+
+def test_results_have_length_1_where_new_embeddings_have():
+    pairs = held_out_pairs()
+    unit = replace(pairs, new=F.normalize(pairs.new, dim=1))
+    for name, function in fit(unit, width=8, steps=4, show_progress=False).items():
+        assert store.is_unit(function(pairs.old)), name
+    assert not store.is_unit(fit(pairs, ["ridge"])["ridge"](pairs.old))
+
+
+def test_a_map_survives_its_state():
+    pairs = replace(held_out_pairs(), side=torch.from_numpy(side_model(latent(40, 3))))
+    for name, function in fit(pairs, width=8, steps=2, show_progress=False).items():
+        again = Map.from_state(function.state())
+        assert again.name == name and torch.equal(again(pairs.old, pairs.side), function(pairs.old, pairs.side))
+
+
+def test_held_out_pairs_are_a_fifth_and_never_fitted_on():
+    x = torch.arange(N)[:, None] + 0.5
+    to_fit, held_out = split(Pairs(x, x, labels=torch.arange(N)))
+    assert len(held_out) == N / 5 and set(to_fit.old[:, 0].tolist()) | set(held_out.old[:, 0].tolist()) == set(
+        x[:, 0].tolist()
+    )
+    assert (held_out.labels + 0.5 == held_out.new[:, 0]).all()
+    big = torch.zeros(60_000, 1)
+    assert len(split(Pairs(big, big))[1]) == 10_000
+
+
+# What is advised
+
+
+def around(mean, half=0.02):
+    return Interval(mean, mean - half, mean + half, 100)
+
+
+def comparison(agreement, mean_ap=None, old=None, same_shape=True):
+    """Of maps with these scores, in the order of METHODS; seconds are 1, 2, 3 and 4."""
+    candidates = {}
+    for i, name in enumerate(module.METHODS):
+        ap = None if mean_ap is None else around(mean_ap[i])
+        gain = None if mean_ap is None else around(mean_ap[i] - old)
+        candidates[name] = Candidate(name, around(agreement[i]), around(0.5), ap, ap, gain, 1, 1, i + 1)
+    before = None if old is None else (around(old), around(old))
+    return Comparison(candidates, before, before, 80, 20, same_shape, 4, 0, 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "method", "said"),
+    [
+        (comparison([0.1, 0.6, 0.7, 0.9]), {}, "h", "Use h: .*90.0 ± 2.0 %, and no simpler map"),
+        (comparison([0.1, 0.6, 0.87, 0.9]), {}, "ridge", "Use ridge: .*the best, h with 90.0.* is within"),
+        (comparison([0.1, 0.87, 0.8, 0.9]), {}, "Procrustes", "Use Procrustes"),
+        (comparison([0.95, 0.9, 0.9, 0.9]), {}, None, "Do nothing: .*no other map has more"),
+        (comparison([0.9, 0.9, 0.9, 0.93]), {}, None, "Do nothing: .*the best, h"),
+        (comparison([0.9, 0.9, 0.9, 0.93], same_shape=False), {}, "identity", "Use identity"),
+        (comparison([0.1, 0.2, 0.3, 0.4]), {}, None, "Back-fill: even the best map, h, .*40.0 ± 2.0 %; 50 %"),
+        (comparison([0.1, 0.2, 0.3, 0.4]), {"enough": 0.3}, "h", "Use h"),
+        (comparison([0.1, 0.6, 0.7, 0.9]), {"backfill_seconds": 400}, "h", "100 times as long"),
+        (comparison([0.1, 0.6, 0.7, 0.9]), {"backfill_seconds": 3}, None, "Back-fill: it is exact and takes 3 s"),
+        (comparison([0.1] * 4, [0.1, 0.2, 0.6, 0.6], old=0.5), {}, "ridge", "Use ridge: its mAP"),
+        (comparison([0.9] * 4, [0.1, 0.2, 0.6, 0.7], old=0.8), {}, None, "Back-fill, or keep the old model"),
+        (comparison([0.1] * 4, [0.1, 0.2, 0.6, 0.79], old=0.8), {}, "h", "Use h"),
+    ],
+)
+def test_advice_follows_the_rule(given, options, method, said):
+    found, sentence = recommend(given, **options)
+    assert found == method
+    assert re.search(said, sentence), sentence
+
+
+def test_the_table_is_aligned():
+    for given in (comparison([0.1, 0.6, 0.7, 0.9]), comparison([0.1] * 4, [0.1, 0.2, 0.6, 0.6], old=0.5)):
+        header, *lines, last = given.table().splitlines()
+        assert ("mAP" in header) == (given.old is not None) == any(line.startswith("old/old") for line in lines)
+        assert len({len(line) for line in lines if line.startswith("new/") and "new/new" not in line}) == 1
+        assert last.startswith("Fitted on 80 pairs, compared on 20 others")
+
+
+# What is written
+
+
+@pytest.mark.parametrize("side", [False, True])
+def test_the_gallery_is_transformed(files, side):
+    before = inputs(files)
+    sides = {name: files[name] for name in ("side", "gallery_side")} if side else {}
+    done = upgrade(files["old"], files["new"], files["gallery"], files["out"], method="ridge", **sides, **QUICK)
+    out = np.load(files["out"])
+    assert (done.method, done.out) == ("ridge", files["out"]) and out.dtype == np.float32
+    assert (np.abs(out - truth()).max() < 1e-2) == side
+    assert list(done.comparison.candidates) == ["identity", "Procrustes", "ridge"]
+    assert inputs(files) == before and not hidden(files)
+    assert done.comparison.side_bytes == (12 if side else 0)
+
+
+def test_auto_chooses_as_advised(files):
+    options = {name: files[name] for name in ("old", "new", "gallery", "out", "side", "gallery_side")}
+    told = []
+    done = upgrade(**options, **QUICK | {"tell": told.append})
+    assert done.method == "ridge" and done.advice.startswith("Use ridge") and done.out == files["out"]
+    assert told == [f"{done.comparison.table()}\n{done.advice}"] and list(done.comparison.candidates)[-1] == "h"
+
+
+def test_nothing_is_written_where_spaces_fit(files):
+    done = upgrade(files["old"], files["old"], files["gallery"], files["out"], **QUICK)
+    assert done.method is None and done.out is None and done.advice.startswith("Do nothing")
+    assert not files["out"].exists() and not hidden(files)
+    done = upgrade(files["old"], files["old"], files["gallery"], files["out"], method="identity", **QUICK)
+    assert done.out.read_bytes() == files["gallery"].read_bytes()
+
+
+def test_a_dry_run_writes_nothing(files):
+    before = sorted(files["out"].parent.iterdir())
+    done = upgrade(files["old"], files["new"], dry_run=True, method="ridge", **QUICK)
+    assert done.out is None and done.method == "ridge" and sorted(files["out"].parent.iterdir()) == before
+    with pytest.raises(ValueError, match="gallery: must have the width of the pairs, 6, got 3"):
+        upgrade(files["old"], files["new"], files["side"], dry_run=True, method="ridge", **QUICK)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_all_formats_give_the_same_bits(files, tmp_path, suffix):
+    upgrade(files["old"], files["new"], files["gallery"], files["out"], method="ridge", **QUICK)
+    ids = [f"g{i}" for i in range(ROWS)]
+    pairs = [save(tmp_path / f"{k}{suffix}", np.load(files[k]), space=f"model {k}") for k in ("old", "new")]
+    gallery = save(tmp_path / f"gallery{suffix}", np.load(files["gallery"]), ids=ids, space="model old")
+    out = tmp_path / f"written{suffix}"
+    upgrade(*pairs, gallery, out, method="ridge", **QUICK)
+    assert (formats.read(out, "embedding") == np.load(files["out"])).all()
+    if suffix == ".npz":
+        loaded = Embeddings.load(out)
+        assert (loaded.space, loaded.made_from, loaded.ids.tolist()) == ("model new", "model old", ids)
+    if suffix == ".parquet":
+        table, was = pq.read_table(out), pq.read_table(gallery)
+        assert table.column_names == was.column_names
+        assert all(table[name] == was[name] for name in ("note", "id"))
+        metadata = table.schema.metadata
+        assert metadata[b"compatkit.space"] == b"model new" and metadata[b"compatkit.made_from"] == b"model old"
+        assert metadata[b"other"] == b"kept" and pq.ParquetFile(out).metadata.num_row_groups == 7
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.float32()), pa.large_list(pa.float64()), pa.list_(pa.float32(), 6)])
+def test_the_kind_of_list_stays(files, tmp_path, kind):
+    paths = {}
+    for name in ("old", "gallery"):
+        column = pa.array(list(np.load(files[name]).astype(float)), kind)
+        pq.write_table(pa.table({"embedding": column}), paths.setdefault(name, tmp_path / f"{name}.parquet"))
+    upgrade(paths["old"], files["new"], paths["gallery"], tmp_path / "out.parquet", method="ridge", **QUICK)
+    found = pq.read_schema(tmp_path / "out.parquet").field("embedding").type
+    assert found.value_type == pa.float32() and type(found) is type(kind)
+
+
+def test_side_information_and_labels_as_columns(files, tmp_path):
+    x = {name: np.load(files[name]) for name in ("old", "side", "gallery", "gallery_side")}
+    labels = [f"class {i % 5}" for i in range(N)]
+    old = save(tmp_path / "old.parquet", x["old"], side=x["side"], label=labels)
+    gallery = save(tmp_path / "gallery.parquet", x["gallery"], side=x["gallery_side"])
+    done = upgrade(old, files["new"], gallery, tmp_path / "out.parquet", method="ridge", **QUICK)
+    np.save(tmp_path / "labels.npy", np.arange(N) % 5)
+    arrays = {name: files[name] for name in ("old", "new", "gallery", "out", "side", "gallery_side")}
+    same = upgrade(**arrays, labels=tmp_path / "labels.npy", method="ridge", **QUICK)
+    assert (formats.read(tmp_path / "out.parquet", "embedding") == np.load(files["out"])).all()
+    assert done.comparison.old == same.comparison.old is not None
+
+
+def test_pairs_are_found_by_id(files, tmp_path):
+    ids, order = np.arange(N) * 3, np.random.default_rng(0).permutation(N)
+    x = {name: np.load(files[name]) for name in ("old", "new", "side")}
+    old = save(tmp_path / "old.npz", x["old"], ids=ids, space="a")
+    new = save(tmp_path / "new.parquet", x["new"][order], ids=ids[order], space="b")
+    side = save(tmp_path / "side.parquet", x["side"][order[::-1]], ids=ids[order[::-1]])
+    pairs = read_pairs(old, new, side=side)
+    assert (pairs.old_space, pairs.new_space) == ("a", "b") and len(pairs) == N
+    for name in x:
+        assert (getattr(pairs, name).numpy() == x[name]).all()
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float16, 0.05), (np.float64, 1e-2)])
+def test_numbers_are_of_the_new_type(files, dtype, tolerance):
+    np.save(files["new"], np.load(files["new"]).astype(dtype))
+    sides = {name: files[name] for name in ("side", "gallery_side")}
+    upgrade(files["old"], files["new"], files["gallery"], files["out"], method="ridge", **sides, **QUICK)
+    out = np.load(files["out"])
+    assert out.dtype == dtype and np.abs(out - truth()).max() < tolerance
+
+
+def test_a_gallery_in_another_order_of_bytes_and_axes(files):
+    upgrade(files["old"], files["new"], files["gallery"], files["out"], method="ridge", **QUICK)
+    expected = files["out"].read_bytes()
+    np.save(files["gallery"], np.asfortranarray(np.load(files["gallery"]).astype(">f4")))
+    upgrade(files["old"], files["new"], files["gallery"], files["out"], method="ridge", overwrite=True, **QUICK)
+    assert files["out"].read_bytes() == expected
+
+
+def test_no_more_than_a_chunk_is_in_memory(files, monkeypatch):
+    seen = []
+    call = Map.__call__
+    monkeypatch.setattr(Map, "__call__", lambda m, old, side=None: seen.append(len(old)) or call(m, old, side))
+    upgrade(files["old"], files["new"], files["gallery"], files["out"], method="ridge", **QUICK)
+    assert seen[-7:] == [CHUNK] * 6 + [ROWS % CHUNK]
+
+
+# What is refused
+
+
+def changed(name, function):
+    def change(files):
+        np.save(files[name], function(np.load(files[name])))
+
+    return change
+
+
+def with_nan(x):
+    x[71, 2] = np.nan
+    return x
+
+
+def with_ids(ids_old, ids_new):
+    def change(files):
+        for name, ids in (("old", ids_old), ("new", ids_new)):
+            vectors = np.load(files[name])
+            files[name] = save(files[name].with_suffix(".parquet"), vectors, ids=ids)
+
+    return change
+
+
+IDS = np.arange(N)
+BAD = [
+    (changed("new", lambda x: x[1:]), "new: must have as many rows as old, 200.*got 199"),
+    (changed("side", lambda x: x[1:]), "side: must have as many rows as old, 200.*got 199"),
+    (changed("gallery_side", lambda x: x[1:]), "gallery_side: must have as many rows as the gallery, 333, got 332"),
+    (with_ids(IDS, IDS + 1), "new: ids must be those of old, got 1 missing, such as 0 and 1 others, such as 200"),
+    (with_ids(IDS, IDS // 2), "new: ids must be unique, got 0 2 times"),
+    (with_ids(IDS // 2, IDS), "old: ids must be unique"),
+    (with_ids(IDS, IDS.astype(str)), "new: ids must be of the kind of old's, int64"),
+    (changed("old", with_nan), "old: row 71 .* has NaN"),
+    (changed("new", with_nan), "new: row 71 .* has NaN"),
+    (changed("side", with_nan), "side: row 71 .* has NaN"),
+    (changed("gallery", with_nan), "gallery: row 71 .* has NaN"),
+    (changed("gallery_side", with_nan), "gallery_side: row 71 .* has NaN"),
+    (changed("gallery", lambda x: x[:, 1:]), "gallery: must have the width of the pairs, 6, got 5"),
+    (changed("gallery_side", lambda x: x[:, 1:]), "gallery_side: must have the width of the pairs, 3, got 2"),
+    (changed("gallery", lambda x: x[:0]), "gallery: .*floating-point vectors of items, got 0 rows"),
+    (changed("gallery", lambda x: x.astype(int)), "gallery: .*floating-point .*int64"),
+    (changed("gallery", lambda x: x[0]), "gallery: .*floating-point .*no width"),
+    (changed("old", lambda x: x[:99]), "old: at least 100 pairs are needed, got 99"),
+    (changed("new", lambda x: 0 * x), "new: embeddings must not all be the same"),
+    (lambda files: files["gallery"].write_bytes(files["gallery"].read_bytes()[:-1]), "gallery.npy: is cut short"),
+    (lambda files: files["gallery"].write_bytes(b"hello"), "gallery.npy: not a whole NumPy array"),
+    (lambda files: files.update(gallery_side=None), "gallery_side: is needed"),
+    (lambda files: files.update(side=None), "gallery_side: must be None where the pairs have no side"),
+    (lambda files: files.update(out=files["out"].with_suffix(".npz")), "out: must end .* in .npy, got out.npz"),
+    (lambda files: files.update(out=None), "gallery, out: both are needed"),
+    (lambda files: files.update(out=files["gallery"]), "out: must not be a file that is read"),
+    (lambda files: files.update(out=files["new"]), "out: must not be a file that is read"),
+    (lambda files: os.link(files["gallery"], files["out"]), "out: must not be a file that is read"),
+    (lambda files: files["out"].symlink_to(files["gallery"]), "out: must not be a file that is read"),
+    (lambda files: files.update(old=files["old"].with_suffix(".csv")), "old.csv: must end in one of .npy, .npz"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), BAD, ids=[message[:40] for _, message in BAD])
+def test_bad_input_is_refused(files, change, message):
+    change(files)
+    folder = (files["out"] or files["old"]).parent
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ValueError, match=message):
+        upgrade(**files, method="ridge", overwrite=True, **QUICK)
+    after = {p: p.read_bytes() for p in folder.iterdir() if not p.name.startswith(".")}
+    assert after == before, "no file was changed and none was added"
+    kept = [p.name for hidden in folder.glob(".*") for p in hidden.iterdir()]
+    assert "vectors.npy" not in kept and (not kept or ("gallery" in message and "row" in message))
+
+
+def test_out_is_not_replaced_unasked(files):
+    files["out"].write_bytes(b"precious")
+    with pytest.raises(ValueError, match="out: .*exists already.*--overwrite"):
+        upgrade(**files, method="ridge", **QUICK)
+    assert files["out"].read_bytes() == b"precious"
+    upgrade(**files, method="ridge", overwrite=True, **QUICK)
+    assert np.load(files["out"]).shape == (ROWS, 7)
+
+
+def test_out_is_not_replaced_when_it_appears_meanwhile(files):
+    appear = {"tell": lambda text: files["out"].write_bytes(b"precious")}
+    with pytest.raises(ValueError, match="out: .*has appeared meanwhile"):
+        upgrade(**files, method="ridge", **QUICK | appear)
+    assert files["out"].read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "magic"}, "method: must be one of auto, identity, procrustes, ridge, h, got 'magic'"),
+        ({"enough": 50}, "enough: .*got 50"),
+        ({"chunk": 0}, "chunk: must be at least 1, got 0"),
+        ({"steps": 0}, "steps: must be at least 1, got 0"),
+    ],
+)
+def test_bad_options_are_refused(files, options, message):
+    with pytest.raises(ValueError, match=message):
+        upgrade(**files, **QUICK | options)
+
+
+def test_the_spaces_of_pairs_and_gallery_must_be_the_same(files, tmp_path):
+    x = {name: np.load(path) for name, path in files.items() if name != "out"}
+    old = save(tmp_path / "old.npz", x["old"], space="old model")
+    for suffix in (".npz", ".parquet"):
+        gallery = save(tmp_path / f"gallery{suffix}", x["gallery"], space="another")
+        with pytest.raises(ValueError, match="gallery: must be of the space of the pairs, 'old model', got 'another'"):
+            upgrade(old, files["new"], gallery, tmp_path / f"out{suffix}", method="ridge", **QUICK)
+    gallery = save(tmp_path / "gallery.npz", x["gallery"], space="old model")
+    with pytest.raises(ValueError, match="new: must name its space"):
+        upgrade(old, files["new"], gallery, tmp_path / "out.npz", method="ridge", **QUICK)
+    side = save(tmp_path / "side.npz", x["side"], space="side model")
+    beside = save(tmp_path / "gallery_side.npz", x["gallery_side"], space="another")
+    with pytest.raises(ValueError, match="gallery_side: must be of the space of the pairs, 'side model'"):
+        upgrade(**files | {"side": side, "gallery_side": beside}, method="ridge", **QUICK)
+
+
+def test_an_altered_gallery_is_refused(files, tmp_path):
+    old, new = (save(tmp_path / f"{k}.npz", np.load(files[k]), space=k) for k in ("old", "new"))
+    gallery = save(tmp_path / "gallery.npz", np.load(files["gallery"]), space="old")
+    content = bytearray(gallery.read_bytes())
+    content[1000] ^= 1
+    gallery.write_bytes(content)
+    with pytest.raises(ValueError, match="altered"):
+        upgrade(old, new, gallery, tmp_path / "out.npz", method="ridge", **QUICK)
+
+
+def test_ids_of_the_gallery_and_its_side_information_must_match(files, tmp_path):
+    gallery = save(tmp_path / "gallery.parquet", np.load(files["gallery"]), ids=np.arange(ROWS))
+    ids = np.arange(ROWS)
+    ids[[7, 8]] = ids[[8, 7]]
+    beside = save(tmp_path / "beside.npz", np.load(files["gallery_side"]), ids=ids, space="side")
+    sides = {"side": files["side"], "gallery_side": beside}
+    with pytest.raises(ValueError, match="gallery_side: ids must be the gallery's, got 8 for 7 in row 7"):
+        upgrade(files["old"], files["new"], gallery, tmp_path / "out.parquet", method="ridge", **sides, **QUICK)
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (lambda rows: [*rows[:80], None, *rows[81:]], "row 80 .the first is 0. is empty"),
+        (lambda rows: [*rows[:80], rows[0][:3], *rows[81:]], "row 80 .* has 3 numbers, the first has 6"),
+        (lambda rows: [*rows[:80], [None] * 6, *rows[81:]], "row 80 .* has an empty number"),
+    ],
+)
+def test_uneven_lists_are_refused_by_row(files, tmp_path, broken, message):
+    rows = broken(np.load(files["gallery"]).tolist())
+    pq.write_table(pa.table({"embedding": rows}), tmp_path / "gallery.parquet", row_group_size=70)
+    with pytest.raises(ValueError, match=message):
+        upgrade(files["old"], files["new"], tmp_path / "gallery.parquet", tmp_path / "out.parquet", method="ridge",
+                **QUICK)  # fmt: skip
+    assert not (tmp_path / "out.parquet").exists()
+
+
+def test_lengths_that_the_pairs_did_not_have_are_refused(files):
+    x = np.load(files["old"])
+    np.save(files["old"], x / np.linalg.norm(x, axis=1, keepdims=True))
+    with pytest.raises(ValueError, match="gallery: all rows must have length 1 as in the pairs, row .* has"):
+        upgrade(files["old"], files["new"], files["gallery"], files["out"], method="ridge", **QUICK)
+
+
+def test_numbers_too_large_for_the_new_type_are_refused(files):
+    np.save(files["new"], (np.load(files["new"]) * 1000).astype(np.float16))
+    gallery = np.load(files["gallery"])
+    gallery[100] *= 1000
+    np.save(files["gallery"], gallery)
+    with pytest.raises(ValueError, match="gallery, transformed: row 100 .* infinity"):
+        upgrade(files["old"], files["new"], files["gallery"], files["out"], method="ridge", **QUICK)
+
+
+def test_without_pyarrow_it_is_named(files, tmp_path, monkeypatch, capsys):
+    gallery = save(tmp_path / "gallery.parquet", np.load(files["gallery"]))
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match="gallery.parquet: .parquet needs pyarrow; pip install pyarrow"):
+        formats.column(gallery, "embedding")
+    arguments = ["--old", files["old"], "--new", files["new"], "--gallery", gallery, "--out", tmp_path / "o.parquet"]
+    assert main(["upgrade", *map(str, arguments)]) == 1
+    assert capsys.readouterr().err.startswith("compatkit: ") and gallery.exists()
+
+
+# Interrupted
+
+
+def stopping(monkeypatch, after, error=KeyboardInterrupt):
+    """Let the stream stop with ``error`` after so many chunks, each of which is saved."""
+    monkeypatch.setattr(module, "SAVE_SECONDS", -1.0)
+    checked = module._Stream._blocks
+
+    def blocks(self, row):
+        for i, block in enumerate(checked(self, row)):
+            if i == after:
+                raise error
+            yield block
+
+    monkeypatch.setattr(module._Stream, "_blocks", blocks)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_an_interrupted_upgrade_goes_on_to_the_same_bits(files, tmp_path, monkeypatch, suffix):
+    gallery = save(tmp_path / f"gallery{suffix}", np.load(files["gallery"]), ids=np.arange(ROWS), space="old")
+    pairs = [save(tmp_path / f"{k}{suffix}", np.load(files[k]), space=k) for k in ("old", "new")]
+    sides = {name: files[name] for name in ("side", "gallery_side")}
+    straight, out = tmp_path / f"straight{suffix}", tmp_path / f"out{suffix}"
+    upgrade(*pairs, gallery, straight, method="h", **sides, **QUICK)
+    with monkeypatch.context() as patch:
+        stopping(patch, after=3)
+        with pytest.raises(KeyboardInterrupt):
+            upgrade(*pairs, gallery, out, method="h", **sides, **QUICK)
+    assert not out.exists()
+    monkeypatch.setattr(module, "fit", None)  # not fitted again
+    started, blocks = [], module._Stream._blocks
+    monkeypatch.setattr(module._Stream, "_blocks", lambda self, row: started.append(row) or blocks(self, row))
+    upgrade(*pairs, gallery, out, method="h", **sides, **QUICK)
+    assert started == [3 * CHUNK], "rows that were written are not made again"
+    assert out.read_bytes() == straight.read_bytes()
+    assert not [p for p in tmp_path.iterdir() if p.name.startswith(".")]
+
+
+@pytest.mark.parametrize("what", ["gallery", "method", "chunk", "steps"])
+def test_another_upgrade_starts_anew(files, monkeypatch, what):
+    files = {name: path for name, path in files.items() if "side" not in name}
+    options = QUICK | {"method": "h"}
+    with monkeypatch.context() as patch:
+        stopping(patch, after=3)
+        with pytest.raises(KeyboardInterrupt):
+            upgrade(**files, **options)
+    if what == "gallery":
+        np.save(files["gallery"], -np.load(files["gallery"]))
+    else:
+        options |= {"method": "ridge"} if what == "method" else {what: options[what] + 1}
+    straight = files["out"].with_name("straight.npy")
+    upgrade(**files | {"out": straight}, **options)
+    upgrade(**files, **options)
+    assert files["out"].read_bytes() == straight.read_bytes()
+
+
+def test_rows_beyond_the_journal_are_not_believed(files, monkeypatch):
+    straight = files["out"].with_name("straight.npy")
+    upgrade(**files | {"out": straight}, method="ridge", **QUICK)
+    with monkeypatch.context() as patch:
+        stopping(patch, after=3)
+        with pytest.raises(KeyboardInterrupt):
+            upgrade(**files, method="ridge", **QUICK)
+    (folder,) = hidden(files)
+    with open(folder / "vectors.npy", "ab") as file:
+        file.write(b"half a chunk that a power cut left")
+    upgrade(**files, method="ridge", **QUICK)
+    assert files["out"].read_bytes() == straight.read_bytes()
+
+
+def test_a_journal_is_not_believed_without_its_file(files, monkeypatch):
+    straight = files["out"].with_name("straight.npy")
+    upgrade(**files | {"out": straight}, method="ridge", **QUICK)
+    for after in (3, 0):  # the second time nothing of the new file is safe yet
+        with monkeypatch.context() as patch:
+            stopping(patch, after=after)
+            with pytest.raises(KeyboardInterrupt):
+                upgrade(**files, method="ridge", **QUICK)
+        (folder,) = hidden(files)
+        if after:
+            assert json.loads((folder / "rows.json").read_text())["rows"] == 3 * CHUNK
+            (folder / "vectors.npy").unlink()
+    upgrade(**files, method="ridge", **QUICK)
+    assert files["out"].read_bytes() == straight.read_bytes()
+
+
+def test_training_is_not_repeated_when_what_follows_it_failed(files, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "compare", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            upgrade(**files, method="h", **QUICK)
+    monkeypatch.setattr(module.FitTransformation, "losses", None)
+    assert upgrade(**files, method="h", **QUICK).out.exists()
+
+
+def test_a_mended_gallery_needs_no_new_fit(files, monkeypatch):
+    gallery = np.load(files["gallery"])
+    np.save(files["gallery"], with_nan(gallery.copy()))
+    with pytest.raises(ValueError, match="row 71"):
+        upgrade(**files, method="h", **QUICK)
+    np.save(files["gallery"], gallery)
+    monkeypatch.setattr(module, "fit", None)
+    assert np.isfinite(np.load(upgrade(**files, method="h", **QUICK).out)).all()
+
+
+KILLED = """
+import os, signal, sys
+from compatkit import upgrade as module
+module.SAVE_SECONDS = -1.0
+blocks = module._Stream._blocks
+def killing(self, row):
+    for i, block in enumerate(blocks(self, row)):
+        if i == 4:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield block
+module._Stream._blocks = killing
+import torch
+torch.set_num_threads(1)
+module.upgrade(*sys.argv[1:5], method="ridge", chunk=50, width=8, steps=6)
+"""
+
+
+def test_sigkill(files):
+    pairs = [files[name] for name in ("old", "new", "gallery", "out")]
+    child = subprocess.run([sys.executable, "-c", KILLED, *map(str, pairs)], capture_output=True, text=True)
+    assert child.returncode == -signal.SIGKILL, child.stderr
+    assert not files["out"].exists()
+    (folder,) = hidden(files)
+    assert json.loads((folder / "rows.json").read_text())["rows"] == 4 * CHUNK
+    (folder / ".whole.npz.1.0.tmp").touch()  # what is left of a process that is killed while it puts all together
+    upgrade(*pairs, method="ridge", **QUICK)
+    straight = files["out"].with_name("straight.npy")
+    upgrade(*pairs[:3], straight, method="ridge", **QUICK)
+    assert files["out"].read_bytes() == straight.read_bytes() and not hidden(files)
+
+
+# A full disk
+
+
+def fail_when_full(*_, **__):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("where", ["rows", "end"])
+def test_a_full_disk_is_said_and_the_upgrade_goes_on_later(files, tmp_path, monkeypatch, suffix, where):
+    gallery, old, new = (
+        save(tmp_path / f"{k}{suffix}", np.load(files[k]), space=k.replace("gallery", "old"))
+        for k in ("gallery", "old", "new")
+    )
+    before, out = gallery.read_bytes(), tmp_path / f"out{suffix}"
+    with monkeypatch.context() as patch:
+        if where == "rows":
+            stopping(patch, 3, OSError(errno.ENOSPC, "No space left on device"))
+        else:
+            patch.setattr(module.formats, "finish", fail_when_full)
+        with pytest.raises(OSError, match=r"the disk of .* is full .*untouched .*nothing new .*the same command"):
+            upgrade(old, new, gallery, out, method="ridge", **QUICK)
+    assert not out.exists() and gallery.read_bytes() == before
+    assert upgrade(old, new, gallery, out, method="ridge", **QUICK).out.exists()
+
+
+def test_a_disk_that_is_full_for_a_checkpoint(files, monkeypatch):
+    def save(state, file):
+        try:
+            fail_when_full()
+        except OSError:
+            raise RuntimeError("unexpected pos") from None  # as torch.save does
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", save)
+        with pytest.raises(OSError, match="is full .No space left"):
+            upgrade(**files, method="h", **QUICK)
+    assert upgrade(**files, method="h", **QUICK).out.exists()
+
+
+def test_too_little_space_is_seen_before_anything_is_written(files, monkeypatch):
+    usage = shutil.disk_usage("/")._replace(free=10)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(module._Stream, "_write", None)
+    with pytest.raises(OSError, match="is full .* MiB are needed and 0 are free") as caught:
+        upgrade(**files, method="ridge", **QUICK)
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_other_errors_of_the_system_stay_what_they_are(files, monkeypatch):
+    stopping(monkeypatch, 1, PermissionError(errno.EACCES, "denied"))
+    with pytest.raises(PermissionError, match="denied"):
+        upgrade(**files, method="ridge", **QUICK)
+
+
+# The command
+
+
+def command(files, *options):
+    names = ("old", "new", "side", "gallery", "gallery_side", "out")
+    paths = [x for name in names for x in (f"--{name.replace('_', '-')}", str(files[name]))]
+    return main(["upgrade", *paths, "--width", "8", "--steps", "6", *options])
+
+
+def test_the_command(files, capsys):
+    assert command(files, "--chunk", "50", "--backfill-seconds", "600") == 0
+    out = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in out[1:5]] == ["new/identity", "new/Procrustes", "new/ridge", "new/h"]
+    assert out[-2].startswith("Use ridge: ") and out[-2].endswith("times as long.")
+    assert out[-1] == f"Written: {files['out']}" and np.abs(np.load(files["out"]) - truth()).max() < 1e-2
+
+
+def test_the_command_says_when_nothing_is_written(files, capsys):
+    assert command(files | {"new": files["old"]}) == 3
+    assert capsys.readouterr().out.splitlines()[-1].startswith("Nothing was written; name a map with --method")
+    assert command(files, "--dry-run", "--method", "procrustes") == 0
+    assert "Nothing was written" not in capsys.readouterr().out and not files["out"].exists()
+
+
+def test_the_command_answers_mistakes_with_a_sentence(files, capsys, monkeypatch):
+    assert command(files | {"old": "nowhere.npy"}) == 2
+    assert "nowhere.npy" in capsys.readouterr().err
+    assert command(files, "--enough", "7") == 2
+    assert capsys.readouterr().err == "compatkit: enough: must be a share, 0 .. 1, got 7.0\n"
+    monkeypatch.setattr(module._Stream, "_write", fail_when_full)
+    assert command(files, "--method", "ridge") == 1
+    assert "is full" in capsys.readouterr().err
+    monkeypatch.undo()
+    stopping(monkeypatch, 0)
+    assert command(files, "--method", "ridge") == 130
+    assert "the same command goes on" in capsys.readouterr().err
