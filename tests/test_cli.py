@@ -79,7 +79,7 @@ def test_all_is_every_experiment_with_the_options_given(capsys, monkeypatch):
         "--seeds",
         "0,2",
         "--set",
-        "width=5",
+        "n_train=5",
         "--jobs",
         "2",
         "--threads",
@@ -90,7 +90,7 @@ def test_all_is_every_experiment_with_the_options_given(capsys, monkeypatch):
     assert [names for names, _ in calls] == [(name, "smoke") for name in EXPERIMENTS]
     expected = {
         "seeds": [0, 2],
-        "settings": {"width": 5},
+        "settings": {"n_train": 5},
         "jobs": 2,
         "threads": 3,
         "device": "cpu",
