@@ -77,17 +77,12 @@ def evaluate(
     gallery_labels = _integers("gallery_labels", gallery_labels, query, gallery)
     for k in ks:
         _in_range("ks", k, len(gallery))
-    order = gallery_labels.argsort()
-    start, stop = (torch.searchsorted(gallery_labels[order], query_labels, right=right) for right in (False, True))
-    place = torch.arange(max(1, int((stop - start).max())), device=query.device)
-    hit_rank, average_precision = [], []
-    for part, distances in _distances(query, gallery, own, _chunk(chunk, len(gallery), len(place))):
-        places = start[part, None] + place
-        relevant = distances.gather(1, order[places.clamp(max=len(order) - 1)])
-        rank, precision = _ranked(distances, relevant.masked_fill_(places >= stop[part, None], math.inf))
-        hit_rank.append(rank)
-        average_precision.append(precision)
-    return _scores(torch.cat(hit_rank), torch.cat(average_precision), ks)
+    distances, relevant = _Distances.of(query, gallery, own), _Lookup.of(query_labels, gallery_labels)
+    hit_rank = torch.empty_like(query_labels)
+    average_precision = torch.empty_like(hit_rank, dtype=torch.float64)
+    for part in distances.parts(chunk, relevant.most):
+        hit_rank[part], average_precision[part] = _ranked(distances[part], *relevant[part])
+    return _scores(hit_rank, average_precision, ks)
 
 
 @torch.no_grad()
@@ -103,9 +98,12 @@ def nearest(
     """
     own = _checked(query, gallery, same_items)
     _in_range("k", k, len(gallery) - same_items)
-    found = [_lowest(d, k) for _, d in _distances(query, gallery, own, _chunk(chunk, len(gallery), k))]
-    distances, indices = zip(*found, strict=True)
-    return torch.cat(distances), torch.cat(indices)
+    distances = _Distances.of(query, gallery, own)
+    lowest = torch.empty(len(query), k, dtype=distances.dtype, device=query.device)
+    indices = torch.empty_like(lowest, dtype=torch.int64)
+    for part in distances.parts(chunk, k):
+        lowest[part], indices[part] = _lowest(distances[part], k)
+    return lowest, indices
 
 
 def negative_flips(before: RetrievalScores, after: RetrievalScores, k: int = 1) -> float:
@@ -122,45 +120,83 @@ def negative_flips(before: RetrievalScores, after: RetrievalScores, k: int = 1) 
     differ = ((ranks[0] > 0) != (ranks[1] > 0)).sum().item()
     if differ:
         raise ValueError(f"before, after: must be of the same queries, but {differ} have a match in only one of them")
-    lost = (ranks[0] > 0) & (ranks[0] <= k) & (ranks[1] > k)
+    lost = (ranks[0] <= k) & (ranks[1] > k)
     return lost.sum().item() / (ranks[0] > 0).sum().item()
 
 
-# Distances
+# Queries and the items they ask for, a chunk at a time
 
 
-def _distances(
-    query: Tensor, gallery: Tensor, own: tuple[Tensor, Tensor] | None, chunk: int
-) -> Iterator[tuple[slice, Tensor]]:
-    """Distances (chunk, m) of some queries to all items, infinite to their own, with the slice of these queries."""
-    dtype = torch.promote_types(torch.promote_types(query.dtype, gallery.dtype), torch.float32)
-    rows, row_of_item = gallery.double().unique(dim=0, return_inverse=True)  # sorted: no trace of the gallery's order
-    centre = rows.median(0).values  # of a column one of its own values: where those are whole, all stays exact
-    rows -= centre
-    for start in range(0, len(query), chunk):
-        part = slice(start, start + chunk)
-        distances = torch.cdist(query[part].double() - centre, rows, compute_mode="use_mm_for_euclid_dist")
-        distances = distances.to(dtype).index_select(1, row_of_item)
-        if own is not None:
-            distances.masked_fill_(own[0][part, None] == own[1], math.inf)
-        yield part, distances
+@dataclass(frozen=True)
+class _Lookup:
+    """Items by a key that queries ask for, a label or an id: ``items[start[i] : stop[i]]`` are those with query i's."""
+
+    items: Tensor  # (m,)
+    start: Tensor  # (n,)
+    stop: Tensor  # (n,)
+    most: int  # that any query finds, at least 1
+
+    @classmethod
+    def of(cls, wanted: Tensor, keys: Tensor) -> _Lookup:
+        items = keys.argsort()
+        start, stop = (torch.searchsorted(keys[items], wanted, right=right) for right in (False, True))
+        return cls(items, start, stop, max(1, int((stop - start).max())))
+
+    def __getitem__(self, part: slice) -> tuple[Tensor, Tensor]:
+        """Indices (c, most) of items for some of the queries, and whether there is one; otherwise it is any."""
+        place = self.start[part, None] + torch.arange(self.most, device=self.start.device)
+        exists = place < self.stop[part, None]
+        return self.items[place.clamp_(max=len(self.items) - 1)], exists
 
 
-def _chunk(chunk: int | None, items: int, wanted: int) -> int:
-    """Queries at a time; wanted: how many items are looked at more closely for a query."""
-    if chunk is None:
-        return max(1, WORKING_SET // (32 * items + 64 * wanted))  # bytes: temporaries of 4 and 8 each
-    _in_range("chunk", chunk)
-    return chunk
+@dataclass(frozen=True)
+class _Distances:
+    """Distances (c, m) of some of the queries to all items, infinite to their own."""
+
+    query: Tensor  # (n, d)
+    rows: Tensor  # (r, d) the different rows of the gallery, less their centre: sorted, so without its order
+    row_of_item: Tensor  # (m,)
+    centre: Tensor  # (d,)
+    own: _Lookup | None
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, query: Tensor, gallery: Tensor, own: tuple[Tensor, Tensor] | None) -> _Distances:
+        """own: ids of the queries and of the items."""
+        rows, row_of_item = gallery.double().unique(dim=0, return_inverse=True)
+        centre = rows.median(0).values  # of a column one of its own values: where those are whole, all stays exact
+        dtype = torch.promote_types(torch.promote_types(query.dtype, gallery.dtype), torch.float32)
+        return cls(query, rows - centre, row_of_item, centre, own and _Lookup.of(*own), dtype)
+
+    def __getitem__(self, part: slice) -> Tensor:
+        query = self.query[part].double() - self.centre
+        by_row = torch.cdist(query, self.rows, compute_mode="use_mm_for_euclid_dist").to(self.dtype)
+        distances = by_row.index_select(1, self.row_of_item)
+        if self.own is not None:
+            items, exists = self.own[part]
+            distances.scatter_add_(1, items, torch.zeros_like(items, dtype=self.dtype).masked_fill_(exists, math.inf))
+        return distances
+
+    def parts(self, chunk: int | None, wanted: int) -> Iterator[slice]:
+        """Slices of the queries; wanted: how many items are looked at more closely for each."""
+        if chunk is None:
+            chunk = _default_chunk(len(self.row_of_item), wanted + (self.own.most if self.own else 0))
+        _in_range("chunk", chunk)
+        return (slice(start, start + chunk) for start in range(0, len(self.query), chunk))
+
+
+def _default_chunk(items: int, wanted: int) -> int:
+    """Queries at a time: they take 24 bytes for an item and 48 for one that is looked at more closely."""
+    return max(1, WORKING_SET // (24 * items + 48 * wanted))
 
 
 # What follows from the distances of a chunk
 
 
-def _ranked(distances: Tensor, relevant: Tensor) -> tuple[Tensor, Tensor]:
-    """Rank of the nearest relevant item (c,) and average precision (c,) from distances (c, m) to all items and (c, w)
-    to the relevant ones, both infinite where there is nothing."""
-    relevant = _sorted(relevant)
+def _ranked(distances: Tensor, items: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
+    """Rank of the nearest relevant item (c,) and average precision (c,), from distances (c, m) to all items and the
+    indices (c, w) of the relevant ones, as far as they exist."""
+    relevant = _sorted(distances.gather(1, items).masked_fill_(~exists, math.inf))
     found = relevant < math.inf
     among_all = torch.searchsorted(_sorted(distances), relevant, right=True)  # at most as far, ties included
     among_relevant = torch.searchsorted(relevant, relevant, right=True)
@@ -175,11 +211,12 @@ def _sorted(x: Tensor) -> Tensor:
 
 
 def _lowest(distances: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k lowest of each row, ascending, and their columns; ``topk`` alone takes any of the equal ones."""
-    last = distances.topk(k, largest=False).values.amax(1, keepdim=True)
-    column, m = torch.arange(distances.shape[1], device=distances.device), distances.shape[1]
-    priority = torch.where(distances < last, column - m, column).masked_fill_(distances > last, m)
-    columns = priority.topk(k, largest=False).values.remainder_(m).sort(1).values
+    """The k lowest of each row, ascending, and their columns, the lower first among equals."""
+    values, columns = distances.topk(min(k + 1, distances.shape[1]), largest=False)
+    columns = columns[:, :k].sort(1).values
+    if values.shape[1] > k:  # topk takes any of the equal ones
+        tied = (values[:, k - 1] == values[:, k]).nonzero().squeeze(1)
+        columns[tied] = distances[tied].sort(dim=1, stable=True).indices[:, :k].sort(1).values
     values, order = distances.gather(1, columns).sort(dim=1, stable=True)
     return values, columns.gather(1, order)
 

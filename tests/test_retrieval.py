@@ -214,13 +214,13 @@ def test_rotation_translation_and_scale_change_nothing(seed, same_items):
         assert equal(evaluate(move(query), query_labels, move(gallery), labels, same_items=same_items), scores)
 
 
-@pytest.mark.parametrize("offset", [1e3, 1e5])
-def test_an_offset_in_single_precision_costs_no_accuracy(offset):
+@pytest.mark.parametrize(("dtype", "offset"), [(torch.float32, 1e3), (torch.float32, 1e5), (torch.float64, 1e9)])
+def test_an_offset_costs_no_accuracy(dtype, offset):
     query, query_labels, gallery, labels = problem(3, 40, 300)
-    query, gallery = query.float() + offset, gallery.float() + offset
+    query, gallery = query.to(dtype) + offset, gallery.to(dtype) + offset
     check(evaluate(query, query_labels, gallery, labels), naive(query, query_labels, gallery, labels))
     distances, indices = nearest(query, gallery, 3)
-    assert torch.allclose(distances, (query[:, None] - gallery[indices]).norm(dim=2), rtol=1e-5)
+    assert torch.allclose(distances, (query[:, None] - gallery[indices]).norm(dim=2), rtol=1e-6)
 
 
 @pytest.mark.parametrize(("dtype", "scale"), [(torch.float32, 1), (torch.float32, 32**-0.5), (torch.float64, 1)])
@@ -252,7 +252,8 @@ def test_types_and_layout_of_the_input():
     strided = [torch.stack([x, x], 1)[:, 0] for x in (query, query_labels, gallery, labels)]
     strided[0].requires_grad_()
     scores = evaluate(*strided)
-    assert equal(scores, evaluate(query, query_labels, gallery, labels)) and not scores.average_precision.requires_grad
+    assert equal(scores, evaluate(query, query_labels, gallery, labels))
+    assert not nearest(strided[0], strided[2])[0].requires_grad
     far = query_labels * 10**15 - 7, labels * 10**15 - 7
     assert equal(evaluate(query, far[0], gallery, far[1]), scores)
 
@@ -331,7 +332,7 @@ def test_memory_is_bounded_by_the_working_set():
         def peak():
             return int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) / 1024
         torch.set_num_threads(1)
-        retrieval.WORKING_SET = 2**24
+        retrieval.WORKING_SET = 2**26
         x, labels = torch.randn(20_000, 8), torch.arange(20_000) % 200
         retrieval.evaluate(x[:1], labels[:1], x, labels), retrieval.nearest(x[:1], x)
         before = peak()
@@ -339,13 +340,13 @@ def test_memory_is_bounded_by_the_working_set():
         print(peak() - before)
     """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 2 * 2**24 / 2**20, "MiB; the distances alone, in float32, are 61"
+    assert float(done.stdout) < 128, "MiB, for a working set of 64; all queries at once take 245"
 
 
 def test_default_chunk():
     for items, relevant in ((1, 1), (50_000, 500), (10**6, 10**6), (10**9, 1)):
-        chunk = retrieval._chunk(None, items, relevant)
-        assert chunk >= 1 and (chunk == 1 or chunk * (32 * items + 64 * relevant) <= retrieval.WORKING_SET)
+        chunk = retrieval._default_chunk(items, relevant)
+        assert chunk >= 1 and (chunk == 1 or chunk * (24 * items + 48 * relevant) <= retrieval.WORKING_SET)
     assert retrieval.WORKING_SET <= 2**29
 
 
