@@ -1,9 +1,9 @@
 """Embeddings in files, by column and in blocks of rows, so that a file may be larger than memory.
 
-    .npy       one array: embeddings (n, d), side-information (n, d) or labels (n,)
-    .npz       what ``store.Embeddings.save`` wrote: embeddings, ids and the name of their space
-    .parquet   columns ``embedding`` (lists of floats of one width), and perhaps ``id``, ``side`` and ``label``; others
-               are carried along. The name of the space is in the metadata of the schema. Needs pyarrow
+- ``.npy``: one array: embeddings (n, d), side-information (n, d) or labels (n,).
+- ``.npz``: what ``store.Embeddings.save`` wrote: embeddings, ids and the name of their space.
+- ``.parquet``: columns ``embedding`` (lists of floats of one width), and perhaps ``id``, ``side`` and ``label``; others
+  are carried along. The name of the space is in the metadata of the schema. Needs pyarrow.
 
 Files are only ever opened for reading here, but for the one that ``finish`` makes.
 """

@@ -73,8 +73,8 @@ class UpdateRun:
     "synthesised". side: one of ``SIDES``. side_data: another set to train its model on.
     without_old: the transformation sees side-information alone.
     loss, scale, margin: see ``encoders.Supervised``; with "arcface" embeddings are scaled to length 1.
-    old_network, old_width, old_dim: the embedder of all versions but the last, see ``embedders.embedder``; new_...: of
-    the last. side_dim: width of the side-information. h_width: of the transformation's mixer.
+    old_network, old_width, old_dim: the embedder of all versions but the last, see ``embedders.embedder``; those
+    with ``new``: of the last. side_dim: width of the side-information. h_width: of the transformation's mixer.
     recipe, side_recipe, h_recipe: how embedders, side-information models and transformations are trained.
     """
 
