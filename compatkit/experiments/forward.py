@@ -93,6 +93,9 @@ PRESETS = {
     "paper": {"pairs": ({},), "seeds": (0,), "image_size": 224},
 }
 
+OTHER_SET = {"smoke": "glyphs_cluttered", "laptop": "glyphs_cluttered", "cifar": "tiny_imagenet", "paper": ""}
+"""Images of another domain than the first set of a preset; at paper the user names them."""
+
 
 def fig1_toy(preset: str, seeds: Sequence[int] | None = None) -> list[UpdateRun]:
     """Fig. 1, drawn in the paper and run here: the old model learns the colour of shapes, or their shape, the new one
@@ -134,9 +137,8 @@ def table2(preset: str, seeds: Sequence[int] | None = None) -> list[UpdateRun]:
     Published, Places-182 to 365 with SimCLR from ImageNet, CMC top-1: old/old 29.6, new/new 37.0, BCT 30.4 and 34.9,
     new/h 35.8. At laptop on shapes, SimCLR from glyphs; at cifar on CIFAR-100, SimCLR from Tiny-ImageNet.
     """
-    other = {"smoke": "glyphs_cluttered", "laptop": "glyphs_cluttered", "cifar": "tiny_imagenet", "paper": ""}[preset]
     runs = [replace(run, old_dim=2 * run.old_dim, new_dim=2 * run.new_dim) for run in _first(preset, seeds)]
-    changes = ({"method": "BCT", "side": "none"}, {"side": "SimCLR", "side_data": other})
+    changes = ({"method": "BCT", "side": "none"}, {"side": "SimCLR", "side_data": OTHER_SET[preset]})
     return [replace(run, **change) for run in runs for change in changes]
 
 
@@ -178,8 +180,7 @@ def sec43(preset: str, seeds: Sequence[int] | None = None) -> list[UpdateRun]:
 
     Published, ImageNet models on Places-365, CMC top-1: old 14.5, new 21.9, new/h 20.3.
     """
-    other = {"smoke": "glyphs_cluttered", "laptop": "glyphs_cluttered", "cifar": "tiny_imagenet", "paper": ""}[preset]
-    return [replace(run, evaluated_on=other) for run in _table1_of_first(preset, seeds)]
+    return [replace(run, evaluated_on=OTHER_SET[preset]) for run in _of_first_set(table1(preset, seeds))]
 
 
 def table5(preset: str, seeds: Sequence[int] | None = None) -> list[UpdateRun]:
@@ -228,7 +229,7 @@ def fig3(preset: str, seeds: Sequence[int] | None = None) -> list[UpdateRun]:
 
     Published as a plot; 4.05 G multiplications and 147 KB for back-filling, 5.7 M and 1 KB for FCT.
     """
-    runs = [run for run in _table1_of_first(preset, seeds) if "synth" not in run.method]
+    runs = [run for run in _of_first_set(table1(preset, seeds)) if "synth" not in run.method]
     widths = [
         replace(run, h_width=int(run.h_width * factor))
         for run in runs
@@ -267,12 +268,10 @@ def _bases(preset: str, seeds: Sequence[int] | None = None) -> list[UpdateRun]:
 
 def _first(preset: str, seeds: Sequence[int] | None = None) -> list[UpdateRun]:
     """The same for the first set of images alone, where a table would take too long on all."""
-    runs = _bases(preset, seeds)
-    return [run for run in runs if run.data == runs[0].data]
+    return _of_first_set(_bases(preset, seeds))
 
 
-def _table1_of_first(preset: str, seeds: Sequence[int] | None = None) -> list[UpdateRun]:
-    runs = table1(preset, seeds)
+def _of_first_set(runs: list[UpdateRun]) -> list[UpdateRun]:
     return [run for run in runs if run.data == runs[0].data]
 
 

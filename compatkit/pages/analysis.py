@@ -24,6 +24,7 @@ from .reusable import (
     by_data,
     by_normalization,
     by_split,
+    choose,
     columns,
     difference_row,
     difference_table,
@@ -45,11 +46,6 @@ SIMILARITIES = ("cross-correlation", "matched cross-correlation", "CKA", "neighb
 def methods(records: Records) -> list[str]:
     """The methods that occur, in order of appearance."""
     return list(dict.fromkeys(r["config"]["method"] for r in records))
-
-
-def choose(records: Records, **config) -> list[Mapping]:
-    """The records whose config has these values."""
-    return [r for r in records if all(r["config"][key] == value for key, value in config.items())]
 
 
 def _chance(records: Records) -> float:

@@ -15,7 +15,7 @@ from IPython.display import Markdown
 from .. import figures, tables
 from ..explorer import picker
 from ..results import compare, interval, paper_numbers, provenance_line
-from .reusable import Records, Rows, difference_row, difference_table, means_in_words
+from .reusable import Records, Rows, choose, difference_row, difference_table, means_in_words
 
 MEASURES = ("CMC top-1", "CMC top-5", "mAP@1.0")
 QUERIES = {"all queries": "", "queries of old classes": " of old classes", "queries of new classes": " of new classes"}
@@ -32,11 +32,6 @@ def by_data(records: Records) -> dict[str, list[Mapping]]:
         config = record["config"]
         groups.setdefault(f"{config['data']}, {' to '.join(map(str, config['classes']))}", []).append(record)
     return groups
-
-
-def choose(records: Records, **config) -> list[Mapping]:
-    """The records whose config has these values."""
-    return [r for r in records if all(r["config"][key] == value for key, value in config.items())]
 
 
 def case(records: Records, name: str, measure: str) -> dict[int, float]:
@@ -155,8 +150,8 @@ def comparison(records: Records, item: str) -> Markdown:
     """Paper | ours for each update: CMC top-1, top-5 and mAP; the verdict is on the trend of CMC top-1 against the
     row of reference, since none of the images are the paper's."""
     how = ITEMS[item]
-    parts = []
-    for name, group in by_data(records).items():
+
+    def show(group: Records) -> Markdown:
         columns = [_compared(group, item, measure) for measure in how.measures]
         header = ["", *(f"{who} {m}, %" for m in how.measures for who in ("paper", "ours")), "n", "verdict"]
         body = []
@@ -164,8 +159,14 @@ def comparison(records: Records, item: str) -> Markdown:
             cells = [columns[i].get(row) for i in range(len(columns))]
             numbers = [text for c in cells for text in (_paper(c), tables.span(c["ours"]) if c else "–")]
             body.append([row, *numbers, str(cells[0]["n"]), tables.verdict_cell(cells[0]["verdict"])])
-        parts.append(f"**{name}**\n\n{tables.table(header, body).data}")
-    return Markdown("\n\n".join(parts))
+        return tables.table(header, body)
+
+    return for_each_update(records, show)
+
+
+def for_each_update(records: Records, show: Callable[[Records], Markdown]) -> Markdown:
+    """A table for each update under its name."""
+    return Markdown("\n\n".join(f"**{name}**\n\n{show(group).data}" for name, group in by_data(records).items()))
 
 
 def _paper(row: Mapping | None) -> str:
@@ -208,8 +209,8 @@ def claims(
         for r in paper_numbers("ramanujan", item)
         if (r["column"], r["metric"]) == (how.column, measure)
     }
-    parts = []
-    for name, group in by_data(records).items():
+
+    def show(group: Records) -> Markdown:
         found = how.rows(group, measure)
         body = [
             difference_row(
@@ -217,8 +218,9 @@ def claims(
             )
             for text, pair in statements.items()
         ]
-        parts.append(f"**{name}**\n\n{difference_table('claim', body).data}")
-    return Markdown("\n\n".join(parts))
+        return difference_table("claim", body)
+
+    return for_each_update(records, show)
 
 
 def measured(rows: Rows, unit: str = "%", scale: float = 100, digits: int = 1) -> Markdown:
@@ -252,8 +254,8 @@ def architectures(records: Records, measure: str = "CMC top-1") -> Markdown:
 def alignments(records: Records) -> Markdown:
     """Table 6, CKA: paper | ours for each update. A printed value is of one pair of networks, so none is judged."""
     printed = {r["row"]: r["value"] for r in paper_numbers("ramanujan", "table6") if r["metric"] == "linear CKA"}
-    parts = []
-    for name, group in by_data(records).items():
+
+    def show(group: Records) -> Markdown:
         body = [
             [
                 row,
@@ -263,8 +265,9 @@ def alignments(records: Records) -> Markdown:
             ]
             for row, seeds in by_alignment(group).items()
         ]
-        parts.append(f"**{name}**\n\n{tables.table(['', 'paper', 'ours', 'n'], body).data}")
-    return Markdown("\n\n".join(parts))
+        return tables.table(["", "paper", "ours", "n"], body)
+
+    return for_each_update(records, show)
 
 
 def provenance(records: Records) -> Markdown:

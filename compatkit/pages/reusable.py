@@ -41,6 +41,11 @@ def by_data(records: Records) -> dict[str, list[Mapping]]:
     return {"{a} × {b}".format(**group[0]["config"]): group for group in groups.values()}
 
 
+def choose(records: Records, **config) -> list[Mapping]:
+    """The records whose config has these values."""
+    return [r for r in records if all(r["config"][key] == value for key, value in config.items())]
+
+
 def columns(records: Records, mean: bool = True) -> dict[str, tuple[list[Mapping], str]]:
     """What a picker of data offers: both test sets of each pair, and their mean; with the records and the key."""
     found = {}
