@@ -25,7 +25,7 @@ def _one_thread():
 @pytest.fixture
 def trained(monkeypatch):
     """The configs of the runs that are made; nothing is trained."""
-    from compatkit.experiments import pair
+    from compatkit.experiments import EXPERIMENTS
 
     configs = []
 
@@ -33,5 +33,7 @@ def trained(monkeypatch):
         configs.append(config)
         return {"recombination/mean": 0.5}
 
-    monkeypatch.setattr(pair, "run", run)
+    planned = [config for experiment in EXPERIMENTS.values() for config in experiment("smoke")]
+    for module in {type(config).__module__ for config in planned}:
+        monkeypatch.setattr(f"{module}.run", run)
     return configs

@@ -168,9 +168,9 @@ def test_a_set_that_has_the_channels_already_stays_the_same_object(channels):
 def test_an_epoch_shows_each_image_once():
     s = small_set(n=12)
     batches = Batches(s, 4, seed=1)
-    seen = torch.cat([batches._indices(step) for step in range(3)])
+    seen = torch.cat([batches.order(step) for step in range(3)])
     assert seen.sort().values.tolist() == list(range(12))
-    assert not torch.equal(seen, torch.cat([batches._indices(step) for step in range(3, 6)]))
+    assert not torch.equal(seen, torch.cat([batches.order(step) for step in range(3, 6)]))
 
 
 def test_a_batch_depends_on_seed_and_step_alone():

@@ -487,16 +487,16 @@ def pretrained(method="IIW", shared=None, **changes):
 @pytest.fixture
 def lessons(monkeypatch):
     """Of each training: the task before and after it, and the recipe."""
-    seen, original = [], pair.train
+    seen, original = [], pair.train_once
 
-    def spy(tasks, recipe, **options):
+    def spy(tasks, recipe, folder, **options):
         (task,) = tasks
         before = copy.deepcopy(task)
-        history = original(tasks, recipe, **options)
+        history = original(tasks, recipe, folder, **options)
         seen.append((before, task, recipe))
         return history
 
-    monkeypatch.setattr(pair, "train", spy)
+    monkeypatch.setattr(pair, "train_once", spy)
     return seen
 
 
