@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -214,10 +215,10 @@ class Batches:
             images = crop_and_flip(images, self.order.reseeded(1, step), crop=self.crop, flip=self.flip)
         return self.image_set.normalise(images), self.labels[chosen]
 
-    def turns(self, step: int) -> Tensor:
-        """A number of quarter turns (b,) in 0..3 for each image of training step ``step``, drawn evenly."""
+    def variants(self, step: int, count: int) -> Tensor:
+        """For each image of training step ``step`` one of ``count`` variants, numbers (b,) drawn evenly."""
         generator = self.order.reseeded(2, step)
-        return torch.randint(4, (self.order.batch_size,), generator=generator, device=self.labels.device)
+        return torch.randint(count, (self.order.batch_size,), generator=generator, device=self.labels.device)
 
 
 def crop_and_flip(padded: Tensor, generator: torch.Generator, *, crop: int, flip: bool) -> Tensor:
@@ -250,9 +251,29 @@ def rotate(images: Tensor, turns: Tensor) -> Tensor:
     return four[turns, torch.arange(len(images), device=images.device)]
 
 
+ARRANGEMENTS = tuple(permutations(range(4)))
+
+
+def rearrange(images: Tensor, arrangement: Tensor) -> Tensor:
+    """Each square image (n, c, s, s) with its four quarters in another order: place i shows quarter
+    ``ARRANGEMENTS[arrangement][i]``, counted from the top left in reading order.
+
+    arrangement: (n,) in 0..23. Raises ValueError for a side that is odd: it has no quarters.
+    """
+    _check_square(images)
+    n, c, side, _ = images.shape
+    if side % 2:
+        raise ValueError(f"images: quarters need an even side, got {side}")
+    half = side // 2
+    quarters = images.view(n, c, 2, half, 2, half).permute(0, 2, 4, 1, 3, 5).reshape(n, 4, c, half, half)
+    order = torch.tensor(ARRANGEMENTS, device=images.device)[arrangement]
+    shown = quarters[torch.arange(n, device=images.device)[:, None], order].view(n, 2, 2, c, half, half)
+    return shown.permute(0, 3, 1, 4, 2, 5).reshape(n, c, side, side)
+
+
 def _check_square(images: Tensor) -> None:
     if images.ndim != 4 or images.shape[2] != images.shape[3]:
-        raise ValueError(f"images: quarter turns need square images (n, c, s, s), got {tuple(images.shape)}")
+        raise ValueError(f"images: turns and quarters need square images (n, c, s, s), got {tuple(images.shape)}")
 
 
 # --- loading ----------------------------------------------------------------------------------------------------------

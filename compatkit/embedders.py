@@ -29,7 +29,7 @@ def embedder(
     """
     if dim < 1:
         raise ValueError(f"dim: must be at least 1, got {dim}")
-    if name.startswith("torchvision:") and name not in TORCHVISION:
+    if name not in TORCHVISION and not name.startswith("resnet"):
         raise ValueError(f"name: no network {name!r}; there are {', '.join(TORCHVISION)} and resnetD")
     with seeded(seed):
         if name in TORCHVISION:

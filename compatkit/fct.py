@@ -57,17 +57,6 @@ def _layers(*widths: int) -> nn.Sequential:
     return nn.Sequential(*parts)
 
 
-def macs(module: nn.Module, *inputs: Tensor) -> int:
-    """Multiplications of one item in linear and convolution layers, counted while ``module(*inputs)`` runs; inputs:
-    (1, ...)."""
-    from torch.utils.flop_counter import FlopCounterMode
-
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), evaluation(module, "running"), counter:
-        module(*inputs)
-    return counter.get_total_flops() // 2
-
-
 class FitTransformation:
     """A transformation in training (a ``Trainable``): squared distance to the new embedding, mean over items (Sec.
     3.3).

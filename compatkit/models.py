@@ -6,8 +6,9 @@ import copy
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -63,35 +64,149 @@ def resnet(
         raise ValueError(f"depth: must be 6n + 2 (8, 14, 20, ... 56, ...), got {depth}")
     if shortcut not in ("A", "B"):
         raise ValueError(f"shortcut: must be 'A' or 'B', got {shortcut!r}")
+    _check_positive(width, num_classes, in_channels)
+    blocks = OrderedDict(stem=_convolution(in_channels, width, 3, activation=nn.ReLU))
+    blocks |= _three_stages((depth - 2) // 6, width, width, partial(BasicBlock, shortcut=shortcut))
+    blocks["pool"] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    blocks["classifier"] = nn.Linear(4 * width, num_classes)
+    return initialise(nn.Sequential(blocks))
+
+
+class PreActivationBlock(nn.Module):
+    """Two 3x3 convolutions, each after BN and ReLU, and a shortcut (Zagoruyko & Komodakis 2016, Fig. 1a): in (n, c, h,
+    w), out (n, c', h / stride, w / stride). Where the shape changes, both branches start from the activated input."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1):
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(c_in)
+        self.conv1 = nn.Conv2d(c_in, c_out, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(c_out)
+        self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1, bias=False)
+        changes = stride > 1 or c_in != c_out
+        self.projection = nn.Conv2d(c_in, c_out, 1, stride, bias=False) if changes else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = F.relu(self.bn1(x))
+        y = self.conv2(F.relu(self.bn2(self.conv1(active))))
+        return y + (x if self.projection is None else self.projection(active))
+
+
+def wide_resnet(depth: int, num_classes: int, *, in_channels: int = 3, width: int = 16) -> nn.Sequential:
+    """Wide ResNet without dropout (Zagoruyko & Komodakis 2016, Table 1): a stem of 16 channels, 3 stages of (depth - 4)
+    / 6 blocks, BN, ReLU, pooling, a classifier.
+
+    width: channels of the first stage, 16 times the paper's factor k; the others have 2 and 4 times as many. WRN-28-10,
+    ``depth`` 28 and ``width`` 160, has 36 479 194 parameters for 10 classes. Blocks are named as those of ``resnet``.
+    Raises ValueError for a depth that is not 6n + 4, or a width below 1.
+    """
+    if depth < 10 or (depth - 4) % 6:
+        raise ValueError(f"depth: must be 6n + 4 (10, 16, 22, 28, 40, ...), got {depth}")
+    _check_positive(width, num_classes, in_channels)
+    blocks = OrderedDict(stem=nn.Sequential(nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)))
+    blocks |= _three_stages((depth - 4) // 6, 16, width, PreActivationBlock)
+    blocks["pool"] = nn.Sequential(nn.BatchNorm2d(4 * width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    blocks["classifier"] = nn.Linear(4 * width, num_classes)
+    return initialise(nn.Sequential(blocks))
+
+
+def _three_stages(blocks: int, c_in: int, width: int, make: Callable[..., nn.Module]) -> OrderedDict[str, nn.Module]:
+    """Stages of ``width``, 2 and 4 times ``width`` channels; the second and the third halve height and width."""
+    found: OrderedDict[str, nn.Module] = OrderedDict()
+    for stage in (1, 2, 3):
+        c_out = width * 2 ** (stage - 1)
+        for block in range(1, blocks + 1):
+            found[f"stage{stage}_block{block}"] = make(c_in, c_out, 2 if stage > 1 and block == 1 else 1)
+            c_in = c_out
+    return found
+
+
+class InvertedResidual(nn.Module):
+    """Expansion, depthwise 3x3 convolution, linear projection (Sandler et al. 2018, Sec. 3.3), in (n, c, h, w), out (n,
+    c', h / stride, w / stride); a shortcut where the shape stays."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1, expansion: int = 6):
+        super().__init__()
+        inner = c_in * expansion
+        expand = [_convolution(c_in, inner, 1, activation=nn.ReLU6)] if expansion > 1 else []
+        depthwise = _convolution(inner, inner, 3, stride, groups=inner, activation=nn.ReLU6)
+        self.layers = nn.Sequential(*expand, depthwise, _convolution(inner, c_out, 1))
+        self.shortcut = stride == 1 and c_in == c_out
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.layers(x) if self.shortcut else self.layers(x)
+
+
+MOBILENET_V2 = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 1),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+"""Sandler et al. 2018, Table 2: expansion, channels, blocks, stride of the first. For images of 32 x 32 the stem and
+the second row do not halve them."""
+
+
+def mobilenet_v2(num_classes: int, *, in_channels: int = 3, width: int = 32) -> nn.Sequential:
+    """MobileNetV2 for small images, without dropout: a stem, 17 inverted residuals, a 1x1 convolution, pooling, a
+    classifier.
+
+    width: channels of the stem, 32 times the paper's width multiplier; all others follow, rounded to multiples of 8,
+    and the last convolution never has fewer than 1280. 2 236 682 parameters for 10 classes at 32. Blocks are named
+    ``stem``, ``block1`` .. ``block17``, ``features``, ``pool``, ``classifier``. Raises ValueError for a width below 1.
+    """
+    _check_positive(width, num_classes, in_channels)
+
+    def channels(usual: int) -> int:
+        rounded = max(8, int(usual * width / 32 + 4) // 8 * 8)
+        return rounded + 8 if rounded < 0.9 * usual * width / 32 else rounded
+
+    c_in = channels(32)
+    blocks = OrderedDict(stem=_convolution(in_channels, c_in, 3, activation=nn.ReLU6))
+    for expansion, usual, repeats, stride in MOBILENET_V2:
+        for repeat in range(repeats):
+            block = InvertedResidual(c_in, channels(usual), stride if repeat == 0 else 1, expansion)
+            blocks[f"block{len(blocks)}"], c_in = block, channels(usual)
+    last = max(1280, channels(1280))
+    blocks["features"] = _convolution(c_in, last, 1, activation=nn.ReLU6)
+    blocks["pool"] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    blocks["classifier"] = nn.Linear(last, num_classes)
+    return initialise(nn.Sequential(blocks))
+
+
+def _convolution(
+    c_in: int, c_out: int, size: int, stride: int = 1, *, groups: int = 1, activation: type[nn.Module] | None = None
+) -> nn.Sequential:
+    convolution = nn.Conv2d(c_in, c_out, size, stride, padding=size // 2, groups=groups, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(c_out), *([activation()] if activation else []))
+
+
+def _check_positive(width: int, num_classes: int, in_channels: int) -> None:
     if width < 1 or num_classes < 1 or in_channels < 1:
         raise ValueError(
             f"width, num_classes, in_channels: must be positive, got {width}, {num_classes}, {in_channels}"
         )
-    stem = nn.Sequential(nn.Conv2d(in_channels, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
-    blocks: OrderedDict[str, nn.Module] = OrderedDict(stem=stem)
-    c_in = width
-    for stage in (1, 2, 3):
-        c_out = width * 2 ** (stage - 1)
-        for block in range(1, (depth - 2) // 6 + 1):
-            stride = 2 if stage > 1 and block == 1 else 1
-            blocks[f"stage{stage}_block{block}"] = BasicBlock(c_in, c_out, stride, shortcut)
-            c_in = c_out
-    blocks["pool"] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    blocks["classifier"] = nn.Linear(c_in, num_classes)
-    return initialise(nn.Sequential(blocks))
 
 
 def build(name: str, num_classes: int, *, seed: int | None = None, **options) -> nn.Sequential:
-    """A network by name: ``resnet8``, ``resnet20``, ``resnet56``, ... any depth 6n + 2; options as in ``resnet``.
+    """A network by name: ``resnetD`` (``resnet8``, ``resnet56``, ... any depth 6n + 2), ``wrnD`` (``wrn28``, ... any
+    depth 6n + 4) or ``mobilenetv2``; options as in ``resnet``, ``wide_resnet`` and ``mobilenet_v2``.
 
     seed: initial weights that depend on it alone; None draws from torch's global generator.
     Raises ValueError for an unknown name.
     """
-    match = re.fullmatch(r"resnet(\d+)", name)
+    match = re.fullmatch(r"(resnet|wrn)(\d+)|(mobilenetv2)", name)
     if not match:
-        raise ValueError(f"name: no network {name!r}; there are resnetD with D = 6n + 2, such as resnet20 or resnet56")
+        raise ValueError(
+            f"name: no network {name!r}; there are resnetD with D = 6n + 2, such as resnet20 or resnet56, wrnD with "
+            "D = 6n + 4, such as wrn28, and mobilenetv2"
+        )
     with seeded(seed):
-        return resnet(int(match[1]), num_classes, **options)
+        if match[3]:
+            return mobilenet_v2(num_classes, **options)
+        return {"resnet": resnet, "wrn": wide_resnet}[match[1]](int(match[2]), num_classes, **options)
 
 
 @contextmanager
@@ -140,14 +255,68 @@ def auxiliary_head(head: nn.Sequential, num_outputs: int, *, seed: int | None = 
 
     Raises ValueError if ``head`` does not end in a linear layer.
     """
+    fresh = _with_outputs(head, num_outputs)
+    with seeded(seed):
+        return initialise(fresh).requires_grad_(True)
+
+
+def extend_classifier(head: nn.Sequential, num_outputs: int, *, seed: int | None = None) -> nn.Sequential:
+    """A copy of ``head`` with ``num_outputs`` outputs: those it has, as they are, and new ones with random weights
+    (Sec. 5.2).
+
+    Raises ValueError if ``head`` does not end in a linear layer, or has more outputs than that.
+    """
+    longer = _with_outputs(head, num_outputs)
+    old, new = head[-1], longer[-1]
+    if num_outputs < old.out_features:
+        raise ValueError(f"num_outputs: the head has {old.out_features} outputs to keep, got {num_outputs}")
+    with seeded(seed), torch.no_grad():
+        new.reset_parameters()
+        for name, kept in old.named_parameters():
+            getattr(new, name)[: len(kept)] = kept
+    return longer.requires_grad_(True)
+
+
+def _with_outputs(head: nn.Sequential, num_outputs: int) -> nn.Sequential:
+    """A copy of ``head`` whose last layer has ``num_outputs`` outputs and weights that are not set yet."""
     last = head[-1]
     if not isinstance(last, nn.Linear):
         raise ValueError(f"head: must end in a linear layer to change its outputs, got {type(last).__name__}")
     fresh = copy.deepcopy(head)
-    # not initialised yet: that would draw from the global generator, which threads share
-    fresh[-1] = nn.utils.skip_init(nn.Linear, last.in_features, num_outputs, bias=last.bias is not None)
+    # not initialised here: that would draw from the global generator, which threads share
+    fresh[-1] = nn.utils.skip_init(nn.Linear, last.in_features, num_outputs, bias=last.bias is not None).to(
+        last.weight.device
+    )
+    return fresh
+
+
+def fit_channels(extractor: nn.Sequential, channels: int, *, seed: int | None = None) -> nn.Sequential:
+    """``extractor`` with features of that many channels, so that it fits a head of another architecture: a 1x1
+    convolution, "adapter", is appended where it has another number of them (Sec. 5.2).
+
+    The extractor's own blocks are shared, not copied.
+    """
+    _, _, found = sized_layers(extractor)[-1]
+    if found == channels:
+        return extractor
     with seeded(seed):
-        return initialise(fresh).requires_grad_(True)
+        adapter = initialise(nn.Conv2d(found, channels, 1, bias=False))
+    device = next(extractor.parameters()).device
+    return nn.Sequential(OrderedDict(extractor.named_children(), adapter=adapter.to(device)))
+
+
+def sized_layers(module: nn.Module) -> list[tuple[nn.Module, int, int]]:
+    """Each layer inside ``module`` whose numbers of channels are fixed, with channels in and out, in order of
+    definition: the first tells what a head takes, the last what an extractor gives."""
+    found = []
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.conv._ConvNd):
+            found.append((layer, layer.in_channels, layer.out_channels))
+        elif isinstance(layer, nn.Linear):
+            found.append((layer, layer.in_features, layer.out_features))
+        elif isinstance(layer, nn.modules.batchnorm._NormBase):
+            found.append((layer, layer.num_features, layer.num_features))
+    return found
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -6,11 +6,14 @@ minibatches.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import rotate, rotate_all
+from .data import ARRANGEMENTS, rearrange, rotate, rotate_all
 
 
 def target_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -29,18 +32,37 @@ def dcc_loss(logits: Tensor, common_labels: Tensor) -> Tensor:
     return total / len(logits)
 
 
+class Pretext(NamedTuple):
+    """A task that images set by themselves: each is shown in one of ``variants`` ways, and a head tells in which.
+
+    show: (images (n, c, s, s), one variant for each (n,)) -> images of the same shape.
+    """
+
+    variants: int
+    show: Callable[[Tensor, Tensor], Tensor]
+
+
+PRETEXTS = {"rotation": Pretext(4, rotate), "jigsaw": Pretext(len(ARRANGEMENTS), rearrange)}
+"""Rotation is the paper's; App. A leaves room for others. Jigsaw is that of Noroozi & Favaro (2016), with an image's
+four quarters, in all 24 orders, for their nine pieces."""
+
+
+def pretext_loss(extractor: nn.Module, head: nn.Module, images: Tensor, variants: Tensor, pretext: Pretext) -> Tensor:
+    """Second term of eq. (2) with one variant (n,) of each image (n, c, s, s), drawn evenly: an unbiased estimate of
+    the mean over all of them (but for BN, which normalises by n images, not by those of all variants)."""
+    return F.cross_entropy(head(extractor(pretext.show(images, variants))), variants)
+
+
 def rp_loss(extractor: nn.Module, rotation_head: nn.Module, images: Tensor, turns: Tensor | None = None) -> Tensor:
     """Rotation prediction: second term of eq. (2), the mean over S = {0, 90, 180, 270 degrees} of l_s(h_s(f(g(x,
     s))), s).
 
-    images: (n, c, s, s), square. turns: one number of quarter turns (n,) for each image instead of all four. Drawn
-    evenly, that is an unbiased estimate of the mean over S at a quarter of the cost (but for BN, which then
-    normalises by n images, not 4n).
+    images: (n, c, s, s), square. turns: one number of quarter turns (n,) for each image instead of all four, at a
+    quarter of the cost, see ``pretext_loss``.
     """
-    if turns is None:
-        rotated, turns = rotate_all(images)
-    else:
-        rotated = rotate(images, turns)
+    if turns is not None:
+        return pretext_loss(extractor, rotation_head, images, turns, PRETEXTS["rotation"])
+    rotated, turns = rotate_all(images)
     return F.cross_entropy(rotation_head(extractor(rotated)), turns)
 
 

@@ -9,13 +9,28 @@ import torch
 from torch import Tensor, nn
 
 from .data import ImageSet, Split
+from .models import sized_layers
 from .normalization import STATISTICS, evaluation, recalibrated
 
 
 def recombine(extractor: nn.Module, head: nn.Module) -> nn.Sequential:
     """n_ab(x) = h(f(x; Phi_a); Theta_b): the extractor of one network with the head of another, sharing their
-    parameters."""
+    parameters. They may be of any architectures: a head that pools takes features of any height and width.
+
+    Raises ValueError if the head takes another number of channels than the extractor gives.
+    """
+    given, taken = sized_layers(extractor), sized_layers(head)
+    if given and taken and not _fits(given[-1][2], *taken[0][:2]):
+        raise ValueError(
+            f"head: takes features of {taken[0][1]} channels, and the extractor gives {given[-1][2]}; "
+            "models.fit_channels adds a convolution between them, to be trained"
+        )
     return nn.Sequential(extractor, head)
+
+
+def _fits(channels: int, first: nn.Module, taken: int) -> bool:
+    # a linear layer after flattening takes every position of a channel as a feature of its own
+    return taken % channels == 0 if isinstance(first, nn.Linear) else taken == channels
 
 
 def accuracy_matrix(
@@ -92,6 +107,19 @@ def accuracy(logits: Tensor, labels: Tensor, outputs: Tensor, *, masked: bool = 
     outputs = outputs.to(logits.device)
     hits = logits[:, outputs].argmax(1) == labels if masked else logits.argmax(1) == outputs[labels]
     return hits.double().mean().item()
+
+
+def class_accuracy(
+    extractor: nn.Module, head: nn.Module, image_set: ImageSet, *, statistics: str = "batch", batch_size: int = 512
+) -> float:
+    """Average class accuracy, in 0..1, of an extractor with a head on the test images: the share of right answers in
+    each class that has images, mean over classes. The head has an output for each class; options as in
+    ``all_logits``."""
+    (logits,), labels = all_logits(extractor, [head], image_set, statistics=statistics, batch_size=batch_size)
+    hits = (logits.argmax(1) == labels).double()
+    images = labels.bincount(minlength=len(image_set.classes))
+    right = hits.new_zeros(len(image_set.classes)).index_add_(0, labels, hits)
+    return (right / images)[images > 0].mean().item()
 
 
 def output_index(head_classes: Sequence[str], classes: Sequence[str]) -> Tensor:

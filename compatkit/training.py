@@ -14,7 +14,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from .data import Batches, ImageSet
 from .files import locked, replacing
 from .normalization import batch_norms
-from .objectives import dcc_loss, rp_loss, target_loss, unit_length_loss
+from .objectives import PRETEXTS, dcc_loss, pretext_loss, rp_loss, target_loss, unit_length_loss
 from .progress import progress
 
 ROTATIONS = ("all", "sampled")
@@ -43,7 +43,8 @@ class Recipe:
     batch_size: images in a minibatch. optimizer: "adam" or "sgd" (with ``momentum``, Nesterov off).
     schedule: "step" divides lr by 10 every ``decay_every`` steps; "one-cycle" climbs linearly to lr over the first
     quarter and falls to 0 along a cosine; "cosine" does so with a twentieth; "constant".
-    rotations: "all" four for RP, or one "sampled" for each image (see ``objectives.rp_loss``).
+    rotations: "all" four for RP, or one "sampled" for each image (see ``objectives.rp_loss``); of arrangements there is
+    always one.
     crop, flip: augmentation, see ``data.Batches``.
     precision: "bf16" autocast, "fp32", or "auto": bf16 where the device has arithmetic for it (see ``uses_bf16``).
     channels_last: memory order of images and weights; None: on GPUs.
@@ -104,6 +105,7 @@ class Task:
     image_set: its training split is used, on the device it is on. seed: of the order and the augmentation of the
     images.
     common_index: for DCC, the place of each class of this task among the common ones, or -1 (``data.class_index``).
+    pretext: what the rotation head tells, a key of ``objectives.PRETEXTS``.
     unit_length: add ``objectives.unit_length_loss`` of the features.
     """
 
@@ -113,10 +115,13 @@ class Task:
     dcc_head: nn.Module | None = None
     common_index: Tensor | None = None
     rotation_head: nn.Module | None = None
+    pretext: str = "rotation"
     unit_length: bool = False
     seed: int = 0
 
     def __post_init__(self):
+        if self.pretext not in PRETEXTS:
+            raise ValueError(f"pretext: must be one of {', '.join(PRETEXTS)}, got {self.pretext!r}")
         if self.dcc_head is not None and self.common_index is None:
             raise ValueError(
                 "common_index: a task with a dcc_head needs the places of its classes among the common ones"
@@ -128,19 +133,21 @@ class Task:
 
     @property
     def digest(self) -> str:
-        return f"{self.image_set.digest} {self.seed}"
+        return f"{self.image_set.digest} {self.pretext} {self.seed}"
 
     @property
     def device(self) -> torch.device:
         return self.image_set.device
 
     def batches(self, recipe: Recipe) -> Callable[[int], tuple[Tensor, Tensor, Tensor | None]]:
-        """``draw(step)``: images, labels and, where the recipe samples rotations, quarter turns."""
+        """``draw(step)``: images, labels and, unless all four rotations are shown, a variant of the pretext for
+        each."""
         batches = Batches(self.image_set, recipe.batch_size, seed=self.seed, crop=recipe.crop, flip=recipe.flip)
+        show_all = self.pretext == "rotation" and recipe.rotations == "all"
 
         def draw(step: int) -> tuple[Tensor, Tensor, Tensor | None]:
             images, labels = batches(step)
-            return images, labels, batches.turns(step) if recipe.rotations == "sampled" else None
+            return images, labels, None if show_all else batches.variants(step, PRETEXTS[self.pretext].variants)
 
         return draw
 
@@ -148,8 +155,9 @@ class Task:
         parts = (self.extractor, self.head, self.dcc_head, self.rotation_head)
         return [part for part in parts if part is not None]
 
-    def losses(self, images: Tensor, labels: Tensor, turns: Tensor | None = None) -> dict[str, Tensor]:
-        """The terms of eqs. (1) and (2) on one minibatch; ``turns``: see ``objectives.rp_loss``."""
+    def losses(self, images: Tensor, labels: Tensor, variants: Tensor | None = None) -> dict[str, Tensor]:
+        """The terms of eqs. (1) and (2) on one minibatch; ``variants``: see ``objectives.Pretext``; None shows
+        all four rotations."""
         terms = {}
         if self.head is not None or self.dcc_head is not None or self.unit_length:
             features = self.extractor(images)
@@ -161,7 +169,10 @@ class Task:
             terms["length"] = unit_length_loss(features)
         if self.rotation_head is not None:
             # a forward pass of its own: upright images are normalised among themselves, as they will be when tested
-            terms["rp"] = rp_loss(self.extractor, self.rotation_head, images, turns)
+            parts = (self.extractor, self.rotation_head, images)
+            terms["rp"] = (
+                rp_loss(*parts) if variants is None else pretext_loss(*parts, variants, PRETEXTS[self.pretext])
+            )
         return terms
 
 
@@ -195,13 +206,18 @@ def train(
     checkpoint_seconds: float = 30.0,
     label: str = "training",
     show_progress: bool = True,
+    probe: Callable[[], dict[str, float]] | None = None,
+    probe_at: Collection[int] = (),
 ) -> list[dict]:
     """Train the networks of ``tasks`` in place, one minibatch each in turn (joint training, Sec. 3.4).
 
     Auxiliary losses weigh 1. Parameters that need no gradient, and BN buffers of frozen heads, stay as they are.
 
     checkpoint: a file to go on from if it is there and to write every ``checkpoint_seconds`` and at the end.
-    Returns the history: about 100 dicts of step, task (its number) and the loss terms of that minibatch.
+    probe: measures the networks after each number of steps in ``probe_at``, 0 being before the first; it must leave
+    them as they are.
+    Returns the history: about 100 dicts of step, task (its number) and the loss terms of that minibatch; and a dict of
+    step and what ``probe`` returned for each time it was called.
     Raises FloatingPointError when a loss is not finite (the checkpoint stays at the last good state), ValueError when
     the checkpoint belongs to other networks, data or recipe, or to another device, thread count or torch version, with
     which it could not go on to the same bits.
@@ -210,13 +226,16 @@ def train(
     saved_at = time.monotonic()
     log_every = math.ceil(recipe.steps * len(tasks) / 100)
     with _deterministic(recipe.deterministic):
+        run.probe(probe, probe_at)
         for step in progress(run.step, recipe.steps, label, shown=show_progress):
             run.advance(log=step % log_every == 0 or step == recipe.steps - 1)
+            run.probe(probe, probe_at)
             # between steps only: in the middle of one, the first network is a minibatch ahead of the second
             if time.monotonic() - saved_at > checkpoint_seconds:
                 run.save()
                 saved_at = time.monotonic()
-    run.save()
+    if run.step > run.saved:
+        run.save()
     return run.history
 
 
@@ -250,7 +269,7 @@ class _Run:
         self.optimizer = _optimizer([p for p in self.modules.parameters() if p.requires_grad], recipe)
         self.autocast = _autocast(recipe, self.device)
         self.losses = [torch.compile(type(t).losses) if recipe.compile else type(t).losses for t in tasks]
-        self.step, self.history = 0, []
+        self.step, self.history, self.saved = 0, [], -1
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
         if checkpoint is not None and checkpoint.exists():
             self._resume()
@@ -275,6 +294,12 @@ class _Run:
                 self.history.append({"step": self.step, "task": number} | {k: v.item() for k, v in terms.items()})
         self.step += 1
 
+    def probe(self, measure: Callable[[], dict[str, float]] | None, at: Collection[int]) -> None:
+        """Note what ``measure`` says of the networks as they are, if it is asked for here and not known yet."""
+        known = any(row["step"] == self.step and "task" not in row for row in self.history)
+        if measure is not None and self.step in at and not known:
+            self.history.append({"step": self.step} | measure())
+
     def _in_memory_format(self, part):
         images = isinstance(part, Tensor) and part.ndim == 4
         return part.contiguous(memory_format=self.memory_format) if images else part
@@ -296,6 +321,7 @@ class _Run:
         }
         with replacing(self.checkpoint) as file:
             torch.save(state, file)
+        self.saved = self.step
 
     def _resume(self) -> None:
         state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
@@ -307,6 +333,7 @@ class _Run:
         self.modules.load_state_dict(state["modules"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.history = state["step"], state["history"]
+        self.saved = self.step
 
     def _fingerprint(self) -> str:
         """What must be the same for a checkpoint to be continued to the same bits."""

@@ -18,11 +18,11 @@ import json
 import math
 import os
 import shutil
-import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,10 +31,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import formats, retrieval
+from . import costs, formats, retrieval
 from .alignment import CLOSED_FORMS, Affine
 from .encoders import digest, fit_width
-from .fct import RECIPE, FitTransformation, Transformation, macs, transform
+from .fct import RECIPE, FitTransformation, Transformation, transform
 from .files import locked, replacing, write_atomically
 from .models import count_parameters
 from .progress import progress
@@ -116,7 +116,7 @@ class Map:
         """Multiplications of an item."""
         if self.name == "h":
             like = self.function.mixer[-1].bias
-            return macs(self.function, like.new_zeros(1, self.d_old), like.new_zeros(1, max(1, self.d_side)))
+            return costs.macs(self.function, like.new_zeros(1, self.d_old), like.new_zeros(1, max(1, self.d_side)))
         return 0 if self.name == "identity" else self.function.weight.numel()
 
     @property
@@ -476,7 +476,7 @@ def compare(maps: Mapping[str, Map], held_out: Pairs, fitted_on: int, *, show_pr
             gain=None if found is None else difference(found[1], before[1]),
             macs=function.macs,
             parameters=function.parameters,
-            seconds=_seconds(function, old, side),
+            seconds=costs.seconds(partial(function, old, side)) * 10_000 / len(old),
         )
     return Comparison(
         candidates=candidates,
@@ -500,16 +500,6 @@ def _retrieval(query: Tensor, gallery: Tensor, labels: Tensor) -> tuple[list[flo
     scores = retrieval.evaluate(query, labels, gallery, labels, ks=(1,), same_items=True)
     matched = scores.hit_rank > 0
     return (scores.hit_rank[matched] == 1).double().tolist(), scores.average_precision[matched].tolist()
-
-
-def _seconds(function: Map, old: Tensor, side: Tensor | None) -> float:
-    """Of 10 000 items, the median of three times."""
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        function(old, side).sum().item()  # waits for a GPU
-        times.append(time.perf_counter() - start)
-    return statistics.median(times) * 10_000 / len(old)
 
 
 def recommend(

@@ -1,7 +1,7 @@
 """Every figure and table of both papers as a function from a preset to run configs; ``runner`` turns configs into
 records."""
 
-from . import forward, reusable
+from . import applications, forward, reusable
 
 EXPERIMENTS = {
     # paper A
@@ -15,6 +15,9 @@ EXPERIMENTS = {
     "fig9": reusable.fig9,
     "fig10": reusable.fig10,
     "choices": reusable.choices,
+    "adaptation": applications.adaptation,
+    "classifier": applications.classifier,
+    "transfer": applications.transfer,
     # paper B
     "fig1_toy": forward.fig1_toy,
     "table1": forward.table1,

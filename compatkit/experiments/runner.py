@@ -24,11 +24,11 @@ from .. import results
 from ..files import locked
 from ..progress import progress
 from ..training import uses_bf16
-from . import EXPERIMENTS, pair, update
+from . import EXPERIMENTS, adaptation, classifier, pair, transfer, update
 from .presets import override
 
 # now, while the files are what was imported
-for module in (pair, update):
+for module in (adaptation, classifier, pair, transfer, update):
     results.code_state(module.__name__)
 
 

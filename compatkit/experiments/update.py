@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .. import costs
 from ..alignment import CLOSED_FORMS, procrustes, ridge
 from ..data import ImageSet, Split, load
 from ..embedders import embedder, encode
@@ -25,7 +24,7 @@ from ..encoders import (
     linear_classifier,
     projection_head,
 )
-from ..fct import RECIPE, FitTransformation, Transformation, macs, synthesised_classifier, transform
+from ..fct import RECIPE, FitTransformation, Transformation, synthesised_classifier, transform
 from ..models import count_parameters
 from ..retrieval import RetrievalScores, evaluate, negative_flips
 from ..similarity import linear_cka
@@ -434,22 +433,12 @@ def _costs(trainer: Trainer, h: Transformation, old: Tensor, side: Tensor) -> di
     gallery, (model, _) = trainer.update.gallery, trainer.version(1)
     image = trainer.update.sets[-1].normalise(gallery.images[:1])
     back_fill = {"images": lambda: trainer.embed(1, gallery), "h": lambda: transform(h, old, side)}
-    seconds = {f"seconds per 10 000 items: {k}": 1e4 / len(old) * _seconds(f) for k, f in back_fill.items()}
+    seconds = {f"seconds per 10 000 items: {k}": 1e4 / len(old) * costs.seconds(f) for k, f in back_fill.items()}
     return seconds | {
-        "MACs: images": float(macs(model, image)),
-        "MACs: h": float(macs(h, old[:1], side[:1])),
+        "MACs: images": float(costs.macs(model, image)),
+        "MACs: h": float(costs.macs(h, old[:1], side[:1])),
         "parameters: h": float(count_parameters(h)),
         "KB: images": gallery.images[0].numel() / 1024,
         "KB: old": 4 * old.shape[1] / 1024,
         "KB: side": 4 * side.shape[1] / 1024,
     }
-
-
-def _seconds(work: Callable[[], Tensor]) -> float:
-    """The shortest of three calls."""
-    found = []
-    for _ in range(3):
-        start = time.perf_counter()
-        work()[0, 0].item()  # which waits for a GPU
-        found.append(time.perf_counter() - start)
-    return min(found)

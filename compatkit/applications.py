@@ -1,0 +1,139 @@
+"""What compatible networks are good for, as functions for networks of your own (Gygli et al., Sec. 5). Each takes
+trained parts, leaves them as they are, and returns new ones with the history of their training.
+
+    extractor, _ = adapt(extractor, rotation_head, images)            # to a domain without labels
+    _, head, _ = update_head(head, reference, image_set)              # one head for many extractors, more classes
+    network, _ = transfer(source_extractor, target_head, image_set)   # another start for a target task
+
+``options`` of each are those of ``training.train``, but that ``probe`` gets the parts in training.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Collection
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from .data import ImageSet, Split
+from .models import extend_classifier, sized_layers
+from .objectives import PRETEXTS
+from .recombination import recombine
+from .training import Recipe, Task, freeze, train
+
+ADAPTATION = Recipe(steps=1_000, batch_size=64, optimizer="sgd", lr=1e-5, weight_decay=0.0, schedule="constant")
+"""App. E; whether rotations were mirrored or cropped as well is not said."""
+
+TUNING = Recipe(steps=2_000, lr=1e-3, weight_decay=0.0, schedule="cosine")
+"""App. E sets the weight decay to 0; rate, length and schedule are ours."""
+
+
+def adapt(
+    extractor: nn.Module,
+    rotation_head: nn.Module,
+    images: Tensor,
+    *,
+    recipe: Recipe = ADAPTATION,
+    pretext: str = "rotation",
+    head_moves: bool = False,
+    seed: int = 0,
+    probe: Callable[[nn.Module], dict[str, float]] | None = None,
+    **options,
+) -> tuple[nn.Module, list[dict]]:
+    """Fit an extractor to images without labels, so that the classifier trained with it fits them better (Sec. 5.1).
+
+    The extractor learns to tell the rotation of the images through the rotation head, which stays as it is: features
+    have to keep the form that this head, and so the classifier beside it, has learnt to read.
+
+    rotation_head: trained on the source together with ``extractor`` and the classifier, 4 outputs.
+    images: of the target (n, c, s, s), square, uint8; they are normalised by their own mean and deviation.
+    pretext: what the head tells of an image, a key of ``objectives.PRETEXTS``. head_moves: let the head learn as well,
+    for comparison. probe: is called with the extractor.
+    Returns the adapted extractor and the history. Evaluate it with the statistics of target batches
+    (``recombination.all_logits``). Raises ValueError for images that are not square uint8, and a head that does not
+    fit.
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
+        raise ValueError(f"images: uint8 (n, c, s, s) with n > 0 is needed, got {images.dtype} {tuple(images.shape)}")
+    outputs, wanted = sized_layers(rotation_head)[-1][2], PRETEXTS[pretext].variants
+    if outputs != wanted:
+        raise ValueError(f"rotation_head: {pretext} needs {wanted} outputs, got {outputs}")
+    recombine(extractor, rotation_head)  # for its check
+    extractor, rotation_head = _movable(extractor), _movable(rotation_head)
+    if not head_moves:
+        freeze(rotation_head)
+    nothing = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    target = ImageSet("images without labels", Split(images, nothing), Split(images[:0], nothing[:0]), ("unknown",))
+    task = Task(target, extractor, rotation_head=rotation_head, pretext=pretext, seed=seed)
+    return extractor, train([task], recipe, probe=_bound(probe, extractor), **options)
+
+
+def update_head(
+    head: nn.Sequential,
+    extractor: nn.Module,
+    image_set: ImageSet,
+    *,
+    rotation_head: nn.Module | None = None,
+    recipe: Recipe = TUNING,
+    seed: int = 0,
+    probe: Callable[[nn.Module, nn.Module], dict[str, float]] | None = None,
+    **options,
+) -> tuple[nn.Module, nn.Sequential, list[dict]]:
+    """Teach a head that many extractors share more classes, with one of the extractors (Sec. 5.2).
+
+    The head keeps its outputs, gets one for each new class, and is trained on the frozen extractor. What it has learnt
+    then holds for every extractor whose features have the same form.
+
+    head: its outputs are the first of ``image_set.classes``. image_set: of old and new classes together.
+    rotation_head: if given, the extractor is not frozen; instead this head, which the extractors shared when they were
+    trained, is, and its loss is added (App. D). probe: is called with extractor and head.
+    Returns the extractor, which has changed only with a ``rotation_head``, the new head, and the history.
+    """
+    longer = extend_classifier(head, len(image_set.classes), seed=seed)
+    recombine(extractor, longer)
+    extractor = _movable(extractor)
+    if rotation_head is None:
+        freeze(extractor)
+    else:
+        rotation_head = freeze(copy.deepcopy(rotation_head))
+    task = Task(image_set, extractor, longer, rotation_head=rotation_head, seed=seed)
+    history = train([task], recipe, probe=_bound(probe, extractor, longer), **options)
+    return extractor, longer, history
+
+
+def transfer(
+    extractor: nn.Module,
+    head: nn.Module,
+    image_set: ImageSet,
+    *,
+    recipe: Recipe = TUNING,
+    seed: int = 0,
+    probe: Callable[[nn.Module, nn.Module], dict[str, float]] | None = None,
+    **options,
+) -> tuple[nn.Sequential, list[dict]]:
+    """Put the extractor of a source task under the head of a target task and fine-tune both on the target (Sec. 5.3).
+
+    Where the two were trained with one rotation head the network works at once, before any step.
+
+    head: for the classes of ``image_set``. probe: is called with extractor and head. Returns the network, whose two
+    children are the extractor and the head, and the history.
+    """
+    network = recombine(_movable(extractor), _movable(head))
+    task = Task(image_set, network[0], network[1], seed=seed)
+    return network, train([task], recipe, probe=_bound(probe, *network), **options)
+
+
+def log_steps(steps: int, marks: Collection[int] = ()) -> list[int]:
+    """Where to look at a training: at 0, 1, 2, 4, 8, ... steps, at ``marks``, and at the end."""
+    powers = [2**k for k in range(steps.bit_length()) if 2**k < steps]
+    return sorted({0, *powers, *(mark for mark in marks if mark <= steps), steps})
+
+
+def _movable(module: nn.Module) -> nn.Module:
+    return copy.deepcopy(module).requires_grad_(True)
+
+
+def _bound(probe: Callable[..., dict[str, float]] | None, *parts: nn.Module) -> Callable[[], dict] | None:
+    return None if probe is None else partial(probe, *parts)

@@ -1,0 +1,34 @@
+"""What it costs to run a network: multiplications, counted, and seconds, measured."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from .normalization import evaluation
+
+
+def macs(module: nn.Module, *inputs: Tensor) -> int:
+    """Multiplications of one item in linear and convolution layers, counted while ``module(*inputs)`` runs; inputs:
+    (1, ...)."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), evaluation(module, "running"), counter:
+        module(*inputs)
+    return counter.get_total_flops() // 2
+
+
+def seconds(work: Callable[[], object], repeats: int = 3) -> float:
+    """How long ``work`` takes, the shortest of ``repeats`` times: what other processes take away is not its own."""
+    found = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        found.append(time.perf_counter() - start)
+    return min(found)

@@ -1,0 +1,468 @@
+"""What the chapters on paper A's applications (Gygli et al., Sec. 5) show, from the records of
+``experiments.applications``: tables and explorers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import ipywidgets
+import plotly.graph_objects as go
+from IPython.display import Markdown
+
+from .. import figures, tables
+from ..explorer import picker
+from ..results import Interval, compare, interval, paper_numbers, provenance_line
+from .reusable import Records, Rows, choose, difference_row, difference_table, means_in_words
+
+# --- domain adaptation (Sec. 5.1) -------------------------------------------------------------------------------------
+
+TABLE_1 = {
+    "source model": "source model",
+    "source model with test BN": "with test BN",
+    "adapted through RP": "adapted",
+}
+BEYOND = {
+    "adapted, rotation head moves": "adapted, head moves",
+    "adapted, running statistics": "adapted, running statistics",
+}
+DIRECTIONS = ("CIFAR-10 -> STL-10", "STL-10 -> CIFAR-10", "mean")
+
+
+def by_pair(records: Records) -> dict[str, list[Mapping]]:
+    """The records of each pair of sets, in both directions, by the pair's name "a × b"."""
+    groups: dict[frozenset, list[Mapping]] = {}
+    for record in records:
+        groups.setdefault(frozenset(record["config"][role] for role in ("source", "target")), []).append(record)
+    return {"{source} × {target}".format(**group[0]["config"]): group for group in groups.values()}
+
+
+def by_adaptation(group: Records, direction: str) -> Rows:
+    """Table 1 for one pair of sets: average class accuracy on the target by row and seed. direction: one of
+    ``DIRECTIONS``, the first being that of the group's first record."""
+    first = group[0]["config"]["source"]
+    parts = [
+        [r for r in group if (r["config"]["source"] == first) == forward]
+        for forward in (True, False)
+        if direction in (DIRECTIONS[0 if forward else 1], DIRECTIONS[2])
+    ]
+    rotation, further, jigsaw = ([kinds(part)[kind] for part in parts] for kind in KINDS)
+    # the network that was trained on the target is the source model of the other direction
+    trained_there = [choose(kinds(group)["rotation"], source=part[0]["config"]["target"]) for part in parts]
+    found = {row: _mean(rotation, f"target: {key}") for row, key in (TABLE_1 | BEYOND).items()}
+    return found | {
+        "adapted by larger steps": _mean(further, "target: adapted"),
+        "with a jigsaw: with test BN": _mean(jigsaw, "target: with test BN"),
+        "with a jigsaw: adapted": _mean(jigsaw, "target: adapted"),
+        "trained on the target, with labels": _mean(trained_there, "source: with test BN"),
+    }
+
+
+KINDS = ("rotation", "rotation, larger steps", "jigsaw")
+
+
+def kinds(records: Records) -> dict[str, list[Mapping]]:
+    """The records of each of ``KINDS`` of adaptation."""
+    usual = min(r["config"]["adapt_recipe"]["lr"] for r in records)
+    found: dict[str, list[Mapping]] = {kind: [] for kind in KINDS}
+    for record in records:
+        config = record["config"]
+        larger = config["adapt_recipe"]["lr"] > usual
+        found[config["pretext"] + (", larger steps" if larger else "")].append(record)
+    return found
+
+
+def _mean(parts: Sequence[Records], key: str) -> dict[int, float]:
+    """A metric by seed, mean over ``parts`` that all have the seed."""
+    by_seed = [{r["seed"]: r["metrics"][key] for r in part} for part in parts]
+    shared = sorted(set.intersection(*map(set, by_seed)))
+    return {seed: sum(values[seed] for values in by_seed) / len(by_seed) for seed in shared}
+
+
+def adaptation_table(records: Records) -> Markdown:
+    """Table 1, paper | ours, in both directions and their mean; the verdict is on the mean, against the source
+    model."""
+
+    def show(group: Records) -> Markdown:
+        columns = [_compared_adaptation(group, direction) for direction in DIRECTIONS]
+        header = [
+            "",
+            *(f"paper {d}, %" for d in DIRECTIONS),
+            *(f"{d}, %" for d in (*_directions(group), "mean")),
+            "n",
+            "verdict",
+        ]
+        body = [
+            [
+                cells[0]["row"],
+                *(tables.number(c["paper"]) for c in cells),
+                *(tables.span(c["ours"]) for c in cells),
+                str(cells[-1]["n"]),
+                tables.verdict_cell(cells[-1]["verdict"]),
+            ]
+            for cells in zip(*columns, strict=True)
+        ]
+        return tables.table(header, body)
+
+    return _for_each(by_pair(records), show)
+
+
+def _directions(group: Records) -> tuple[str, str]:
+    config = group[0]["config"]
+    return f"{config['source']} → {config['target']}", f"{config['target']} → {config['source']}"
+
+
+def _compared_adaptation(group: Records, direction: str) -> list[dict]:
+    return compare(
+        by_adaptation(group, direction),
+        paper="gygli",
+        item="table1",
+        column=direction,
+        metric="test accuracy",
+        reference="source model",
+        same_data=_is_papers_pair(group),
+        scale=100,
+    )
+
+
+def adaptation_claims(records: Records, statements: Mapping[str, tuple[str, str]]) -> Markdown:
+    """ "text: (one, other)": that one row of Table 1 is above the other, mean over both directions, seed by seed."""
+    printed = {r["row"]: r["value"] for r in paper_numbers("gygli", "table1") if r["column"] == "mean"}
+
+    def show(group: Records) -> Markdown:
+        rows, same_data = by_adaptation(group, "mean"), _is_papers_pair(group)
+        body = [
+            difference_row(text, [rows[row] for row in pair], [printed.get(row) for row in pair], same_data=same_data)
+            for text, pair in statements.items()
+        ]
+        return difference_table("claim", body)
+
+    return _for_each(by_pair(records), show)
+
+
+def _is_papers_pair(group: Records) -> bool:
+    return {group[0]["config"][role] for role in ("source", "target")} == {"cifar10", "stl10"}
+
+
+def adaptation_explorer(records: Records) -> ipywidgets.Widget:
+    """Pick direction, pretext and what moves: accuracy on target and source, and on the pretext, by adaptation step."""
+    groups: dict[str, dict[str, list[Mapping]]] = {
+        name: kinds(group) for name, group in _groups(records, "{source} → {target}").items()
+    }
+    heads = {"stays as it is": "", "moves": ", head moves"}
+    curves = {"target": "target", "source": "source", "question": "pretext"}
+
+    def lines(direction: str, kind: str, head: str) -> dict[str, Rows]:
+        return {n: _by_step(groups[direction][kind], f"{key} by step{heads[head]}") for n, key in curves.items()}
+
+    def draw(direction: str, kind: str, head: str) -> go.Figure:
+        chance = groups[direction][kind][0]["metrics"]["chance"]
+        return figures.curves(lines(direction, kind, head), "adaptation steps", chance=chance, y_title="accuracy, %")
+
+    def say(direction: str, kind: str, head: str) -> str:
+        ends = {
+            name: [interval(seeds.values()).mean for seeds in places.values()]
+            for name, places in lines(direction, kind, head).items()
+        }
+        changes = "; ".join(f"{name} from {means[0]:.0%} to {means[-1]:.0%}" for name, means in ends.items())
+        return f"{direction}, {kind}, its head {head}: {changes}."
+
+    return picker({"data": list(groups), "question": list(KINDS), "its head": list(heads)}, draw, say)
+
+
+def _by_step(records: Records, key: str) -> Rows:
+    """A curve by step and seed."""
+    found: Rows = {}
+    for record in records:
+        for step, value in zip(record["metrics"]["steps"], record["metrics"][key], strict=True):
+            found.setdefault(str(step), {})[record["seed"]] = value
+    return found
+
+
+# --- classifier transfer (Sec. 5.2, App. D) ---------------------------------------------------------------------------
+
+ARCHITECTURES = {"ResNet": "ResNet-56", "Wide ResNet": "Wide ResNet-56", "MobileNetV2": "MobileNetV2"}
+"""Ours, in the order of ``experiments.classifier``, and the paper's."""
+REFERENCE = "Wide ResNet"
+CLASSES = {"all classes": "accuracy", "classes there were": "old classes", "new classes": "new classes"}
+
+
+def by_set(records: Records) -> dict[str, list[Mapping]]:
+    """The records of each set."""
+    return _groups(records, "{data}")
+
+
+def by_deployment(group: Records, column: str) -> Rows:
+    """Fig. 3 and Fig. 11 for one set: accuracy on all classes by deployed architecture and seed.
+
+    column: "recombined", "extractor frozen" (the same), "RP frozen", "independent": with the head that was updated on
+    the Wide ResNet; "upper bound", "upper bound, changed architecture". "lower bound" is the share of classes that the
+    head knew at first.
+    """
+    variant = "extractor frozen" if column == "recombined" else column
+    bound = variant.startswith("upper bound")
+    found = {}
+    for ours, theirs in ARCHITECTURES.items():
+        key = f"accuracy: {ours}" if bound else f"accuracy: {REFERENCE} -> {ours}"
+        found[theirs] = {r["seed"]: r["metrics"][key] for r in choose(group, variant=variant)}
+    if not bound:
+        found["lower bound"] = {seed: 0.5 for seed in found["ResNet-56"]}
+    return found
+
+
+def classifier_table(records: Records) -> Markdown:
+    """Figs. 3 and 11, paper | ours: accuracy on all classes with the head that was updated on the Wide ResNet; the
+    verdict of the trend is against the lower bound."""
+
+    def show(group: Records) -> Markdown:
+        body = []
+        for item, column in (("fig3", "recombined"), ("fig11", "RP frozen"), ("fig3", "upper bound")):
+            for row in _compared_classifier(group, item, column):
+                if row["row"] in ARCHITECTURES.values():
+                    name = "extractor frozen" if column == "recombined" else column
+                    body.append(
+                        [
+                            row["row"],
+                            name,
+                            tables.number(row["paper"]),
+                            tables.span(row["ours"]),
+                            str(row["n"]),
+                            tables.verdict_cell(row["verdict"]),
+                        ]
+                    )
+        for column in ("upper bound, changed architecture", "independent"):
+            for row, seeds in by_deployment(group, column).items():
+                if row in ARCHITECTURES.values():
+                    ours = interval([100 * v for v in seeds.values()])
+                    body.append([row, column, "–", tables.span(ours), str(ours.n), "–"])
+        return tables.table(["deployed", "how", "paper, %", "ours, %", "n", "verdict"], body)
+
+    return _for_each(by_set(records), show)
+
+
+def _compared_classifier(group: Records, item: str, column: str) -> list[dict]:
+    bounded = column == "recombined"
+    return compare(
+        by_deployment(group, column),
+        paper="gygli",
+        item=item,
+        column=column,
+        metric="accuracy",
+        reference="lower bound" if bounded else None,
+        same_data=_is_papers_set(group),
+        scale=100,
+    )
+
+
+def _is_papers_set(group: Records) -> bool:
+    return group[0]["config"]["data"] == "cifar10"
+
+
+def classifier_claims(records: Records) -> Markdown:
+    """What Fig. 11 says: what freezing the rotation head changes, and how far from the upper bound the heads remain."""
+    printed = {(r["row"], r["column"]): r["value"] for r in paper_numbers("gygli", "fig11")}
+
+    def show(group: Records) -> Markdown:
+        body = []
+        for text, one, other in (
+            ("{}: upper bound above the transferred head", "upper bound", "extractor frozen"),
+            ("{}: RP frozen against extractor frozen", "RP frozen", "extractor frozen"),
+            ("{}: head of compatible above head of independent extractors", "extractor frozen", "independent"),
+        ):
+            for name in ARCHITECTURES.values():
+                pair = [by_deployment(group, column)[name] for column in (one, other)]
+                theirs = [printed.get((name, column)) for column in (one, other)]
+                body.append(difference_row(text.format(name), pair, theirs, same_data=_is_papers_set(group)))
+        return difference_table("claim", body)
+
+    return _for_each(by_set(records), show)
+
+
+def classifier_explorer(records: Records) -> ipywidgets.Widget:
+    """Pick data, variant and classes: the head's accuracy, by the extractor it was updated on and the one it serves."""
+    groups = by_set(records)
+
+    def spans(data: str, variant: str, classes: str) -> list[list[Interval]]:
+        runs = choose(groups[data], variant=variant)
+        return [
+            [interval([r["metrics"][f"{CLASSES[classes]}: {one} -> {other}"] for r in runs]) for other in ARCHITECTURES]
+            for one in ARCHITECTURES
+        ]
+
+    def draw(data: str, variant: str, classes: str) -> go.Figure:
+        costs = architecture_costs(groups[data])
+        columns = [f"on {name}<br>{costs[name]}" for name in ARCHITECTURES]
+        return figures.matrix(
+            spans(data, variant, classes), [f"updated on<br>{name}" for name in ARCHITECTURES], columns
+        )
+
+    def say(data: str, variant: str, classes: str) -> str:
+        found = spans(data, variant, classes)
+        own = [found[i][i].mean for i in range(len(found))]
+        swapped = [found[i][j].mean for i in range(len(found)) for j in range(len(found)) if i != j]
+        return (
+            f"{data}, {variant}, {classes}: {sum(own) / len(own):.0%} on the extractor the head was updated on, "
+            f"{sum(swapped) / len(swapped):.0%} on the others."
+        )
+
+    variants = ["extractor frozen", "RP frozen", "independent"]
+    return picker({"data": list(groups), "while the head learns": variants, "accuracy on": list(CLASSES)}, draw, say)
+
+
+def architecture_costs(group: Records) -> dict[str, str]:
+    """What each network costs under the common head: parameters, multiplications, the shortest measured latency."""
+    runs, found = choose(group, variant="extractor frozen"), {}
+    for name in ARCHITECTURES:
+        parameters, macs = (runs[0]["metrics"][f"{cost}: {name}"] for cost in ("parameters", "MACs"))
+        latency = min(r["metrics"][f"seconds per image: {name}"] for r in runs)
+        found[name] = f"{parameters / 1e3:.0f} k parameters<br>{macs / 1e6:.1f} M mult., {1e3 * latency:.1f} ms"
+    return found
+
+
+# --- faster transfer (Sec. 5.3) ---------------------------------------------------------------------------------------
+
+TRANSFERS = ("RP", "RP+IIW", "re-initialised head", "independent")
+BASELINE = "re-initialised head"
+
+
+def by_target(records: Records) -> dict[str, list[Mapping]]:
+    """The records of each target."""
+    return _groups(records, "{source} → {target}")
+
+
+def transfer_explorer(records: Records) -> ipywidgets.Widget:
+    """Pick a target: accuracy of every method by fine-tuning step, and that of the target's own network."""
+    groups = by_target(records)
+
+    def lines(data: str) -> dict[str, Rows]:
+        return {method: _by_step(choose(groups[data], method=method), "accuracy by step") for method in TRANSFERS}
+
+    def draw(data: str) -> go.Figure:
+        own = interval([r["metrics"]["own network"] for r in choose(groups[data], method="RP")])
+        return figures.curves(lines(data), _axis(groups[data]), level=("own network", own), y_title="accuracy, %")
+
+    def say(data: str) -> str:
+        direct = {method: places["0"] for method, places in lines(data).items()}
+        return f"{data}, directly after recombination: {means_in_words(direct)}."
+
+    return picker({"data": list(groups)}, draw, say)
+
+
+def _axis(group: Records) -> str:
+    return f"fine-tuning steps; an epoch is {group[0]['metrics']['steps in an epoch']:.0f}"
+
+
+def by_epoch(group: Records, epochs: int) -> Rows:
+    """Accuracy after so many epochs of fine-tuning, by method and seed."""
+
+    def after(metrics: Mapping) -> float:
+        return metrics["accuracy by step"][metrics["steps"].index(epochs * int(metrics["steps in an epoch"]))]
+
+    return {m: {r["seed"]: after(r["metrics"]) for r in choose(group, method=m)} for m in TRANSFERS}
+
+
+def transfer_table(records: Records) -> Markdown:
+    """Fig. 4: accuracy directly, after one epoch and after all; the paper prints the range of the first alone."""
+    lowest, highest = (
+        next(r["value"] for r in paper_numbers("gygli", "fig4") if r["column"] == column)
+        for column in ("lowest", "highest")
+    )
+
+    def show(group: Records) -> Markdown:
+        last = group[0]["config"]["epochs"]
+        columns = [by_epoch(group, epochs) for epochs in (0, 1, last)]
+        body = [
+            [method, f"{lowest} to {highest}" if method.startswith("RP") else "chance"]
+            + [tables.span(interval([100 * v for v in rows[method].values()])) for rows in columns]
+            + [str(len(columns[0][method]))]
+            for method in TRANSFERS
+        ]
+        return tables.table(["", "paper, direct, %", "direct, %", "1 epoch, %", f"{last} epochs, %", "n"], body)
+
+    return _for_each(by_target(records), show)
+
+
+def transfer_claims(records: Records, statements: Mapping[str, tuple[str, str, int]]) -> Markdown:
+    """ "text: (one, other, epochs)": that one method is above the other after so many epochs, seed by seed."""
+
+    def show(group: Records) -> Markdown:
+        body = []
+        for text, (one, other, epochs) in statements.items():
+            rows = by_epoch(group, epochs)
+            body.append(difference_row(text, [rows[one], rows[other]], [None, None], same_data=False))
+        return difference_table("claim", body)
+
+    return _for_each(by_target(records), show)
+
+
+def savings(records: Records) -> Markdown:
+    """Steps and seconds until each method is as good as the baseline, a re-initialised head, after 1 epoch and at the
+    end: mean over seeds, each against the baseline of its seed. "–" where a seed never gets there."""
+
+    def show(group: Records) -> Markdown:
+        last = group[0]["config"]["epochs"]
+        body = []
+        for epochs in (1, last):
+            goals = by_epoch(group, epochs)[BASELINE]
+            for method in TRANSFERS:
+                steps = [_steps_to(r["metrics"], goals[r["seed"]]) for r in choose(group, method=method)]
+                missing = sum(s is None for s in steps)
+                seconds = min(r["metrics"]["seconds per step"] for r in group)
+                mean = interval([s for s in steps if s is not None]) if missing < len(steps) else None
+                body.append(
+                    [
+                        f"{epochs} epoch{'s' if epochs > 1 else ''}",
+                        method,
+                        tables.span(mean),
+                        "–" if mean is None else f"{mean.mean * seconds:.1f}",
+                        f"{len(steps) - missing} of {len(steps)}",
+                    ]
+                )
+        return tables.table(["as good as the baseline after", "", "steps", "seconds", "seeds that get there"], body)
+
+    return _for_each(by_target(records), show)
+
+
+def _steps_to(metrics: Mapping, goal: float) -> int | None:
+    return next((s for s, a in zip(metrics["steps"], metrics["accuracy by step"], strict=True) if a >= goal), None)
+
+
+# --- all three --------------------------------------------------------------------------------------------------------
+
+
+def provenance(records: Records) -> Markdown:
+    """Where the runs come from."""
+    return Markdown(f"*{provenance_line(records)}*")
+
+
+COLUMNS = {"fig3": ("recombined", "upper bound"), "fig11": ("RP frozen", "extractor frozen", "upper bound")}
+
+
+def verdicts(records: Records, item: str) -> dict[str, Counter]:
+    """How often each verdict was given to a number that the paper measured itself, for "table1", "fig3" or "fig11", by
+    data."""
+    if item == "table1":
+        found = {
+            name: [row for direction in DIRECTIONS for row in _compared_adaptation(group, direction)]
+            for name, group in by_pair(records).items()
+        }
+    else:
+        found = {
+            name: [row for column in COLUMNS[item] for row in _compared_classifier(group, item, column)]
+            for name, group in by_set(records).items()
+        }
+    measured = {*TABLE_1, *ARCHITECTURES.values()}
+    return {name: Counter(r["verdict"] for r in rows if r["row"] in measured) for name, rows in found.items()}
+
+
+def _groups(records: Records, name: str) -> dict[str, list[Mapping]]:
+    """Records by a name that is made of their configs."""
+    found: dict[str, list[Mapping]] = {}
+    for record in records:
+        found.setdefault(name.format(**record["config"]), []).append(record)
+    return found
+
+
+def _for_each(groups: Mapping[str, Records], show: Callable[[Records], Markdown]) -> Markdown:
+    """A table for each group under its name."""
+    return Markdown("\n\n".join(f"**{name}**\n\n{show(group).data}" for name, group in groups.items()))
