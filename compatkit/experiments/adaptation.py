@@ -22,20 +22,24 @@ SOURCE = Recipe(
 """App. E. Its last rate is 1e-5, that of adaptation, so that its first one is 0.01; mirroring and crops are ours."""
 
 
+DIRECTIONS = ("a to b", "b to a")
+
+
 @dataclass(frozen=True)
 class AdaptationRun:
-    """A network that learns the classes of ``source`` and a pretext, adapted to ``target`` through the pretext alone.
-    The defaults are paper A's (Sec. 5.1, App. E); where it is split the paper does not say.
+    """A network that learns the classes of one set and a pretext, adapted to another set through the pretext alone. The
+    defaults are paper A's (Sec. 5.1, App. E); where it is split the paper does not say.
 
-    left_out: common classes that are left out, training included. third: a set on which the pretext's head is trained
-    first. pretext: a key of ``objectives.PRETEXTS``. network, width: see ``models.build``. split_at: see
-    ``models.split``. n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
-    test_batch_size: images in a batch at most when BN uses the statistics of test batches.
-    recipe: of the third set and of the source. adapt_recipe: of adaptation.
+    direction: "a to b" or "b to a". left_out: common classes that are left out, training included. third: a set on
+    which the pretext's head is trained first. pretext: a key of ``objectives.PRETEXTS``. network, width: see
+    ``models.build``. split_at: see ``models.split``. n_train, n_test: images of each set, drawn evenly from all
+    classes; None takes them all. test_batch_size: images in a batch at most when BN uses the statistics of test
+    batches. recipe: of the third set and of the source. adapt_recipe: of adaptation.
     """
 
-    source: str = "cifar10"
-    target: str = "stl10"
+    a: str = "cifar10"
+    b: str = "stl10"
+    direction: str = "a to b"
     left_out: tuple[str, ...] = ()
     third: str = "imagefolder:imagenet"
     pretext: str = "rotation"
@@ -50,11 +54,22 @@ class AdaptationRun:
     seed: int = 0
 
     def __post_init__(self):
-        if self.pretext not in PRETEXTS:
-            raise ValueError(f"pretext: must be one of {', '.join(PRETEXTS)}, got {self.pretext!r}")
+        for name, allowed in {"direction": DIRECTIONS, "pretext": tuple(PRETEXTS)}.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}: must be one of {allowed}, got {getattr(self, name)!r}")
+
+    @property
+    def source(self) -> str:
+        """The set with labels."""
+        return self.a if self.direction == "a to b" else self.b
+
+    @property
+    def target(self) -> str:
+        """The set without."""
+        return self.b if self.direction == "a to b" else self.a
 
     def __str__(self) -> str:
-        return f"{self.source} to {self.target}, {self.pretext}, seed {self.seed}"
+        return f"{self.source} to {self.target}, {self.pretext}, rate {self.adapt_recipe.lr:g}, seed {self.seed}"
 
 
 def run(

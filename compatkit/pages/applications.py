@@ -13,7 +13,7 @@ from IPython.display import Markdown
 from .. import figures, tables
 from ..explorer import picker
 from ..results import Interval, compare, interval, paper_numbers, provenance_line
-from .reusable import Records, Rows, choose, difference_row, difference_table, means_in_words
+from .reusable import Records, Rows, by_data, choose, difference_row, difference_table, means_in_words
 
 # --- domain adaptation (Sec. 5.1) -------------------------------------------------------------------------------------
 
@@ -26,35 +26,29 @@ BEYOND = {
     "adapted, rotation head moves": "adapted, head moves",
     "adapted, running statistics": "adapted, running statistics",
 }
-DIRECTIONS = ("CIFAR-10 -> STL-10", "STL-10 -> CIFAR-10", "mean")
-
-
-def by_pair(records: Records) -> dict[str, list[Mapping]]:
-    """The records of each pair of sets, in both directions, by the pair's name "a × b"."""
-    groups: dict[frozenset, list[Mapping]] = {}
-    for record in records:
-        groups.setdefault(frozenset(record["config"][role] for role in ("source", "target")), []).append(record)
-    return {"{source} × {target}".format(**group[0]["config"]): group for group in groups.values()}
+DIRECTIONS = {"a to b": "CIFAR-10 -> STL-10", "b to a": "STL-10 -> CIFAR-10", "mean": "mean"}
+"""Ours, and the columns of Table 1."""
 
 
 def by_adaptation(group: Records, direction: str) -> Rows:
     """Table 1 for one pair of sets: average class accuracy on the target by row and seed. direction: one of
-    ``DIRECTIONS``, the first being that of the group's first record."""
-    first = group[0]["config"]["source"]
-    parts = [
-        [r for r in group if (r["config"]["source"] == first) == forward]
-        for forward in (True, False)
-        if direction in (DIRECTIONS[0 if forward else 1], DIRECTIONS[2])
-    ]
-    rotation, further, jigsaw = ([kinds(part)[kind] for part in parts] for kind in KINDS)
-    # the network that was trained on the target is the source model of the other direction
-    trained_there = [choose(kinds(group)["rotation"], source=part[0]["config"]["target"]) for part in parts]
-    found = {row: _mean(rotation, f"target: {key}") for row, key in (TABLE_1 | BEYOND).items()}
-    return found | {
-        "adapted by larger steps": _mean(further, "target: adapted"),
-        "with a jigsaw: with test BN": _mean(jigsaw, "target: with test BN"),
-        "with a jigsaw: adapted": _mean(jigsaw, "target: adapted"),
-        "trained on the target, with labels": _mean(trained_there, "source: with test BN"),
+    ``DIRECTIONS``."""
+    there = [d for d in ("a to b", "b to a") if direction in (d, "mean")]
+    back = ["b to a" if d == "a to b" else "a to b" for d in there]
+    of_kind = kinds(group)
+
+    def mean(kind: str, key: str, directions: Sequence[str] = there) -> dict[int, float]:
+        values = [{r["seed"]: r["metrics"][key] for r in choose(of_kind[kind], direction=d)} for d in directions]
+        return {
+            seed: sum(v[seed] for v in values) / len(values) for seed in sorted(set.intersection(*map(set, values)))
+        }
+
+    return {row: mean("rotation", f"target: {key}") for row, key in (TABLE_1 | BEYOND).items()} | {
+        "adapted by larger steps": mean("rotation, larger steps", "target: adapted"),
+        "with a jigsaw: with test BN": mean("jigsaw", "target: with test BN"),
+        "with a jigsaw: adapted": mean("jigsaw", "target: adapted"),
+        # that network is the source model of the other direction
+        "trained on the target, with labels": mean("rotation", "source: with test BN", back),
     }
 
 
@@ -72,23 +66,16 @@ def kinds(records: Records) -> dict[str, list[Mapping]]:
     return found
 
 
-def _mean(parts: Sequence[Records], key: str) -> dict[int, float]:
-    """A metric by seed, mean over ``parts`` that all have the seed."""
-    by_seed = [{r["seed"]: r["metrics"][key] for r in part} for part in parts]
-    shared = sorted(set.intersection(*map(set, by_seed)))
-    return {seed: sum(values[seed] for values in by_seed) / len(by_seed) for seed in shared}
-
-
 def adaptation_table(records: Records) -> Markdown:
     """Table 1, paper | ours, in both directions and their mean; the verdict is on the mean, against the source
     model."""
 
     def show(group: Records) -> Markdown:
-        columns = [_compared_adaptation(group, direction) for direction in DIRECTIONS]
+        columns, config = [_compared_adaptation(group, direction) for direction in DIRECTIONS], group[0]["config"]
         header = [
             "",
-            *(f"paper {d}, %" for d in DIRECTIONS),
-            *(f"{d}, %" for d in (*_directions(group), "mean")),
+            *(f"paper {column}, %" for column in DIRECTIONS.values()),
+            *(f"{name}, %" for name in ("{a} → {b}".format(**config), "{b} → {a}".format(**config), "mean")),
             "n",
             "verdict",
         ]
@@ -104,12 +91,7 @@ def adaptation_table(records: Records) -> Markdown:
         ]
         return tables.table(header, body)
 
-    return _for_each(by_pair(records), show)
-
-
-def _directions(group: Records) -> tuple[str, str]:
-    config = group[0]["config"]
-    return f"{config['source']} → {config['target']}", f"{config['target']} → {config['source']}"
+    return _for_each(by_data(records), show)
 
 
 def _compared_adaptation(group: Records, direction: str) -> list[dict]:
@@ -117,7 +99,7 @@ def _compared_adaptation(group: Records, direction: str) -> list[dict]:
         by_adaptation(group, direction),
         paper="gygli",
         item="table1",
-        column=direction,
+        column=DIRECTIONS[direction],
         metric="test accuracy",
         reference="source model",
         same_data=_is_papers_pair(group),
@@ -137,17 +119,20 @@ def adaptation_claims(records: Records, statements: Mapping[str, tuple[str, str]
         ]
         return difference_table("claim", body)
 
-    return _for_each(by_pair(records), show)
+    return _for_each(by_data(records), show)
 
 
 def _is_papers_pair(group: Records) -> bool:
-    return {group[0]["config"][role] for role in ("source", "target")} == {"cifar10", "stl10"}
+    return {group[0]["config"][role] for role in "ab"} == {"cifar10", "stl10"}
 
 
 def adaptation_explorer(records: Records) -> ipywidgets.Widget:
     """Pick direction, pretext and what moves: accuracy on target and source, and on the pretext, by adaptation step."""
-    groups: dict[str, dict[str, list[Mapping]]] = {
-        name: kinds(group) for name, group in _groups(records, "{source} → {target}").items()
+    arrows = {"a to b": "{a} → {b}", "b to a": "{b} → {a}"}
+    groups = {
+        arrow.format(**group[0]["config"]): kinds(choose(group, direction=direction))
+        for group in by_data(records).values()
+        for direction, arrow in arrows.items()
     }
     heads = {"stays as it is": "", "moves": ", head moves"}
     curves = {"target": "target", "source": "source", "question": "pretext"}
@@ -444,7 +429,7 @@ def verdicts(records: Records, item: str) -> dict[str, Counter]:
     if item == "table1":
         found = {
             name: [row for direction in DIRECTIONS for row in _compared_adaptation(group, direction)]
-            for name, group in by_pair(records).items()
+            for name, group in by_data(records).items()
         }
     else:
         found = {
