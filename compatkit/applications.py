@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from .data import ImageSet, Split
 from .models import extend_classifier, sized_layers
-from .objectives import PRETEXTS
+from .objectives import pretext_of
 from .recombination import recombine
-from .training import Recipe, Task, freeze, train
+from .training import Recipe, Task, freeze, train, unfreeze
 
 ADAPTATION = Recipe(steps=1_000, batch_size=64, optimizer="sgd", lr=1e-5, weight_decay=0.0, schedule="constant")
 """App. E; whether rotations were mirrored or cropped as well is not said."""
@@ -57,11 +57,11 @@ def adapt(
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
         raise ValueError(f"images: uint8 (n, c, s, s) with n > 0 is needed, got {images.dtype} {tuple(images.shape)}")
-    outputs, wanted = sized_layers(rotation_head)[-1][2], PRETEXTS[pretext].variants
+    outputs, wanted = sized_layers(rotation_head)[-1][2], pretext_of(pretext).variants
     if outputs != wanted:
         raise ValueError(f"rotation_head: {pretext} needs {wanted} outputs, got {outputs}")
     recombine(extractor, rotation_head)  # for its check
-    extractor, rotation_head = _movable(extractor), _movable(rotation_head)
+    extractor, rotation_head = _copy(extractor), _copy(rotation_head)
     if not head_moves:
         freeze(rotation_head)
     nothing = torch.zeros(len(images), dtype=torch.int64, device=images.device)
@@ -91,16 +91,16 @@ def update_head(
     trained, is, and its loss is added (App. D). probe: is called with extractor and head.
     Returns the extractor, which has changed only with a ``rotation_head``, the new head, and the history.
     """
-    longer = extend_classifier(head, len(image_set.classes), seed=seed)
+    longer = unfreeze(extend_classifier(head, len(image_set.classes), seed=seed))
     recombine(extractor, longer)
-    extractor = _movable(extractor)
+    used = _copy(extractor)
     if rotation_head is None:
-        freeze(extractor)
+        freeze(used)
     else:
-        rotation_head = freeze(copy.deepcopy(rotation_head))
-    task = Task(image_set, extractor, longer, rotation_head=rotation_head, seed=seed)
-    history = train([task], recipe, probe=_bound(probe, extractor, longer), **options)
-    return extractor, longer, history
+        rotation_head = freeze(_copy(rotation_head))
+    task = Task(image_set, used, longer, rotation_head=rotation_head, seed=seed)
+    history = train([task], recipe, probe=_bound(probe, used, longer), **options)
+    return unfreeze(used), longer, history
 
 
 def transfer(
@@ -120,7 +120,7 @@ def transfer(
     head: for the classes of ``image_set``. probe: is called with extractor and head. Returns the network, whose two
     children are the extractor and the head, and the history.
     """
-    network = recombine(_movable(extractor), _movable(head))
+    network = recombine(_copy(extractor), _copy(head))
     task = Task(image_set, network[0], network[1], seed=seed)
     return network, train([task], recipe, probe=_bound(probe, *network), **options)
 
@@ -128,11 +128,11 @@ def transfer(
 def log_steps(steps: int, marks: Collection[int] = ()) -> list[int]:
     """Where to look at a training: at 0, 1, 2, 4, 8, ... steps, at ``marks``, and at the end."""
     powers = [2**k for k in range(steps.bit_length()) if 2**k < steps]
-    return sorted({0, *powers, *(mark for mark in marks if mark <= steps), steps})
+    return sorted({0, *powers, *(mark for mark in marks if 0 <= mark <= steps), steps})
 
 
-def _movable(module: nn.Module) -> nn.Module:
-    return copy.deepcopy(module).requires_grad_(True)
+def _copy(module: nn.Module) -> nn.Module:
+    return unfreeze(copy.deepcopy(module))
 
 
 def _bound(probe: Callable[..., dict[str, float]] | None, *parts: nn.Module) -> Callable[[], dict] | None:

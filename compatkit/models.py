@@ -284,15 +284,14 @@ def _with_outputs(head: nn.Sequential, num_outputs: int) -> nn.Sequential:
         raise ValueError(f"head: must end in a linear layer to change its outputs, got {type(last).__name__}")
     fresh = copy.deepcopy(head)
     # not initialised here: that would draw from the global generator, which threads share
-    fresh[-1] = nn.utils.skip_init(nn.Linear, last.in_features, num_outputs, bias=last.bias is not None).to(
-        last.weight.device
-    )
+    like = {"bias": last.bias is not None, "device": last.weight.device, "dtype": last.weight.dtype}
+    fresh[-1] = nn.utils.skip_init(nn.Linear, last.in_features, num_outputs, **like)
     return fresh
 
 
 def fit_channels(extractor: nn.Sequential, channels: int, *, seed: int | None = None) -> nn.Sequential:
     """``extractor`` with features of that many channels, so that it fits a head of another architecture: a 1x1
-    convolution, "adapter", is appended where it has another number of them (Sec. 5.2).
+    convolution, named "adapterN", is appended where it has another number of them (Sec. 5.2).
 
     The extractor's own blocks are shared, not copied.
     """
@@ -302,7 +301,8 @@ def fit_channels(extractor: nn.Sequential, channels: int, *, seed: int | None = 
     with seeded(seed):
         adapter = initialise(nn.Conv2d(found, channels, 1, bias=False))
     device = next(extractor.parameters()).device
-    return nn.Sequential(OrderedDict(extractor.named_children(), adapter=adapter.to(device)))
+    # numbered, so that one can follow another
+    return nn.Sequential(OrderedDict(extractor.named_children()) | {f"adapter{len(extractor)}": adapter.to(device)})
 
 
 def sized_layers(module: nn.Module) -> list[tuple[nn.Module, int, int]]:

@@ -47,6 +47,13 @@ PRETEXTS = {"rotation": Pretext(4, rotate), "jigsaw": Pretext(len(ARRANGEMENTS),
 four quarters, in all 24 orders, for their nine pieces."""
 
 
+def pretext_of(name: str) -> Pretext:
+    """One of ``PRETEXTS``. Raises ValueError for another name."""
+    if name not in PRETEXTS:
+        raise ValueError(f"pretext: must be one of {', '.join(PRETEXTS)}, got {name!r}")
+    return PRETEXTS[name]
+
+
 def pretext_loss(extractor: nn.Module, head: nn.Module, images: Tensor, variants: Tensor, pretext: Pretext) -> Tensor:
     """Second term of eq. (2) with one variant (n,) of each image (n, c, s, s), drawn evenly: an unbiased estimate of
     the mean over all of them (but for BN, which normalises by n images, not by those of all variants)."""

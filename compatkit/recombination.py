@@ -20,17 +20,17 @@ def recombine(extractor: nn.Module, head: nn.Module) -> nn.Sequential:
     Raises ValueError if the head takes another number of channels than the extractor gives.
     """
     given, taken = sized_layers(extractor), sized_layers(head)
-    if given and taken and not _fits(given[-1][2], *taken[0][:2]):
-        raise ValueError(
-            f"head: takes features of {taken[0][1]} channels, and the extractor gives {given[-1][2]}; "
-            "models.fit_channels adds a convolution between them, to be trained"
-        )
+    if given and taken:
+        channels, (first, wanted, _) = given[-1][2], taken[0]
+        pools = any(isinstance(layer, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d) for layer in head.modules())
+        # without pooling a linear layer takes every position of a channel as a feature of its own
+        fits = wanted % channels == 0 if isinstance(first, nn.Linear) and not pools else wanted == channels
+        if not fits:
+            raise ValueError(
+                f"head: takes features of {wanted} channels, and the extractor gives {channels}; models.fit_channels "
+                "adds a convolution between them, to be trained"
+            )
     return nn.Sequential(extractor, head)
-
-
-def _fits(channels: int, first: nn.Module, taken: int) -> bool:
-    # a linear layer after flattening takes every position of a channel as a feature of its own
-    return taken % channels == 0 if isinstance(first, nn.Linear) else taken == channels
 
 
 def accuracy_matrix(

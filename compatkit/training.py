@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from .data import Batches, ImageSet
 from .files import locked, replacing
 from .normalization import batch_norms
-from .objectives import PRETEXTS, dcc_loss, pretext_loss, rp_loss, target_loss, unit_length_loss
+from .objectives import dcc_loss, pretext_loss, pretext_of, rp_loss, target_loss, unit_length_loss
 from .progress import progress
 
 ROTATIONS = ("all", "sampled")
@@ -120,8 +120,7 @@ class Task:
     seed: int = 0
 
     def __post_init__(self):
-        if self.pretext not in PRETEXTS:
-            raise ValueError(f"pretext: must be one of {', '.join(PRETEXTS)}, got {self.pretext!r}")
+        pretext_of(self.pretext)  # for its check
         if self.dcc_head is not None and self.common_index is None:
             raise ValueError(
                 "common_index: a task with a dcc_head needs the places of its classes among the common ones"
@@ -144,10 +143,11 @@ class Task:
         each."""
         batches = Batches(self.image_set, recipe.batch_size, seed=self.seed, crop=recipe.crop, flip=recipe.flip)
         show_all = self.pretext == "rotation" and recipe.rotations == "all"
+        count = pretext_of(self.pretext).variants
 
         def draw(step: int) -> tuple[Tensor, Tensor, Tensor | None]:
             images, labels = batches(step)
-            return images, labels, None if show_all else batches.variants(step, PRETEXTS[self.pretext].variants)
+            return images, labels, None if show_all else batches.variants(step, count)
 
         return draw
 
@@ -171,7 +171,7 @@ class Task:
             # a forward pass of its own: upright images are normalised among themselves, as they will be when tested
             parts = (self.extractor, self.rotation_head, images)
             terms["rp"] = (
-                rp_loss(*parts) if variants is None else pretext_loss(*parts, variants, PRETEXTS[self.pretext])
+                rp_loss(*parts) if variants is None else pretext_loss(*parts, variants, pretext_of(self.pretext))
             )
         return terms
 
@@ -184,6 +184,14 @@ def freeze(module: nn.Module) -> nn.Module:
     module.requires_grad_(False)
     for bn in batch_norms(module):
         bn.track_running_stats = False
+    return module
+
+
+def unfreeze(module: nn.Module) -> nn.Module:
+    """Undo ``freeze``: parameters learn again, and BN buffers follow. Returns ``module``."""
+    module.requires_grad_(True)
+    for bn in batch_norms(module):
+        bn.track_running_stats = bn.running_mean is not None
     return module
 
 

@@ -1,5 +1,6 @@
 """Sets, their files, class alignment, and batches that depend on seed and step alone."""
 
+import itertools
 import shutil
 
 import numpy as np
@@ -216,11 +217,55 @@ def test_rotations():
         data.rotate_all(torch.zeros(1, 3, 4, 5))
 
 
-def test_sampled_turns_are_even_and_depend_on_the_step():
+def naive_arrangement(image, arrangement):
+    """Quarter by quarter: the one that is named in each of the four places."""
+    half, result = image.shape[1] // 2, image.clone()
+    for place, quarter in enumerate(arrangement):
+        (row, column), (from_row, from_column) = divmod(place, 2), divmod(quarter, 2)
+        for i in range(half):
+            for j in range(half):
+                shown = image[:, from_row * half + i, from_column * half + j]
+                result[:, row * half + i, column * half + j] = shown
+    return result
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("channels", "size"), [(3, 6), (1, 4), (3, 2)])
+def test_arrangements_against_a_loop_over_pixels(dtype, memory_format, channels, size):
+    images = torch.randint(256, (24, channels, size, size)).to(dtype).contiguous(memory_format=memory_format)
+    numbers = torch.randperm(24)
+    found = data.rearrange(images, numbers)
+    assert found.dtype == dtype and found.shape == images.shape
+    orders = list(itertools.permutations(range(4)))
+    for image, number, result in zip(images, numbers.tolist(), found, strict=True):
+        assert torch.equal(result, naive_arrangement(image, orders[number]))
+
+
+def test_all_arrangements_differ_and_the_first_changes_nothing():
+    image = torch.arange(3 * 16, dtype=torch.uint8).view(1, 3, 4, 4)
+    found = data.rearrange(image.expand(24, -1, -1, -1), torch.arange(24))
+    assert torch.equal(found[:1], image)
+    assert len(data.ARRANGEMENTS) == len({arranged.numpy().tobytes() for arranged in found}) == 24
+    assert (found.flatten(1).sort().values == image.flatten()).all(), "no pixel is lost"
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"), [((2, 3, 5, 5), "even side, got 5"), ((2, 3, 4, 6), "square"), ((3, 4, 4), "square")]
+)
+def test_images_without_quarters_are_refused(shape, message):
+    with pytest.raises(ValueError, match=f"images.*{message}"):
+        data.rearrange(torch.zeros(shape), torch.zeros(shape[0], dtype=torch.int64))
+
+
+@pytest.mark.parametrize("count", [4, 24])
+def test_sampled_variants_are_even_and_depend_on_the_step(count):
     batches = Batches(small_set(), 40, seed=0)
-    turns = torch.stack([batches.turns(step) for step in range(100)])
-    assert (turns.flatten().bincount() / 4000 - 0.25).abs().max() < 0.03
-    assert torch.equal(batches.turns(7), turns[7]) and not torch.equal(turns[7], turns[8])
+    variants = torch.stack([batches.variants(step, count) for step in range(200)])
+    shares = variants.flatten().bincount() / 8000
+    assert len(shares) == count and (shares * count - 1).abs().max() < 0.2
+    assert torch.equal(batches.variants(7, count), variants[7]) and not torch.equal(variants[7], variants[8])
+    assert not torch.equal(Batches(small_set(), 40, seed=1).variants(7, count), variants[7])
 
 
 def test_batch_size_is_checked():

@@ -75,6 +75,8 @@ def test_embeddings_are_not_negative(name):
         ("torchvision:resnet50", 4, {"width": 8}, "width.*resnet50.*8"),
         ("torchvision:vgg11", 4, {}, "name.*vgg11.*torchvision:resnet50.*resnetD"),
         ("lenet", 4, {}, "name.*lenet"),
+        ("mobilenetv2", 4, {}, "name.*'mobilenetv2'.*torchvision:mobilenet_v2"),
+        ("wrn10", 4, {}, "name.*'wrn10'.*resnetD"),
         ("resnet9", 4, {}, "depth"),
         ("resnet8", 4, {"width": 0}, "width"),
         ("resnet8", 0, {}, "dim.*0"),

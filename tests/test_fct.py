@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from compatkit import fct, models, training
-from compatkit.fct import RECIPE, FitTransformation, Transformation, macs, synthesised_classifier, transform
+from compatkit.fct import RECIPE, FitTransformation, Transformation, synthesised_classifier, transform
 from compatkit.normalization import batch_norms
 from compatkit.training import Recipe
 
@@ -29,21 +29,6 @@ def small_h(seed=0):
 )
 def test_the_published_number_of_parameters(width, parameters):
     assert models.count_parameters(Transformation(128, 128, 128, width)) == parameters
-
-
-def test_the_published_number_of_multiplications():
-    h = Transformation(128, 128, 128)
-    modes = [m.training for m in h.modules()]
-    assert macs(h, torch.zeros(1, 128), torch.zeros(1, 128)) == 5_701_632
-    assert all(modes) and modes == [m.training for m in h.modules()]
-
-
-def test_multiplications_of_convolutions_and_linear_layers_are_counted():
-    net = nn.Sequential(nn.Conv2d(3, 5, 3, stride=2, padding=1), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten())
-    net.append(nn.Linear(5 * 4 * 4, 7))
-    before = state(net)
-    assert macs(net, torch.randn(1, 3, 8, 8)) == 4 * 4 * 5 * 3 * 9 + 80 * 7
-    assert same(before, state(net))
 
 
 def test_the_transformation_layer_by_layer():

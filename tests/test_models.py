@@ -1,15 +1,30 @@
-"""Parameter counts of the literature, and cuts that change nothing."""
+"""Parameter counts of the literature, torchvision's MobileNet, and cuts that change nothing."""
 
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 
 from compatkit import models
+from compatkit.data import torchvision_
+from compatkit.normalization import recalibrated
+
+from .test_embedders import same, state, unsettled
+
+STAGES = [f"stage{s}_block{b}" for s in (1, 2, 3) for b in (1, 2)]
 
 
 def build(*args, **kwargs):
     return models.build(*args, seed=0, **kwargs)
+
+
+def normalised(bn, y):
+    """BN by its buffers, written out."""
+    shape = (1, -1, 1, 1)
+    mean, var = bn.running_mean.view(shape), bn.running_var.view(shape)
+    return (y - mean) / (var + 1e-5).sqrt() * bn.weight.view(shape) + bn.bias.view(shape)
 
 
 @pytest.mark.parametrize(("shortcut", "parameters"), [("A", 853_018), ("B", 855_770)])
@@ -21,12 +36,54 @@ def test_resnet20_has_the_published_parameters():
     assert models.count_parameters(build("resnet20", 10)) == 269_722  # He et al. 2016, Table 6: 0.27 million
 
 
-@pytest.mark.parametrize("shortcut", ["A", "B"])
-def test_every_split_recombines_to_the_same_network(shortcut):
-    net = build("resnet14", 7, width=4, shortcut=shortcut).eval()
+@pytest.mark.parametrize(
+    ("name", "options", "parameters"),
+    [
+        ("wrn28", {"width": 160}, 36_479_194),
+        ("wrn16", {"width": 128}, 10_961_370),
+        ("wrn40", {"width": 64}, 8_949_210),
+        ("mobilenetv2", {}, 2_236_682),
+    ],
+)
+def test_wide_resnets_and_mobilenet_have_the_published_parameters(name, options, parameters):
+    assert models.count_parameters(build(name, 10, **options)) == parameters
+
+
+@pytest.mark.parametrize("width", [1, 4, 8, 24, 32, 45])
+def test_mobilenet_has_the_shapes_of_torchvision_at_every_width(width):
+    ours = build("mobilenetv2", 10, width=width)
+    theirs = torchvision_().models.mobilenet_v2(num_classes=10, width_mult=width / 32)
+    assert [p.shape for p in ours.parameters()] == [p.shape for p in theirs.parameters()]
+
+
+@pytest.mark.parametrize("width", [16, 32])
+def test_mobilenet_with_the_weights_of_torchvision_gives_its_outputs(width):
+    theirs = unsettled(torchvision_().models.mobilenet_v2(num_classes=10, width_mult=width / 32))
+    theirs.features[0][0].stride = theirs.features[2].conv[1][0].stride = (1, 1)  # for images of 32 x 32
+    x = torch.randn(4, 3, 32, 32)
+    theirs = recalibrated(theirs, [x])  # by buffers of no meaning 17 blocks forget their input
+    ours = build("mobilenetv2", 10, width=width).eval()
+    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
+    with torch.no_grad():
+        expected, found = theirs(x), ours(x)
+    assert expected.std(0).min() > 1e-3, "the images are told apart"
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("resnet14", {"shortcut": "A"}, ["stem", *STAGES, "pool"]),
+        ("resnet14", {"shortcut": "B"}, ["stem", *STAGES, "pool"]),
+        ("wrn16", {}, ["stem", *STAGES, "pool"]),
+        ("mobilenetv2", {}, ["stem", *(f"block{i}" for i in range(1, 18)), "features", "pool"]),
+    ],
+)
+def test_every_split_recombines_to_the_same_network(name, options, expected):
+    net = build(name, 7, width=4, **options).eval()
     x = torch.randn(2, 3, 16, 16)
     points = models.split_points(net)
-    assert points == ["stem", *(f"stage{s}_block{b}" for s in (1, 2, 3) for b in (1, 2)), "pool"]
+    assert points == expected
     for at in points:
         extractor, head = models.split(net, at)
         assert torch.equal(head(extractor(x)), net(x))
@@ -39,6 +96,47 @@ def test_a_stage_means_its_last_block():
     assert list(extractor._modules)[-1] == "stage2_block9"
     assert next(iter(head._modules)) == "stage3_block1"
     assert extractor.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 32, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "shapes"),
+    [
+        ("wrn10", {"width": 8}, {"stem": (16, 32), "stage1": (8, 32), "stage2": (16, 16), "stage3": (32, 8)}),
+        ("mobilenetv2", {}, {"stem": (32, 32), "block3": (24, 32), "block6": (32, 16), "block10": (64, 8)}),
+        ("mobilenetv2", {}, {"block13": (96, 8), "block17": (320, 4), "features": (1280, 4)}),
+        ("mobilenetv2", {"width": 16, "in_channels": 1}, {"block10": (32, 8), "features": (1280, 4)}),
+    ],
+)
+def test_channels_and_sides_of_the_feature_maps(name, options, shapes):
+    net, x = build(name, 3, **options).eval(), torch.zeros(1, options.get("in_channels", 3), 32, 32)
+    with torch.no_grad():
+        for at, (channels, side) in shapes.items():
+            extractor, head = models.split(net, at)
+            features = extractor(x)
+            assert features.shape == (1, channels, side, side) and head(features).shape == (1, 3)
+
+
+@pytest.mark.parametrize(("c_in", "c_out", "stride"), [(4, 4, 1), (4, 6, 1), (4, 8, 2), (4, 4, 2), (6, 3, 1)])
+def test_a_pre_activation_block_layer_by_layer(c_in, c_out, stride):
+    block = unsettled(models.PreActivationBlock(c_in, c_out, stride)).eval()
+    x = torch.randn(3, c_in, 6, 6)
+    active = normalised(block.bn1, x).clamp_min(0)
+    y = normalised(block.bn2, F.conv2d(active, block.conv1.weight, stride=stride, padding=1)).clamp_min(0)
+    shortcut = x if (c_in, stride) == (c_out, 1) else F.conv2d(active, block.projection.weight, stride=stride)
+    expected = F.conv2d(y, block.conv2.weight, padding=1) + shortcut
+    assert expected.shape == (3, c_out, 6 // stride, 6 // stride) and expected.min() < 0, "no ReLU at the end"
+    assert torch.allclose(block(x), expected, atol=1e-5)
+
+
+def test_a_wide_resnet_normalises_after_its_last_block_and_not_after_its_stem():
+    net = unsettled(build("wrn10", 5, width=4)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    y = F.conv2d(x, net.stem[0].weight, padding=1)
+    for block in (net.stage1_block1, net.stage2_block1, net.stage3_block1):
+        y = block(y)
+    y = normalised(net.pool[0], y).clamp_min(0).mean((2, 3))
+    assert y.shape == (2, 16)
+    assert torch.allclose(net(x), y @ net.classifier.weight.T + net.classifier.bias, atol=1e-5)
 
 
 def test_option_a_shortcut_against_its_definition():
@@ -64,13 +162,16 @@ def test_auxiliary_head_has_the_shape_and_weights_of_its_own():
         models.auxiliary_head(head[:-1], 4)
 
 
-def test_a_seed_gives_the_same_weights_and_leaves_the_generator_alone():
+@pytest.mark.parametrize("name", ["resnet8", "wrn10", "mobilenetv2"])
+def test_a_seed_gives_the_same_weights_and_leaves_the_generator_alone(name):
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
-    one, two = build("resnet8", 3), build("resnet8", 3)
+    one, two = build(name, 3, width=8), build(name, 3, width=8)
     assert torch.equal(torch.rand(1), expected)
     assert all(torch.equal(p, q) for p, q in zip(one.parameters(), two.parameters(), strict=True))
+    other = models.build(name, 3, width=8, seed=1)
+    assert not any(torch.equal(p, q) for p, q in zip(one.parameters(), other.parameters(), strict=True) if p.ndim > 1)
 
 
 def test_seeded_weights_do_not_depend_on_other_threads():
@@ -92,6 +193,14 @@ def build_seed(seed):
         ("vgg16", {}, "vgg16"),
         ("resnet8", {"shortcut": "C"}, "shortcut"),
         ("resnet8", {"width": 0}, "width"),
+        ("wrn12", {}, r"depth.*6n \+ 4.*12"),
+        ("wrn8", {}, r"depth.*6n \+ 4.*8"),
+        ("wrn4", {}, r"depth.*6n \+ 4.*4"),
+        ("wrn10", {"width": 0}, "width.*0"),
+        ("mobilenetv2", {"width": 0}, "width.*0"),
+        ("mobilenetv3", {}, "name.*mobilenetv3.*resnetD.*wrnD.*mobilenetv2"),
+        ("wrn", {}, "name.*'wrn'"),
+        ("mobilenetv2x", {}, "name.*mobilenetv2x"),
     ],
 )
 def test_bad_names_and_options(name, options, message):
@@ -111,3 +220,85 @@ def test_an_auxiliary_head_leaves_the_global_generator_alone():
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(p, q) for p, q in zip(first.parameters(), second.parameters(), strict=True))
     assert all(p.isfinite().all() and p.abs().sum() > 0 for p in first.classifier.parameters())
+
+
+@pytest.mark.parametrize("name", ["resnet8", "wrn10", "mobilenetv2"])
+def test_a_longer_classifier_keeps_its_outputs_and_draws_the_new_ones_from_the_seed(name):
+    _, head = models.split(build(name, 3, width=4), "stage2" if name != "mobilenetv2" else "block10")
+    unsettled(head).eval()
+    head.requires_grad_(False)
+    before, generator = state(head), torch.get_rng_state()
+    longer, again, other = (models.extend_classifier(head, 7, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), generator)
+    features = torch.randn(5, models.sized_layers(head)[0][1], 4, 4)
+    outputs = longer(features)
+    assert outputs.shape == (5, 7) and torch.allclose(outputs[:, :3], head(features), atol=1e-6)
+    assert torch.equal(longer[-1].weight[:3], head[-1].weight) and torch.equal(longer[-1].bias[:3], head[-1].bias)
+    assert same(state(longer), state(again)) and not torch.equal(longer[-1].weight[3:], other[-1].weight[3:])
+    assert 0 < longer[-1].weight[3:].abs().max() <= head[-1].in_features ** -0.5
+    assert all(p.requires_grad for p in longer.parameters())
+    with torch.no_grad():
+        for parameter in longer.parameters():
+            parameter.add_(1)
+    assert same(before, state(head)) and head[-1].out_features == 3
+    assert not any(p.requires_grad for p in head.parameters())
+
+
+def test_a_classifier_as_long_as_before_is_a_copy():
+    _, head = models.split(build("resnet8", 3, width=4), "stage2")
+    found = models.extend_classifier(head, 3)
+    assert same(state(found), state(head)) and found[-1].weight is not head[-1].weight
+    bare = nn.Sequential(nn.Linear(4, 2, bias=False))
+    assert models.extend_classifier(bare, 5, seed=0)[-1].bias is None
+
+
+def test_a_classifier_cannot_lose_outputs_nor_be_what_is_not_linear():
+    _, head = models.split(build("resnet8", 3, width=4), "stage2")
+    with pytest.raises(ValueError, match="num_outputs: the head has 3 outputs.*got 2"):
+        models.extend_classifier(head, 2)
+    with pytest.raises(ValueError, match="linear.*got Sequential"):
+        models.extend_classifier(head[:-1], 4)
+
+
+def test_an_adapter_is_appended_only_where_channels_differ():
+    extractor, _ = models.split(build("resnet8", 3, width=4), "stage2")
+    assert models.fit_channels(extractor, 8) is extractor
+    unsettled(extractor).eval()
+    before = torch.get_rng_state()
+    fitted, again, other = (models.fit_channels(extractor, 12, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert list(fitted._modules) == [*extractor._modules, f"adapter{len(extractor)}"]
+    assert all(fitted.get_submodule(name) is block for name, block in extractor.named_children()), "shared, not copied"
+    assert not any(name.startswith("adapter") for name in extractor._modules)
+    x = torch.randn(2, 3, 8, 8)
+    expected = torch.einsum("oc, nchw -> nohw", fitted[-1].weight[:, :, 0, 0], extractor(x))
+    assert expected.shape == (2, 12, 4, 4) and torch.allclose(fitted(x), expected, atol=1e-5)
+    assert fitted[-1].bias is None
+    assert torch.equal(fitted[-1].weight, again[-1].weight)
+    assert not torch.equal(fitted[-1].weight, other[-1].weight)
+
+
+def test_an_extractor_with_an_adapter_may_get_another():
+    extractor, _ = models.split(build("resnet8", 3, width=4), "stage2")
+    twice = models.fit_channels(models.fit_channels(extractor, 12, seed=0), 20, seed=0)
+    assert twice(torch.zeros(2, 3, 8, 8)).shape == (2, 20, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "at"), [("resnet8", "stage1"), ("resnet8", "pool"), ("wrn10", "stage3"), ("mobilenetv2", "block10")]
+)
+@pytest.mark.parametrize("options", [{}, {"in_channels": 1}])
+def test_sized_layers_tell_what_is_taken_and_given(name, at, options):
+    extractor, head = models.split(build(name, 3, width=4, **options).eval(), at)
+    channels = extractor(torch.zeros(1, options.get("in_channels", 3), 16, 16)).shape[1]
+    assert models.sized_layers(extractor)[0][1] == options.get("in_channels", 3)
+    assert models.sized_layers(extractor)[-1][2] == models.sized_layers(head)[0][1] == channels
+    assert models.sized_layers(head)[-1][2] == 3
+
+
+def test_sized_layers_are_listed_in_order():
+    layers = nn.Conv1d(2, 3, 1), nn.BatchNorm1d(3), nn.InstanceNorm1d(3), nn.Linear(3, 5)
+    net = nn.Sequential(layers[0], nn.ReLU(), nn.Sequential(*layers[1:3], nn.Flatten()), nn.Sequential(layers[3]))
+    sizes = [(2, 3), (3, 3), (3, 3), (3, 5)]
+    assert models.sized_layers(net) == [(layer, *size) for layer, size in zip(layers, sizes, strict=True)]
+    assert models.sized_layers(layers[0]) == [(layers[0], 2, 3)] and models.sized_layers(nn.ReLU()) == []

@@ -1,12 +1,14 @@
-"""Accuracy of all pairs against a naive evaluation, each extractor run once."""
+"""Accuracy of all pairs against a naive evaluation, each extractor run once; parts that fit and parts that do not."""
 
 import pytest
 import torch
 from torch import nn
 
 from compatkit import models, normalization, recombination
+from compatkit.data import ImageSet
 
 from .test_data import small_set
+from .test_embedders import unsettled
 
 CLASSES = ("cat", "dog", "eel")
 OTHER = ("eel", "fox", "cat")
@@ -118,3 +120,108 @@ def test_bad_input(setup):
         recombination.accuracy_matrix(
             extractors, heads, image_set, head_classes=[("wolf", "cat")] * 3, common=("wolf", "cat")
         )
+
+
+def part(name, at, width):
+    return models.split(models.build(name, 3, seed=0, width=width), at)
+
+
+@pytest.mark.parametrize(
+    ("extractor", "head", "given", "taken"),
+    [
+        (("resnet8", "stage2", 4), ("resnet8", "stage2", 6), 8, 12),  # the head begins with a convolution,
+        (("resnet8", "stage2", 6), ("wrn10", "stage2", 4), 12, 8),  # with BN,
+        (("wrn10", "stage2", 4), ("wrn10", "stage3", 4), 8, 16),
+        (("resnet8", "stage3", 4), ("resnet8", "stage3", 6), 16, 24),  # with pooling and a linear layer,
+        (("resnet8", "stage3", 6), ("resnet8", "stage3", 4), 24, 16),
+        (("resnet8", "pool", 4), ("resnet8", "pool", 6), 16, 24),  # with that layer
+        (("mobilenetv2", "block10", 32), ("resnet8", "stage2", 16), 64, 32),
+        pytest.param(
+            ("resnet8", "stage3", 4),
+            ("resnet8", "stage3", 8),
+            16,
+            32,
+        ),
+    ],
+)
+def test_parts_whose_channels_differ_are_refused_with_both_numbers(extractor, head, given, taken):
+    extractor, head = part(*extractor)[0].eval(), part(*head)[1].eval()
+    with pytest.raises((RuntimeError, ValueError)):
+        head(extractor(torch.zeros(1, 3, 16, 16)))
+    with pytest.raises(ValueError, match=f"head: takes features of {taken} channels.*gives {given};.*fit_channels"):
+        recombination.recombine(extractor, head)
+
+
+@pytest.mark.parametrize(
+    ("extractor", "head"),
+    [
+        (("resnet14", "stage2", 4), ("resnet8", "stage2", 4)),
+        (("resnet8", "stage1", 8), ("resnet8", "stage2", 4)),  # a map of 16 x 16 where 8 x 8 is usual
+        (("wrn10", "stage3", 4), ("resnet8", "stage2", 8)),
+        (("resnet8", "stage2", 4), ("wrn16", "stage2", 4)),
+        (("mobilenetv2", "block10", 4), ("resnet8", "stage2", 4)),
+        (("wrn10", "pool", 4), ("resnet8", "pool", 4)),
+    ],
+)
+def test_parts_of_any_architectures_are_joined_where_channels_fit(extractor, head):
+    extractor, head = part(*extractor)[0].eval(), part(*head)[1].eval()
+    network = recombination.recombine(extractor, head)
+    assert network[0] is extractor and network[1] is head and len(network) == 2
+    x = torch.randn(2, 3, 16, 16)
+    assert network(x).shape == (2, 3) and torch.equal(network(x), head(extractor(x)))
+
+
+def test_an_adapter_makes_parts_fit():
+    (extractor, _), (_, head) = part("resnet8", "stage2", 4), part("wrn10", "stage2", 6)
+    with pytest.raises(ValueError, match="12 channels.*gives 8"):
+        recombination.recombine(extractor, head)
+    network = recombination.recombine(models.fit_channels(extractor, 12, seed=0), head)
+    assert network(torch.zeros(2, 3, 16, 16)).shape == (2, 3)
+
+
+def test_a_linear_head_may_take_every_position_of_a_feature_map():
+    extractor, _ = part("resnet8", "stage2", 4)  # 8 channels, 4 x 4 positions of an image of 8 x 8
+    network = recombination.recombine(extractor, nn.Sequential(nn.Flatten(), nn.Linear(8 * 4 * 4, 3)))
+    assert network(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
+    for taken in (8 * 4 * 4 + 1, 4):
+        with pytest.raises(ValueError, match=f"{taken} channels.*gives 8"):
+            recombination.recombine(extractor, nn.Sequential(nn.Flatten(), nn.Linear(taken, 3)))
+
+
+def test_parts_without_a_size_of_their_own_fit_anything():
+    extractor, head = part("resnet8", "stage2", 4)
+    x = torch.zeros(2, 3, 16, 16)
+    assert recombination.recombine(extractor, nn.ReLU())(x).shape == (2, 8, 8, 8)
+    assert recombination.recombine(normalization.UnitLength(), head)(extractor(x)).shape == (2, 3)
+
+
+@pytest.mark.parametrize("statistics", ["batch", "running"])
+def test_class_accuracy_against_a_loop_over_classes(statistics):
+    classes = ("cat", "dog", "eel", "fox")
+    drawn = small_set(n=60, classes=classes)
+    test = drawn.test[(drawn.test.labels != 2) & ((drawn.test.labels == 1) | (torch.arange(60) % 5 == 0))]
+    image_set = ImageSet("unbalanced", drawn.train, test, classes)
+    assert test.labels.bincount(minlength=4).tolist() == [3, 15, 0, 3], "unbalanced, and no eel"
+    net = unsettled(models.build("resnet8", 4, seed=0, width=4))
+    with torch.no_grad(), normalization.evaluation(net, statistics):
+        net.classifier.bias -= net(image_set.normalise(test.images)).mean(0)  # so that not all answers are the same
+        answers = net(image_set.normalise(test.images)).argmax(1).tolist()
+    shares = []
+    for c in (0, 1, 3):
+        hits = [answer == c for answer, label in zip(answers, test.labels.tolist(), strict=True) if label == c]
+        shares.append(sum(hits) / len(hits))
+    found = recombination.class_accuracy(*models.split(net, "stage2"), image_set, statistics=statistics)
+    assert found == pytest.approx(sum(shares) / 3, abs=1e-9)
+    plain = (torch.tensor(answers) == test.labels).double().mean().item()
+    assert len(set(answers)) > 1 and 0 < found < 1 and abs(found - plain) > 0.02, "it is not the share of all images"
+
+
+def test_class_accuracy_does_not_depend_on_batches_where_bn_does_not():
+    extractor, head = part("resnet8", "stage2", 4)
+    sizes = []
+    extractor.register_forward_hook(lambda m, x, y: sizes.append(len(y)))
+    found = [
+        recombination.class_accuracy(extractor, head, small_set(), statistics="running", batch_size=size)
+        for size in (7, 512)
+    ]
+    assert found[0] == found[1] and len(sizes) == 6 + 1

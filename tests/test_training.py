@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import nn
 
-from compatkit import models, objectives, training
+from compatkit import models, objectives, recombination, training
 from compatkit.data import class_index
 from compatkit.training import Recipe, Task
 
@@ -25,12 +25,14 @@ from .test_data import small_set
 RECIPE = Recipe(steps=6, batch_size=8, rotations="sampled", schedule="one-cycle", crop=1)
 
 
-def make_task(seed=0, sets=None, *, classes=("cat", "dog", "eel"), dcc=None, rp=None, head=True, length=False) -> Task:
+def make_task(
+    seed=0, sets=None, *, classes=("cat", "dog", "eel"), dcc=None, rp=None, head=True, length=False, pretext="rotation"
+) -> Task:
     image_set = sets or small_set(classes=classes, seed=seed)
     net = models.build("resnet8", len(classes), seed=seed, width=4)
     extractor, own = models.split(net, "stage2")
     index = class_index(classes, classes[:2])
-    return Task(image_set, extractor, own if head else None, dcc, index, rp, unit_length=length, seed=seed)
+    return Task(image_set, extractor, own if head else None, dcc, index, rp, pretext, length, seed)
 
 
 def aux(outputs, seed=9):
@@ -107,6 +109,37 @@ def test_unit_length_is_learnt_and_logged():
     assert all(("length" in row) == length for length in (False, True) for row in history[length])
     assert history[True, "after"] < history[False, "after"] / 2
     assert history[True][-1]["length"] < history[True][0]["length"] / 2
+
+
+@pytest.mark.parametrize("rotations", training.ROTATIONS)
+@pytest.mark.parametrize(("pretext", "variants"), [("rotation", 4), ("jigsaw", 24)])
+def test_one_variant_an_image_is_drawn_unless_all_rotations_are_shown(rotations, pretext, variants):
+    task = make_task(rp=aux(variants), pretext=pretext)
+    images, labels, drawn = task.batches(Recipe(batch_size=40, rotations=rotations))(3)
+    if (rotations, pretext) == ("all", "rotation"):
+        assert drawn is None
+        expected = objectives.rp_loss(task.extractor, task.rotation_head, images)
+    else:
+        assert drawn.shape == (40,) and drawn.min() >= 0 and 0.7 * variants < drawn.max() < variants
+        shown = objectives.PRETEXTS[pretext].show(images, drawn)
+        expected = torch.nn.functional.cross_entropy(task.rotation_head(task.extractor(shown)), drawn)
+    assert torch.equal(task.losses(images, labels, drawn)["rp"], expected)
+
+
+@pytest.mark.parametrize("rotations", training.ROTATIONS)
+def test_an_extractor_learns_from_arrangements_alone(rotations):
+    task = make_task(rp=aux(24), head=False, pretext="jigsaw")
+    before = everything([task])
+    history = training.train([task], Recipe(steps=3, batch_size=8, rotations=rotations))
+    assert [set(row) for row in history] == [{"step", "task", "rp"}] * 3
+    after = everything([task])
+    assert not any(torch.equal(before[k], after[k]) for k in before if k.endswith("conv1.weight"))
+
+
+def test_a_checkpoint_of_another_pretext_is_refused(tmp_path):
+    training.train([make_task(rp=aux(24), pretext="jigsaw")], RECIPE, checkpoint=tmp_path / "run.pt")
+    with pytest.raises(ValueError, match="checkpoint"):
+        training.train([make_task(rp=aux(24))], RECIPE, checkpoint=tmp_path / "run.pt")
 
 
 def test_a_step_of_one_task_leaves_the_other_network_alone():
@@ -207,6 +240,94 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, optimizer, monkey
     finished = joint_pair()
     assert training.train(finished, recipe, checkpoint=file) == history, "a finished run is only loaded"
     assert equal(everything(finished), everything(whole))
+
+
+def accuracies(tasks, calls):
+    """A probe as experiments have it: the networks' accuracies, and a weight to know them by."""
+
+    def probe():
+        calls.append(1)
+        (logits,), labels = recombination.all_logits(tasks[0].extractor, [tasks[0].head], tasks[0].image_set)
+        accuracy = (logits.argmax(1) == labels).double().mean().item()
+        return {"accuracy": accuracy, "weight": tasks[0].head[-1].weight[0, 0].item()}
+
+    return probe
+
+
+def probed(history):
+    return [row for row in history if "task" not in row]
+
+
+def test_networks_are_probed_after_the_steps_asked_for():
+    recipe, tasks = Recipe(**vars(RECIPE) | {"schedule": "constant"}), joint_pair()
+    history = training.train(tasks, recipe, probe=accuracies(tasks, calls := []), probe_at=(6, 0, 2, 2, 99))
+    rows = probed(history)
+    assert [row["step"] for row in rows] == [0, 2, 6] and len(calls) == 3
+    for row in rows:
+        alone = joint_pair()
+        if row["step"]:
+            training.train(alone, Recipe(**vars(recipe) | {"steps": row["step"]}))
+        assert row == {"step": row["step"]} | accuracies(alone, [])()
+    assert len({row["weight"] for row in rows}) == 3
+    assert history[0] is rows[0] and history[-1] is rows[-1], "before the first step and after the last"
+
+
+def test_probing_changes_nothing_in_training():
+    plain, looked_at = joint_pair(), joint_pair()
+    history = training.train(plain, RECIPE)
+    calls = []
+    found = training.train(looked_at, RECIPE, probe=accuracies(looked_at, calls), probe_at=range(7))
+    assert len(calls) == 7 and [row for row in found if "task" in row] == history
+    assert equal(everything(plain), everything(looked_at))
+
+
+def test_nothing_is_probed_where_nothing_is_asked():
+    tasks, calls = joint_pair(), []
+    training.train(tasks, RECIPE, probe=accuracies(tasks, calls))
+    assert not calls
+    assert not probed(training.train(joint_pair(), RECIPE, probe_at=(0, 6)))
+
+
+@pytest.mark.parametrize("place", ["a step", "a probe", "the first probe"])
+def test_an_interrupted_run_has_each_probe_once(tmp_path, place, monkeypatch):
+    recipe, at, file = Recipe(steps=8, batch_size=8, rotations="sampled"), (0, 3, 5, 8), tmp_path / "run.pt"
+    whole = joint_pair()
+    history = training.train(whole, recipe, probe=accuracies(whole, []), probe_at=at)
+    halted, advance, calls = joint_pair(), training._Run.advance, []
+    look = accuracies(halted, calls)
+
+    def interrupted(run, log):
+        if place == "a step" and run.step == 5:
+            raise KeyboardInterrupt
+        advance(run, log)
+
+    def interrupted_probe():
+        if len(calls) == {"a step": 4, "a probe": 2, "the first probe": 0}[place]:
+            raise KeyboardInterrupt
+        return look()
+
+    options = {"checkpoint": file, "probe_at": at}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training._Run, "advance", interrupted)
+        training.train(halted, recipe, probe=interrupted_probe, checkpoint_seconds=0, **options)
+    assert len(calls) == {"a step": 3, "a probe": 2, "the first probe": 0}[place]
+    resumed = joint_pair()
+    assert training.train(resumed, recipe, probe=accuracies(resumed, calls), **options) == history
+    assert len(calls) == 4 and [row["step"] for row in probed(history)] == [0, 3, 5, 8]
+    assert equal(everything(resumed), everything(whole))
+
+
+def test_a_finished_checkpoint_is_neither_written_nor_probed_again(tmp_path):
+    file, calls = tmp_path / "run.pt", []
+    options = {"checkpoint": file, "checkpoint_seconds": 0, "probe_at": (0, 3, 6)}
+    tasks = joint_pair()
+    history = training.train(tasks, RECIPE, probe=accuracies(tasks, calls), **options)
+    os.utime(file, ns=(10**18, 10**18))
+    before, inode = file.read_bytes(), file.stat().st_ino
+    again = joint_pair()
+    assert training.train(again, RECIPE, probe=accuracies(again, calls), **options) == history
+    assert len(calls) == 3 and equal(everything(again), everything(tasks))
+    assert (file.stat().st_mtime_ns, file.stat().st_ino) == (10**18, inode) and file.read_bytes() == before
 
 
 def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path):
@@ -362,6 +483,8 @@ def test_tasks_are_checked():
     task = make_task(dcc=aux(2))
     with pytest.raises(ValueError, match="common_index"):
         Task(task.image_set, task.extractor, task.head, dcc_head=task.dcc_head)
+    with pytest.raises(ValueError, match="pretext.*rotation, jigsaw.*'colour'"):
+        make_task(rp=aux(4), pretext="colour")
     with pytest.raises(ValueError, match="tasks"):
         training.train([], RECIPE)
 

@@ -11,7 +11,7 @@ from torch import nn
 from ..applications import ADAPTATION, adapt, log_steps
 from ..data import ImageSet, Split, common_classes, load
 from ..models import auxiliary_head
-from ..objectives import PRETEXTS, Pretext
+from ..objectives import Pretext, pretext_of
 from ..recombination import class_accuracy
 from ..training import Recipe, Task, train_once
 from .networks import cut_network
@@ -54,9 +54,9 @@ class AdaptationRun:
     seed: int = 0
 
     def __post_init__(self):
-        for name, allowed in {"direction": DIRECTIONS, "pretext": tuple(PRETEXTS)}.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: must be one of {allowed}, got {getattr(self, name)!r}")
+        pretext_of(self.pretext)  # for its check
+        if self.direction not in DIRECTIONS:
+            raise ValueError(f"direction: must be one of {DIRECTIONS}, got {self.direction!r}")
 
     @property
     def source(self) -> str:
@@ -91,7 +91,7 @@ def run(
     that several runs need.
     """
     source, target = _sets(config, device)
-    puzzles = _puzzles(target, PRETEXTS[config.pretext])
+    puzzles = _puzzles(target, pretext_of(config.pretext))
     task = _source_model(config, source, shared, show_progress)
     batches = {"batch_size": config.test_batch_size}
 
@@ -154,7 +154,7 @@ def _source_model(config: AdaptationRun, source: ImageSet, shared: Path | None, 
     seed = 16 * config.seed
     shape = {"width": config.width, "split_at": config.split_at}
     extractor, head = cut_network(config.network, source, seed=seed, **shape)
-    rotation_head = auxiliary_head(head, PRETEXTS[config.pretext].variants, seed=seed + 1)
+    rotation_head = auxiliary_head(head, pretext_of(config.pretext).variants, seed=seed + 1)
     if config.third:
         channels = source.train.images.shape[1]
         third = load(config.third).with_channels(channels).limit(config.n_train).to(source.device)

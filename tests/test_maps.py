@@ -1,0 +1,161 @@
+"""Maps from old to new embeddings: what is fitted, what is compared, what is advised."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from compatkit import alignment, retrieval, store
+from compatkit import maps as module
+from compatkit.maps import Candidate, Comparison, Map, Pairs, compare, fit, recommend, split
+from compatkit.results import Interval, difference, interval
+
+from .test_upgrade import N, latent, new_model, old_model, side_model
+
+# What is compared
+
+
+def held_out_pairs(n=40):
+    x = latent(n, 3)
+    labels = torch.arange(n) % 4
+    return Pairs(torch.from_numpy(old_model(x)), torch.from_numpy(new_model(x)), labels=labels, old_bytes=24)
+
+
+def test_measures_are_their_definitions():
+    pairs = held_out_pairs()
+    maps = fit(pairs, ["identity", "ridge"])
+    found = compare(maps, pairs, 160)
+    for name, function in maps.items():
+        mapped = function(pairs.old)
+        near = [
+            (pairs.new[:, None] - x).norm(dim=2).fill_diagonal_(torch.inf).topk(10, largest=False).indices.tolist()
+            for x in (pairs.new, mapped)
+        ]
+        agreement = [len(set(a) & set(b)) / 10 for a, b in zip(*near, strict=True)]
+        candidate = found.candidates[name]
+        assert candidate.agreement == interval(agreement)
+        spread = (pairs.new - pairs.new.mean(0)).square().sum() / len(pairs)
+        errors = ((mapped - pairs.new).square().sum(1) / spread).tolist()
+        assert candidate.error.mean == pytest.approx(sum(errors) / len(errors))
+        scores = {
+            key: retrieval.evaluate(q, pairs.labels, g, pairs.labels, ks=(1,), same_items=True)
+            for key, (q, g) in {"old": (pairs.old, pairs.old), "map": (pairs.new, mapped)}.items()
+        }
+        assert candidate.top1.mean == pytest.approx(scores["map"].cmc[1])
+        assert candidate.mean_ap.mean == pytest.approx(scores["map"].mean_ap)
+        assert found.old[1].mean == pytest.approx(scores["old"].mean_ap)
+        precision = [scores[key].average_precision.tolist() for key in ("map", "old")]
+        assert candidate.gain == difference(*precision)
+    assert (found.fitted_on, found.held_out, found.old_bytes, found.new_bytes) == (160, 40, 24, 28)
+
+
+def test_prices():
+    pairs = replace(held_out_pairs(), side=torch.from_numpy(side_model(latent(40, 3))))
+    found = compare(fit(pairs, width=8, steps=2, show_progress=False), pairs, 1).candidates
+    # paper B's architecture, by hand: branches to twice the width and on to 2 d_new, mixer of width 8
+    h = 6 * 12 + 12 * 14 + 3 * 6 + 6 * 14 + 28 * 8 + 8 * 8 + 8 * 7
+    assert {name: c.macs for name, c in found.items()} == {"identity": 0, "Procrustes": 63, "ridge": 63, "h": h}
+    assert found["ridge"].parameters == 63 + 7 and found["identity"].parameters == 0
+    assert found["h"].parameters == h + 7 + 2 * (12 + 14 + 6 + 14 + 8 + 8)
+    assert all(c.seconds > 0 for c in found.values())
+
+
+def test_side_information_is_used_by_all_but_identity():
+    x = latent(N, 1)
+    pairs = Pairs(*(torch.from_numpy(f(x)) for f in (old_model, new_model, side_model)))
+    maps = fit(pairs, ["identity", "ridge"])
+    assert (maps["ridge"](pairs.old, pairs.side) - pairs.new).abs().max() < 1e-2
+    assert torch.equal(maps["identity"](pairs.old, pairs.side), F.pad(pairs.old, (0, 1)))
+    closed = alignment.ridge(torch.cat([pairs.old, pairs.side], 1), pairs.new)
+    assert torch.equal(maps["ridge"](pairs.old, pairs.side), closed(torch.cat([pairs.old, pairs.side], 1)))
+
+
+@pytest.mark.parametrize("side", [False, True])
+def test_h_learns_at_any_scale(side):
+    x = latent(400, 1)
+    old, new = torch.from_numpy(old_model(x)), torch.from_numpy(new_model(x))
+    beside = torch.from_numpy(side_model(x)) if side else None
+    errors = []
+    for scale in (1, 1e-4, 1e4):
+        pairs = Pairs(old * scale, new / scale, None if beside is None else beside / scale)
+        mapped = fit(pairs, ["h"], width=32, steps=80, show_progress=False)["h"](pairs.old, pairs.side)
+        errors.append(((mapped - pairs.new).square().sum() / (pairs.new - pairs.new.mean(0)).square().sum()).item())
+    assert max(errors) < (0.65 if side else 0.75) and max(errors) - min(errors) < 0.02, errors
+
+
+def test_results_have_length_1_where_new_embeddings_have():
+    pairs = held_out_pairs()
+    unit = replace(pairs, new=F.normalize(pairs.new, dim=1))
+    for name, function in fit(unit, width=8, steps=4, show_progress=False).items():
+        assert store.is_unit(function(pairs.old)), name
+    assert not store.is_unit(fit(pairs, ["ridge"])["ridge"](pairs.old))
+
+
+def test_a_map_survives_its_state():
+    pairs = replace(held_out_pairs(), side=torch.from_numpy(side_model(latent(40, 3))))
+    for name, function in fit(pairs, width=8, steps=2, show_progress=False).items():
+        again = Map.from_state(function.state())
+        assert again.name == name and torch.equal(again(pairs.old, pairs.side), function(pairs.old, pairs.side))
+
+
+def test_held_out_pairs_are_a_fifth_and_never_fitted_on():
+    x = torch.arange(N)[:, None] + 0.5
+    to_fit, held_out = split(Pairs(x, x, labels=torch.arange(N)))
+    assert len(held_out) == N / 5 and set(to_fit.old[:, 0].tolist()) | set(held_out.old[:, 0].tolist()) == set(
+        x[:, 0].tolist()
+    )
+    assert (held_out.labels + 0.5 == held_out.new[:, 0]).all()
+    big = torch.zeros(60_000, 1)
+    assert len(split(Pairs(big, big))[1]) == 10_000
+
+
+# What is advised
+
+
+def around(mean, half=0.02):
+    return Interval(mean, mean - half, mean + half, 100)
+
+
+def comparison(agreement, mean_ap=None, old=None, same_shape=True):
+    """Of maps with these scores, in the order of METHODS; seconds are 1, 2, 3 and 4."""
+    candidates = {}
+    for i, name in enumerate(module.METHODS):
+        ap = None if mean_ap is None else around(mean_ap[i])
+        gain = None if mean_ap is None else around(mean_ap[i] - old)
+        candidates[name] = Candidate(name, around(agreement[i]), around(0.5), ap, ap, gain, 1, 1, i + 1)
+    before = None if old is None else (around(old), around(old))
+    return Comparison(candidates, before, before, 80, 20, same_shape, 4, 0, 4)
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "method", "said"),
+    [
+        (comparison([0.1, 0.6, 0.7, 0.9]), {}, "h", "Use h: .*90.0 ± 2.0 %, and no simpler map"),
+        (comparison([0.1, 0.6, 0.87, 0.9]), {}, "ridge", "Use ridge: .*the best, h with 90.0.* is within"),
+        (comparison([0.1, 0.87, 0.8, 0.9]), {}, "Procrustes", "Use Procrustes"),
+        (comparison([0.95, 0.9, 0.9, 0.9]), {}, None, "Do nothing: .*no other map has more"),
+        (comparison([0.9, 0.9, 0.9, 0.93]), {}, None, "Do nothing: .*the best, h"),
+        (comparison([0.9, 0.9, 0.9, 0.93], same_shape=False), {}, "identity", "Use identity"),
+        (comparison([0.1, 0.2, 0.3, 0.4]), {}, None, "Back-fill: even the best map, h, .*40.0 ± 2.0 %; 50 %"),
+        (comparison([0.1, 0.2, 0.3, 0.4]), {"enough": 0.3}, "h", "Use h"),
+        (comparison([0.1, 0.6, 0.7, 0.9]), {"backfill_seconds": 400}, "h", "100 times as long"),
+        (comparison([0.1, 0.6, 0.7, 0.9]), {"backfill_seconds": 3}, None, "Back-fill: it is exact and takes 3 s"),
+        (comparison([0.1] * 4, [0.1, 0.2, 0.6, 0.6], old=0.5), {}, "ridge", "Use ridge: its mAP"),
+        (comparison([0.9] * 4, [0.1, 0.2, 0.6, 0.7], old=0.8), {}, None, "Back-fill, or keep the old model"),
+        (comparison([0.1] * 4, [0.1, 0.2, 0.6, 0.79], old=0.8), {}, "h", "Use h"),
+    ],
+)
+def test_advice_follows_the_rule(given, options, method, said):
+    found, sentence = recommend(given, **options)
+    assert found == method
+    assert re.search(said, sentence), sentence
+
+
+def test_the_table_is_aligned():
+    for given in (comparison([0.1, 0.6, 0.7, 0.9]), comparison([0.1] * 4, [0.1, 0.2, 0.6, 0.6], old=0.5)):
+        header, *lines, last = given.table().splitlines()
+        assert ("mAP" in header) == (given.old is not None) == any(line.startswith("old/old") for line in lines)
+        assert len({len(line) for line in lines if line.startswith("new/") and "new/new" not in line}) == 1
+        assert last.startswith("Fitted on 80 pairs, compared on 20 others")
