@@ -39,7 +39,7 @@ def adapt(
     pretext: str = "rotation",
     head_moves: bool = False,
     seed: int = 0,
-    probe: Callable[[nn.Module], dict[str, float]] | None = None,
+    probe: Callable[[nn.Module, nn.Module], dict[str, float]] | None = None,
     **options,
 ) -> tuple[nn.Module, list[dict]]:
     """Fit an extractor to images without labels, so that the classifier trained with it fits them better (Sec. 5.1).
@@ -50,7 +50,7 @@ def adapt(
     rotation_head: trained on the source together with ``extractor`` and the classifier, 4 outputs.
     images: of the target (n, c, s, s), square, uint8; they are normalised by their own mean and deviation.
     pretext: what the head tells of an image, a key of ``objectives.PRETEXTS``. head_moves: let the head learn as well,
-    for comparison. probe: is called with the extractor.
+    for comparison. probe: is called with extractor and head.
     Returns the adapted extractor and the history. Evaluate it with the statistics of target batches
     (``recombination.all_logits``). Raises ValueError for images that are not square uint8, and a head that does not
     fit.
@@ -67,7 +67,7 @@ def adapt(
     nothing = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     target = ImageSet("images without labels", Split(images, nothing), Split(images[:0], nothing[:0]), ("unknown",))
     task = Task(target, extractor, rotation_head=rotation_head, pretext=pretext, seed=seed)
-    return extractor, train([task], recipe, probe=_bound(probe, extractor), **options)
+    return extractor, train([task], recipe, probe=_bound(probe, extractor, rotation_head), **options)
 
 
 def update_head(

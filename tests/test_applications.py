@@ -101,7 +101,8 @@ def test_the_extractor_in_training_is_probed(tmp_path):
     extractor, _, rotation_head = parts()
     seen = []
 
-    def probe(module):
+    def probe(module, head):
+        assert head is not rotation_head and type(head) is type(rotation_head)
         seen.append(module)
         return {"weight": module.stem[0].weight[0, 0, 0, 0].item()}
 

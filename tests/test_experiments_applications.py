@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from compatkit import data, models, training
-from compatkit.data import load
 from compatkit.experiments import EXPERIMENTS, PRESETS, adaptation, applications, classifier, runner, transfer
 from compatkit.experiments.adaptation import AdaptationRun
 from compatkit.experiments.classifier import ClassifierRun
@@ -63,17 +62,15 @@ def test_every_preset_plans_possible_runs_without_loading_images(no_images, name
     assert {run.seed for run in other_seed} == {5} and {replace(run, seed=5) for run in runs} == set(other_seed)
     assert len({run.seed for run in runs}) == {"smoke": 1, "paper": 10 if name == "adaptation" else 3}.get(preset, 3)
     for run in runs:
-        if name == "classifier":
-            cuts = zip(run.networks, run.splits, strict=True)
-        else:
-            cuts = [(run.network, run.split_at)]
-        assert all(boundary(*cut) > 1 for cut in cuts)
+        networks = run.networks if name == "classifier" else [run.network]
+        splits = run.splits if name == "classifier" else [run.split_at]
+        assert all(boundary(*cut) > 1 for cut in zip(networks, splits, strict=True))
         assert (sets(run) <= set(EMBEDDED)) == (preset in ON_A_CPU)
         assert run.recipe.steps <= 10 or preset != "smoke"
 
 
 def test_table_1_is_both_directions_of_every_pair_with_a_jigsaw_and_larger_steps_besides():
-    usual = 2e-4
+    usual = min(run.adapt_recipe.lr for run in plan("adaptation"))
     kinds = (("rotation", usual), ("jigsaw", usual), ("rotation", applications.FURTHER * usual))
     expected = {
         (*pair, direction, *kind, seed)
@@ -87,7 +84,7 @@ def test_table_1_is_both_directions_of_every_pair_with_a_jigsaw_and_larger_steps
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_every_direction_has_its_reverse_and_neither_pretext_sees_the_other_rates(preset):
+def test_every_direction_has_its_reverse_and_a_jigsaw_the_usual_rate(preset):
     runs = set(plan("adaptation", preset))
     for run in runs:
         other = {"a to b": "b to a", "b to a": "a to b"}[run.direction]
@@ -97,8 +94,6 @@ def test_every_direction_has_its_reverse_and_neither_pretext_sees_the_other_rate
     rates = {(run.pretext, run.adapt_recipe.lr) for run in runs}
     lowest = min(lr for _, lr in rates)
     assert rates == {("rotation", lowest), ("jigsaw", lowest), ("rotation", 20 * lowest)}
-    for run in runs:
-        assert {r for r in runs if replace(r, pretext=run.pretext, adapt_recipe=run.adapt_recipe) == run} >= {run}
 
 
 @pytest.mark.parametrize(
@@ -121,10 +116,10 @@ def test_figs_3_and_4_are_every_variant_on_every_set_and_seed(name, role, kinds,
 
 
 def test_the_sets_of_figs_3_and_4():
-    assert {run.data for run in plan("classifier")} == {"glyphs_cluttered", "mnist5k"}
-    assert {run.data for run in plan("classifier", "paper")} == {"cifar10"}
+    for preset in ("cifar", "paper"):
+        assert {run.data for run in plan("classifier", preset)} == {"cifar10"}
+    assert all(run.source not in (run.third, run.target) for preset in PRESETS for run in plan("transfer", preset))
     for preset, third, source, targets in (
-        ("laptop", "glyphs_other", "glyphs_cluttered", {"glyphs_plain", "digits", "glyphs_other"}),
         ("cifar", "cifar100", "tiny_imagenet", {"cifar10", "stl10", "cifar100"}),
         ("paper", "cifar100", "imagefolder:imagenet", {"cifar10", "stl10", "cifar100"}),
     ):
@@ -170,8 +165,19 @@ def test_adaptation_goes_on_at_the_last_rate_of_the_source(preset):
 SIZE = {"n_train", "n_test", "network", "width", "networks", "widths", "epochs", "seed"}
 IMAGES = {"a", "b", "left_out", "direction", "data", "third", "source", "target"}
 KIND = {"pretext", "variant", "method"}
-RECIPE = {"steps", "batch_size", "lr", "schedule", "decay_every", "rotations", "precision", "crop", "flip"}
-TUNING = {"steps", "batch_size", "lr", "rotations", "precision", "crop", "flip"}
+RECIPE = {
+    "steps",
+    "batch_size",
+    "lr",
+    "schedule",
+    "decay_every",
+    "rotations",
+    "precision",
+    "crop",
+    "flip",
+    "channels_last",
+}
+TUNING = {"steps", "batch_size", "lr", "rotations", "precision", "crop", "flip", "channels_last"}
 
 
 @pytest.mark.parametrize("preset", PRESETS)
@@ -182,11 +188,10 @@ def test_presets_change_size_and_images_and_not_how_it_works(name, preset):
         changed |= {key for key, value in flat(run).items() if value != published[key]}
     allowed = SIZE | IMAGES | KIND | {f"recipe.{key}" for key in RECIPE}
     allowed |= {f"{recipe}.{key}" for recipe in ("adapt_recipe", "tune_recipe") for key in TUNING}
-    assert changed <= allowed and {"seed"} <= changed | {"seed"}
+    assert changed <= allowed
     if preset == "paper":
-        assert changed == {"seed", *({"direction", "pretext", "adapt_recipe.lr"} if name == "adaptation" else ())} | (
-            {"variant"} if name == "classifier" else {"method", "target"} if name == "transfer" else set()
-        )
+        planned = {"adaptation": {"direction", "pretext", "adapt_recipe.lr"}, "classifier": {"variant"}}
+        assert changed == {"seed"} | planned.get(name, {"method", "target"})
     if preset in ON_A_CPU:
         precisions = {value for run in plan(name, preset) for key, value in flat(run).items() if "precision" in key}
         assert precisions == {"fp32"}, "the same numbers on any processor"
@@ -257,9 +262,9 @@ def test_weights_do_not_depend_on_the_number_of_classes_but_for_the_last_layer(n
     assert (head[-1].out_features, other_head[-1].out_features) == (3, 7)
     assert not same(state(extractor), state(another)) and not same(state(head[:-1]), state(another_head[:-1]))
     assert torch.equal(torch.get_rng_state(), before), "from the seed alone"
-    whole = models.build(name, 3, seed=7, width=width)
-    assert same(state(extractor), state(models.split(whole, split_at)[0]))
-    assert [p.shape for p in head.parameters()] == [p.shape for p in models.split(whole, split_at)[1].parameters()]
+    parts = models.split(models.build(name, 3, width=width), split_at)
+    for found, expected in zip((extractor, head), parts, strict=True):
+        assert [p.shape for p in found.parameters()] == [p.shape for p in expected.parameters()]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -267,9 +272,3 @@ def test_networks_take_the_images_of_the_set(channels):
     image_set = small_set(channels=channels)
     extractor, head = cut_network("resnet8", image_set, width=2, split_at="stage2", seed=0)
     assert head(extractor(image_set.normalise(image_set.test.images))).shape == (len(image_set.test), 3)
-
-
-@pytest.mark.parametrize("pair", applications.EMBEDDED_PAIRS)
-def test_the_third_set_has_the_size_of_the_others(pair):
-    third = load("glyphs_other").train.images.shape[2:]
-    assert {load(pair[role]).train.images.shape[2:] for role in "ab"} == {third}

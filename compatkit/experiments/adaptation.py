@@ -31,8 +31,8 @@ class AdaptationRun:
     defaults are paper A's (Sec. 5.1, App. E); where it is split the paper does not say.
 
     direction: "a to b" or "b to a". left_out: common classes that are left out, training included. third: a set on
-    which the pretext's head is trained first. pretext: a key of ``objectives.PRETEXTS``. network, width: see
-    ``models.build``. split_at: see ``models.split``. n_train, n_test: images of each set, drawn evenly from all
+    which the pretext's head is trained first; "" for none. pretext: a key of ``objectives.PRETEXTS``. network, width:
+    see ``models.build``. split_at: see ``models.split``. n_train, n_test: images of each set, drawn evenly from all
     classes; None takes them all. test_batch_size: images in a batch at most when BN uses the statistics of test
     batches. recipe: of the third set and of the source. adapt_recipe: of adaptation.
     """
