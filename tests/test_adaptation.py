@@ -11,7 +11,7 @@ from torch import nn
 
 from compatkit import applications, training
 from compatkit.data import ARRANGEMENTS, ImageSet, Split, load, write_npz
-from compatkit.experiments import adaptation
+from compatkit.experiments import adaptation, runner
 from compatkit.experiments.adaptation import AdaptationRun
 from compatkit.normalization import evaluation
 from compatkit.training import Recipe
@@ -74,9 +74,16 @@ def watched(**changes):
         seen.trainings.append((before, task, recipe))
         return train_once(tasks, recipe, folder, **options)
 
-    def spy_adapt(extractor, rotation_head, images, **options):
-        result = adapt(extractor, rotation_head, images, **options)
-        seen.adaptations.append(SimpleNamespace(start=extractor, head=rotation_head, images=images, end=result[0]))
+    def spy_adapt(extractor, rotation_head, images, *, probe, **options):
+        made = SimpleNamespace(start=extractor, head=rotation_head, images=images)
+
+        def spy_probe(extractor, head):
+            made.end, made.head_end = extractor, head
+            return probe(extractor, head)
+
+        result = adapt(extractor, rotation_head, images, probe=spy_probe, **options)
+        assert result[0] is made.end
+        seen.adaptations.append(made)
         return result
 
     with pytest.MonkeyPatch.context() as patch:
@@ -181,6 +188,9 @@ def test_every_row_against_a_loop_over_the_common_classes(whole, pretext):
     for row, extractor in (("with test BN", usual.start), ("adapted", usual.end)):
         found = average_class_accuracy(extractor, usual.head, puzzles, variants)
         expected[f"pretext on target: {row}"] = found
+    moved = average_class_accuracy(moving.end, moving.head_end, puzzles, variants)
+    assert made.metrics["pretext by step, head moves"][-1] == pytest.approx(moved, abs=1e-6), "by the head that moved"
+    assert not same(state(moving.head_end), state(moving.head)) and same(state(usual.head_end), state(usual.head))
     assert {name: made.metrics[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     assert usual.start is moving.start is task.extractor and usual.head is task.rotation_head
     assert len({made.metrics[f"target: {row}"] for row in ("source model", "with test BN", "adapted")}) > 1
@@ -287,6 +297,14 @@ def test_an_interrupted_adaptation_goes_on_to_the_same_numbers(whole, steps, tmp
     steps.clear()
     assert run(*folders) == whole().metrics
     assert steps == [ADAPT] * (8 - 2 - 4 * head_moves), "only what was missing"
+
+
+def test_a_run_becomes_a_record(whole, tmp_path):
+    job = runner.Job("adaptation", "smoke", tiny(), tmp_path, "cpu", 1)
+    record = runner.make(job)
+    assert record["metrics"] == whole().metrics and runner.make(job) == record
+    assert (record["config"]["direction"], record["config"]["left_out"]) == ("a to b", [])
+    assert list(job.shared.glob("*.pt")) and not job.checkpoints.exists(), "what other runs need stays"
 
 
 # --- configs ----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from torch import nn
 
 from compatkit import applications, costs, training
 from compatkit.data import load, write_npz
-from compatkit.experiments import classifier
+from compatkit.experiments import classifier, runner
 from compatkit.experiments.classifier import ARCHITECTURES, VARIANTS, ClassifierRun
 from compatkit.models import count_parameters
 from compatkit.normalization import evaluation
@@ -183,14 +183,18 @@ def test_variants_of_a_seed_start_from_the_same_extractors_and_see_the_same_batc
             assert same(state(one.extractor), state(other.extractor)) and one.seed == other.seed
 
 
+def adapted(task):
+    return list(dict(task.extractor.named_children()))[-1].startswith("adapter")
+
+
 def test_extractors_of_another_width_get_an_adapter_for_the_common_head(whole):
     for variant in (*UPDATED, BOUNDS[1]):
         tasks = [task for group in whole(variant).trainings for task in group]
         # the common head takes the 4 channels of the narrowest network's first stage
-        assert ["adapter" in dict(task.extractor.named_children()) for task in tasks] == [True, True, False]
+        assert [adapted(task) for task in tasks] == [True, True, False]
         assert {task.head[0].conv1.in_channels for task in tasks} == {4}
     tasks = [task for [task] in whole("upper bound").trainings]
-    assert not any("adapter" in dict(task.extractor.named_children()) for task in tasks)
+    assert not any(adapted(task) for task in tasks)
     assert [task.head[0].conv1.in_channels for task in tasks] == [10, 16, 4]
 
 
@@ -250,6 +254,13 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(whole, tmp_path, monkeyp
     monkeypatch.setattr(training._Run, "advance", counted)
     assert reproducible(run(**folders)) == reproducible(whole("RP frozen").metrics)
     assert taken == [TUNE] * (3 * 4 - 6), "only what was missing"
+
+
+def test_a_run_becomes_a_record(whole, tmp_path):
+    job = runner.Job("classifier", "smoke", tiny(variant="upper bound"), tmp_path, "cpu", 1)
+    record = runner.make(job)
+    assert reproducible(record["metrics"]) == reproducible(whole("upper bound").metrics)
+    assert runner.make(job) == record and record["config"]["widths"] == [5, 8, 4]
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"n_train": 60}, {"n_test": 60}, {"test_batch_size": 20}])

@@ -10,7 +10,7 @@ import torch
 
 from compatkit import applications, training
 from compatkit.data import load, write_npz
-from compatkit.experiments import transfer
+from compatkit.experiments import runner, transfer
 from compatkit.experiments.transfer import METHODS, TransferRun
 from compatkit.training import Recipe
 
@@ -214,6 +214,13 @@ def test_an_interrupted_run_goes_on_to_the_same_numbers(whole, steps, tmp_path, 
     steps.clear()
     assert reproducible(run(*folders)) == reproducible(whole().metrics)
     assert steps == ["target"] * (10 - 6 + 3), "what was missing, and what is timed"
+
+
+def test_a_run_becomes_a_record(whole, tmp_path):
+    job = runner.Job("transfer", "smoke", tiny(), tmp_path, "cpu", 1)
+    record = runner.make(job)
+    assert reproducible(record["metrics"]) == reproducible(whole().metrics) and runner.make(job) == record
+    assert list(job.shared.glob("*.pt")) and not job.checkpoints.exists(), "what other runs need stays"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,446 @@
+"""What the chapters on the applications of paper A show is what the records say."""
+
+import statistics
+
+import pytest
+
+from compatkit import results
+from compatkit.pages import applications
+from compatkit.results import interval
+
+from .test_pages import leaves
+from .test_pages_analysis import alternatives, lines
+
+SEEDS = range(3)
+DIRECTIONS = ("a to b", "b to a")
+LEVELS = {
+    "source model": 0.5,
+    "with test BN": 0.6,
+    "adapted": 0.62,
+    "adapted, head moves": 0.58,
+    "adapted, running statistics": 0.4,
+}
+STEPS = [0, 1, 2, 4]
+
+
+def finished(config, metrics):
+    made = results.provenance(
+        module="compatkit.results", device="cpu", threads=1, started=0.0, wall_seconds=6.0, peak_memory_mb=1.0
+    )
+    return {"preset": "laptop", "seed": config["seed"], "config": config, "metrics": metrics, "provenance": made}
+
+
+def span(values, signed=False):
+    """Mean ± half width of the interval as tables print it, times 100."""
+    found = interval([100 * value for value in values])
+    return f"{found.mean:{'+' if signed else ''}.1f} ± {found.half_width:.1f}"
+
+
+# --- domain adaptation ------------------------------------------------------------------------------------------------
+
+
+def on_target(direction, row, seed, kind="rotation"):
+    """Not a sum of effects of direction and seed: a mean over the wrong runs is another number."""
+    more = {"rotation": 0.0, "rotation, larger steps": 0.1, "jigsaw": -0.07}[kind] * (row != "source model")
+    return LEVELS[row] + more + 0.01 * seed * (1 + len(row) % 3) + (0.13 + 0.02 * seed) * (direction == "b to a")
+
+
+def on_source(direction, seed):
+    return {"a to b": 0.9, "b to a": 0.7}[direction] + 0.011 * seed
+
+
+def adaptation(direction, kind, seed, a="x", b="y"):
+    config = {"a": a, "b": b, "direction": direction, "pretext": kind.partition(",")[0], "seed": seed}
+    config["adapt_recipe"] = {"lr": 0.02 if kind.endswith("larger steps") else 0.001}
+    metrics = {"chance": 0.1, "steps": STEPS}
+    metrics |= {f"target: {row}": on_target(direction, row, seed, kind) for row in LEVELS}
+    metrics |= {f"source: {row}": on_source(direction, seed) for row in LEVELS}
+    for moves in ("", ", head moves"):
+        last = on_target(direction, f"adapted{moves}", seed, kind)
+        metrics[f"target by step{moves}"] = [0.2, 0.3, 0.4, last]
+        metrics[f"source by step{moves}"] = [0.95, 0.9, 0.85, 0.8 - 0.1 * bool(moves)]
+        metrics[f"pretext by step{moves}"] = [0.25, 0.35, 0.45, 0.55]
+    return finished(config, metrics)
+
+
+def adaptations(a="x", b="y", seeds=SEEDS):
+    return [adaptation(d, kind, s, a, b) for d in DIRECTIONS for kind in applications.KINDS for s in seeds]
+
+
+@pytest.mark.parametrize("direction", [*DIRECTIONS, "mean"])
+def test_rows_of_table_1_are_on_the_target_and_the_mean_is_over_both_directions(direction):
+    found = applications.by_adaptation(adaptations(), direction)
+    expected = {
+        "source model": ("source model", "rotation"),
+        "source model with test BN": ("with test BN", "rotation"),
+        "adapted through RP": ("adapted", "rotation"),
+        "adapted, rotation head moves": ("adapted, head moves", "rotation"),
+        "adapted, running statistics": ("adapted, running statistics", "rotation"),
+        "adapted by larger steps": ("adapted", "rotation, larger steps"),
+        "with a jigsaw: with test BN": ("with test BN", "jigsaw"),
+        "with a jigsaw: adapted": ("adapted", "jigsaw"),
+    }
+    averaged = DIRECTIONS if direction == "mean" else [direction]
+    assert list(found) == [*expected, "trained on the target, with labels"]
+    for name, (row, kind) in expected.items():
+        values = {s: statistics.fmean(on_target(d, row, s, kind) for d in averaged) for s in SEEDS}
+        assert found[name] == pytest.approx(values), name
+
+
+@pytest.mark.parametrize(("direction", "other"), [DIRECTIONS, DIRECTIONS[::-1]])
+def test_the_network_trained_on_the_target_is_the_source_model_of_the_other_direction(direction, other):
+    found = applications.by_adaptation(adaptations(), direction)["trained on the target, with labels"]
+    assert found == pytest.approx({s: on_source(other, s) for s in SEEDS})
+    mean = applications.by_adaptation(adaptations(), "mean")["trained on the target, with labels"]
+    assert mean == pytest.approx({s: statistics.fmean(on_source(d, s) for d in DIRECTIONS) for s in SEEDS})
+
+
+def test_the_mean_is_of_seeds_that_both_directions_have():
+    records = [r for r in adaptations() if (r["config"]["direction"], r["seed"]) != ("b to a", 1)]
+    assert all(list(seeds) == [0, 2] for seeds in applications.by_adaptation(records, "mean").values())
+    assert list(applications.by_adaptation(records, "a to b")["adapted through RP"]) == [0, 1, 2]
+
+
+def test_kinds_are_told_apart_by_pretext_and_rate():
+    found = applications.kinds(adaptations()[::-1])
+    assert list(found) == list(applications.KINDS) and {len(group) for group in found.values()} == {6}
+    settings = {
+        kind: {(r["config"]["pretext"], r["config"]["adapt_recipe"]["lr"]) for r in group}
+        for kind, group in found.items()
+    }
+    expected = (("rotation", 0.001), ("rotation", 0.02), ("jigsaw", 0.001))
+    assert settings == {kind: {one} for kind, one in zip(applications.KINDS, expected, strict=True)}
+
+
+def test_table_1_has_both_directions_and_their_mean_beside_the_papers():
+    text = lines(applications.adaptation_table([*adaptations(), *adaptations("cifar10", "stl10")]))
+    assert text.count("**x × y**") == text.count("**cifar10 × stl10**") == 1
+    columns = "paper CIFAR-10 -> STL-10, % | paper STL-10 -> CIFAR-10, % | paper mean, %"
+    assert f"|  | {columns} | x → y, % | y → x, % | mean, % | n | verdict |" in text
+    assert f"|  | {columns} | cifar10 → stl10, % | stl10 → cifar10, % | mean, % | n | verdict |" in text
+    ours = []
+    for directions in (["a to b"], ["b to a"], DIRECTIONS):
+        ours.append(span([statistics.fmean(on_target(d, "adapted", s) for d in directions) for s in SEEDS]))
+    line = f"| adapted through RP | 82.6 | 73.1 | 77.9 | {' | '.join(ours)} | 3 | ◐ trend only |"
+    assert text.count(line) == 2, "on the paper's pair the trend is shown, but the level is another"
+    assert text.count("| VADA | 78.3 | 71.4 | 74.9 | – | – | – | 0 | – not run |") == 2
+    assert sum(one.startswith("| with a jigsaw: adapted | – | – | – | ") for one in text) == 2
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_columns_of_a_direction_do_not_depend_on_the_order_of_records(order):
+    assert (
+        applications.adaptation_table(adaptations()[::order]).data == applications.adaptation_table(adaptations()).data
+    )
+
+
+def test_claims_about_adaptation_are_differences_of_means_seed_by_seed():
+    statements = {
+        "it helps": ("adapted through RP", "source model with test BN"),
+        "further": ("adapted by larger steps", "adapted through RP"),
+    }
+    text = lines(applications.adaptation_claims(adaptations(), statements))
+
+    def gaps(one, other, *kinds):
+        pairs = [
+            [on_target(d, row, s, k) for row, k in zip((one, other), kinds, strict=True)]
+            for s in SEEDS
+            for d in DIRECTIONS
+        ]
+        both = [first - second for first, second in pairs]
+        return [statistics.fmean(both[2 * s : 2 * s + 2]) for s in SEEDS]
+
+    helps = span(gaps("adapted", "with test BN", "rotation", "rotation"), signed=True)
+    assert f"| it helps | +1.2 | {helps} | 3 | {verdict(helps)} |" in text
+    further = span(gaps("adapted", "adapted", "rotation, larger steps", "rotation"), signed=True)
+    assert f"| further | – | {further} | 3 | ◐ trend only |" in text, "the paper prints no number"
+
+
+def verdict(gap):
+    """Of a difference on other data than the paper's that shall be above 0."""
+    mean, half_width = map(float, gap.split(" ± "))
+    return "◐ trend only" if mean > half_width else "◌ undecided"
+
+
+def test_the_adaptation_explorer_says_what_each_curve_shows():
+    widget = applications.adaptation_explorer([*adaptations(), *adaptations("u", "v")])
+    texts = alternatives(widget)
+    assert len(texts) == len(set(texts)) == 2 * 2 * 3 * 2
+    for direction, name in zip(DIRECTIONS, ("x → y", "y → x"), strict=True):
+        for kind in applications.KINDS:
+            for head, moves, source in (("stays as it is", "", 0.8), ("moves", ", head moves", 0.7)):
+                last = statistics.fmean(on_target(direction, f"adapted{moves}", s, kind) for s in SEEDS)
+                expected = f"{name}, {kind}, its head {head}: target from 20% to {last:.0%}; "
+                assert f"{expected}source from 95% to {source:.0%}; question from 25% to 55%." in texts
+    figure = leaves(widget)[0].outputs[0]["data"]["application/vnd.plotly.v1+json"]
+    assert [line["name"] for line in figure["data"]] == ["target", "source", "question"]
+    assert all(line["x"] == ["0", "1", "2", "4"] for line in figure["data"])
+    last = statistics.fmean(on_target("a to b", "adapted", s) for s in SEEDS)
+    assert figure["data"][0]["y"] == pytest.approx([20, 30, 40, 100 * last])
+    assert [shape["y0"] for shape in figure["layout"]["shapes"]] == pytest.approx([10]), "chance"
+
+
+# --- classifier transfer ----------------------------------------------------------------------------------------------
+
+NETWORKS = ("ResNet", "Wide ResNet", "MobileNetV2")
+PAPERS = ("ResNet-56", "Wide ResNet-56", "MobileNetV2")
+VARIANTS = {"extractor frozen": 1.0, "RP frozen": 0.9, "independent": 0.3}
+BOUNDS = {"upper bound": 0.8, "upper bound, changed architecture": 0.7}
+WHICH = {"accuracy": 0.0, "old classes": 0.1, "new classes": -0.1}
+
+
+def cell(variant, which, one, other, seed):
+    i, j = NETWORKS.index(one), NETWORKS.index(other)
+    return (VARIANTS[variant] + WHICH[which]) * (0.9 if i == j else 0.5 + 0.02 * (3 * i + j)) + 0.01 * seed * (1 + j)
+
+
+def bound(variant, name, seed):
+    return BOUNDS[variant] + 0.03 * NETWORKS.index(name) + 0.02 * seed
+
+
+def classifier(variant, seed, data="x"):
+    metrics = {}
+    for i, name in enumerate(NETWORKS):
+        metrics |= {f"parameters: {name}": 1000.0 * (i + 1), f"MACs: {name}": 2e6 * (i + 1)}
+        metrics |= {
+            f"seconds per image: {name}": (0.003 - 0.001 * seed + 0.01 * i) * (1 + (variant != "extractor frozen"))
+        }
+        if variant in BOUNDS:
+            metrics[f"accuracy: {name}"] = bound(variant, name, seed)
+        else:
+            metrics[f"first classes: {name}"] = 0.9
+            pairs = [(which, other) for which in WHICH for other in NETWORKS]
+            metrics |= {
+                f"{which}: {name} -> {other}": cell(variant, which, name, other, seed) for which, other in pairs
+            }
+    return finished({"data": data, "variant": variant, "first_classes": 5, "seed": seed}, metrics)
+
+
+def classifiers(data="x", seeds=SEEDS):
+    return [classifier(variant, seed, data) for variant in VARIANTS | BOUNDS for seed in seeds]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_deployment_is_with_the_head_of_the_wide_resnet(variant):
+    found = applications.by_deployment(classifiers(), variant)
+    assert list(found) == [*PAPERS, "lower bound"] and found["lower bound"] == dict.fromkeys(SEEDS, 0.5)
+    for theirs, ours in zip(PAPERS, NETWORKS, strict=True):
+        assert found[theirs] == pytest.approx({s: cell(variant, "accuracy", "Wide ResNet", ours, s) for s in SEEDS})
+    if variant == "extractor frozen":
+        assert applications.by_deployment(classifiers(), "recombined") == found
+
+
+@pytest.mark.parametrize("variant", BOUNDS)
+def test_upper_bounds_are_networks_of_their_own(variant):
+    found = applications.by_deployment(classifiers(), variant)
+    assert list(found) == list(PAPERS)
+    for theirs, ours in zip(PAPERS, NETWORKS, strict=True):
+        assert found[theirs] == pytest.approx({s: bound(variant, ours, s) for s in SEEDS})
+
+
+def test_figs_3_and_11_stand_in_one_table():
+    text = lines(applications.classifier_table([*classifiers(), *classifiers("cifar10")]))
+    printed = {
+        "extractor frozen": (91.7, 91.9, 91.6),
+        "RP frozen": (91.5, 92.3, 91.2),
+        "upper bound": (94.6, 94.9, 93.3),
+        "upper bound, changed architecture": ("–",) * 3,
+        "independent": ("–",) * 3,
+    }
+    for column, papers in printed.items():
+        for ours, theirs, number in zip(NETWORKS, PAPERS, papers, strict=True):
+            if column in BOUNDS:
+                values = [bound(column, ours, s) for s in SEEDS]
+            else:
+                values = [cell(column, "accuracy", "Wide ResNet", ours, s) for s in SEEDS]
+            start = f"| {theirs} | {column} | {number} | {span(values)} | 3 | "
+            found = [line.removeprefix(start) for line in text if line.startswith(start)]
+            assert len(found) == 2, start
+            if column == "extractor frozen":
+                assert found[0] == "◐ trend only |", "above the lower bound"
+            elif column in ("RP frozen", "upper bound"):
+                assert found[0] == "◌ undecided |", "a level on other data, with no trend claimed"
+            else:
+                assert found == ["– |"] * 2, "nothing is published"
+    assert not any("lower bound" in line for line in text)
+    assert len(text) == 2 * (2 + 2 + 15) + 1
+
+
+def test_claims_about_heads_are_differences_seed_by_seed():
+    text = lines(applications.classifier_claims(classifiers()))
+
+    def row(said, network, printed, one, other):
+        values = []
+        for s in SEEDS:
+            first, second = (
+                bound(v, network, s) if v in BOUNDS else cell(v, "accuracy", "Wide ResNet", network, s)
+                for v in (one, other)
+            )
+            values.append(first - second)
+        return f"| {said} | {printed} | {span(values, signed=True)} | 3 | "
+
+    said = "MobileNetV2: upper bound above the transferred head"
+    expected = [row(said, "MobileNetV2", "+1.7", "upper bound", "extractor frozen")]
+    said = "Wide ResNet-56: RP frozen against extractor frozen"
+    expected.append(row(said, "Wide ResNet", "+0.4", "RP frozen", "extractor frozen"))
+    said = "ResNet-56: head of compatible above head of independent extractors"
+    expected.append(row(said, "ResNet", "–", "extractor frozen", "independent"))
+    for start in expected:
+        assert sum(line.startswith(start) for line in text) == 1, start
+    assert len(text) == 2 + 2 + 9
+
+
+def test_the_matrix_explorer_shows_every_head_on_every_extractor():
+    widget = applications.classifier_explorer([*classifiers(), *classifiers("y")])
+    texts, figures = alternatives(widget), leaves(widget)
+    assert len(texts) == len(set(texts)) == 2 * 3 * 3
+    options = [(data, variant, name) for data in "xy" for variant in VARIANTS for name in applications.CLASSES]
+    for (data, variant, name), text, leaf in zip(options, texts, figures, strict=True):
+        which = {"all classes": "accuracy", "classes there were": "old classes", "new classes": "new classes"}[name]
+        means = [
+            [statistics.fmean(cell(variant, which, one, other, s) for s in SEEDS) for other in NETWORKS]
+            for one in NETWORKS
+        ]
+        figure = leaf.outputs[0]["data"]["application/vnd.plotly.v1+json"]["data"][0]
+        assert [value for row in figure["z"] for value in row] == pytest.approx([100 * v for row in means for v in row])
+        assert figure["y"] == [f"updated on<br>{network}" for network in NETWORKS]
+        assert [label.split("<br>")[0] for label in figure["x"]] == [f"on {network}" for network in NETWORKS]
+        own = statistics.fmean(means[i][i] for i in range(3))
+        others = statistics.fmean(means[i][j] for i in range(3) for j in range(3) if i != j)
+        shown = f"{own:.0%} on the extractor the head was updated on, {others:.0%} on the others."
+        assert text == f"{data}, {variant}, {name}: {shown}"
+
+
+def test_costs_are_counted_once_and_the_shortest_latency_is_shown():
+    found = applications.architecture_costs(classifiers())
+    assert found == {
+        "ResNet": "1 k parameters<br>2.0 M mult., 1.0 ms",
+        "Wide ResNet": "2 k parameters<br>4.0 M mult., 11.0 ms",
+        "MobileNetV2": "3 k parameters<br>6.0 M mult., 21.0 ms",
+    }
+
+
+# --- faster transfer --------------------------------------------------------------------------------------------------
+
+METHODS = ("RP", "RP+IIW", "re-initialised head", "independent")
+TUNED = [0, 1, 2, 4, 5, 8, 10]
+CURVES = {
+    # an epoch is 5 steps; the baseline is at .5 after one and at .8 after two
+    "RP": ([0.4, 0.45, 0.5, 0.6, 0.6, 0.8, 0.9], [0.3, 0.5, 0.7, 0.9, 0.9, 0.9, 0.9]),
+    "RP+IIW": ([0.6, 0.6, 0.6, 0.7, 0.7, 0.7, 0.79], [0.4, 0.4, 0.4, 0.4, 0.4, 0.4, 0.4]),
+    "re-initialised head": ([0.1, 0.2, 0.3, 0.45, 0.5, 0.7, 0.8], [0.1, 0.2, 0.3, 0.45, 0.5, 0.7, 0.8]),
+    "independent": ([0.1, 0.1, 0.1, 0.2, 0.3, 0.4, 0.45], [0.1, 0.1, 0.1, 0.1, 0.2, 0.3, 0.49]),
+}
+
+
+def transferred(method, seed, target="y"):
+    config = {"source": "x", "target": target, "method": method, "epochs": 2, "seed": seed}
+    curve = CURVES[method][seed]
+    metrics = {"own network": 0.7 + 0.1 * seed + 0.01 * METHODS.index(method), "direct": curve[0]}
+    metrics |= {"steps": TUNED, "accuracy by step": curve, "steps in an epoch": 5.0}
+    metrics |= {"seconds per step": 0.5 if (method, seed) == ("independent", 1) else 2.0}
+    return finished(config, metrics)
+
+
+def transfers(target="y"):
+    return [transferred(method, seed, target) for method in METHODS for seed in range(2)]
+
+
+@pytest.mark.parametrize(("epochs", "step"), [(0, 0), (1, 5), (2, 10)])
+def test_accuracy_by_epoch_is_that_of_its_last_step(epochs, step):
+    found = applications.by_epoch(transfers(), epochs)
+    assert list(found) == list(METHODS)
+    for method, seeds in found.items():
+        assert seeds == {seed: CURVES[method][seed][TUNED.index(step)] for seed in range(2)}
+
+
+def test_fig_4_is_before_after_one_epoch_and_at_the_end():
+    text = lines(applications.transfer_table([*transfers(), *transfers("z")]))
+    assert text.count("**x → y**") == text.count("**x → z**") == 1
+    assert text.count("|  | paper, direct, % | direct, % | 1 epoch, % | 2 epochs, % | n |") == 2
+    for method in METHODS:
+        ours = [span([CURVES[method][s][TUNED.index(step)] for s in range(2)]) for step in (0, 5, 10)]
+        paper = "40.0 to 66.4" if method.startswith("RP") else "chance"
+        assert text.count(f"| {method} | {paper} | {' | '.join(ours)} | 2 |") == 2
+
+
+def test_claims_about_transfer_are_after_so_many_epochs():
+    statements = {"at once": ("RP", "independent", 0), "later": ("RP", "RP+IIW", 1)}
+    text = lines(applications.transfer_claims(transfers(), statements))
+    at_once = span([0.4 - 0.1, 0.3 - 0.1], signed=True)
+    later = span([0.6 - 0.7, 0.9 - 0.4], signed=True)
+    assert f"| at once | – | {at_once} | 2 | {verdict(at_once)} |" in text
+    assert f"| later | – | {later} | 2 | ◌ undecided |" in text
+
+
+def test_savings_are_steps_until_the_baseline_of_the_seed_is_reached():
+    text = lines(applications.savings(transfers()))
+
+    def steps(*found):
+        span = interval(found)
+        spread = f" ± {span.half_width:.1f}" if len(found) > 1 else ""
+        return f"{span.mean:.1f}{spread} | {0.5 * span.mean:.1f} | {len(found)} of 2 |"
+
+    expected = {
+        # .5 in both seeds
+        ("1 epoch", "RP"): steps(2, 1),
+        ("1 epoch", "RP+IIW"): steps(0),
+        ("1 epoch", "re-initialised head"): steps(5, 5),
+        ("1 epoch", "independent"): "– | – | 0 of 2 |",
+        # .8 in both seeds
+        ("2 epochs", "RP"): steps(8, 4),
+        ("2 epochs", "RP+IIW"): "– | – | 0 of 2 |",
+        ("2 epochs", "re-initialised head"): steps(10, 10),
+        ("2 epochs", "independent"): "– | – | 0 of 2 |",
+    }
+    assert text[-8:] == [f"| {epochs} | {method} | {row}" for (epochs, method), row in expected.items()]
+
+
+def test_the_transfer_explorer_says_where_each_method_starts():
+    widget = applications.transfer_explorer([*transfers(), *transfers("z")])
+    assert alternatives(widget) == [
+        f"{data}, directly after recombination: RP 35%, RP+IIW 50%, re-initialised head 10%, independent 10%."
+        for data in ("x → y", "x → z")
+    ]
+    figure = leaves(widget)[0].outputs[0]["data"]["application/vnd.plotly.v1+json"]
+    assert [line["name"] for line in figure["data"]] == list(METHODS)
+    for line in figure["data"]:
+        assert line["x"] == [str(step) for step in TUNED]
+        assert line["y"] == pytest.approx([50 * (x + y) for x, y in zip(*CURVES[line["name"]], strict=True)])
+    assert figure["layout"]["xaxis"]["title"]["text"] == "fine-tuning steps; an epoch is 5"
+    levels = [shape["y0"] for shape in figure["layout"]["shapes"] if shape["y0"] == shape["y1"]]
+    assert levels == pytest.approx([100 * (0.7 + 0.8) / 2]), "the target's own network"
+
+
+# --- all three --------------------------------------------------------------------------------------------------------
+
+
+def test_verdicts_count_only_numbers_that_the_paper_measured_itself():
+    [(name, found)] = applications.verdicts(adaptations(), "table1").items()
+    assert name == "x × y" and sum(found.values()) == 3 * 3 and found["not run"] == 0, "no method of the literature"
+    assert found["undecided"] == 3 and found["trend only"] == 6, "the row of reference has no trend on other data"
+    [(name, found)] = applications.verdicts(classifiers(), "fig3").items()
+    assert name == "x" and found == {"trend only": 3, "undecided": 3}, "the lower bound is reasoned"
+    [(name, found)] = applications.verdicts(classifiers(), "fig11").items()
+    assert found == {"undecided": 9}
+
+
+def test_the_papers_own_data_are_judged_by_level():
+    records = [
+        adaptation(direction, kind, seed, "cifar10", "stl10")
+        for direction in DIRECTIONS
+        for kind in applications.KINDS
+        for seed in SEEDS
+    ]
+    published = {
+        "a to b": {"source model": 77.2, "with test BN": 82.0, "adapted": 82.6},
+        "b to a": {"source model": 52.9, "with test BN": 71.3, "adapted": 73.1},
+    }
+    for record in records:
+        for row, value in published[record["config"]["direction"]].items():
+            record["metrics"][f"target: {row}"] = value / 100 + 0.001 * (record["seed"] - 1)
+    assert applications.verdicts(records, "table1") == {"cifar10 × stl10": {"reproduced": 9}}
+
+
+def test_provenance_counts_the_runs():
+    assert applications.provenance(transfers()).data.startswith("*Preset laptop: 8 runs on cpu")
