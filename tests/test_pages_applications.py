@@ -123,7 +123,7 @@ def test_table_1_has_both_directions_and_their_mean_beside_the_papers():
         ours.append(span([statistics.fmean(on_target(d, "adapted", s) for d in directions) for s in SEEDS]))
     line = f"| adapted through RP | 82.6 | 73.1 | 77.9 | {' | '.join(ours)} | 3 | ◐ trend only |"
     assert text.count(line) == 2, "on the paper's pair the trend is shown, but the level is another"
-    assert text.count("| VADA | 78.3 | 71.4 | 74.9 | – | – | – | 0 | – not run |") == 2
+    assert text.count("| VADA | 78.3 | 71.4 | 74.9 | – | – | – | 0 | quoted |") == 2
     assert sum(one.startswith("| with a jigsaw: adapted | – | – | – | ") for one in text) == 2
 
 

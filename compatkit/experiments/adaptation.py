@@ -101,8 +101,8 @@ def run(
             for role, image_set in (("target", target), ("source", source))
         }
 
-    def probe(extractor: nn.Module) -> dict[str, float]:
-        return accuracies(extractor) | {"pretext": class_accuracy(extractor, task.rotation_head, puzzles, **batches)}
+    def probe(extractor: nn.Module, rotation_head: nn.Module) -> dict[str, float]:
+        return accuracies(extractor) | {"pretext": class_accuracy(extractor, rotation_head, puzzles, **batches)}
 
     found = {f"{role}: source model": value for role, value in accuracies(task.extractor, "running").items()}
     for kind, head_moves in {"": False, ", head moves": True}.items():

@@ -146,7 +146,7 @@ TRANSFER_PRESETS = {
 
 
 FURTHER = 20
-"""How many times faster the extractor moves in runs that look at what lies beyond the paper's 1 000 small steps."""
+"""How many times larger the steps are in runs that ask what lies beyond the usual ones."""
 
 
 def adaptation(preset: str, seeds: Sequence[int] | None = None) -> list[AdaptationRun]:

@@ -95,7 +95,6 @@ def run(
     found: dict[str, float] = {}
     for name, task in zip(ARCHITECTURES, tasks, strict=True):
         found[f"first classes: {name}"] = _accuracies(task.extractor, task.head, first, config)["accuracy"]
-        found |= _costs(name, recombine(task.extractor, task.head), first)
     for reference, task in zip(ARCHITECTURES, tasks, strict=True):
         extractor, head, _ = update_head(
             task.head,
@@ -112,6 +111,7 @@ def run(
             used = extractor if other is task else other.extractor
             for which, value in _accuracies(used, head, whole, config).items():
                 found[f"{which}: {reference} -> {deployed}"] = value
+        found |= _costs(reference, recombine(extractor, head), whole)
     return found
 
 

@@ -22,6 +22,7 @@ TABLE_1 = {
     "source model with test BN": "with test BN",
     "adapted through RP": "adapted",
 }
+QUOTED = ("VADA", "VADA+Co-DA(bn)", "DTA", "joint rotation", "joint multi-objective")
 BEYOND = {
     "adapted, rotation head moves": "adapted, head moves",
     "adapted, running statistics": "adapted, running statistics",
@@ -85,7 +86,7 @@ def adaptation_table(records: Records) -> Markdown:
                 *(tables.number(c["paper"]) for c in cells),
                 *(tables.span(c["ours"]) for c in cells),
                 str(cells[-1]["n"]),
-                tables.verdict_cell(cells[-1]["verdict"]) if cells[-1]["n"] else "quoted",
+                tables.verdict_cell(cells[-1]["verdict"]) if cells[-1]["row"] not in QUOTED else "quoted",
             ]
             for cells in zip(*columns, strict=True)
         ]
@@ -134,6 +135,7 @@ def adaptation_explorer(records: Records) -> ipywidgets.Widget:
         for group in by_data(records).values()
         for direction, arrow in arrows.items()
     }
+    shown = [kind for kind in KINDS if all(group[kind] for group in groups.values())]
     heads = {"stays as it is": "", "moves": ", head moves"}
     curves = {"target": "target", "source": "source", "question": "pretext"}
 
@@ -152,7 +154,7 @@ def adaptation_explorer(records: Records) -> ipywidgets.Widget:
         changes = "; ".join(f"{name} from {means[0]:.0%} to {means[-1]:.0%}" for name, means in ends.items())
         return f"{direction}, {kind}, its head {head}: {changes}."
 
-    return picker({"data": list(groups), "question": list(KINDS), "its head": list(heads)}, draw, say)
+    return picker({"data": list(groups), "question": shown, "its head": list(heads)}, draw, say)
 
 
 def _by_step(records: Records, key: str) -> Rows:
@@ -348,14 +350,16 @@ def transfer_table(records: Records) -> Markdown:
 
     def show(group: Records) -> Markdown:
         last = group[0]["config"]["epochs"]
-        columns = [by_epoch(group, epochs) for epochs in (0, 1, last)]
+        epochs = sorted({0, 1, last})
+        columns = [by_epoch(group, count) for count in epochs]
         body = [
             [method, f"{lowest} to {highest}" if method.startswith("RP") else "chance"]
             + [tables.span(interval([100 * v for v in rows[method].values()])) for rows in columns]
             + [str(len(columns[0][method]))]
             for method in TRANSFERS
         ]
-        return tables.table(["", "paper, direct, %", "direct, %", "1 epoch, %", f"{last} epochs, %", "n"], body)
+        after = ["direct, %", *(f"{count} epoch{'s' if count > 1 else ''}, %" for count in epochs[1:])]
+        return tables.table(["", "paper, direct, %", *after, "n"], body)
 
     return _for_each(by_target(records), show)
 
@@ -375,12 +379,12 @@ def transfer_claims(records: Records, statements: Mapping[str, tuple[str, str, i
 
 def savings(records: Records) -> Markdown:
     """Steps and seconds until each method is as good as the baseline, a re-initialised head, after 1 epoch and at the
-    end: mean over seeds, each against the baseline of its seed. "–" where a seed never gets there."""
+    end: mean over the seeds that get there, each against the baseline of its seed."""
 
     def show(group: Records) -> Markdown:
         last = group[0]["config"]["epochs"]
         body = []
-        for epochs in (1, last):
+        for epochs in sorted({1, last}):
             goals = by_epoch(group, epochs)[BASELINE]
             for method in TRANSFERS:
                 steps = [_steps_to(r["metrics"], goals[r["seed"]]) for r in choose(group, method=method)]
