@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from ..training import Recipe, Task, freeze, train_once
 from .networks import cut_network
 
 TIMED_STEPS = 10
-METHODS = ("RP", "RP+IIW", "re-initialised head", "independent")
+METHODS = ("RP", "RP+IIW", "IIW", "re-initialised head", "independent")
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,12 @@ class TransferRun:
     defaults are paper A's (Sec. 5.3, App. E).
 
     third: the set on which the rotation head is trained that source and target are then trained with.
-    method: "RP"; "RP+IIW", both from the same weights; "independent": each with a rotation head of its own; or that
-    with a "re-initialised head". network, width: see ``models.build``. split_at: see ``models.split``. n_train, n_test:
-    images of each set, drawn evenly from all classes; None takes them all. test_batch_size: images in a batch at most
-    when BN uses the statistics of test batches. epochs: of fine-tuning on the target. recipe: of the networks.
-    tune_recipe: of fine-tuning; its steps follow from ``epochs``.
+    method: "RP"; "RP+IIW", both from the same weights; "independent": each with a rotation head of its own; "IIW": that
+    from the same weights; "re-initialised head": a new head on the source's extractor. network, width: see
+    ``models.build``. split_at: see ``models.split``. n_train, n_test: images of each set, drawn evenly from all
+    classes; None takes them all. test_batch_size: images in a batch at most when BN uses the statistics of test
+    batches. epochs: of fine-tuning on the target. recipe: of the networks. tune_recipe: of fine-tuning; its steps
+    follow from ``epochs``.
     """
 
     third: str = "cifar100"
@@ -76,14 +78,17 @@ def run(
     that several runs need.
     """
     source, target = _sets(config, device)
-    shared_head = None if config.method in METHODS[2:] else _rotation_head(config, source, shared, show_progress)
-    start = 16 * config.seed + 2
-    source_task = _train(config, source, start, shared_head, shared, show_progress)
-    target_start = start if config.method == "RP+IIW" else start + 4
-    target_task = _train(config, target, target_start, shared_head, shared, show_progress)
+    seed, parts = 16 * config.seed, config.method.split("+")
+    learn = partial(_train, config, shared=shared, show_progress=show_progress)
+    rotation_head = None
+    if "RP" in parts:
+        third = load(config.third).with_channels(source.train.images.shape[1]).limit(config.n_train).to(device)
+        rotation_head = freeze(learn(third, seed).rotation_head)
+    source_task = learn(source, seed + 2, rotation_head)
+    target_task = learn(target, seed + 6, rotation_head, start=seed + 2 if "IIW" in parts else None)
     head = target_task.head
     if config.method == "re-initialised head":
-        head = auxiliary_head(head, len(target.classes), seed=16 * config.seed + 12)
+        head = auxiliary_head(head, len(target.classes), seed=seed + 12)
 
     def probe(extractor: nn.Module, head: nn.Module) -> dict[str, float]:
         return {"accuracy": class_accuracy(extractor, head, target, batch_size=config.test_batch_size)}
@@ -95,7 +100,7 @@ def run(
         head,
         target,
         recipe=recipe,
-        seed=16 * config.seed + 13,
+        seed=seed + 13,
         probe=probe,
         probe_at=log_steps(recipe.steps, marks=range(per_epoch, recipe.steps, per_epoch)),
         checkpoint=None if checkpoints is None else checkpoints / "tuning.pt",
@@ -123,22 +128,20 @@ def _sets(config: TransferRun, device: torch.device | str) -> tuple[ImageSet, Im
     return tuple(s.limit(config.n_train, config.n_test).to(device) for s in both)
 
 
-def _rotation_head(config: TransferRun, like: ImageSet, shared: Path | None, show_progress: bool) -> nn.Module:
-    """The rotation head of a network that learns the third set's classes and rotation."""
-    third = load(config.third).with_channels(like.train.images.shape[1]).limit(config.n_train).to(like.device)
-    return freeze(_train(config, third, 16 * config.seed, None, shared, show_progress).rotation_head)
-
-
 def _train(
     config: TransferRun,
     image_set: ImageSet,
     seed: int,
-    rotation_head: nn.Module | None,
+    rotation_head: nn.Module | None = None,
+    *,
+    start: int | None = None,
     shared: Path | None,
     show_progress: bool,
 ) -> Task:
-    """A network on its classes and on rotation, with this rotation head or one of its own."""
-    extractor, head = cut_network(config.network, image_set, width=config.width, split_at=config.split_at, seed=seed)
+    """A network on its classes and on rotation, with this rotation head or one of its own. start: the seed of another
+    network, from whose initial weights this one starts; its images come in an order of its own all the same."""
+    shape = {"width": config.width, "split_at": config.split_at}
+    extractor, head = cut_network(config.network, image_set, seed=seed if start is None else start, **shape)
     if rotation_head is None:
         rotation_head = auxiliary_head(head, 4, seed=seed + 1)
     task = Task(image_set, extractor, head, rotation_head=rotation_head, seed=seed + 2)
