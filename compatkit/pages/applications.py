@@ -74,17 +74,12 @@ def adaptation_table(records: Records) -> Markdown:
 
     def show(group: Records) -> Markdown:
         columns, config = [_compared_adaptation(group, direction) for direction in DIRECTIONS], group[0]["config"]
-        header = [
-            "",
-            *(f"paper {column}, %" for column in DIRECTIONS.values()),
-            *(f"{name}, %" for name in ("{a} → {b}".format(**config), "{b} → {a}".format(**config), "mean")),
-            "n",
-            "verdict",
-        ]
+        names = ("{a} → {b}".format(**config), "{b} → {a}".format(**config), "mean")
+        header = ["", "paper: CIFAR-10 → STL-10, back, mean, %", *(f"{name}, %" for name in names), "n", "verdict"]
         body = [
             [
                 cells[0]["row"],
-                *(tables.number(c["paper"]) for c in cells),
+                " · ".join(tables.number(c["paper"]) for c in cells) if cells[0]["paper"] else "–",
                 *(tables.span(c["ours"]) for c in cells),
                 str(cells[-1]["n"]),
                 tables.verdict_cell(cells[-1]["verdict"]) if cells[-1]["row"] in TABLE_1 else "–",
@@ -128,7 +123,7 @@ def adaptation_claims(records: Records, statements: Mapping[str, tuple[str, str]
             difference_row(text, [rows[row] for row in pair], [printed.get(row) for row in pair], **how)
             for text, pair in statements.items()
         ]
-        return difference_table("claim" if stated else "question", body)
+        return _difference_table(body, stated)
 
     return _for_each(by_data(records), show)
 
@@ -398,7 +393,7 @@ def transfer_claims(
             rows = by_epoch(group, epochs)
             how = {"same_data": False, "stated": stated}
             body.append(difference_row(text, [rows[one], rows[other]], [None, None], **how))
-        return difference_table("claim" if stated else "question", body)
+        return _difference_table(body, stated)
 
     return _for_each(by_target(records), show)
 
@@ -455,6 +450,14 @@ def verdicts(records: Records, item: str) -> dict[str, Counter]:
         found = {name: _compared_classifier(group) for name, group in by_set(records).items()}
     measured = {*TABLE_1, *ARCHITECTURES.values()}
     return {name: Counter(r["verdict"] for r in rows if r["row"] in measured) for name, rows in found.items()}
+
+
+def _difference_table(body: Sequence[Sequence[str]], stated: bool) -> Markdown:
+    """The paper's claims as ``reusable.difference_table`` shows them; of questions of ours neither number nor
+    verdict."""
+    if stated:
+        return difference_table("claim", body)
+    return tables.table(["question", "ours", "n"], [[text, ours, n] for text, _, ours, n, _ in body])
 
 
 def _groups(records: Records, name: str) -> dict[str, list[Mapping]]:
