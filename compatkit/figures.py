@@ -64,8 +64,12 @@ def bars(
             hoverinfo="text",
             name="paper (CIFAR-10, STL-10)",
         )
-    for name, level in ({"chance": chance} if chance is not None else levels or {}).items():
-        figure.add_vline(x=100 * level, line={"color": REFERENCE, "dash": "dot"}, annotation={"text": name})
+    lines = {"chance": chance} if chance is not None else levels or {}
+    for name, level in lines.items():
+        # away from each other, where two stand close
+        side = "right" if level < max(lines.values()) else "left"
+        style = {"color": REFERENCE, "dash": "dot"}
+        figure.add_vline(x=100 * level, line=style, annotation={"text": name, "xanchor": side})
     figure.update_layout(
         title={"text": title, "font": {"size": 15}},
         xaxis={"range": [0, 104], "title": {"text": x_title}, "gridcolor": "#e5e5e5"},
