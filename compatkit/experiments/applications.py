@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from .adaptation import DIRECTIONS, AdaptationRun
 from .classifier import VARIANTS, ClassifierRun
-from .presets import override, preset_settings
-from .reusable import EMBEDDED_PAIRS
+from .presets import override, preset_runs
+from .reusable import EMBEDDED_PAIRS, LAPTOP_RECIPE
 from .transfer import METHODS, TransferRun
 
 SMOKE = {
@@ -20,15 +20,7 @@ SMOKE = {
     "recipe.rotations": "sampled",
     "recipe.precision": "fp32",
 }
-LAPTOP = {
-    "recipe.steps": 300,
-    "recipe.batch_size": 64,
-    "recipe.schedule": "one-cycle",
-    "recipe.rotations": "sampled",
-    "recipe.precision": "fp32",
-    "recipe.crop": 1,
-    "recipe.flip": False,
-}
+LAPTOP = {**LAPTOP_RECIPE, "recipe.flip": False}
 CIFAR = {"recipe.steps": 4_000, "recipe.schedule": "one-cycle"}
 
 ADAPTATION_PRESETS = {
@@ -157,7 +149,7 @@ def adaptation(preset: str, seeds: Sequence[int] | None = None) -> list[Adaptati
     76.7; adapted 82.6, 73.1, 77.9.
     """
     found = []
-    for run in _bases(AdaptationRun(), ADAPTATION_PRESETS, preset, seeds):
+    for run in preset_runs(AdaptationRun(), ADAPTATION_PRESETS, preset, seeds):
         further = {"adapt_recipe.lr": FURTHER * run.adapt_recipe.lr}
         for direction in DIRECTIONS:
             usual = replace(run, direction=direction)
@@ -174,7 +166,7 @@ def classifier(preset: str, seeds: Sequence[int] | None = None) -> list[Classifi
     """
     return [
         replace(run, variant=variant)
-        for run in _bases(ClassifierRun(), CLASSIFIER_PRESETS, preset, seeds)
+        for run in preset_runs(ClassifierRun(), CLASSIFIER_PRESETS, preset, seeds)
         for variant in VARIANTS
     ]
 
@@ -187,13 +179,6 @@ def transfer(preset: str, seeds: Sequence[int] | None = None) -> list[TransferRu
     """
     return [
         replace(run, method=method)
-        for run in _bases(TransferRun(), TRANSFER_PRESETS, preset, seeds)
+        for run in preset_runs(TransferRun(), TRANSFER_PRESETS, preset, seeds)
         for method in METHODS
     ]
-
-
-def _bases(base, presets: dict, preset: str, seeds: Sequence[int] | None) -> list:
-    """The settings of a preset for each of its sets and each seed."""
-    pairs, seeds, settings = preset_settings(presets, preset, seeds)
-    base = override(base, settings)
-    return [replace(base, **pair, seed=seed) for pair in pairs for seed in seeds]

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .presets import override, preset_settings
+from .presets import preset_runs
 from .update import UpdateRun
 
 EMBEDDED = (
@@ -261,9 +261,7 @@ def embedding_width(preset: str, seeds: Sequence[int] | None = None) -> list[Upd
 
 def _bases(preset: str, seeds: Sequence[int] | None = None) -> list[UpdateRun]:
     """The settings of a preset for each set of images and each seed."""
-    sets, seeds, settings = preset_settings(PRESETS, preset, seeds)
-    base = override(UpdateRun(), settings)
-    return [replace(override(base, images), seed=seed) for images in sets for seed in seeds]
+    return preset_runs(UpdateRun(), PRESETS, preset, seeds)
 
 
 def _first(preset: str, seeds: Sequence[int] | None = None) -> list[UpdateRun]:

@@ -47,15 +47,17 @@ def _fits(value: Any, kind: Any) -> bool:
     return isinstance(value, plain) and (plain is bool or not isinstance(value, bool))
 
 
-def preset_settings(
-    presets: Mapping[str, Mapping], preset: str, seeds: Sequence[int] | None
-) -> tuple[Sequence[Mapping], Sequence[int], dict]:
-    """A preset in its three parts: the pairs of data sets, the seeds (``seeds`` if given), the overrides by name.
+def preset_runs(base: Any, presets: Mapping[str, Mapping], preset: str, seeds: Sequence[int] | None) -> list:
+    """``base`` with the settings of a preset, for each of its sets of images (overrides as well) and each seed,
+    ``seeds`` if given.
 
     Raises ValueError for an unknown preset.
     """
     if preset not in presets:
         raise ValueError(f"preset: must be one of {', '.join(presets)}, got {preset!r}")
-    chosen = dict(presets[preset])
-    pairs, own_seeds = chosen.pop("pairs"), chosen.pop("seeds")
-    return pairs, own_seeds if seeds is None else seeds, chosen
+    settings = dict(presets[preset])
+    pairs, own_seeds = settings.pop("pairs"), settings.pop("seeds")
+    base = override(base, settings)
+    return [
+        replace(override(base, pair), seed=seed) for pair in pairs for seed in (own_seeds if seeds is None else seeds)
+    ]

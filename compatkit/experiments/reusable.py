@@ -12,13 +12,21 @@ from dataclasses import replace
 
 from ..models import build, split_points
 from .pair import METHODS, NORMALIZATIONS, PairRun
-from .presets import override, preset_settings
+from .presets import override, preset_runs
 
 EMBEDDED_PAIRS = (
     {"a": "digits", "b": "mnist5k", "left_out": ("9",)},
     {"a": "glyphs_plain", "b": "glyphs_cluttered"},
 )
 PHOTOGRAPHS = ({"a": "cifar10", "b": "stl10"},)
+LAPTOP_RECIPE = {
+    "recipe.steps": 300,
+    "recipe.batch_size": 64,
+    "recipe.schedule": "one-cycle",
+    "recipe.rotations": "sampled",
+    "recipe.precision": "fp32",
+    "recipe.crop": 1,
+}
 
 PRESETS = {
     "smoke": {
@@ -38,12 +46,7 @@ PRESETS = {
         "pairs": EMBEDDED_PAIRS,
         "seeds": (0, 1, 2),
         "network": "resnet8",
-        "recipe.steps": 300,
-        "recipe.batch_size": 64,
-        "recipe.schedule": "one-cycle",
-        "recipe.rotations": "sampled",
-        "recipe.precision": "fp32",
-        "recipe.crop": 1,
+        **LAPTOP_RECIPE,
     },
     "cifar": {
         "pairs": PHOTOGRAPHS,
@@ -178,9 +181,7 @@ def choices(preset: str, seeds: Sequence[int] | None = None) -> list[PairRun]:
 
 def _bases(preset: str, seeds: Sequence[int] | None) -> list[PairRun]:
     """The settings of a preset for each pair of sets and each seed."""
-    pairs, seeds, settings = preset_settings(PRESETS, preset, seeds)
-    base = override(PairRun(), settings)
-    return [replace(base, **pair, seed=seed) for pair in pairs for seed in seeds]
+    return preset_runs(PairRun(), PRESETS, preset, seeds)
 
 
 def _boundaries(run: PairRun) -> list[str]:

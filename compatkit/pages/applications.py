@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import ipywidgets
 import plotly.graph_objects as go
@@ -13,7 +13,7 @@ from IPython.display import Markdown
 from .. import figures, tables
 from ..explorer import picker
 from ..results import Interval, compare, interval, paper_numbers, paper_value, provenance_line
-from .reusable import Records, Rows, by_data, choose, difference_row, difference_table, means_in_words
+from .reusable import Records, Rows, by_data, choose, difference_row, difference_table, for_each_group, means_in_words
 
 # --- domain adaptation (Sec. 5.1) -------------------------------------------------------------------------------------
 
@@ -88,7 +88,7 @@ def adaptation_table(records: Records) -> Markdown:
         ]
         return tables.table(header, body)
 
-    return _for_each(by_data(records), show)
+    return for_each_group(by_data(records), show)
 
 
 def _compared_adaptation(group: Records, direction: str) -> list[dict]:
@@ -125,7 +125,7 @@ def adaptation_claims(records: Records, statements: Mapping[str, tuple[str, str]
         ]
         return _difference_table(body, stated)
 
-    return _for_each(by_data(records), show)
+    return for_each_group(by_data(records), show)
 
 
 def _is_papers_pair(group: Records) -> bool:
@@ -223,7 +223,7 @@ def classifier_table(records: Records) -> Markdown:
                 )
         return tables.table(["deployed", "how", "paper, %", "ours, %", "n", "verdict"], body)
 
-    return _for_each(by_set(records), show)
+    return for_each_group(by_set(records), show)
 
 
 def _compared_classifier(group: Records) -> list[dict]:
@@ -266,7 +266,7 @@ def classifier_claims(records: Records) -> Markdown:
                 body.append(difference_row(text.format(name), pair, theirs, **how))
         return difference_table("claim", body)
 
-    return _for_each(by_set(records), show)
+    return for_each_group(by_set(records), show)
 
 
 def _printed_deployments() -> dict[tuple[str, str], float | None]:
@@ -378,7 +378,7 @@ def transfer_table(records: Records) -> Markdown:
         after = ["direct, %", *(f"{count} epoch{'s' if count > 1 else ''}, %" for count in epochs[1:])]
         return tables.table(["", "paper, direct, %", *after, "n"], body)
 
-    return _for_each(by_target(records), show)
+    return for_each_group(by_target(records), show)
 
 
 def transfer_claims(
@@ -395,7 +395,7 @@ def transfer_claims(
             body.append(difference_row(text, [rows[one], rows[other]], [None, None], **how))
         return _difference_table(body, stated)
 
-    return _for_each(by_target(records), show)
+    return for_each_group(by_target(records), show)
 
 
 def savings(records: Records) -> Markdown:
@@ -423,7 +423,7 @@ def savings(records: Records) -> Markdown:
                 )
         return tables.table(["as good as the baseline after", "", "steps", "seconds", "seeds that get there"], body)
 
-    return _for_each(by_target(records), show)
+    return for_each_group(by_target(records), show)
 
 
 def _steps_to(metrics: Mapping, goal: float) -> int | None:
@@ -466,8 +466,3 @@ def _groups(records: Records, name: str) -> dict[str, list[Mapping]]:
     for record in records:
         found.setdefault(name.format(**record["config"]), []).append(record)
     return found
-
-
-def _for_each(groups: Mapping[str, Records], show: Callable[[Records], Markdown]) -> Markdown:
-    """A table for each group under its name."""
-    return Markdown("\n\n".join(f"**{name}**\n\n{show(group).data}" for name, group in groups.items()))

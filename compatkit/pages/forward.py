@@ -15,7 +15,7 @@ from IPython.display import Markdown
 from .. import figures, tables
 from ..explorer import picker
 from ..results import compare, interval, paper_numbers, provenance_line
-from .reusable import Records, Rows, choose, difference_row, difference_table, means_in_words
+from .reusable import Records, Rows, choose, difference_row, difference_table, for_each_group, means_in_words
 
 MEASURES = ("CMC top-1", "CMC top-5", "mAP@1.0")
 QUERIES = {"all queries": "", "queries of old classes": " of old classes", "queries of new classes": " of new classes"}
@@ -166,7 +166,7 @@ def comparison(records: Records, item: str) -> Markdown:
 
 def for_each_update(records: Records, show: Callable[[Records], Markdown]) -> Markdown:
     """A table for each update under its name."""
-    return Markdown("\n\n".join(f"**{name}**\n\n{show(group).data}" for name, group in by_data(records).items()))
+    return for_each_group(by_data(records), show)
 
 
 def _paper(row: Mapping | None) -> str:

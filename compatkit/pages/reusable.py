@@ -222,6 +222,11 @@ def for_each_pair(records: Records, show: Callable[[str, Records], Markdown], el
     return Markdown("\n\n".join(parts))
 
 
+def for_each_group(groups: Mapping[str, Records], show: Callable[[Records], Markdown]) -> Markdown:
+    """A table for each group of records under its name."""
+    return Markdown("\n\n".join(f"**{name}**\n\n{show(group).data}" for name, group in groups.items()))
+
+
 def provenance(records: Records) -> Markdown:
     """Where the runs of each pair of data sets come from."""
     lines = [f"*{name}. {provenance_line(group)}*" for name, group in by_data(records).items()]
