@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -14,7 +15,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and do as it says. Returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        return options.command(options) or 0
+        status = options.command(options) or 0
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, FileNotFoundError) as error:
         print(f"compatkit: {error}", file=sys.stderr)
         return 2
@@ -173,7 +179,7 @@ def _status(options: argparse.Namespace) -> None:
     stored = {preset: load_all(preset).values() for preset in PRESETS}
     for name in EXPERIMENTS:
         for preset in PRESETS:
-            planned = {runner.Job(name, preset, c, results_root(), "", 1).run_id for c in runner.configs(name, preset)}
+            planned = {runner.run_id(config) for config in runner.configs(name, preset)}
             records = [r for r in stored[preset] if r["run_id"] in planned]
             others = [r for r in load(name, preset) if r["run_id"] not in planned]
             recorded, other = len(records), len(others)

@@ -166,14 +166,16 @@ def curves(
     lines: Mapping[str, Mapping[str, Mapping[int, float]]],
     x_title: str,
     *,
+    published: Mapping[str, Mapping[str, float]] | None = None,
     chance: float | None = None,
     level: tuple[str, Interval] | None = None,
     y_title: str = "recombination accuracy, %",
 ) -> go.Figure:
     """A line for each name: mean accuracy (in %) at each place of an ordered axis, with its 95 % interval over seeds.
 
-    lines: accuracy in 0..1 by line, place and seed. chance: see ``bars``. level: a name and an accuracy that does not
-    depend on the place, drawn across with its interval as a band.
+    lines: accuracy in 0..1 by line, place and seed. published: what the paper prints (in %) by name and place.
+    chance: see ``bars``. level: a name and an accuracy that does not depend on the place, drawn across with its
+    interval as a band.
     """
     figure = go.Figure()
     if level is not None:
@@ -197,6 +199,17 @@ def curves(
             hovertext=[
                 f"{name}, {place}: {span.format(percent=True)}" for place, span in zip(places, spans, strict=True)
             ],
+            hoverinfo="text",
+            name=name,
+        )
+    for number, (name, places) in enumerate((published or {}).items()):
+        figure.add_scatter(
+            x=list(places),
+            y=list(places.values()),
+            mode="lines+markers",
+            line={"color": PAPER, "width": 1, "dash": "dot"},
+            marker={"symbol": SYMBOLS[1 + number % 2], "size": 9},
+            hovertext=[f"{name}: {value:.1f} %" for value in places.values()],
             hoverinfo="text",
             name=name,
         )
@@ -231,8 +244,11 @@ def heat_map(values: Sequence[Sequence[float]], rows: Sequence[str], columns: Se
     return figure
 
 
-def ranked(lines: Mapping[str, Sequence[float]]) -> go.Figure:
-    """Correlations of channels, largest first, a line for each name; the mean of each stands in the legend."""
+def ranked(lines: Mapping[str, Sequence[float]], published: Mapping[str, float] | None = None) -> go.Figure:
+    """Correlations of channels, largest first, a line for each name; the mean of each stands in the legend.
+
+    published: means that the paper prints, by name, drawn across.
+    """
     figure = go.Figure()
     if not lines:
         figure.add_annotation(text="not run", showarrow=False, font={"size": 18})
@@ -244,6 +260,12 @@ def ranked(lines: Mapping[str, Sequence[float]]) -> go.Figure:
             fill="tozeroy",
             line={"color": PALETTE[number % len(PALETTE)], "shape": "hvh"},
             name=f"{name}: mean {sum(values) / len(values):.2f}",
+        )
+    for name, mean in (published or {}).items():
+        figure.add_hline(
+            y=mean,
+            line={"color": PAPER, "dash": "dot"},
+            annotation={"text": f"{name}: mean {mean:.2f}", "font": {"color": PAPER}},
         )
     figure.update_layout(
         xaxis={"title": {"text": "channel, by correlation"}},

@@ -3,6 +3,8 @@ own."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+
 import pytest
 
 try:  # the tests of records and figures also run where torch is not installed
@@ -20,6 +22,32 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@contextmanager
+def data_folder(folder, sets):
+    """``data.load`` finds these sets, by name, in ``folder``."""
+    from compatkit.data import write_npz
+
+    for name, image_set in sets.items():
+        write_npz(folder / f"{name}.npz", image_set)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COMPATKIT_DATA", str(folder))
+        yield
+
+
+def each_step(monkeypatch, noted):
+    """A list to which each step of any training adds ``noted`` of its run."""
+    from compatkit import training
+
+    taken, advance = [], training._Run.advance
+
+    def count(run, log):
+        taken.append(noted(run))
+        advance(run, log)
+
+    monkeypatch.setattr(training._Run, "advance", count)
+    return taken
 
 
 @pytest.fixture

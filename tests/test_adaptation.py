@@ -10,12 +10,13 @@ import torch
 from torch import nn
 
 from compatkit import applications, training
-from compatkit.data import ARRANGEMENTS, ImageSet, Split, load, write_npz
+from compatkit.data import ARRANGEMENTS, ImageSet, Split, load
 from compatkit.experiments import adaptation, runner
 from compatkit.experiments.adaptation import AdaptationRun
 from compatkit.normalization import evaluation
 from compatkit.training import Recipe
 
+from .conftest import data_folder, each_step
 from .test_embedders import same, state
 
 RECIPE = Recipe(steps=3, batch_size=16, lr=0.02, rotations="sampled", precision="fp32")
@@ -46,11 +47,7 @@ def sets(tmp_path_factory):
         "more": uneven_set(("fox", "cat", "dog", "ant"), seed=3),
         "third": uneven_set(("x", "y"), channels=1, seed=4),
     }
-    folder = tmp_path_factory.mktemp("data")
-    for name, image_set in made.items():
-        write_npz(folder / f"{name}.npz", image_set)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COMPATKIT_DATA", str(folder))
+    with data_folder(tmp_path_factory.mktemp("data"), made):
         yield
 
 
@@ -102,14 +99,7 @@ def whole():
 @pytest.fixture
 def steps(monkeypatch):
     """The recipe of each step of any training."""
-    taken, advance = [], training._Run.advance
-
-    def count(run, log):
-        taken.append(run.recipe)
-        advance(run, log)
-
-    monkeypatch.setattr(training._Run, "advance", count)
-    return taken
+    return each_step(monkeypatch, lambda run: run.recipe)
 
 
 def average_class_accuracy(extractor, head, images, labels, statistics="batch"):

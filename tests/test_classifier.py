@@ -10,13 +10,14 @@ import torch
 from torch import nn
 
 from compatkit import applications, costs, training
-from compatkit.data import load, write_npz
+from compatkit.data import load
 from compatkit.experiments import classifier, runner
 from compatkit.experiments.classifier import ARCHITECTURES, VARIANTS, ClassifierRun
 from compatkit.models import auxiliary_head, count_parameters
 from compatkit.normalization import evaluation
 from compatkit.training import Recipe
 
+from .conftest import data_folder
 from .test_adaptation import normalised, uneven_set
 from .test_embedders import same, state
 
@@ -28,10 +29,7 @@ SIX = tuple("abcdef")
 
 @pytest.fixture(autouse=True, scope="module")
 def sets(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("data")
-    write_npz(folder / "six.npz", uneven_set(SIX, n=90, seed=1))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COMPATKIT_DATA", str(folder))
+    with data_folder(tmp_path_factory.mktemp("data"), {"six": uneven_set(SIX, n=90, seed=1)}):
         yield
 
 

@@ -1,5 +1,8 @@
 """python -m compatkit: what it prints, and how it answers mistakes."""
 
+import subprocess
+import sys
+
 import pytest
 
 from compatkit import results
@@ -175,6 +178,13 @@ def test_an_experiment_that_fails_does_not_stop_the_others(capsys, monkeypatch):
     out, error = capsys.readouterr()
     assert out.startswith("fig2: Preset smoke: 18 runs") and len(out.splitlines()) == 1
     assert error.startswith("compatkit: incremental: 4 of 6 runs failed") and "infinite" in error
+
+
+@pytest.mark.parametrize("command", ["list", "status"])
+def test_a_reader_who_has_seen_enough_gets_no_traceback(command):
+    script = f"set -o pipefail; {sys.executable} -m compatkit {command} | head -1"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", 1)
 
 
 def test_malformed_arguments(capsys):

@@ -21,6 +21,7 @@ from compatkit.experiments import pair, reusable, runner
 from compatkit.experiments.pair import METHODS, NORMALIZATIONS, PairRun
 from compatkit.experiments.presets import override, settings
 
+from .conftest import each_step
 from .test_data import small_set
 
 TINY = {"n_train": 60, "n_test": 60, "recipe.steps": 3, "recipe.batch_size": 20}
@@ -43,21 +44,14 @@ def job_of(config, root, name="fig2"):
 @pytest.fixture
 def steps(monkeypatch):
     """One entry for each step of any training."""
-    taken, advance = [], training._Run.advance
-
-    def count(run, log):
-        taken.append(run)
-        advance(run, log)
-
-    monkeypatch.setattr(training._Run, "advance", count)
-    return taken
+    return each_step(monkeypatch, lambda run: run)
 
 
 @pytest.mark.parametrize("preset", experiments.PRESETS)
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)
 def test_every_experiment_at_every_preset_is_a_list_of_distinct_runs(name, preset):
     configs = runner.configs(name, preset)
-    ids = {runner.Job(name, preset, c, None, "cpu", 1).run_id for c in configs}
+    ids = {runner.run_id(config) for config in configs}
     assert len(ids) == len(configs) > 0
     assert experiments.EXPERIMENTS[name].__doc__
 

@@ -59,6 +59,9 @@ def test_curves_have_a_point_with_its_interval_at_each_place():
     assert list(named(figure, "RP").error_y.array) == [0]
     band, level, chance = figure.layout.shapes
     assert (level.y0, chance.y0) == pytest.approx((65, 10)) and band.y0 < 65 < band.y1
+    printed = {"paper": {"stem": 61.8, "pool": 40.0}, "paper, at most": {"pool": 59.4}}
+    published = figures.curves(lines, "split after", published=printed)
+    assert {t.name: dict(zip(t.x, t.y, strict=True)) for t in published.data[2:]} == printed
 
 
 def test_more_lines_than_colours_differ_in_their_dashes():
@@ -76,3 +79,5 @@ def test_heat_map_scatter_and_ranks_show_their_numbers():
     assert list(dots.x) == [0.25, 0.5] and list(dots.y) == [50, 100]
     [line] = figures.ranked({"matched": [0.9, 0.5, 0.1]}).data
     assert line.name == "matched: mean 0.50" and list(line.x) == [1, 2, 3]
+    with_paper = figures.ranked({"matched": [0.9]}, {"paper": 0.38})
+    assert with_paper.layout.shapes[0].y0 == 0.38 and with_paper.layout.annotations[0].text == "paper: mean 0.38"

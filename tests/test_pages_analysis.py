@@ -55,6 +55,12 @@ def alternatives(widget):
     return [leaf.outputs[0]["data"]["text/plain"] for leaf in leaves(widget)]
 
 
+def figures_of(widget):
+    """Every figure of a picker by its text."""
+    shown = [leaf.outputs[0]["data"] for leaf in leaves(widget)]
+    return {data["text/plain"]: data["application/vnd.plotly.v1+json"] for data in shown}
+
+
 def lines(markdown):
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in markdown.data.splitlines()]
 
@@ -169,6 +175,10 @@ def test_normalisation_explorer_has_the_trained_networks_where_there_are_any():
     assert "test batches of 8 29%" in plain
     [trained] = [t for t in texts if t.startswith("Recombination accuracy of IIW+DCC on x × y: y (b):")]
     assert "LayerNorm 29%" in trained and "per test batch 79%" in trained
+    drawn = figures_of(analysis.normalisation_explorer(records))
+    paper = {text: [t for t in figure["data"] if t["name"].startswith("paper")] for text, figure in drawn.items()}
+    assert [(t["x"], t["y"]) for found in paper.values() for t in found] == [([32.4], [reusable.RUNNING])]
+    assert next(t for t, found in paper.items() if found).startswith("Recombination accuracy of IIW+DCC on x × y: mean")
 
 
 def test_split_explorers_tell_networks_made_for_a_split_from_those_cut_there():
@@ -199,6 +209,11 @@ def test_classes_explorers_count_to_all():
     assert "2 11%, 3 21%" in text and "9 81%; IIW+RP 71%." in text
     texts = alternatives(analysis.classes_explorer(records))
     assert len(texts) == 8 and "9 classes shared on x × y: 90% with own heads, 81% with heads swapped." in texts
+    mean, *single = figures_of(analysis.classes_curve(records)).values()
+    printed = {t["name"]: dict(zip(t["x"], t["y"], strict=True)) for t in mean["data"] if "paper" in t["name"]}
+    assert printed["paper, IIW+DCC: at most"] == {str(n): 59.4 for n in range(2, 7)}
+    assert printed["paper, IIW+RP"] == {str(n): 61.8 for n in range(2, 10)}
+    assert not any("paper" in t["name"] for figure in single for t in figure["data"])
 
 
 def test_cka_explorer_shows_the_mean_over_seeds():
@@ -213,6 +228,14 @@ def test_channels_explorer_offers_both_starts():
     assert len(texts) == (7 + 1) * 2
     assert any(t.startswith("Mean correlation of channels, IIW, pre-trained weights") for t in texts)
     assert any("independent, random weights" in t and "by position 0.05, optimally permuted 0.60" in t for t in texts)
+    notes = {
+        text.split(" weights")[0].split("channels, ")[1]: [n["text"] for n in figure["layout"].get("annotations", [])]
+        for text, figure in figures_of(
+            analysis.channels_explorer([*grid(), record("IIW", pretrained_on="z", shift=0.1)])
+        ).items()
+    }
+    assert notes["RP, random"] == ["paper: mean 0.38"] and notes["IIW, pre-trained"] == ["paper: mean 0.69"]
+    assert notes["independent, random"] == ["paper, optimally permuted: mean 0.34"] and notes["IIW, random"] == []
 
 
 def test_what_was_measured_without_scipy_has_no_matched_values():

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from compatkit import applications, training
-from compatkit.data import load, write_npz
+from compatkit.data import load
 from compatkit.experiments import runner, transfer
 from compatkit.experiments.transfer import METHODS, TransferRun
 from compatkit.training import Recipe
 
+from .conftest import data_folder, each_step
 from .test_adaptation import average_class_accuracy, uneven_set
 from .test_embedders import same, state
 
@@ -24,13 +25,12 @@ TUNE = Recipe(batch_size=16, lr=0.02, schedule="constant", precision="fp32")
 @pytest.fixture(autouse=True, scope="module")
 def sets(tmp_path_factory):
     """Sets with 2, 4 and 3 classes; the source in colour, the others grey."""
-    made = {"third": "xy", "source": "abcd", "target": "klm"}
-    folder = tmp_path_factory.mktemp("data")
-    for seed, (name, classes) in enumerate(made.items()):
-        channels = 3 if name == "source" else 1
-        write_npz(folder / f"{name}.npz", uneven_set(tuple(classes), n=90, channels=channels, seed=seed))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COMPATKIT_DATA", str(folder))
+    made = {
+        "third": uneven_set(tuple("xy"), n=90, channels=1, seed=0),
+        "source": uneven_set(tuple("abcd"), n=90, channels=3, seed=1),
+        "target": uneven_set(tuple("klm"), n=90, channels=1, seed=2),
+    }
+    with data_folder(tmp_path_factory.mktemp("data"), made), pytest.MonkeyPatch.context() as patch:
         patch.setattr(transfer, "TIMED_STEPS", 1)
         yield
 
@@ -77,14 +77,7 @@ def whole():
 @pytest.fixture
 def steps(monkeypatch):
     """The classes of the network in each step of any training."""
-    taken, advance = [], training._Run.advance
-
-    def count(run, log):
-        taken.append(run.tasks[0].image_set.name)
-        advance(run, log)
-
-    monkeypatch.setattr(training._Run, "advance", count)
-    return taken
+    return each_step(monkeypatch, lambda run: run.tasks[0].image_set.name)
 
 
 def reproducible(metrics):

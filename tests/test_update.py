@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from compatkit import data, fct, training
-from compatkit.data import ImageSet, Split, load, write_npz
+from compatkit.data import ImageSet, Split, load
 from compatkit.encoders import Contrastive, Reconstruction, Supervised
 from compatkit.experiments import EXPERIMENTS, PRESETS, forward, runner, update
 from compatkit.experiments.update import (
@@ -26,6 +26,7 @@ from compatkit.experiments.update import (
 )
 from compatkit.training import Recipe
 
+from .conftest import data_folder, each_step
 from .test_embedders import same, state
 
 RECIPE = Recipe(steps=3, batch_size=16, lr=0.01, precision="fp32")
@@ -47,11 +48,7 @@ def sets(tmp_path_factory):
         "other": load("glyphs_plain", n_train=40, n_test=30),
         "hundred": ImageSet("hundred", Split(images, number), Split(images, number), names),
     }
-    folder = tmp_path_factory.mktemp("data")
-    for name, image_set in made.items():
-        write_npz(folder / f"{name}.npz", image_set)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COMPATKIT_DATA", str(folder))
+    with data_folder(tmp_path_factory.mktemp("data"), made):
         yield
 
 
@@ -99,14 +96,7 @@ def tasks(monkeypatch):
 @pytest.fixture
 def steps(monkeypatch):
     """The kind of task of each step of any training."""
-    taken, advance = [], training._Run.advance
-
-    def count(run, log):
-        taken.append(type(run.tasks[0]).__name__)
-        advance(run, log)
-
-    monkeypatch.setattr(training._Run, "advance", count)
-    return taken
+    return each_step(monkeypatch, lambda run: type(run.tasks[0]).__name__)
 
 
 # --- configs ----------------------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ class Job:
 
     @property
     def run_id(self) -> str:
-        return results.run_id(type(self.config).__name__, asdict(self.config))
+        return run_id(self.config)
 
     @property
     def module(self) -> str:
@@ -130,6 +130,25 @@ def records(
             f"{len(failures)} of {len(missing)} runs failed, the others are recorded. {listing}"
         ) from first
     return [stored[job.run_id] for job in wanted]
+
+
+def recorded(
+    experiment: str,
+    preset: str,
+    *,
+    seeds: Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    root: str | os.PathLike | None = None,
+) -> list[dict]:
+    """Those of ``records`` that are there already; nothing is made."""
+    stored = results.load_all(preset, root)
+    wanted = [run_id(config) for config in configs(experiment, preset, seeds, settings)]
+    return [stored[name] for name in wanted if name in stored]
+
+
+def run_id(config: Any) -> str:
+    """The name of a run, see ``results.run_id``."""
+    return results.run_id(type(config).__name__, asdict(config))
 
 
 def default_device() -> str:

@@ -3,7 +3,7 @@ is drawn from records alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import ipywidgets
 import plotly.graph_objects as go
@@ -11,7 +11,7 @@ from IPython.display import Markdown
 
 from .. import figures, tables
 from ..explorer import picker
-from ..results import Interval, by_row, difference, interval, rank_correlation
+from ..results import Interval, by_row, difference, interval, paper_value, rank_correlation
 from .reusable import (
     PAPERS_DATA,
     RUNNING,
@@ -137,7 +137,10 @@ def normalisation_explorer(records: Records) -> ipywidgets.Widget:
         return found | {name: row[name] for name, row in tested.items()}
 
     def draw(data: str, method: str) -> go.Figure:
-        return figures.bars(rows(data, method), chance=_chance(sets[data][0]))
+        group, column = sets[data]
+        # the paper's figure: IIW+DCC, mean of both sets
+        numbers = published("fig5") if (method, column) == ("IIW+DCC", "mean") else None
+        return figures.bars(rows(data, method), published=numbers, chance=_chance(group))
 
     def say(data: str, method: str) -> str:
         return f"Recombination accuracy of {method} on {data}: {means_in_words(rows(data, method))}."
@@ -235,9 +238,13 @@ def classes_curve(records: Records) -> ipywidgets.Widget:
 
     def draw(data: str) -> go.Figure:
         counted, without = rows(data)
-        level = ("IIW+RP, no class shared", interval(without["IIW+RP"].values()))
+        group, column = sets[data]
         return figures.curves(
-            {"IIW+DCC": counted}, "classes of the shared head", chance=_chance(sets[data][0]), level=level
+            {"IIW+DCC": counted},
+            "classes of the shared head",
+            published=_published_by_classes(list(counted)) if column == "mean" else None,
+            chance=_chance(group),
+            level=("IIW+RP, no class shared", interval(without["IIW+RP"].values())),
         )
 
     def say(data: str) -> str:
@@ -246,6 +253,16 @@ def classes_curve(records: Records) -> ipywidgets.Widget:
         return f"Recombination accuracy on {data} by number of shared classes: {shown}."
 
     return picker({"data": list(sets)}, draw, say)
+
+
+def _published_by_classes(counts: Sequence[str]) -> dict[str, dict[str, float]]:
+    """What App. C.5 prints of Fig. 9: a bound for few classes, and a level that needs none."""
+    bound = paper_value("gygli", "fig9", "6 classes or fewer", "largest", "recombination accuracy")
+    level = paper_value("gygli", "fig9", "IIW+RP", "mean", "recombination accuracy")
+    return {
+        "paper, IIW+RP": dict.fromkeys(counts, level),
+        "paper, IIW+DCC: at most": {count: bound for count in counts if int(count) <= 6},
+    }
 
 
 def classes_explorer(records: Records) -> ipywidgets.Widget:
@@ -296,7 +313,7 @@ def cka_explorer(records: Records) -> ipywidgets.Widget:
 def channels_explorer(records: Records) -> ipywidgets.Widget:
     """Fig. 6. Pick method and test images, see the correlation of every channel with its counterpart, by position and
     under the optimal permutation, of the first seed."""
-    sets = columns(records, mean=False)
+    sets, numbers = columns(records, mean=False), published("fig6")
     configs = [r["config"] for r in records]
     starts = {f"{c['method']}, {'pre-trained' if c['pretrained_on'] else 'random'}": c for c in configs}
 
@@ -307,8 +324,13 @@ def channels_explorer(records: Records) -> ipywidgets.Widget:
         keys = {kind: f"{key}/{role}" for kind, key in kinds.items()}
         return {kind: run["metrics"][key] for run in runs[:1] for kind, key in keys.items() if key in run["metrics"]}
 
+    def printed(name: str) -> dict[str, float]:
+        row = name.removesuffix(", random").replace(", pre-trained", " pre-trained")
+        rows = {"paper": row, "paper, optimally permuted": f"{row} + permutation"}
+        return {kind: numbers[row] for kind, row in rows.items() if numbers.get(row) is not None}
+
     def draw(name: str, data: str) -> go.Figure:
-        return figures.ranked(lines(name, data))
+        return figures.ranked(lines(name, data), printed(name))
 
     def say(name: str, data: str) -> str:
         means = [f"{kind} {sum(v) / len(v):.2f}" for kind, v in lines(name, data).items()]
