@@ -21,7 +21,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, FileNotFoundError) as error:
+    except KeyboardInterrupt:
+        print("\ncompatkit: interrupted.", file=sys.stderr)
+        return 130
+    except (ValueError, FileNotFoundError, NotADirectoryError) as error:
         print(f"compatkit: {error}", file=sys.stderr)
         return 2
 
@@ -160,7 +163,7 @@ def _verify(options: argparse.Namespace) -> int:
     for note in noted:
         print(f"{note['before']} -> {note['after']}: {len(note['runs'])} runs made anew, the same bits")
     if not noted:
-        print("No record is stale.")
+        print(f"Nothing to verify: no run that {options.preset} plans has a stale record.")
     return 0
 
 
@@ -227,7 +230,13 @@ def _seeds(text: str) -> list[int]:
     seeds: list[int] = []
     for part in text.split(","):
         first, _, last = part.partition("-")
-        seeds += range(int(first), int(last or first) + 1)
+        try:
+            found = range(int(first), int(last or first) + 1)
+        except ValueError:
+            found = ()
+        if not found:
+            raise argparse.ArgumentTypeError(f"seeds are numbers or rising ranges, such as 0,1,5-7, got {text!r}")
+        seeds += found
     return seeds
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import plotly.graph_objects as go
 
@@ -12,6 +13,8 @@ OURS, PAPER, REFERENCE = "#1b6ca8", "#c8553d", "#7a7a7a"  # told apart in grey a
 # Okabe and Ito's colours, which colour-blind eyes tell apart, less the yellow; later rounds are dashed.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#7a5c00", "#333333")
 DASHES, SYMBOLS = ("solid", "dash", "dot"), ("circle", "diamond-open", "square-open")
+MARKS = ("circle", "diamond", "square")
+INK, SHADES = "#111820", [[0, "#ffffff"], [1, "#74aede"]]  # numbers stay readable on the darkest shade
 
 
 def bars(
@@ -40,7 +43,7 @@ def bars(
             error_x=_error_bars([spans[m] for m in methods]),
             hovertext=[spans[m].format(percent=True) for m in methods],
             hoverinfo="text",
-            name="ours, mean and 95 % interval",
+            name="ours, mean and 95 % interval" if any(span.n > 1 for span in spans.values()) else "ours, one run",
         )
     )
     points = [(100 * value, method, seed) for method in methods for seed, value in scores[method].items()]
@@ -108,9 +111,9 @@ def matrix(
             y=list(rows),
             text=[[_lines(s) for s in row] for row in spans],
             texttemplate="%{text}",
-            textfont={"size": 15},
+            textfont={"size": 15, "color": INK},
             hoverinfo="skip",
-            colorscale=[[0, "#ffffff"], [1, "#5b9bd0"]],
+            colorscale=SHADES,
             zmin=0,
             zmax=100,
             showscale=False,
@@ -136,10 +139,11 @@ def _lines(span: Interval) -> str:
 
 def loss_curves(history: Sequence[Mapping], names: Sequence[str]) -> go.Figure:
     """The loss terms of ``training.train``'s history against steps, a colour for each network, a dash for each term."""
-    terms = {"target": "solid", "dcc": "dash", "rp": "dot"}
+    terms = {"target": "solid", "dcc": "dash", "rp": "dot", "length": "dashdot"}
     figure = go.Figure()
-    for task, (name, colour) in enumerate(zip(names, (OURS, PAPER), strict=True)):
-        rows = [row for row in history if row["task"] == task]
+    for task, name in enumerate(names):
+        colour = (OURS, PAPER, *PALETTE)[task % (2 + len(PALETTE))]
+        rows = [row for row in history if row.get("task") == task]
         for term, dash in terms.items():
             if rows and term in rows[0]:
                 figure.add_scatter(
@@ -195,7 +199,7 @@ def curves(
             y=[100 * span.mean for span in spans],
             error_y=_error_bars(spans) | {"color": colour, "thickness": 1},
             mode="lines+markers",
-            line={"color": colour, "dash": DASHES[number // len(PALETTE)]},
+            line={"color": colour, "dash": DASHES[number // len(PALETTE) % len(DASHES)]},
             hovertext=[
                 f"{name}, {place}: {span.format(percent=True)}" for place, span in zip(places, spans, strict=True)
             ],
@@ -223,16 +227,22 @@ def curves(
     return figure
 
 
-def heat_map(values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], title: str) -> go.Figure:
-    """A matrix of similarities in 0..1, written into its fields; first row at the bottom, as layers are counted."""
+def heat_map(
+    values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], titles: tuple[str, str]
+) -> go.Figure:
+    """A matrix of similarities in 0..1, written into its fields; first row at the bottom, as layers are counted.
+
+    titles: what the rows are, and the columns.
+    """
     figure = go.Figure(
         go.Heatmap(
             z=[[round(v, 3) for v in row] for row in values],
             x=list(columns),
             y=list(rows),
             texttemplate="%{z:.2f}",
+            textfont={"color": INK},
             hovertemplate="%{y} and %{x}: %{z:.2f}<extra></extra>",
-            colorscale=[[0, "#ffffff"], [1, OURS]],
+            colorscale=SHADES,
             zmin=0,
             zmax=1,
             showscale=False,
@@ -240,7 +250,7 @@ def heat_map(values: Sequence[Sequence[float]], rows: Sequence[str], columns: Se
             ygap=2,
         )
     )
-    figure.update_layout(title={"text": title, "font": {"size": 15}}, height=430)
+    figure.update_layout(yaxis={"title": {"text": titles[0]}}, xaxis={"title": {"text": titles[1]}}, height=450)
     return figure
 
 
@@ -251,7 +261,9 @@ def ranked(lines: Mapping[str, Sequence[float]], published: Mapping[str, float] 
     """
     figure = go.Figure()
     if not lines:
-        figure.add_annotation(text="not run", showarrow=False, font={"size": 18})
+        figure.add_annotation(text="not run", showarrow=False, font={"size": 18}, xref="paper", yref="paper")
+        figure.update_xaxes(visible=False)
+        figure.update_yaxes(visible=False)
     for number, (name, values) in enumerate(lines.items()):
         figure.add_scatter(
             x=list(range(1, len(values) + 1)),
@@ -259,7 +271,7 @@ def ranked(lines: Mapping[str, Sequence[float]], published: Mapping[str, float] 
             mode="lines",
             fill="tozeroy",
             line={"color": PALETTE[number % len(PALETTE)], "shape": "hvh"},
-            name=f"{name}: mean {sum(values) / len(values):.2f}",
+            name=f"{name}: mean {_plain(sum(values) / len(values))}",
         )
     for name, mean in (published or {}).items():
         figure.add_hline(
@@ -275,24 +287,40 @@ def ranked(lines: Mapping[str, Sequence[float]], published: Mapping[str, float] 
     return figure
 
 
-def scatter(points: Mapping[str, Sequence[tuple[float, float]]], x_title: str, y_title: str) -> go.Figure:
-    """Points by group, in 0..1 each way; y is shown in %."""
+def _plain(value: float) -> str:
+    """Two digits after the point, and no minus before a zero."""
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
+class Point(NamedTuple):
+    """What ``scatter`` shows: x and y in 0..1, what the point is, and whether its mark is hollow."""
+
+    x: float
+    y: float
+    text: str
+    hollow: bool = False
+
+
+def scatter(points: Mapping[str, Sequence[Point]], x_title: str, y_title: str, title: str = "") -> go.Figure:
+    """Points by group; y is shown in %."""
     figure = go.Figure()
-    for number, (name, pairs) in enumerate(points.items()):
+    for number, (name, group) in enumerate(points.items()):
         figure.add_scatter(
-            x=[round(x, 3) for x, _ in pairs],
-            y=[round(100 * y, 1) for _, y in pairs],
+            x=[round(point.x, 3) for point in group],
+            y=[round(100 * point.y, 1) for point in group],
             mode="markers",
             marker={
                 "color": PALETTE[number % len(PALETTE)],
-                "symbol": SYMBOLS[number // len(PALETTE)],
+                "symbol": [MARKS[number // len(PALETTE)] + "-open" * point.hollow for point in group],
                 "size": 7,
                 "opacity": 0.75,
             },
-            hovertemplate=f"{name}: %{{x:.2f}}, %{{y:.1f}} %<extra></extra>",
+            hovertext=[f"{point.text}: {point.x:.2f}, {point.y:.1%}" for point in group],
+            hoverinfo="text",
             name=name,
         )
     figure.update_layout(
+        title={"text": title, "font": {"size": 15}},
         xaxis={"title": {"text": x_title}},
         yaxis={"title": {"text": y_title}, "range": [0, 104]},
         height=480,

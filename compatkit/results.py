@@ -354,12 +354,11 @@ def provenance(
 
 
 def is_stale(record: Mapping, root: str | os.PathLike | None = None) -> bool:
-    """Whether the code that made the record has changed since, and the change was not verified to change no number
-    (``experiments.verification``). A record that cannot tell, or whose module is gone, is stale.
+    """Whether the code that made the record has changed since, and the change was not verified to change no number of
+    runs like it (``experiments.verification``). A record that cannot tell, or whose module is gone, is stale.
     """
-    made = record["provenance"]
     try:
-        return _now(record) not in _equivalent(made["fingerprint"], root)
+        return _now(record) not in _equivalent(record, root)
     except (KeyError, ValueError):
         return True
 
@@ -368,26 +367,52 @@ def _now(record: Mapping) -> str:
     return code_fingerprint(record["provenance"]["module"])
 
 
-def note_verified(module: str, before: str, runs: Sequence[str], root: str | os.PathLike | None = None) -> dict:
+def made_with(record: Mapping) -> set[str]:
+    """What a record was made with, as "name=value": preset, device, and every setting of its config."""
+    return {f"preset={record['preset']}", f"device={record['provenance']['device']}", *_settings(record["config"])}
+
+
+def _settings(config: Mapping, prefix: str = "") -> Iterator[str]:
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _settings(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}={json.dumps(value)}"
+
+
+def note_verified(
+    module: str, before: str, runs: Sequence[Mapping], root: str | os.PathLike | None = None
+) -> dict[str, str | list[str]]:
     """Note in ``<root>/verified.jsonl`` that code of fingerprint ``before`` and the present one gave the same bits.
 
-    runs: the ids of the runs that were made by both. Returns what was noted.
+    runs: the records of the runs that were made by both; the note speaks for records that were made with nothing else
+    than they, see ``made_with``. Returns what was noted.
     """
-    note = {"module": module, "before": before, "after": code_state(module)["fingerprint"], "runs": list(runs)}
+    note = {"module": module, "before": before, "after": code_state(module)["fingerprint"]}
+    note |= {"runs": [run["run_id"] for run in runs], "covers": sorted(set().union(*map(made_with, runs)))}
     path = Path(root if root is not None else results_root()) / "verified.jsonl"
     lines = path.read_text(encoding="utf-8") if path.exists() else ""
     write_atomically(path, lines + json.dumps(note) + "\n")
     return note
 
 
-def _equivalent(fingerprint: str, root: str | os.PathLike | None) -> set[str]:
-    """The fingerprints of all code that was verified, step by step, to give what this one gave."""
-    path = Path(root if root is not None else results_root()) / "verified.jsonl"
-    notes = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-    found, before = {fingerprint}, set()
+def _equivalent(record: Mapping, root: str | os.PathLike | None) -> set[str]:
+    """The fingerprints of all code that was verified, step by step, to give what the record's own code gave."""
+    covered = verified(root)
+    needed, found, before = made_with(record), {record["provenance"]["fingerprint"]}, set()
     while found != before:
         before = set(found)
-        found |= {note["after"] for note in notes if note["before"] in before}
+        found |= {code for pair, covers in covered.items() if pair & before and needed <= covers for code in pair}
+    return found
+
+
+def verified(root: str | os.PathLike | None = None) -> dict[frozenset[str], set[str]]:
+    """By the fingerprints of two codes: what runs were made with that came out the same, see ``made_with``."""
+    path = Path(root if root is not None else results_root()) / "verified.jsonl"
+    found: dict[frozenset[str], set[str]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        note = json.loads(line)
+        found.setdefault(frozenset((note["before"], note["after"])), set()).update(note["covers"])
     return found
 
 

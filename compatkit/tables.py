@@ -14,6 +14,8 @@ SIGNS = {"reproduced": "●", "trend only": "◐", "not reproduced": "○", "und
 
 def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> Markdown:
     """A Markdown table; a column of numbers is aligned to the right."""
+    if any(len(line) != len(header) for line in body):
+        raise ValueError(f"body: every line needs {len(header)} cells, one for each of {list(header)}")
     rule = ["--:" if _is_numeric(column) else ":--" for column in zip(*body, strict=True)] or [":--"] * len(header)
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in (header, rule, *body)]
     return Markdown("\n".join(lines))
@@ -21,12 +23,12 @@ def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> Markdown:
 
 def _is_numeric(cells: Sequence[str]) -> bool:
     """Whether cells hold numbers and dashes alone, with intervals or without."""
-    return all(re.fullmatch(r"–|[-+]?[\d.]+%?( ± [\d.]+)?", cell) for cell in cells)
+    return all(re.fullmatch(r"–|(≥ )?[-+]?[\d.]+%?( ± [\d.]+)?", cell) for cell in cells)
 
 
 def comparison(rows: Sequence[Mapping], unit: str = "%", digits: int = 1) -> Markdown:
-    """The table paper | ours from the rows of ``results.compare``: mean ± half width of the 95 % interval, n,
-    verdict."""
+    """The table paper | ours from the rows of ``results.compare``: mean ± half width of the 95 % interval, n, and the
+    verdict where the paper prints a number."""
     header = ["", f"paper, {unit}", f"ours, {unit}", "n", "verdict"]
     body = [
         [
@@ -34,7 +36,7 @@ def comparison(rows: Sequence[Mapping], unit: str = "%", digits: int = 1) -> Mar
             number(row["paper"], digits=digits),
             span(row["ours"], digits=digits),
             str(row["n"]),
-            verdict_cell(row["verdict"]),
+            "–" if row["paper"] is None and row["n"] else verdict_cell(row["verdict"]),
         ]
         for row in rows
     ]
@@ -48,7 +50,8 @@ def verdict_cell(verdict: str) -> str:
 
 def number(value: float | None, signed: bool = False, digits: int = 1) -> str:
     """A number with so many digits after the point, or a dash where there is none."""
-    return "–" if value is None else f"{value:{'+' if signed else ''}.{digits}f}"
+    # + 0.0: no minus before a zero
+    return "–" if value is None else f"{round(value, digits) + 0.0:{'+' if signed else ''}.{digits}f}"
 
 
 def span(ours: Interval | None, signed: bool = False, digits: int = 1) -> str:

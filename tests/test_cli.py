@@ -188,7 +188,13 @@ def test_a_reader_who_has_seen_enough_gets_no_traceback(command):
 
 
 def test_malformed_arguments(capsys):
-    for arguments in (["run", "fig2", "--set", "speed"], ["run", "fig2", "--seeds", "one"], ["run"], []):
+    for arguments in (
+        ["run", "fig2", "--set", "speed"],
+        ["run", "fig2", "--seeds", "one"],
+        ["run", "fig2", "--seeds", "3-1"],
+        ["run"],
+        [],
+    ):
         with pytest.raises(SystemExit) as stop:
             main(arguments)
         assert stop.value.code == 2

@@ -3,6 +3,7 @@
 import pytest
 
 from compatkit import figures
+from compatkit.figures import Point
 from compatkit.results import interval
 
 SCORES = {"independent": {0: 0.1, 1: 0.2, 2: 0.12}, "DCC": {0: 0.7, 1: 0.8, 2: 0.9}}
@@ -46,6 +47,8 @@ def test_loss_curves_have_a_line_for_each_network_and_term():
     figure = figures.loss_curves(history, ["x", "y"])
     assert [trace.name for trace in figure.data] == ["x: target", "y: target", "y: rp"]
     assert list(figure.data[2].x) == [0, 5] and list(figure.data[2].y) == [2.0, 2.0]
+    probed = [*history, {"step": 5, "accuracy": 0.5}]
+    assert [trace.name for trace in figures.loss_curves(probed, ["x"]).data] == ["x: target"]
 
 
 def test_curves_have_a_point_with_its_interval_at_each_place():
@@ -68,14 +71,16 @@ def test_more_lines_than_colours_differ_in_their_dashes():
     lines = {str(n): {"stem": {0: 0.5}} for n in range(18)}
     looks = [(t.line.color, t.line.dash) for t in figures.curves(lines, "x").data]
     assert len(set(looks)) == 18
-    points = {str(n): [(0.1, 0.2)] for n in range(18)}
-    assert len({(t.marker.color, t.marker.symbol) for t in figures.scatter(points, "x", "y").data}) == 18
+    points = {str(n): [Point(0.1, 0.2, "")] for n in range(18)}
+    assert len({(t.marker.color, t.marker.symbol[0]) for t in figures.scatter(points, "x", "y").data}) == 18
 
 
 def test_heat_map_scatter_and_ranks_show_their_numbers():
-    heat = figures.heat_map([[0.1, 0.2], [0.3, 0.4]], ["a", "b"], ["c", "d"], "title").data[0]
+    heat = figures.heat_map([[0.1, 0.2], [0.3, 0.4]], ["a", "b"], ["c", "d"], ("rows", "columns")).data[0]
     assert [list(row) for row in heat.z] == [[0.1, 0.2], [0.3, 0.4]] and list(heat.y) == ["a", "b"]
-    [dots] = figures.scatter({"DCC": [(0.25, 0.5), (0.5, 1.0)]}, "x", "y").data
+    [dots] = figures.scatter({"DCC": [Point(0.25, 0.5, "one"), Point(0.5, 1.0, "two", hollow=True)]}, "x", "y").data
+    assert list(dots.hovertext) == ["one: 0.25, 50.0%", "two: 0.50, 100.0%"]
+    assert list(dots.marker.symbol) == ["circle", "circle-open"]
     assert list(dots.x) == [0.25, 0.5] and list(dots.y) == [50, 100]
     [line] = figures.ranked({"matched": [0.9, 0.5, 0.1]}).data
     assert line.name == "matched: mean 0.50" and list(line.x) == [1, 2, 3]

@@ -3,6 +3,7 @@
 import pytest
 
 from compatkit import results
+from compatkit.figures import Point
 from compatkit.pages import analysis, reusable
 from compatkit.results import interval
 
@@ -114,6 +115,8 @@ def test_splits_stand_in_the_order_of_the_network():
     records = [record("IIW+RP", split_at=at) for at in ("stage2", "stem", "stage1_block1", "stage3_block1")]
     assert list(reusable.by_split(records)) == reusable.boundaries(records) == list(LAYERS[:-1])
     assert reusable.network_layers(records) == list(LAYERS)
+    metrics = {f"recombination at {at}/mean": 0.5 for at in ("pool", "block10", "stem", "block2")}
+    assert reusable.network_layers([{"metrics": metrics}]) == ["stem", "block2", "block10", "pool"]
     assert reusable.block_of("stage2", ["stem", "stage2_block1", "stage2_block2"]) == "stage2_block2"
 
 
@@ -126,13 +129,35 @@ def test_a_loss_of_at_most_so_much_needs_the_whole_interval(loss, verdict):
     records += [record("IIW+RP", s, shift=0.1 - loss[s] / 100) for s in range(3)]
     [line] = lines(reusable.claims(records, {"it loses at most 1.1": ("IIW+RP", "IIW+DCC", 1.1)}, "fig7"))[-1:]
     gap = interval([-x for x in loss])
-    assert line == f"| it loses at most 1.1 | – | {gap.mean:+.1f} ± {gap.half_width:.1f} | 3 | {verdict} |"
+    assert line == f"| it loses at most 1.1 | ≥ -1.1 | {gap.mean:+.1f} ± {gap.half_width:.1f} | 3 | {verdict} |"
 
 
 def test_a_direction_is_judged_where_no_number_is_printed():
     up, down = lines(reusable.claims(grid(), {"up": ("IIW+RP", "RP"), "down": ("RP", "IIW+RP")}, "fig7"))[-2:]
     assert up == "| up | – | +30.0 ± 0.0 | 3 | ◐ trend only |"
     assert down == "| down | – | -30.0 ± 0.0 | 3 | ○ not reproduced |"
+
+
+def test_a_difference_is_judged_by_the_papers_difference():
+    """RP 50.1 above independent 10.6; ours at the same level of RP, or with the same difference."""
+    rp = {seed: 0.501 + 0.001 * seed for seed in range(3)}
+
+    def judged(independent, **how):
+        row = reusable.difference_row("RP helps", [rp, independent], [50.1, 10.6], same_data=True, **how)
+        return row[-1].replace("\N{NO-BREAK SPACE}", " ")
+
+    assert judged({seed: 0.40 for seed in rp}) == "◐ trend only", "10 points are not 39.5"
+    assert judged({seed: value - 0.395 for seed, value in rp.items()}) == "● reproduced"
+    assert judged({seed: value + 0.395 for seed, value in rp.items()}) == "○ not reproduced"
+    correlations = [{0: 0.90, 1: 0.91}, {0: 0.10, 1: 0.11}]
+    fractions = reusable.difference_row("", correlations, [0.34, 0.19], same_data=True, scale=1)
+    assert fractions[-1].startswith("◐"), "0.8 is not 0.15"
+
+
+def test_one_seed_has_no_verdict():
+    found = [{0: 0.5}, {0: 0.1}]
+    for how in ({"margin": 1.0}, {}):
+        assert reusable.difference_row("", found, [50.1, 10.6], same_data=True, **how)[-1].startswith("◌")
 
 
 def test_pre_training_is_compared_method_by_method():
@@ -163,7 +188,8 @@ def test_choices_are_differences_to_the_same_seeds():
 
 def test_test_batches_are_compared_with_running_statistics_for_every_method():
     text = lines(analysis.statistics_gain(grid()))
-    assert "| DCC | – | +30.0 ± 0.0 | 3 | ◐ trend only |" in text and len(text) == 4 + len(BASE)
+    assert "| DCC | – | +30.0 ± 0.0 | 3 | – |" in text and len(text) == 4 + len(BASE)
+    assert "| IIW+DCC | – | +30.0 ± 0.0 | 3 | ◐ trend only |" in text, "the only one that the paper speaks of"
 
 
 def test_normalisation_explorer_has_the_trained_networks_where_there_are_any():
@@ -188,9 +214,14 @@ def test_split_explorers_tell_networks_made_for_a_split_from_those_cut_there():
         for at in ("stem", "stage1_block1", "stage3_block1")
         for s in range(3)
     ]
-    [text, *_] = alternatives(analysis.split_curves(records))
-    assert "IIW+RP, heads at the split: stem 81%, stage1_block1 81%, stage2_block1 71%" in text
-    assert "IIW+RP, heads after stage 2: stem 71%, stage1_block1 70%, stage2_block1 69%" in text
+    at_the_split, after_stage_2, *_ = alternatives(analysis.split_curves(records))
+    assert "shared heads at the split, by split." in at_the_split and "; RP:" not in at_the_split
+    assert "IIW+RP: stem 81%, stage1_block1 81%, stage2_block1 71%" in at_the_split
+    assert "IIW+RP: stem 71%, stage1_block1 70%, stage2_block1 69%" in after_stage_2 and "; RP:" in after_stage_2
+    assert all("IIW: stem 31%" in text for text in (at_the_split, after_stage_2)), "which has no shared head"
+    assert {text.partition(",")[2][:27] for text in alternatives(analysis.split_curves(grid()))} == {
+        " shared heads after stage 2"
+    }
     texts = alternatives(analysis.split_explorer(records))
     assert len(texts) == len(set(texts)) == 8 * 4
     assert "IIW+RP, heads at the split, cut after stem, on x × y: 90% with own heads, 81% with heads swapped." in texts
@@ -226,10 +257,10 @@ def test_cka_explorer_shows_the_mean_over_seeds():
 def test_channels_explorer_offers_both_starts():
     texts = alternatives(analysis.channels_explorer([*grid(), record("IIW", pretrained_on="z", shift=0.1)]))
     assert len(texts) == (7 + 1) * 2
-    assert any(t.startswith("Mean correlation of channels, IIW, pre-trained weights") for t in texts)
+    assert any(t.startswith("Mean correlation of channels of the first seed, IIW, pre-trained weights") for t in texts)
     assert any("independent, random weights" in t and "by position 0.05, optimally permuted 0.60" in t for t in texts)
     notes = {
-        text.split(" weights")[0].split("channels, ")[1]: [n["text"] for n in figure["layout"].get("annotations", [])]
+        text.split(" weights")[0].split("seed, ")[1]: [n["text"] for n in figure["layout"].get("annotations", [])]
         for text, figure in figures_of(
             analysis.channels_explorer([*grid(), record("IIW", pretrained_on="z", shift=0.1)])
         ).items()
@@ -259,9 +290,23 @@ def test_what_was_not_run_on_a_pair_says_so():
 def test_similarity_is_a_point_for_each_pair_of_networks():
     points = analysis.similarity_points(grid(), "CKA", "stem")
     assert {m: len(p) for m, p in points.items()} == dict.fromkeys(BASE, 3)
-    assert points["DCC"][2] == pytest.approx((0.31, 0.62))
+    assert points["DCC"][2][:2] == pytest.approx((0.31, 0.62)) and points["DCC"][2].text == "DCC, 300 steps, seed 2"
+    [hollow] = analysis.similarity_points([record("IIW", pretrained_on="z")], "CKA", "stem")["IIW"]
+    assert hollow.hollow and "pre-trained" in hollow.text and not points["DCC"][2].hollow
+    bound = record("independent")
+    bound["config"]["method"] = "upper bound"
+    assert list(analysis.similarity_points([bound], "CKA", "stem")) == ["own RP heads"]
     texts = alternatives(analysis.similarity_explorer(grid()))
     assert len(texts) == len(set(texts)) == 4 * 5
     assert texts[0].endswith("rank correlation +1.00 (+1.00 to +1.00).")
+    figure = figures_of(analysis.similarity_explorer(grid()))[texts[0]]
+    assert figure["layout"]["title"]["text"] == "rank correlation +1.00, 21 pairs of networks"
     rows = lines(analysis.rank_correlations(grid()))
-    assert "| CKA | +1.00 (+1.00 to +1.00) | – | 21 |" in rows, "three seeds a method are too few for a correlation"
+    assert "| CKA | +1.00 (+1.00 to +1.00) | 21 | 100% | 7 |" in rows, "here a later seed is better in both"
+
+
+def test_agreement_compares_seeds_of_one_setting_only():
+    """Three settings: in order, reversed with a tie, and one seed alone."""
+    made = {"in order": ((0.1, 0.2), (0.3, 0.5)), "not": ((0.1, 0.9), (0.2, 0.8), (0.2, 0.7)), "alone": ((0.5, 0.5),)}
+    points = [Point(*xy, f"{name}, seed {seed}") for name, pairs in made.items() for seed, xy in enumerate(pairs)]
+    assert analysis.agreement({"some method": points}) == pytest.approx([1.0, 0.5 / 3])

@@ -1,6 +1,7 @@
 """Stale records are believed again when a sample of their runs comes out the same, and only then."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 
@@ -39,7 +40,14 @@ def test_the_same_numbers_make_records_current(store):
     assert stale(root) == 18
     [note] = verify(["fig2"], "smoke", show_progress=False)
     assert stale(root) == 0
-    assert note == {"module": "compatkit.experiments.pair", "before": "old", "after": NOW, "runs": note["runs"]}
+    assert note | {"runs": [], "covers": []} == {
+        "module": "compatkit.experiments.pair",
+        "before": "old",
+        "after": NOW,
+        "runs": [],
+        "covers": [],
+    }
+    assert {"preset=smoke", "device=cpu", 'method="DCC"', 'recipe.optimizer="adam"'} <= set(note["covers"])
     assert [json.loads(line) for line in (root / "verified.jsonl").read_text().splitlines()] == [note]
     assert len(made) == len(note["runs"]) == 9, "each method once, both pairs among them"
     assert {(c.a, c.method) for c in made} >= {("digits", made[0].method)} and len({c.method for c in made}) == 9
@@ -83,9 +91,31 @@ def test_a_run_that_fails_leaves_them_stale(store, monkeypatch):
     assert stale(store[0]) == 18
 
 
+def test_a_note_speaks_for_no_other_settings(store):
+    root, made = store
+    runner.records("incremental", "smoke", show_progress=False)
+    runner.records("fig2", "smoke", seeds=[7], show_progress=False)
+    for file in (root / "smoke").iterdir():
+        file.write_text(file.read_text().replace(NOW, "old"))
+    made.clear()
+    verify(["incremental"], "smoke", show_progress=False)
+    assert {(c.method, c.scheme) for c in made} == {("IIW+RP+DCC", "joint"), ("IIW+RP+DCC", "incremental")}
+    current = [r["config"] for r in results.load_all("smoke", root).values() if not results.is_stale(r, root)]
+    assert {(c["method"], c["scheme"], c["seed"]) for c in current} == {
+        ("IIW+RP+DCC", "joint", 0),
+        ("IIW+RP+DCC", "incremental", 0),
+    }
+    made.clear()
+    verify(["fig2"], "smoke", show_progress=False)
+    assert "IIW+RP+DCC" not in {c.method for c in made}, "known already"
+    assert [r["seed"] for r in results.load("fig2", "smoke", root) if results.is_stale(r, root)] == [7] * 18
+
+
 def test_notes_form_a_chain(store):
     root, _ = store
-    notes = [{"before": "old", "after": "newer"}, {"before": "newer", "after": NOW}, {"before": "x", "after": "y"}]
+    covers = sorted(set().union(*map(results.made_with, results.load("fig2", "smoke", root))))
+    links = [("newer", "old"), ("newer", NOW), ("x", "y")]  # the same bits either way round
+    notes = [{"before": before, "after": after, "covers": covers} for before, after in links]
     (root / "verified.jsonl").write_text("".join(json.dumps(note) + "\n" for note in notes[:1]))
     assert stale(root) == 18
     (root / "verified.jsonl").write_text("".join(json.dumps(note) + "\n" for note in notes))
@@ -93,16 +123,18 @@ def test_notes_form_a_chain(store):
 
 
 def test_a_sample_has_every_value_of_every_setting():
-    jobs = [
-        runner.Job(name, "laptop", config, None, "cpu", 1)
+    records = [
+        {"run_id": runner.run_id(config), "preset": "laptop", "provenance": {"device": "cpu"}, "config": asdict(config)}
         for name in ("fig2", "fig5", "fig8", "fig9", "incremental", "fig2_pretrained", "choices")
         for config in runner.configs(name, "laptop")
     ]
-    sample = covering(jobs)
-    assert len(sample) < len(jobs) / 10
+    sample = covering(records)
+    assert len(sample) < len(records) / 10
     for setting in ("a", "b", "left_out", "method", "scheme", "split_at", "dcc_classes", "normalization", "seed"):
-        assert {getattr(j.config, setting) for j in sample} == {getattr(j.config, setting) for j in jobs}, setting
-    assert {j.config.recipe for j in sample} >= {j.config.recipe for j in jobs if j.config.recipe.rotations == "all"}
+        assert {r["config"][setting] for r in sample} == {r["config"][setting] for r in records}, setting
+    assert {r["config"]["recipe"]["rotations"] for r in sample} == {"all", "sampled"}
+    known = results.made_with(sample[0])
+    assert len(covering(records, known)) < len(sample) and covering(records[:1], results.made_with(records[0])) == []
 
 
 def test_the_command_says_what_it_found(store, monkeypatch, capsys):
@@ -110,7 +142,7 @@ def test_the_command_says_what_it_found(store, monkeypatch, capsys):
     assert main(["verify", "fig2", "--preset", "smoke"]) == 0
     assert f"old -> {NOW}: 9 runs made anew, the same bits" in capsys.readouterr().out
     assert main(["verify", "all", "--preset", "smoke"]) == 0
-    assert "No record is stale." in capsys.readouterr().out
+    assert "Nothing to verify: no run that smoke plans has a stale record." in capsys.readouterr().out
     (root / "verified.jsonl").unlink()
     monkeypatch.setattr(pair, "run", lambda config, **o: {"recombination/mean": 0.5})
     assert main(["verify", "fig2", "--preset", "smoke"]) == 1

@@ -4,6 +4,7 @@ is drawn from records alone."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 import ipywidgets
 import plotly.graph_objects as go
@@ -34,6 +35,7 @@ from .reusable import (
     own_and_swapped,
     published,
     scores,
+    shown_method,
     union,
 )
 
@@ -145,7 +147,8 @@ def normalisation_explorer(records: Records) -> ipywidgets.Widget:
     def say(data: str, method: str) -> str:
         return f"Recombination accuracy of {method} on {data}: {means_in_words(rows(data, method))}."
 
-    return picker({"data": list(sets), "method": methods(records)}, draw, say, start={"method": "IIW+DCC"})
+    controls = {"data": list(sets), "method": [m for m in methods(records) if m != "upper bound"]}
+    return picker(controls, draw, say, start={"method": "IIW+DCC"})
 
 
 def statistics_gain(records: Records) -> Markdown:
@@ -154,7 +157,13 @@ def statistics_gain(records: Records) -> Markdown:
     def show(name: str, group: Records) -> Markdown:
         batch, running = (by_row(group, "method", f"{STATISTICS[row]}/mean") for row in ("per test batch", RUNNING))
         body = [
-            difference_row(method, [batch[method], running[method]], [None, None], same_data=name == PAPERS_DATA)
+            difference_row(
+                method,
+                [batch[method], running[method]],
+                [None, None],
+                same_data=name == PAPERS_DATA,
+                stated=method == "IIW+DCC",  # the paper's case
+            )
             for method in batch
             if method != "upper bound"
         ]
@@ -182,25 +191,29 @@ def split_lines(records: Records) -> dict[str, tuple[str, bool]]:
 
 
 def split_curves(records: Records) -> ipywidgets.Widget:
-    """Pick data, see recombination accuracy against the place of the split, a line for each method."""
+    """Pick data and where the shared heads sit, see recombination accuracy against the place of the split, a line for
+    each method. Methods without a shared head have the same line wherever others have theirs."""
     sets, lines = columns(records), split_lines(records)
+    places = {"at the split": True, "after stage 2": False}
+    offered = [place for place, there in places.items() if there in {there for _, there in lines.values()}]
 
-    def rows(data: str) -> dict[str, Rows]:
+    def rows(data: str, heads: str) -> dict[str, Rows]:
         group, column = sets[data]
         return {
-            name: (by_split if there else cut_when_tested)(choose(group, method=method), column)
-            for name, (method, there) in lines.items()
+            method: (by_split if there else cut_when_tested)(choose(group, method=method), column)
+            for method, there in lines.values()
+            if there == places[heads] or method in ("independent", "IIW")
         }
 
-    def draw(data: str) -> go.Figure:
-        return figures.curves(rows(data), "split after", chance=_chance(sets[data][0]))
+    def draw(data: str, heads: str) -> go.Figure:
+        return figures.curves(rows(data, heads), "split after", chance=_chance(sets[data][0]))
 
-    def say(data: str) -> str:
-        return f"Recombination accuracy on {data}, by split. " + "; ".join(
-            f"{n}: {means_in_words(r)}" for n, r in rows(data).items()
+    def say(data: str, heads: str) -> str:
+        return f"Recombination accuracy on {data}, shared heads {heads}, by split. " + "; ".join(
+            f"{n}: {means_in_words(r)}" for n, r in rows(data, heads).items()
         )
 
-    return picker({"data": list(sets)}, draw, say)
+    return picker({"data": list(sets), "shared heads": offered}, draw, say)
 
 
 def split_explorer(records: Records) -> ipywidgets.Widget:
@@ -300,7 +313,9 @@ def cka_explorer(records: Records) -> ipywidgets.Widget:
         return [[sum(values) / len(maps) for values in zip(*rows, strict=True)] for rows in zip(*maps, strict=True)]
 
     def draw(method: str, data: str) -> go.Figure:
-        return figures.heat_map(matrix(method, data), blocks, blocks, title=f"CKA of both networks, {method}")
+        group, role = sets[data]
+        own, other = (group[0]["config"][r] for r in (role, "ba"["ab".index(role)]))
+        return figures.heat_map(matrix(method, data), blocks, blocks, (f"network of {own}", f"network of {other}"))
 
     def say(method: str, data: str) -> str:
         same = [row[i] for i, row in enumerate(matrix(method, data))]
@@ -312,7 +327,7 @@ def cka_explorer(records: Records) -> ipywidgets.Widget:
 
 def channels_explorer(records: Records) -> ipywidgets.Widget:
     """Fig. 6. Pick method and test images, see the correlation of every channel with its counterpart, by position and
-    under the optimal permutation, of the first seed."""
+    under the optimal permutation, of one pair of networks: the first seed."""
     sets, numbers = columns(records, mean=False), published("fig6")
     configs = [r["config"] for r in records]
     starts = {f"{c['method']}, {'pre-trained' if c['pretrained_on'] else 'random'}": c for c in configs}
@@ -335,7 +350,7 @@ def channels_explorer(records: Records) -> ipywidgets.Widget:
     def say(name: str, data: str) -> str:
         means = [f"{kind} {sum(v) / len(v):.2f}" for kind, v in lines(name, data).items()]
         shown = ", ".join(means) or "not run"
-        return f"Mean correlation of channels, {name} weights, on images of {data}: {shown}."
+        return f"Mean correlation of channels of the first seed, {name} weights, on images of {data}: {shown}."
 
     return picker({"method and start": list(starts), "images": list(sets)}, draw, say)
 
@@ -345,18 +360,32 @@ def similarities(records: Records) -> list[str]:
     return [m for m in SIMILARITIES if all(f"{m} at stem/mean" in r["metrics"] for r in records)]
 
 
-def similarity_points(records: Records, measure: str, layer: str) -> dict[str, list[tuple[float, float]]]:
-    """For each method and kind of start a point per pair of networks: similarity of the features after ``layer``, and
-    recombination accuracy when both networks are cut there, each the mean of both test sets."""
-    points: dict[str, list[tuple[float, float]]] = {}
+def similarity_points(records: Records, measure: str, layer: str) -> dict[str, list[figures.Point]]:
+    """For each method a point per pair of networks, hollow if pre-trained: similarity of the features after ``layer``,
+    and recombination accuracy when both networks are cut there, each the mean of both test sets."""
+    points: dict[str, list[figures.Point]] = {}
     for record in records:
-        pair = tuple(record["metrics"][f"{what} at {layer}/mean"] for what in (measure, "recombination"))
-        points.setdefault(_method_and_start(record), []).append(pair)
+        pair = (record["metrics"][f"{what} at {layer}/mean"] for what in (measure, "recombination"))
+        pretrained = bool(record["config"]["pretrained_on"])
+        point = figures.Point(*pair, f"{_setting(record)}, seed {record['seed']}", pretrained)
+        points.setdefault(shown_method(record["config"]["method"]), []).append(point)
     return points
 
 
-def _method_and_start(record: Mapping) -> str:
-    return record["config"]["method"] + ", pre-trained" * bool(record["config"]["pretrained_on"])
+def _setting(record: Mapping) -> str:
+    """In words what two runs of one method can differ in, beside the seed."""
+    config = record["config"]
+    rotations, steps = (config["recipe"][key] for key in ("rotations", "steps"))
+    special = {
+        "pre-trained": config["pretrained_on"],
+        f"{config['scheme']}, {config['a']} first": config["scheme"] != "joint",
+        f"normalisation: {config['normalization']}": config["normalization"] != "batch",
+        f"heads after {config['split_at']}": config["split_at"] != "stage2",
+        f"{config['dcc_classes']} classes shared": config["dcc_classes"],
+        "all rotations": rotations == "all",
+        f"{steps} steps": True,
+    }
+    return ", ".join([shown_method(config["method"]), *(words for words, there in special.items() if there)])
 
 
 def similarity_explorer(records: Records) -> ipywidgets.Widget:
@@ -366,7 +395,9 @@ def similarity_explorer(records: Records) -> ipywidgets.Widget:
 
     def draw(data: str, measure: str, layer: str) -> go.Figure:
         points = similarity_points(groups[data], measure, layer)
-        return figures.scatter(points, f"{measure} after {layer}", "recombination accuracy, %")
+        found = rank_correlation(*_pooled(points))
+        title = f"rank correlation {found.mean:+.2f}, {found.n} pairs of networks"
+        return figures.scatter(points, measure, "recombination accuracy, %", title)
 
     def say(data: str, measure: str, layer: str) -> str:
         found = rank_correlation(*_pooled(similarity_points(groups[data], measure, layer)))
@@ -377,28 +408,41 @@ def similarity_explorer(records: Records) -> ipywidgets.Widget:
 
 
 def rank_correlations(records: Records, layer: str = "stage2") -> Markdown:
-    """Spearman's correlation of each similarity with recombination accuracy: over all pairs of networks, and over the
-    pairs of one method alone, mean over methods."""
+    """Whether similarity orders pairs of networks as recombination accuracy does: Spearman's correlation over all
+    pairs; and, of two pairs that differ in nothing but the seed, how often the more similar one fits better (guessing:
+    half of the time), mean over settings. That mean has no interval: all settings share a few seeds."""
     layer = block_of(layer, network_layers(records))
 
     def show(name: str, group: Records) -> Markdown:
         body = []
         for measure in similarities(group):
             points = similarity_points(group, measure, layer)
-            within = [rank_correlation(*_pooled({m: p})).mean for m, p in points.items() if len(p) > 3]
-            overall = rank_correlation(*_pooled(points))
-            body.append(
-                [measure, _in_words(overall), f"{interval(within).mean:+.2f}" if within else "–", str(overall.n)]
-            )
-        header = ["similarity", "all methods together", "within one method, mean", "pairs of networks"]
+            overall, alike = rank_correlation(*_pooled(points)), agreement(points)
+            within = [f"{interval(alike).mean:.0%}" if alike else "–", str(len(alike))]
+            body.append([measure, _in_words(overall), str(overall.n), *within])
+        header = ["similarity", "rank correlation", "n", "the more similar seed fits better", "settings"]
         return tables.table(header, body)
 
     return for_each_pair(records, show)
 
 
-def _pooled(points: Mapping[str, list[tuple[float, float]]]) -> tuple[list[float], list[float]]:
-    pairs = [pair for group in points.values() for pair in group]
-    return [x for x, _ in pairs], [y for _, y in pairs]
+def agreement(points: Mapping[str, list[figures.Point]]) -> list[float]:
+    """For each setting with several seeds: in which share of its pairs of seeds the more similar networks fit better;
+    a tie counts half."""
+    settings: dict[str, list[figures.Point]] = {}
+    for point in (point for group in points.values() for point in group):
+        settings.setdefault(point.text.rpartition(", seed")[0], []).append(point)
+    shares = []
+    for group in settings.values():
+        signs = [(a.x - b.x) * (a.y - b.y) for a, b in combinations(group, 2)]
+        if signs:
+            shares.append(sum((sign > 0) + (sign == 0) / 2 for sign in signs) / len(signs))
+    return shares
+
+
+def _pooled(points: Mapping[str, list[figures.Point]]) -> tuple[list[float], list[float]]:
+    pairs = [point for group in points.values() for point in group]
+    return [point.x for point in pairs], [point.y for point in pairs]
 
 
 def _in_words(found: Interval) -> str:

@@ -3,9 +3,11 @@ explorers of Fig. 2. The explorers of the other figures stand in ``analysis``.""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import ipywidgets
 import plotly.graph_objects as go
@@ -54,6 +56,11 @@ def columns(records: Records, mean: bool = True) -> dict[str, tuple[list[Mapping
             found[f"{name}: mean of both"] = (group, "mean")
         found |= {f"{name}: {group[0]['config'][role]} ({role})": (group, role) for role in "ab"}
     return found
+
+
+def shown_method(method: str) -> str:
+    """A method's name where its networks are recombined: those of the upper bound are not one then."""
+    return "own RP heads" if method == "upper bound" else method
 
 
 def union(*parts: Records) -> list[Mapping]:
@@ -133,7 +140,8 @@ def by_classes(records: Records, test_set: str = "mean") -> Rows:
             return config["method"]
         return f"{config['dcc_classes'] or round(1 / record['metrics']['chance/mean'])} classes"
 
-    return dict(sorted(by_row(records, row, f"recombination/{test_set}").items()))
+    rows = by_row(records, row, f"recombination/{test_set}")
+    return dict(sorted(rows.items(), key=lambda named: _natural(named[0])))
 
 
 def network_layers(records: Records) -> list[str]:
@@ -141,7 +149,12 @@ def network_layers(records: Records) -> list[str]:
     key = "recombination at "
     found = [k.removeprefix(key).removesuffix("/mean") for k in records[0]["metrics"] if k.startswith(key)]
     layers = {layer for layer in found if not layer.endswith(("/a", "/b"))}
-    return sorted(layers, key=lambda layer: (layer != "stem", layer == "pool", layer))
+    return sorted(layers, key=lambda layer: (layer != "stem", layer == "pool", _natural(layer)))
+
+
+def _natural(name: str) -> list:
+    """Sorts "block2" before "block10"."""
+    return [(not part.isdigit(), int(part) if part.isdigit() else part) for part in re.split(r"(\d+)", name) if part]
 
 
 def boundaries(records: Records) -> list[str]:
@@ -164,16 +177,18 @@ def by_split(records: Records, test_set: str = "mean") -> Rows:
 @dataclass(frozen=True)
 class Item:
     """How a figure or table of the paper is read from records. ``reference``: the row to which trends refer.
-    ``scale``: from our unit to the paper's."""
+    ``scale``: from our unit to the paper's. ``printed``: the item's name in paper.csv where it is another."""
 
     rows: Callable[[Records], Rows]
     reference: str | None = None
     metric: str = "recombination accuracy"
     scale: float = 100
+    printed: str = ""
 
 
 ITEMS = {
     "fig2": Item(scores, "independent"),
+    "own tasks": Item(partial(scores, measure="own task"), metric="own-task accuracy", printed="fig2"),
     "fig2_pretrained": Item(scores, "IIW"),  # the paper prints no number for independent ones
     "sec4_incremental": Item(by_scheme, "joint"),
     "fig5": Item(by_normalization),
@@ -182,7 +197,7 @@ ITEMS = {
     "fig8": Item(by_split),
     "fig9": Item(by_classes),
 }
-"""What ``comparison``, ``claims`` and ``verdicts`` know, by the item's name in paper.csv."""
+"""What ``comparison``, ``claims`` and ``verdicts`` know."""
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
@@ -190,27 +205,27 @@ ITEMS = {
 
 def comparison(records: Records, item: str = "fig2") -> Markdown:
     """Paper | ours for each pair of data sets; levels are judged only on the paper's own data."""
-    unit, digits = ("%", 1) if ITEMS[item].scale == 100 else ("-1..1", 2)
+    unit, digits = ("%", 1) if ITEMS[item].scale == 100 else ("correlation", 2)
+    reference = ITEMS[item].reference
+    judged = f"what is judged is the trend, the difference to `{reference}`" if reference else "no level can be judged"
 
     def show(name: str, group: Records) -> Markdown:
         return tables.comparison(_compared(group, name, item), unit, digits)
 
-    return for_each_pair(
-        records, show, elsewhere=" (not the paper's images: only the trend can be judged, not the level)"
-    )
+    return for_each_pair(records, show, elsewhere=f" (not the paper's images: {judged})")
 
 
 def beside(*experiments: Records, item: str = "fig2") -> Markdown:
-    """For each row of the paper its number and ours on each pair of data sets of each experiment: mean ± half width,
-    n."""
+    """For each row of the paper its number and ours on each pair of data sets of each experiment: mean ± half width."""
     groups = {name: group for records in experiments for name, group in by_data(records).items()}
     found = {name: ITEMS[item].rows(group) for name, group in groups.items()}
     body = []
     for row, printed in published(item).items():
         ours = [[ITEMS[item].scale * v for v in rows.get(row, {}).values()] for rows in found.values()]
-        cells = [f"{tables.span(interval(v))} (n = {len(v)})" if v else "–" for v in ours]
-        body.append([row, tables.number(printed), *cells])
-    return tables.table(["", "paper, %", *(f"{name}, %" for name in found)], body)
+        body.append([row, tables.number(printed), *(tables.span(interval(v)) if v else "–" for v in ours)])
+    counts = {name: sorted({len(seeds) for seeds in rows.values()}) for name, rows in found.items()}
+    ours = [f"{name}, %, n = {' to '.join(map(str, dict.fromkeys((n[0], n[-1]))))}" for name, n in counts.items()]
+    return tables.table(["", "paper, %", *ours], body)
 
 
 def for_each_pair(records: Records, show: Callable[[str, Records], Markdown], elsewhere: str = "") -> Markdown:
@@ -290,16 +305,19 @@ def difference_row(
     if margin is not None:
         judged = _loses_at_most(margin, gap, same_data)
     elif known or stated:
-        theirs = printed if known else (1.0, 0.0)
+        # the difference itself is the level, and its sign the trend
         judged = verdict(
-            ours,
-            theirs[0],
-            reference=reference,
-            published_reference=theirs[1],
+            [one - other for one, other in zip(ours, reference, strict=True)],
+            printed[0] - printed[1] if known else scale,
+            reference=[0.0] * len(seeds),
+            published_reference=0.0,
             same_data=known and same_data,
+            point=scale / 100,
             paired=True,
         )
     paper = tables.number(printed[0] - printed[1], signed=True, digits=digits) if known else "–"
+    if margin is not None:
+        paper = f"≥ -{margin:g}"
     cell = tables.verdict_cell(judged) if known or stated or margin is not None else "–"
     return [text, paper, tables.span(gap, signed=True, digits=digits), str(gap.n), cell]
 
@@ -313,9 +331,12 @@ def _loses_at_most(margin: float, gap: Interval, same_data: bool) -> str:
 
 
 def verdicts(records: Records, item: str = "fig2") -> dict[str, Counter]:
-    """How often each verdict was given to a published number of ``item``, by pair of data sets."""
+    """How often each verdict was given to a number that the paper prints in ``item``, by pair of data sets."""
+    parts = [name for name, how in ITEMS.items() if (how.printed or name) == item]
     return {
-        name: Counter(row["verdict"] for row in _compared(group, name, item) if row["paper"] is not None)
+        name: Counter(
+            row["verdict"] for part in parts for row in _compared(group, name, part) if row["paper"] is not None
+        )
         for name, group in by_data(records).items()
     }
 
@@ -325,7 +346,7 @@ def _compared(group: Records, name: str, item: str) -> list[dict]:
     return compare(
         how.rows(group),
         paper="gygli",
-        item=item,
+        item=how.printed or item,
         column="mean",
         metric=how.metric,
         reference=how.reference,
@@ -336,7 +357,7 @@ def _compared(group: Records, name: str, item: str) -> list[dict]:
 
 def published(item: str) -> dict[str, float | None]:
     """The paper's numbers of an item by row, mean over both data sets, None where it printed none."""
-    rows = paper_numbers("gygli", item)
+    rows = paper_numbers("gygli", ITEMS[item].printed or item)
     return {r["row"]: r["value"] for r in rows if (r["column"], r["metric"]) == ("mean", ITEMS[item].metric)}
 
 
@@ -346,14 +367,16 @@ def published(item: str) -> dict[str, float | None]:
 def methods_explorer(records: Records, item: str = "fig2") -> ipywidgets.Widget:
     """Pick data and measure, see every method: bars with intervals, seeds, chance, and the numbers published for
     ``item``."""
-    sets, numbers = columns(records), published(item)
+    sets, numbers = columns(records), {"recombination": published(item)}
+    if item == "fig2":
+        numbers["own task"] = published("own tasks")
 
     def draw(data: str, measure: str) -> go.Figure:
-        (group, column), recombined = sets[data], MEASURES[measure] == "recombination"
+        (group, column), key = sets[data], MEASURES[measure]
         return figures.bars(
-            scores(group, MEASURES[measure], column),
-            published=numbers if recombined and column == "mean" else None,
-            chance=group[0]["metrics"]["chance/mean"] if recombined else None,
+            scores(group, key, column),
+            published=numbers.get(key) if column == "mean" else None,
+            chance=group[0]["metrics"]["chance/mean"] if key == "recombination" else None,
         )
 
     def say(data: str, measure: str) -> str:
@@ -366,10 +389,10 @@ def methods_explorer(records: Records, item: str = "fig2") -> ipywidgets.Widget:
 def recombination_explorer(records: Records, method: str = "IIW+DCC") -> ipywidgets.Widget:
     """Pick a method and data, see extractor x head: the two networks as trained, and the two recombined ones."""
     groups = by_data(records)
-    methods = list(by_row(next(iter(groups.values())), "method", "chance/mean"))
+    methods = {shown_method(r["config"]["method"]): r["config"]["method"] for r in records}
 
     def runs(method: str, name: str) -> list[Mapping]:
-        return [r for r in groups[name] if r["config"]["method"] == method]
+        return choose(groups[name], method=methods[method])
 
     def draw(method: str, name: str, outputs: str) -> go.Figure:
         return figures.recombination_matrix(runs(method, name), UNSHARED_OUTPUTS[outputs])
@@ -377,7 +400,7 @@ def recombination_explorer(records: Records, method: str = "IIW+DCC") -> ipywidg
     def say(method: str, name: str, outputs: str) -> str:
         return f"{method} on {name}: {own_and_swapped(runs(method, name), UNSHARED_OUTPUTS[outputs])}."
 
-    controls = {"method": methods, "data": list(groups), "classes that are not shared": list(UNSHARED_OUTPUTS)}
+    controls = {"method": list(methods), "data": list(groups), "classes that are not shared": list(UNSHARED_OUTPUTS)}
     return picker(controls, draw, say, start={"method": method})
 
 
