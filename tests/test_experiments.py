@@ -266,6 +266,20 @@ def test_evaluate_against_a_loop_over_recombined_networks(permuted_sets):
     assert scores["chance/mean"] == pytest.approx(1 / 3)
 
 
+def test_networks_of_any_seeds_and_their_heads_and_batches_are_their_own():
+    """No two networks of three seeds start alike; nor do the rotation heads of the upper bound, nor the batches of two
+    networks that learn one set."""
+    pairs = [pair.prepare(tiny(method="upper bound", a="digits", b="digits", seed=seed)) for seed in range(3)]
+    for parts in (
+        [extractor for p in pairs for extractor in p.extractors],
+        [task.rotation_head for p in pairs for task in p.tasks],
+    ):
+        weights = [next(part.parameters()) for part in parts]
+        assert not any(torch.equal(x, y) for x, y in itertools.combinations(weights, 2))
+    draws = [task.batches(tiny().recipe)(0)[0] for p in pairs for task in p.tasks]
+    assert not any(torch.equal(x, y) for x, y in itertools.combinations(draws, 2))
+
+
 def test_each_network_learns_its_own_set_and_the_classes_that_are_common(permuted_sets):
     p = built("IIW+RP+DCC", **permuted_sets)
     assert [task.image_set.name for task in p.tasks] == ["one", "two"]

@@ -78,7 +78,15 @@ def test_recalibrated_is_the_average_over_batches(net):
     variance = torch.stack([x.var((0, 2, 3), unbiased=True) for x in first_inputs]).mean(0)
     assert torch.allclose(result[1].running_var, variance, atol=1e-5)
     assert same(before, state(net)), "the original is not touched"
-    assert not result.training and result[1].momentum == net[1].momentum
+    assert not any(part.training for part in result.modules()) and result[1].momentum == net[1].momentum
+
+
+def test_recalibration_forgets_what_training_has_counted(net):
+    batches = list(torch.randn(3, 6, 3, 8, 8))
+    expected = normalization.recalibrated(net, batches)
+    for bn in normalization.batch_norms(net):
+        bn.num_batches_tracked.fill_(300)
+    assert same(state(expected), state(normalization.recalibrated(net, batches)))
 
 
 def test_recalibrating_on_one_batch_gives_its_batch_statistics_up_to_bessel(net):

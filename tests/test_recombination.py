@@ -1,5 +1,7 @@
 """Accuracy of all pairs against a naive evaluation, each extractor run once; parts that fit and parts that do not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -88,6 +90,20 @@ def test_no_batch_is_much_smaller_than_the_others(setup, n, batch_size):
     extractors[0].register_forward_hook(lambda m, x, y: sizes.append(len(y)))
     recombination.all_logits(extractors[0], [], image_set.limit(test=n), batch_size=batch_size)
     assert sum(sizes) == n and max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1
+
+
+def test_test_batches_are_mixed_where_the_files_are_sorted_by_class(setup):
+    extractors, heads, _, image_set = setup
+    order = image_set.test.labels.argsort()
+    by_class = replace(image_set, test=image_set.test[order])
+    seen = []
+    extractors[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    _, labels = recombination.all_logits(extractors[0], heads[:1], by_class, batch_size=20)
+    assert [len(batch) for batch in seen] == [20] * 3
+    for batch in labels.split(20):
+        assert set(batch.tolist()) == {0, 1, 2}, "BN's statistics are those of all classes"
+    again = recombination.shuffled(by_class.test)
+    assert torch.equal(again.labels, labels) and not torch.equal(labels, by_class.test.labels)
 
 
 def test_images_of_some_classes_are_normalised_as_in_training(setup):

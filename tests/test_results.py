@@ -681,3 +681,46 @@ def test_import_needs_the_standard_library_only():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- rank correlation -------------------------------------------------------------------------------------------------
+
+
+def test_rank_correlation_against_scipy_with_ties():
+    stats = pytest.importorskip("scipy.stats")
+    x, y = [1.0, 2.0, 2.0, 5.0, 3.0, 0.5, 4.0], [10.0, 10.0, 30.0, 25.0, 28.0, 5.0, 28.0]
+    found = results.rank_correlation(x, y)
+    assert found.mean == pytest.approx(stats.spearmanr(x, y).statistic) and found.n == 7
+    assert results.rank_correlation(x, [v**3 for v in y]) == found, "only ranks count"
+
+
+def test_the_interval_of_a_rank_correlation_is_bonett_and_wrights():
+    order = [1, 3, 2, 5, 4, 7, 6, 8]
+    found = results.rank_correlation(range(8), order)
+    rho = 1 - 6 * sum((i + 1 - o) ** 2 for i, o in enumerate(order)) / (8 * 63)
+    half = 1.959964 * math.sqrt((1 + rho**2 / 2) / 5)
+    bounds = [math.tanh(math.atanh(rho) + sign * half) for sign in (-1, 1)]
+    assert found.mean == pytest.approx(rho) and [found.low, found.high] == pytest.approx(bounds)
+
+
+def test_rank_correlation_of_constants_is_0_and_few_pairs_are_refused():
+    assert results.rank_correlation([1, 1, 1, 1], [1, 2, 3, 4]).mean == 0
+    for x, y in (([1, 2, 3], [1, 2, 3]), ([1, 2, 3, 4], [1, 2, 3]), ([1, 2, 3, math.nan], [1, 2, 3, 4])):
+        with pytest.raises(ValueError, match=r"x|y"):
+            results.rank_correlation(x, y)
+
+
+def test_compare_judges_correlations_by_hundredths():
+    [row] = [
+        row
+        for row in results.compare(
+            {"RP": [0.90, 0.91, 0.92]},
+            paper="gygli",
+            item="fig6",
+            column="mean",
+            metric="cross-correlation",
+            same_data=True,
+        )
+        if row["row"] == "RP"
+    ]
+    assert row["verdict"] == "not reproduced", "0.91 is not 0.38, though less than one point away"

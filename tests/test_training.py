@@ -11,6 +11,7 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -546,7 +547,8 @@ def test_the_second_call_of_train_once_loads_and_trains_nothing(tmp_path, taken)
         {"recipe": Recipe(**vars(RECIPE) | {"lr": 0.02})},
         {"task": lambda: make_task(1, small_set())},  # other weights, and another order of the images
         {"task": lambda: make_task(sets=small_set(seed=3))},
-        {"task": lambda: make_task(length=True, rp=aux(4))},
+        {"task": lambda: make_task(rp=aux(4))},
+        {"task": lambda: replace(make_task(), seed=1)},  # the same weights, another order of the images
         {"weight": 1e-6},
     ],
 )
@@ -557,6 +559,21 @@ def test_train_once_keeps_a_file_for_each_recipe_data_and_initial_weights(tmp_pa
         next(other.extractor.parameters())[0, 0, 0, 0] += change.get("weight", 0)
     training.train_once([other], change.get("recipe", RECIPE), tmp_path)
     assert len(list(tmp_path.glob("*.pt"))) == 2 and len(taken) == 12
+
+
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [
+        ("torch.__version__", "0.1"),
+        ("compatkit.training.uses_bf16", lambda recipe, device: True),
+        ("compatkit.training._memory_format", lambda recipe, device: torch.channels_last),
+    ],
+)
+def test_another_torch_precision_or_memory_order_does_not_go_on(tmp_path, monkeypatch, what, value):
+    training.train([make_task()], RECIPE, checkpoint=tmp_path / "run.pt")
+    monkeypatch.setattr(what, value)
+    with pytest.raises(ValueError, match="is of other networks, data, recipe, device, threads or torch version"):
+        training.train([make_task()], RECIPE, checkpoint=tmp_path / "run.pt")
 
 
 def test_train_once_without_a_folder_is_train(tmp_path, taken, monkeypatch):
