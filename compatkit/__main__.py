@@ -213,7 +213,7 @@ def _upgrade(options: argparse.Namespace) -> int:
         print("\ncompatkit: interrupted: the same command goes on from here.", file=sys.stderr)
         return 130
     if done.out is not None:
-        print(f"Written: {done.out}")
+        print(f"Written with {done.method}: {done.out}")
     elif not options.dry_run:
         print("Nothing was written; name a map with --method to do so all the same.")
         return 3

@@ -288,7 +288,9 @@ def load(name: str, root: str | os.PathLike | None = None, **options) -> ImageSe
     (or val); any other NAME is read from NAME.npz in ``root``. A NAME.npz that is already there is always preferred to
     a download.
 
-    root: folder of NAME.npz files; by default ``$COMPATKIT_DATA`` or else the user's cache folder.
+    root: folder of NAME.npz files; by default ``$COMPATKIT_DATA`` or else the user's cache folder. One of your own:
+    ``numpy.savez(file, x_train=..., y_train=..., x_test=..., y_test=..., class_names=...)``, images uint8 (n, c, h, w)
+    and of one size, labels integers, one name (text) for each label.
     options: of a generated set, such as ``load("shapes", colours=10, shapes=10)`` or ``seed=1``; of an image folder,
     ``size``.
     Raises ValueError for an unknown name, or a file that is truncated, altered or of another form; FileNotFoundError,

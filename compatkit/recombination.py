@@ -81,8 +81,9 @@ def all_logits(
     """What each head says of the features of one extractor on the test images: logits (n, classes) a head; labels (n,).
 
     Each image goes through the extractor once (twice with "recalibrated"), however many heads there are. The features
-    of all
-    images are held meanwhile: images x channels x height x width x 4 bytes.
+    of all images are held meanwhile: images x channels x height x width x 4 bytes. A head must not change its input:
+    one that begins with an in-place operation, such as ``ReLU(inplace=True)``, spoils the features for the heads after
+    it.
 
     classes: only the test images of these, label i meaning ``classes[i]``; None means all. Pixels are normalised by
     the whole set's statistics, as in training.

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from . import formats
+from .devices import check_device, default_device
 from .encoders import digest
 from .files import locked, replacing, write_atomically
 from .maps import METHODS, Candidate, Comparison, Map, Pairs, compare, fit, recommend, split
@@ -94,11 +95,12 @@ def upgrade(
     pairs, NaN (with the number of the row), an ``out`` that is an input, or exists; OSError for a full disk. In all
     cases ``out`` is as it was before.
     """
-    method = _check_options(method, enough, width=width, steps=steps, chunk=chunk)
+    method = _check_options(method, enough, backfill_seconds, width=width, steps=steps, chunk=chunk)
     if (gallery is None or out is None) and not dry_run:
         raise ValueError("gallery, out: both are needed unless dry_run, got None")
     methods = [name for name in METHODS if name != "h" or method in ("auto", "h")]
-    device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    check_device(device := device or default_device())
+    device = torch.device(device)
     pairs = read_pairs(old, new, side=side, labels=labels)
     source = None if gallery is None else _Gallery.open(pairs, Path(gallery), gallery_side)
     if not dry_run:
@@ -289,13 +291,15 @@ def _check_same_ids(gallery: Path, side: Path) -> None:
         row += len(ids)
 
 
-def _check_options(method: str, enough: float, **counts: int) -> str:
+def _check_options(method: str, enough: float, backfill_seconds: float | None, **counts: int) -> str:
     """The method as it is called here."""
     allowed = {"auto": "auto"} | {name.lower(): name for name in METHODS}
     if method.lower() not in allowed:
         raise ValueError(f"method: must be one of {', '.join(allowed)}, got {method!r}")
     if not 0 <= enough <= 1:
         raise ValueError(f"enough: must be a share, 0 .. 1, got {enough}")
+    if backfill_seconds is not None and not 0 <= backfill_seconds < math.inf:
+        raise ValueError(f"backfill_seconds: must be a time, got {backfill_seconds}")
     for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{name}: must be at least 1, got {value}")

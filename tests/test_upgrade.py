@@ -590,12 +590,21 @@ def command(files, *options):
     return main(["upgrade", *paths, "--width", "8", "--steps", "6", *options])
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [("--device", "abacus", "device: 'abacus' cannot be used here"), ("--backfill-seconds", "-5", "must be a time")],
+)
+def test_the_command_refuses(files, capsys, option, value, message):
+    assert command(files, option, value) == 2
+    assert message in capsys.readouterr().err and not files["out"].exists()
+
+
 def test_the_command(files, capsys):
     assert command(files, "--chunk", "50", "--backfill-seconds", "600") == 0
     out = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in out[1:5]] == ["new/identity", "new/Procrustes", "new/ridge", "new/h"]
     assert out[-2].startswith("Use ridge: ") and out[-2].endswith("times as long.")
-    assert out[-1] == f"Written: {files['out']}" and np.abs(np.load(files["out"]) - truth()).max() < 1e-2
+    assert out[-1] == f"Written with ridge: {files['out']}" and np.abs(np.load(files["out"]) - truth()).max() < 1e-2
 
 
 def test_the_command_says_when_nothing_is_written(files, capsys):

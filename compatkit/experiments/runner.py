@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from .. import results
+from ..devices import check_device, default_device
 from ..files import locked
 from ..progress import progress
 from ..training import uses_bf16
@@ -107,7 +108,7 @@ def records(
     made, if a run failed; ValueError for a device that is not there.
     """
     root, device = Path(root or results.results_root()), device or default_device()
-    _check_device(device)
+    check_device(device)
     if threads < 1 or jobs < 1:
         raise ValueError(f"threads, jobs: must be at least 1, got {threads} and {jobs}")
     wanted = [
@@ -124,11 +125,11 @@ def records(
         else:
             stored[job.run_id] = outcome
     if failures:
+        causes = {str(error): job.config for job, error in reversed(failures.items())}  # one run for each
+        listing = "; ".join(f"{config}: {error}" for error, config in list(causes.items())[-3:])
+        others = ", the others are recorded" * (len(failures) < len(missing))
         first = next(iter(failures.values()))
-        listing = "; ".join(f"{job.config}: {error}" for job, error in list(failures.items())[:3])
-        raise RunsFailed(
-            f"{len(failures)} of {len(missing)} runs failed, the others are recorded. {listing}"
-        ) from first
+        raise RunsFailed(f"{len(failures)} of {len(missing)} runs failed{others}. {listing}") from first
     return [stored[job.run_id] for job in wanted]
 
 
@@ -149,11 +150,6 @@ def recorded(
 def run_id(config: Any) -> str:
     """The name of a run, see ``results.run_id``."""
     return results.run_id(type(config).__name__, asdict(config))
-
-
-def default_device() -> str:
-    """A GPU if there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def make(job: Job, refresh: bool = False, show_progress: bool = False) -> dict:
@@ -280,13 +276,6 @@ def _threads(count: int) -> Iterator[None]:
 def _device_name(job: Job) -> str:
     name = torch.cuda.get_device_name(job.device) if job.device.startswith("cuda") else job.device
     return f"{name}, bf16" if uses_bf16(job.config.recipe, job.device) else name
-
-
-def _check_device(device: str) -> None:
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device: {device!r} cannot be used here ({str(error).splitlines()[0]})") from error
 
 
 def _reset_peak_memory(device: str) -> None:

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import results
-from .runner import Job, configs, default_device, make_all, run_id
+from ..devices import default_device
+from .runner import Job, configs, make_all, run_id
 
 
 class RunsDiffer(RuntimeError):
