@@ -250,7 +250,8 @@ def heat_map(
             ygap=2,
         )
     )
-    figure.update_layout(yaxis={"title": {"text": titles[0]}}, xaxis={"title": {"text": titles[1]}}, height=450)
+    rows_title, columns_title = ({"text": text, "standoff": 12} for text in titles)  # clear of the labels
+    figure.update_layout(yaxis={"title": rows_title}, xaxis={"title": columns_title}, height=450)
     return figure
 
 
