@@ -301,6 +301,7 @@ def test_similarity_is_a_point_for_each_pair_of_networks():
     assert texts[0].endswith("rank correlation +1.00 (+1.00 to +1.00).")
     figure = figures_of(analysis.similarity_explorer(grid()))[texts[0]]
     assert figure["layout"]["title"]["text"] == "rank correlation +1.00, 21 pairs of networks"
+    assert analysis.rank_correlations([]).data == "", "no photographs, no table"
     rows = lines(analysis.rank_correlations(grid()))
     assert "| CKA | +1.00 (+1.00 to +1.00) | 21 | 100% | 7 |" in rows, "here a later seed is better in both"
 

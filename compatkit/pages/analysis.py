@@ -411,12 +411,11 @@ def rank_correlations(records: Records, layer: str = "stage2") -> Markdown:
     """Whether similarity orders pairs of networks as recombination accuracy does: Spearman's correlation over all
     pairs; and, of two pairs that differ in nothing but the seed, how often the more similar one fits better (guessing:
     half of the time), mean over settings. That mean has no interval: all settings share a few seeds."""
-    layer = block_of(layer, network_layers(records))
 
     def show(name: str, group: Records) -> Markdown:
-        body = []
+        body, at = [], block_of(layer, network_layers(group))
         for measure in similarities(group):
-            points = similarity_points(group, measure, layer)
+            points = similarity_points(group, measure, at)
             overall, alike = rank_correlation(*_pooled(points)), agreement(points)
             within = [f"{interval(alike).mean:.0%}" if alike else "–", str(len(alike))]
             body.append([measure, _in_words(overall), str(overall.n), *within])
