@@ -132,7 +132,8 @@ def test_a_sample_has_every_value_of_every_setting():
     assert len(sample) < len(records) / 10
     for setting in ("a", "b", "left_out", "method", "scheme", "split_at", "dcc_classes", "normalization", "seed"):
         assert {r["config"][setting] for r in sample} == {r["config"][setting] for r in records}, setting
-    assert {r["config"]["recipe"]["rotations"] for r in sample} == {"all", "sampled"}
+    recipes = [r["config"]["recipe"] for r in sample]
+    assert all(r["config"]["recipe"] in recipes for r in records if r["config"]["recipe"]["rotations"] == "all")
     known = results.made_with(sample[0])
     assert len(covering(records, known)) < len(sample) and covering(records[:1], results.made_with(records[0])) == []
 
