@@ -64,15 +64,16 @@ class ImageSet:
         shape = (1, -1, 1, 1)
         channels = self.train.images.transpose(0, 1).flatten(1)
         # one channel at a time, so that only one is ever held as floats
-        moments = [(c.float().mean() / 255, c.float().std() / 255) for c in channels]
+        dtype = torch.get_default_dtype()
+        moments = [(c.to(dtype).mean() / 255, c.to(dtype).std() / 255) for c in channels]
         mean, std = (torch.stack(m).view(shape) for m in zip(*moments, strict=True))
         return mean, std.clamp_min(1e-3)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 images (n, c, h, w) to float32, centred and scaled by the channel statistics of this set's training
+        """uint8 images (n, c, h, w) to floats of the default type, centred and scaled by the channel statistics of this set's training
         images."""
         mean, std = self.pixel_statistics
-        return images.float().div_(255).sub_(mean).div_(std)
+        return images.to(mean.dtype).div_(255).sub_(mean).div_(std)
 
     @property
     def device(self) -> torch.device:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 
 def default_device() -> str:
     """A GPU if there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def check_device(device: torch.device | str) -> None:

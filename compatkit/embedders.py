@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data import ImageSet, Split, torchvision_
+from .devices import at_least_float32
 from .models import BasicBlock, build, initialise, seeded, split_points
 from .normalization import evaluation
 
@@ -97,12 +98,12 @@ TORCHVISION: dict[str, Callable[..., nn.Sequential]] = {
 
 @torch.no_grad()
 def encode(model: nn.Module, image_set: ImageSet, split: Split, *, batch_size: int = 512, unit: bool = False) -> Tensor:
-    """Embeddings (n, dim) in float32 of all images of a split, in order; BN uses what training left behind.
+    """Embeddings (n, dim) (float32 at least) of all images of a split, in order; BN uses what training left behind.
 
     image_set: by whose pixel statistics the images are normalised, that of the model's training. unit: scaled to length
     1.
     """
     with evaluation(model, "running"):
         batches = split.images.split(batch_size)
-        found = torch.cat([model(image_set.normalise(batch)).float() for batch in batches])
+        found = torch.cat([at_least_float32(model(image_set.normalise(batch))) for batch in batches])
     return F.normalize(found, dim=1) if unit else found

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data import Batches, ImageSet
+from .devices import at_least_float32
 from .models import seeded
 from .training import Recipe
 
@@ -110,7 +111,7 @@ def arcface_logits(
     """
     # not in bf16, in which a cosine of 0.998 is 1, where the angle has no gradient
     with torch.autocast(embeddings.device.type, enabled=False):
-        cosine = F.linear(F.normalize(embeddings.float(), dim=1), F.normalize(weight.float(), dim=1))
+        cosine = F.linear(*(F.normalize(at_least_float32(x), dim=1) for x in (embeddings, weight)))
     own = cosine.gather(1, labels[:, None]).clamp(-1 + 1e-6, 1 - 1e-6)
     m = torch.tensor(margin, device=own.device)
     moved = torch.where(own > -m.cos(), (own.acos() + m).cos(), own - 1 + m.cos())
@@ -168,7 +169,7 @@ def nt_xent(projected: Tensor, temperature: float = 0.5) -> Tensor:
     projected: (2n, d); row i and row n + i are views of one image, all other rows count as other images.
     """
     with torch.autocast(projected.device.type, enabled=False):
-        z = F.normalize(projected.float(), dim=1)
+        z = F.normalize(at_least_float32(projected), dim=1)
         similarity = (z @ z.T / temperature).fill_diagonal_(-torch.inf)
     partner = torch.arange(len(z), device=z.device).roll(len(z) // 2)
     return F.cross_entropy(similarity, partner)
@@ -181,7 +182,7 @@ def views(images: Tensor, generator: torch.Generator, *, flip: bool, strength: f
     (App. B.9): brightness, contrast and saturation up to 80 % of ``strength`` up or down, hue up to 20 % of it in
     turns, all for 80 % of the images; grey for 20 %. Images of one channel know brightness and contrast only.
     """
-    return _recoloured(_cropped(images.float().div(255), generator, flip), generator, strength)
+    return _recoloured(_cropped(images.to(torch.get_default_dtype()).div(255), generator, flip), generator, strength)
 
 
 def _cropped(images: Tensor, generator: torch.Generator, flip: bool) -> Tensor:

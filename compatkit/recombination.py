@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import ImageSet, Split
+from .devices import at_least_float32
 from .models import sized_layers
 from .normalization import STATISTICS, evaluation, recalibrated
 
@@ -142,4 +143,4 @@ def _run(module: nn.Module, batches: Sequence[Tensor], statistics: str) -> list[
     if statistics == "recalibrated":
         module, statistics = recalibrated(module, batches), "running"
     with evaluation(module, statistics):
-        return [module(batch).float() for batch in batches]
+        return [at_least_float32(module(batch)) for batch in batches]

@@ -32,7 +32,7 @@ from .progress import progress
 ROTATIONS = ("all", "sampled")
 OPTIMIZERS = ("adam", "sgd")
 SCHEDULES = ("constant", "step", "one-cycle", "cosine")
-PRECISIONS = ("auto", "fp32", "bf16")
+PRECISIONS = ("auto", "fp32", "bf16", "fp64")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class Recipe:
     rotations: "all" four for RP, or one "sampled" for each image (see ``objectives.rp_loss``); of arrangements there is
     always one.
     crop, flip: augmentation, see ``data.Batches``.
-    precision: "bf16" autocast, "fp32", or "auto": bf16 where the device has arithmetic for it (see ``uses_bf16``).
+    precision: "bf16" autocast, "fp32", or "auto": bf16 where the device has arithmetic for it (see ``uses_bf16``);
+    "fp64" makes weights and minibatches double: slow, and the same on every machine to many digits.
     channels_last: memory order of images and weights; None: on GPUs.
     compile: compile the loss with ``torch.compile``.
     deterministic: choose only convolution algorithms that give the same bits each time.
@@ -271,7 +272,8 @@ class _Run:
         self.modules = nn.ModuleList(dict.fromkeys(m for task in tasks for m in task.modules()))
         self.device = tasks[0].device
         self.batches = [task.batches(recipe) for task in tasks]
-        self.modules.to(self.device).train()
+        self.dtype = torch.float64 if recipe.precision == "fp64" else None  # None: as it is
+        self.modules.to(self.device, self.dtype).train()
         self.memory_format = _memory_format(recipe, self.device)
         self.modules.to(memory_format=self.memory_format)
         self.optimizer = _optimizer([p for p in self.modules.parameters() if p.requires_grad], recipe)
@@ -287,7 +289,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, self.step)
         for number, (task, batches) in enumerate(zip(self.tasks, self.batches, strict=True)):
-            batch = [self._in_memory_format(part) for part in batches(self.step)]
+            batch = [self._prepared(part) for part in batches(self.step)]
             with self.autocast:
                 terms = self.losses[number](task, *batch)
             loss = sum(terms.values())
@@ -308,9 +310,12 @@ class _Run:
         if measure is not None and self.step in at and not known:
             self.history.append({"step": self.step} | measure())
 
-    def _in_memory_format(self, part):
-        images = isinstance(part, Tensor) and part.ndim == 4
-        return part.contiguous(memory_format=self.memory_format) if images else part
+    def _prepared(self, part):
+        """One part of a minibatch in the precision and memory order of the networks."""
+        if not isinstance(part, Tensor) or not part.is_floating_point():
+            return part
+        part = part.to(self.dtype or part.dtype)
+        return part.contiguous(memory_format=self.memory_format) if part.ndim == 4 else part
 
     def save(self) -> None:
         """Write the checkpoint, atomically; never one of a network that is not finite."""

@@ -232,7 +232,7 @@ class Trainer:
             return torch.zeros(len(split), self.config.side_dim, device=split.labels.device)
         if side in ATTRIBUTES:
             index = attribute_index(self.update.sets[-1].classes, side).to(split.labels.device)
-            return F.one_hot(index[split.labels], int(index.max()) + 1).float()
+            return F.one_hot(index[split.labels], int(index.max()) + 1).to(torch.get_default_dtype())
         return self._encode(*self._side_model(version), split)
 
     def transformation(self, name: str, old: Tensor, side: Tensor, new: Tensor) -> Transformation:

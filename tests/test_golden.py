@@ -1,0 +1,20 @@
+"""The code still computes what is pinned in results/golden.json."""
+
+import pytest
+
+from compatkit import pins
+from compatkit.experiments import EXPERIMENTS, golden
+
+
+@pytest.fixture(scope="module")
+def made():
+    with golden.golden_world():
+        yield {}
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_an_experiment_computes_what_is_pinned(experiment, made):
+    [found] = golden.measured([experiment], made).values()
+    pinned = pins.pinned().of(experiment)
+    assert set(found) == set(pinned)
+    assert pins.changed(pinned, found) == {}
