@@ -117,7 +117,7 @@ def digest(path: Path) -> str:
 
 
 def child(folder: Path, method: str, gallery: str, out: str) -> None:
-    from compatkit import upgrade
+    from compatkit.gallery import upgrade
 
     upgrade.SAVE_SECONDS = 0.5
     seen = {"rows": 0}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .data import ImageSet, Split
 from .models import extend_classifier, sized_layers
-from .objectives import pretext_of
+from .objectives import Pretext, Target, pretext_of
 from .recombination import recombine
 from .training import Recipe, Task, freeze, train, unfreeze
 
@@ -66,7 +66,7 @@ def adapt(
         freeze(rotation_head)
     nothing = torch.zeros(len(images), dtype=torch.int64, device=images.device)
     target = ImageSet("images without labels", Split(images, nothing), Split(images[:0], nothing[:0]), ("unknown",))
-    task = Task(target, extractor, rotation_head=rotation_head, pretext=pretext, seed=seed)
+    task = Task(target, extractor, [Pretext(rotation_head, pretext)], seed)
     return extractor, train([task], recipe, probe=_bound(probe, extractor, rotation_head), **options)
 
 
@@ -98,7 +98,8 @@ def update_head(
         freeze(used)
     else:
         rotation_head = freeze(_copy(rotation_head))
-    task = Task(image_set, used, longer, rotation_head=rotation_head, seed=seed)
+    pretexts = [] if rotation_head is None else [Pretext(rotation_head)]
+    task = Task(image_set, used, [Target(longer), *pretexts], seed)
     history = train([task], recipe, probe=_bound(probe, used, longer), **options)
     return unfreeze(used), longer, history
 
@@ -121,7 +122,7 @@ def transfer(
     children are the extractor and the head, and the history.
     """
     network = recombine(_copy(extractor), _copy(head))
-    task = Task(image_set, network[0], network[1], seed=seed)
+    task = Task(image_set, network[0], [Target(network[1])], seed)
     return network, train([task], recipe, probe=_bound(probe, *network), **options)
 
 

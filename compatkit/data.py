@@ -1,7 +1,6 @@
-"""Image sets as uint8 tensors that move to the device once; classes aligned by name; batches augmented on the device.
+"""Image sets as uint8 tensors that move to the device once, and classes aligned by name.
 
-A set is two splits and its class names. There are no loader workers: a batch is one gather from a tensor that is
-already where the network is, so that fetching and augmenting it costs a few per cent of a training step.
+A set is two splits and its class names; ``batches`` draws minibatches from it.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
-from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -70,8 +68,8 @@ class ImageSet:
         return mean, std.clamp_min(1e-3)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 images (n, c, h, w) to floats of the default type, centred and scaled by the channel statistics of this set's training
-        images."""
+        """uint8 images (n, c, h, w) to floats of the default type, centred and scaled by the channel statistics of this
+        set's training images."""
         mean, std = self.pixel_statistics
         return images.to(mean.dtype).div_(255).sub_(mean).div_(std)
 
@@ -82,7 +80,13 @@ class ImageSet:
 
     @cached_property
     def digest(self) -> str:
-        """12 hex digits that tell this training split, pixels and labels, from any other."""
+        """12 hex digits that tell this set, the pixels and labels of both splits and the names of its classes, from any
+        other; ``stored_digest`` finds the same for its file."""
+        return _digest(_arrays(self))[:12]
+
+    @cached_property
+    def train_digest(self) -> str:
+        """12 hex digits that tell the pixels and labels of the training split from any other."""
         digest = hashlib.sha256(self.train.images.cpu().numpy().tobytes())
         digest.update(self.train.labels.cpu().numpy().tobytes())
         return digest.hexdigest()[:12]
@@ -159,124 +163,6 @@ def _even_draw(split: Split, n: int | None) -> Split:
     return split[order[turn.argsort(stable=True)[:n]].sort().values]
 
 
-# --- batches ----------------------------------------------------------------------------------------------------------
-
-
-class Order:
-    """Which of ``n`` rows each minibatch takes; ``order(step)`` depends on the seed and the step and nothing else.
-
-    That makes a resumed run see what an uninterrupted one would have seen, with no generator state to store. Each
-    epoch is a new permutation; the last rows of an epoch that do not fill a batch are left out.
-    """
-
-    def __init__(self, n: int, batch_size: int, seed: int, device: torch.device | str):
-        self.n, self.batch_size, self.seed = n, min(batch_size, n), seed
-        self.generator = torch.Generator(device)
-        self._epoch, self._rows = -1, torch.empty(0)
-
-    def __call__(self, step: int) -> Tensor:
-        """The rows (b,) of training step ``step``."""
-        epoch, place = divmod(step, self.n // self.batch_size)
-        if epoch != self._epoch:
-            self._rows = torch.randperm(self.n, generator=self.reseeded(0, epoch), device=self.generator.device)
-            self._epoch = epoch
-        return self._rows[place * self.batch_size : (place + 1) * self.batch_size]
-
-    def reseeded(self, purpose: int, step: int) -> torch.Generator:
-        """The generator of this order, set to the start of what ``purpose`` draws at ``step``; 0 is the order's own."""
-        # hashed, because a CPU generator looks at 32 bits of its seed only
-        key = hashlib.blake2b(f"{self.seed} {purpose} {step}".encode(), digest_size=7).digest()
-        return self.generator.manual_seed(int.from_bytes(key, "little"))
-
-
-class Batches:
-    """Shuffled, augmented minibatches of one split, in the order of an ``Order``.
-
-    image_set: where the images come from; its training split is used, on the device it is on.
-    crop: random crop of the original size from images padded by so many black pixels on each side; flip: mirrored at
-    random.
-    """
-
-    def __init__(self, image_set: ImageSet, batch_size: int, *, seed: int = 0, crop: int = 0, flip: bool = False):
-        split = image_set.train
-        if len(split) == 0 or batch_size < 1:
-            raise ValueError(
-                f"batch_size: 1 .. {len(split)} images can be drawn from {image_set.name}, got {batch_size}"
-            )
-        self.image_set, self.labels = image_set, split.labels
-        self.order = Order(len(split), batch_size, seed, split.images.device)
-        self.crop, self.flip = crop, flip
-        self.padded = F.pad(split.images, (crop,) * 4) if crop else split.images
-
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Normalised float images (b, c, h, w) and labels (b,) of training step ``step``."""
-        chosen = self.order(step)
-        images = self.padded[chosen]
-        if self.crop or self.flip:
-            images = crop_and_flip(images, self.order.reseeded(1, step), crop=self.crop, flip=self.flip)
-        return self.image_set.normalise(images), self.labels[chosen]
-
-    def variants(self, step: int, count: int) -> Tensor:
-        """For each image of training step ``step`` one of ``count`` variants, numbers (b,) drawn evenly."""
-        generator = self.order.reseeded(2, step)
-        return torch.randint(count, (self.order.batch_size,), generator=generator, device=self.labels.device)
-
-
-def crop_and_flip(padded: Tensor, generator: torch.Generator, *, crop: int, flip: bool) -> Tensor:
-    """Cut a window out of each padded image (n, c, h + 2 crop, w + 2 crop) and mirror half of them: one gather for
-    all."""
-    n, c, height, width = padded.shape
-    h, w, device = height - 2 * crop, width - 2 * crop, padded.device
-    top, left = torch.randint(2 * crop + 1, (2, n, 1), generator=generator, device=device)
-    rows = torch.arange(h, device=device) + top
-    columns = (torch.arange(w, device=device) + left).expand(n, w)
-    if flip:
-        mirrored = torch.rand(n, 1, generator=generator, device=device) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
-    position = (rows[:, :, None] * width + columns[:, None, :]).view(n, 1, h * w)
-    return padded.flatten(2).gather(2, position.expand(n, c, h * w)).view(n, c, h, w)
-
-
-def rotate_all(images: Tensor) -> tuple[Tensor, Tensor]:
-    """All four rotations of square images (n, c, s, s): images (4n, c, s, s) and quarter turns (4n,) in 0..3."""
-    _check_square(images)
-    turns = torch.arange(4, device=images.device).repeat_interleave(len(images))
-    return torch.cat([images.rot90(k, (2, 3)) for k in range(4)]), turns
-
-
-def rotate(images: Tensor, turns: Tensor) -> Tensor:
-    """Each square image (n, c, s, s) turned by its own number of quarter turns (n,) in 0..3."""
-    _check_square(images)
-    # choosing among the four with an index costs a copy, but keeps a GPU from waiting for the size of each group
-    four = torch.stack([images.rot90(k, (2, 3)) for k in range(4)])
-    return four[turns, torch.arange(len(images), device=images.device)]
-
-
-ARRANGEMENTS = tuple(permutations(range(4)))
-
-
-def rearrange(images: Tensor, arrangement: Tensor) -> Tensor:
-    """Each square image (n, c, s, s) with its four quarters in another order: place i shows quarter
-    ``ARRANGEMENTS[arrangement][i]``, counted from the top left in reading order.
-
-    arrangement: (n,) in 0..23. Raises ValueError for a side that is odd: it has no quarters.
-    """
-    _check_square(images)
-    n, c, side, _ = images.shape
-    if side % 2:
-        raise ValueError(f"images: quarters need an even side, got {side}")
-    half = side // 2
-    quarters = images.view(n, c, 2, half, 2, half).permute(0, 2, 4, 1, 3, 5).reshape(n, 4, c, half, half)
-    order = torch.tensor(ARRANGEMENTS, device=images.device)[arrangement]
-    shown = quarters[torch.arange(n, device=images.device)[:, None], order].view(n, 2, 2, c, half, half)
-    return shown.permute(0, 3, 1, 4, 2, 5).reshape(n, c, side, side)
-
-
-def _check_square(images: Tensor) -> None:
-    if images.ndim != 4 or images.shape[2] != images.shape[3]:
-        raise ValueError(f"images: turns and quarters need square images (n, c, s, s), got {tuple(images.shape)}")
-
-
 # --- loading ----------------------------------------------------------------------------------------------------------
 
 
@@ -327,15 +213,40 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test", "class_names")
 def write_npz(path: Path, image_set: ImageSet) -> None:
     """Store a set as ``path`` with a checksum inside, atomically: a reader sees the old file or the new one, never a
     part."""
-    arrays = {
+    arrays = _arrays(image_set)
+    with replacing(path) as file:
+        np.savez(file, sha256=np.array(_digest(arrays)), **arrays)
+
+
+def _arrays(image_set: ImageSet) -> dict[str, np.ndarray]:
+    """A set as it is stored."""
+    return {
         "x_train": image_set.train.images.cpu().numpy(),
         "y_train": image_set.train.labels.cpu().numpy(),
         "x_test": image_set.test.images.cpu().numpy(),
         "y_test": image_set.test.labels.cpu().numpy(),
         "class_names": np.array(image_set.classes),
     }
-    with replacing(path) as file:
-        np.savez(file, sha256=np.array(_digest(arrays)), **arrays)
+
+
+def stored_digest(name: str, root: str | os.PathLike | None = None) -> str | None:
+    """The digest of the set in NAME.npz, read from the checksum inside where there is one; None where there is no such
+    file, or none that can be read."""
+    path = data_root(root) / f"{name}.npz"
+    if name.startswith("imagefolder:") or not path.is_file():
+        return None
+    return _digest_of_file(path, path.stat().st_size, path.stat().st_mtime_ns)
+
+
+@lru_cache(64)
+def _digest_of_file(path: Path, size: int, modified: int) -> str | None:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if "sha256" in file:
+                return str(file["sha256"])[:12]
+        return read_npz(path).digest
+    except (ValueError, OSError, zipfile.BadZipFile):
+        return None
 
 
 def read_npz(path: Path) -> ImageSet:

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import Batches, ImageSet
+from .batches import Batches
+from .data import ImageSet
 from .devices import at_least_float32
 from .models import seeded
 from .training import Recipe
@@ -55,7 +56,7 @@ class Supervised:
         self.mixup, self.compatible, self.seed = mixup, compatible, seed
         self.device = image_set.device
         influence = "" if compatible is None else digest(*compatible)
-        self.digest = f"{image_set.digest} {loss} {smoothing} {scale} {margin} {mixup} {influence} {seed}"
+        self.digest = f"{image_set.train_digest} {loss} {smoothing} {scale} {margin} {mixup} {influence} {seed}"
 
     def modules(self) -> list[nn.Module]:
         return [self.model, self.classifier]
@@ -136,7 +137,7 @@ class Contrastive:
         self.image_set, self.model, self.projection = image_set, model, projection
         self.temperature = temperature
         self.device = image_set.device
-        self.digest = f"{image_set.digest} simclr {temperature} {seed}"
+        self.digest = f"{image_set.train_digest} simclr {temperature} {seed}"
         self.seed = seed
 
     def modules(self) -> list[nn.Module]:
@@ -247,7 +248,7 @@ class Reconstruction:
     def __init__(self, image_set: ImageSet, model: nn.Module, decoder: nn.Module, *, seed: int = 0):
         self.image_set, self.model, self.decoder, self.seed = image_set, model, decoder, seed
         self.device = image_set.device
-        self.digest = f"{image_set.digest} autoencoder {seed}"
+        self.digest = f"{image_set.train_digest} autoencoder {seed}"
 
     def modules(self) -> list[nn.Module]:
         return [self.model, self.decoder]

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import Order
+from .batches import Order
 from .encoders import digest
 from .models import seeded
 from .normalization import evaluation

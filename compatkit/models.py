@@ -305,6 +305,26 @@ def fit_channels(extractor: nn.Sequential, channels: int, *, seed: int | None = 
     return nn.Sequential(OrderedDict(extractor.named_children()) | {f"adapter{len(extractor)}": adapter.to(device)})
 
 
+def read_only(module: nn.Module, x: Tensor) -> Tensor:
+    """``module(x)`` with ``x`` as it was afterwards: what begins with an in-place operation, such as
+    ``ReLU(inplace=True)``, gets a copy, for others will read ``x`` as well.
+
+    Raises:
+        RuntimeError: the module changes its input although no part of it says so (``inplace``).
+    """
+    if any(getattr(part, "inplace", False) for part in module.modules()):
+        return module(x.clone())
+    if torch.compiler.is_compiling() or x.is_inference():
+        return module(x)
+    version = x._version
+    result = module(x)
+    if x._version != version:
+        raise RuntimeError(
+            f"module: {type(module).__name__} changes its input in place, which others read; copy it first"
+        )
+    return result
+
+
 def sized_layers(module: nn.Module) -> list[tuple[nn.Module, int, int]]:
     """Each layer inside ``module`` whose numbers of channels are fixed, with channels in and out, in order of
     definition: the first tells what a head takes, the last what an extractor gives."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .data import ImageSet, Split
 from .devices import at_least_float32
-from .models import sized_layers
+from .models import read_only, sized_layers
 from .normalization import STATISTICS, evaluation, recalibrated
 
 
@@ -82,9 +82,7 @@ def all_logits(
     """What each head says of the features of one extractor on the test images: logits (n, classes) a head; labels (n,).
 
     Each image goes through the extractor once (twice with "recalibrated"), however many heads there are. The features
-    of all images are held meanwhile: images x channels x height x width x 4 bytes. A head must not change its input:
-    one that begins with an in-place operation, such as ``ReLU(inplace=True)``, spoils the features for the heads after
-    it.
+    of all images are held meanwhile: images x channels x height x width x 4 bytes.
 
     classes: only the test images of these, label i meaning ``classes[i]``; None means all. Pixels are normalised by
     the whole set's statistics, as in training.
@@ -143,4 +141,4 @@ def _run(module: nn.Module, batches: Sequence[Tensor], statistics: str) -> list[
     if statistics == "recalibrated":
         module, statistics = recalibrated(module, batches), "running"
     with evaluation(module, statistics):
-        return [at_least_float32(module(batch)) for batch in batches]
+        return [at_least_float32(read_only(module, batch)) for batch in batches]

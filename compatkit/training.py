@@ -1,10 +1,11 @@
-"""The one training loop: networks that share auxiliary heads, trained jointly or one after the other (paper A, Sec.
-3.4).
+"""The one training loop: networks that share auxiliary heads, trained jointly or one after the other.
 
-A ``Task`` is one network with what it learns from; ``train`` alternates between tasks, one minibatch each. To train
-incrementally, train one task, ``freeze`` the heads that the next one shall fit, and train the next. Everything random
-depends on a seed and the step alone, so that a run which was killed goes on to the same bits. Whatever else has the
-four parts of a ``Trainable`` is trained by the same loop.
+A ``Task`` is one network with the terms that it learns from; ``train`` alternates between tasks, one minibatch each. To
+train incrementally, train one task, ``freeze`` the heads that the next one shall fit, and train the next. Everything
+random depends on a seed and the step alone, so that a run which was killed goes on to the same bits. Any object with
+the parts of a ``Trainable`` is trained by the same loop.
+
+Source: paper A (Gygli et al.), Sec. 3.4.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Collection, Sequence
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .data import Batches, ImageSet
+from .batches import Batches
+from .data import ImageSet
 from .files import locked, replacing
 from .normalization import batch_norms
-from .objectives import dcc_loss, pretext_loss, pretext_of, rp_loss, target_loss, unit_length_loss
+from .objectives import Minibatch, Term
 from .progress import progress
 
 ROTATIONS = ("all", "sampled")
@@ -39,18 +42,28 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp64")
 class Recipe:
     """How to train. The defaults are those of paper A, App. E.
 
-    steps: minibatches that *each* network sees (the paper does not say whether its 20 000 are per network or in all).
-    batch_size: images in a minibatch. optimizer: "adam" or "sgd" (with ``momentum``, Nesterov off).
-    schedule: "step" divides lr by 10 every ``decay_every`` steps; "one-cycle" climbs linearly to lr over the first
-    quarter and falls to 0 along a cosine; "cosine" does so with a twentieth; "constant".
-    rotations: "all" four for RP, or one "sampled" for each image (see ``objectives.rp_loss``); of arrangements there is
-    always one.
-    crop, flip: augmentation, see ``data.Batches``.
-    precision: "bf16" autocast, "fp32", or "auto": bf16 where the device has arithmetic for it (see ``uses_bf16``);
-    "fp64" makes weights and minibatches double: slow, and the same on every machine to many digits.
-    channels_last: memory order of images and weights; None: on GPUs.
-    compile: compile the loss with ``torch.compile``.
-    deterministic: choose only convolution algorithms that give the same bits each time.
+    Attributes:
+        steps: minibatches that *each* network sees (the paper does not say whether its 20 000 are per network or in
+            all).
+        batch_size: images in a minibatch.
+        optimizer: "adam" or "sgd" (with ``momentum``, Nesterov off).
+        lr: the highest learning rate.
+        weight_decay: L2 penalty in the gradient.
+        momentum: of "sgd".
+        schedule: "step" divides lr by 10 every ``decay_every`` steps; "one-cycle" climbs linearly to lr over the first
+            quarter and falls to 0 along a cosine; "cosine" does so with a twentieth; "constant".
+        decay_every: see ``schedule``.
+        rotations: "all" four for RP, or one "sampled" for each image; of arrangements there is always one.
+        crop: random crops of images padded by so many pixels, see ``Batches``.
+        flip: mirrored at random.
+        precision: "bf16" autocast, "fp32", or "auto": bf16 where the device has arithmetic for it (see ``uses_bf16``);
+            "fp64" makes weights and minibatches double: slow, and the same on every machine to many digits.
+        channels_last: memory order of images and weights; None: on GPUs.
+        compile: compile the loss with ``torch.compile``.
+        deterministic: choose only convolution algorithms that give the same bits each time.
+
+    Raises:
+        ValueError: for an unknown word, and a number out of range.
     """
 
     steps: int = 20_000
@@ -83,104 +96,104 @@ class Recipe:
 
 
 class Trainable(Protocol):
-    """What ``train`` asks of a task. ``digest``: text that tells what it learns from and how from anything else, so
-    that a checkpoint is continued by the same task alone; ``device``: where its data are."""
+    """What ``train`` asks of a task."""
 
-    digest: str
-    device: torch.device
+    @property
+    def digest(self) -> str:
+        """Text that tells what it learns from, and how, from anything else, so that a checkpoint is continued by the
+        same task alone. Its modules need not be in it."""
 
-    def modules(self) -> list[nn.Module]: ...
+    @property
+    def device(self) -> torch.device:
+        """Where its data are."""
+
+    def modules(self) -> list[nn.Module]:
+        """What is trained, or frozen and used."""
 
     def batches(self, recipe: Recipe) -> Callable[[int], tuple]:
         """``draw(step)`` gives the arguments of ``losses`` for one minibatch."""
 
-    def losses(self, *batch) -> dict[str, Tensor]: ...
+    def losses(self, *batch) -> dict[str, Tensor]:
+        """The loss terms of one minibatch, by name."""
 
 
 @dataclass
 class Task:
-    """One network in training: the images it sees, its extractor, and the heads that learn on top of it.
+    """One network in training: the images it sees, its extractor, and the terms that it learns from.
 
-    Each head that is None adds no loss. Two tasks that hold the same head object share it.
+    Two tasks whose terms hold the same head share it.
 
-    image_set: its training split is used, on the device it is on. seed: of the order and the augmentation of the
-    images.
-    common_index: for DCC, the place of each class of this task among the common ones, or -1 (``data.class_index``).
-    pretext: what the rotation head tells, a key of ``objectives.PRETEXTS``.
-    unit_length: add ``objectives.unit_length_loss`` of the features.
+    Attributes:
+        image_set: its training split is used, on the device it is on.
+        extractor: (n, c, h, w) -> features.
+        terms: see ``objectives``; each adds its loss, with weight 1.
+        seed: of the order and the augmentation of the images.
+
+    Raises:
+        ValueError: no terms, or two of one name.
+
+    Source: paper A, eqs. (1) and (2).
     """
 
     image_set: ImageSet
     extractor: nn.Module
-    head: nn.Module | None = None
-    dcc_head: nn.Module | None = None
-    common_index: Tensor | None = None
-    rotation_head: nn.Module | None = None
-    pretext: str = "rotation"
-    unit_length: bool = False
+    terms: Sequence[Term]
     seed: int = 0
 
     def __post_init__(self):
-        pretext_of(self.pretext)  # for its check
-        if self.dcc_head is not None and self.common_index is None:
-            raise ValueError(
-                "common_index: a task with a dcc_head needs the places of its classes among the common ones"
-            )
-        if self.head is None and self.dcc_head is None and self.rotation_head is None:
-            raise ValueError("head: a task needs at least one of head, dcc_head and rotation_head to learn from")
-        if self.common_index is not None:
-            self.common_index = self.common_index.to(self.image_set.device)
+        names = [term.name for term in self.terms]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"terms: at least one is needed, each of a name of its own, got {names}")
+        self.terms = tuple(term.to(self.device) for term in self.terms)
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        return f"{self.image_set.digest} {self.pretext} {self.seed}"
+        return f"{self.image_set.train_digest} {self.seed} {[(type(t).__qualname__, _settings(t)) for t in self.terms]}"
 
     @property
     def device(self) -> torch.device:
         return self.image_set.device
 
-    def batches(self, recipe: Recipe) -> Callable[[int], tuple[Tensor, Tensor, Tensor | None]]:
-        """``draw(step)``: images, labels and, unless all four rotations are shown, a variant of the pretext for
-        each."""
-        batches = Batches(self.image_set, recipe.batch_size, seed=self.seed, crop=recipe.crop, flip=recipe.flip)
-        show_all = self.pretext == "rotation" and recipe.rotations == "all"
-        count = pretext_of(self.pretext).variants
+    def modules(self) -> list[nn.Module]:
+        return [self.extractor, *(module for term in self.terms for module in term.modules())]
 
-        def draw(step: int) -> tuple[Tensor, Tensor, Tensor | None]:
-            images, labels = batches(step)
-            return images, labels, None if show_all else batches.variants(step, count)
+    def batches(self, recipe: Recipe) -> Callable[[int], tuple]:
+        """``draw(step)``: images, labels, and what is random in each term."""
+        batches = Batches(self.image_set, recipe.batch_size, seed=self.seed, crop=recipe.crop, flip=recipe.flip)
+
+        def draw(step: int) -> tuple:
+            return *batches(step), *(term.draw(batches, step, recipe.rotations) for term in self.terms)
 
         return draw
 
-    def modules(self) -> list[nn.Module]:
-        parts = (self.extractor, self.head, self.dcc_head, self.rotation_head)
-        return [part for part in parts if part is not None]
+    def losses(self, images: Tensor, labels: Tensor, *drawn: Tensor | None) -> dict[str, Tensor]:
+        """The terms of eqs. (1) and (2) on one minibatch.
 
-    def losses(self, images: Tensor, labels: Tensor, variants: Tensor | None = None) -> dict[str, Tensor]:
-        """The terms of eqs. (1) and (2) on one minibatch; ``variants``: see ``objectives.Pretext``; None shows
-        all four rotations."""
-        terms = {}
-        if self.head is not None or self.dcc_head is not None or self.unit_length:
-            features = self.extractor(images)
-        if self.head is not None:
-            terms["target"] = target_loss(self.head(features), labels)
-        if self.dcc_head is not None:
-            terms["dcc"] = dcc_loss(self.dcc_head(features), self.common_index[labels])
-        if self.unit_length:
-            terms["length"] = unit_length_loss(features)
-        if self.rotation_head is not None:
-            # a forward pass of its own: upright images are normalised among themselves, as they will be when tested
-            parts = (self.extractor, self.rotation_head, images)
-            terms["rp"] = (
-                rp_loss(*parts) if variants is None else pretext_loss(*parts, variants, pretext_of(self.pretext))
-            )
-        return terms
+        Args:
+            images: (n, c, h, w), normalised.
+            labels: (n,).
+            drawn: what is random in each term, see ``Term.draw``.
+        """
+        batch = Minibatch(self.extractor, images, labels)
+        return {term.name: term.loss(batch, random) for term, random in zip(self.terms, drawn, strict=True)}
+
+
+def _settings(term: Term) -> dict[str, str]:
+    """What a term is set to, but for its modules."""
+    values = {field.name: getattr(term, field.name) for field in fields(term)}  # type: ignore[arg-type]
+    return {
+        name: str(value.tolist() if isinstance(value, Tensor) else value)
+        for name, value in values.items()
+        if not isinstance(value, nn.Module)
+    }
 
 
 def freeze(module: nn.Module) -> nn.Module:
     """Fix a head for incremental training: parameters and BN buffers stay as they are. Returns ``module``.
 
     A frozen BN layer still normalises by the batch at hand, in training as in the paper's evaluation.
+
+    Source: paper A, Sec. 3.4.
     """
     module.requires_grad_(False)
     for bn in batch_norms(module):
@@ -215,21 +228,36 @@ def train(
     checkpoint_seconds: float = 30.0,
     label: str = "training",
     show_progress: bool = True,
-    probe: Callable[[], dict[str, float]] | None = None,
+    probe: Callable[[], Mapping[str, float]] | None = None,
     probe_at: Collection[int] = (),
+    on_step: Callable[[int], object] | None = None,
 ) -> list[dict]:
-    """Train the networks of ``tasks`` in place, one minibatch each in turn (joint training, Sec. 3.4).
+    """Train the networks of ``tasks`` in place, one minibatch each in turn (joint training).
 
-    Auxiliary losses weigh 1. Parameters that need no gradient, and BN buffers of frozen heads, stay as they are.
+    Terms weigh 1. Parameters that need no gradient, and BN buffers of frozen heads, stay as they are.
 
-    checkpoint: a file to go on from if it is there and to write every ``checkpoint_seconds`` and at the end.
-    probe: measures the networks after each number of steps in ``probe_at``, 0 being before the first; it must leave
-    them as they are.
-    Returns the history: about 100 dicts of step, task (its number) and the loss terms of that minibatch; and a dict of
-    step and what ``probe`` returned for each time it was called.
-    Raises FloatingPointError when a loss is not finite (the checkpoint stays at the last good state), ValueError when
-    the checkpoint belongs to other networks, data or recipe, or to another device, thread count or torch version, with
-    which it could not go on to the same bits.
+    Args:
+        tasks: one, or several that may share heads.
+        recipe: how.
+        checkpoint: a file to go on from if it is there, and to write every ``checkpoint_seconds`` and at the end.
+        checkpoint_seconds: see ``checkpoint``.
+        label: names the progress bar.
+        show_progress: a bar where a person is watching.
+        probe: measures the networks after each number of steps in ``probe_at``, 0 being before the first; it must leave
+            them as they are.
+        probe_at: see ``probe``.
+        on_step: is called with the number of steps taken after each step, before a checkpoint is written.
+
+    Returns:
+        The history: about 100 dicts of step, task (its number) and the loss terms of that minibatch; and a dict of step
+        and what ``probe`` returned for each time it was called.
+
+    Raises:
+        FloatingPointError: a loss is not finite; the checkpoint stays at the last good state.
+        ValueError: the checkpoint belongs to other networks, data or recipe, or to another device, thread count or
+            torch version, with which it could not go on to the same bits.
+
+    Source: paper A, Sec. 3.4.
     """
     run = _Run(tasks, recipe, None if checkpoint is None else Path(checkpoint))
     saved_at = time.monotonic()
@@ -239,6 +267,8 @@ def train(
         for step in progress(run.step, recipe.steps, label, shown=show_progress):
             run.advance(log=step % log_every == 0 or step == recipe.steps - 1)
             run.probe(probe, probe_at)
+            if on_step is not None:
+                on_step(run.step)
             # between steps only: in the middle of one, the first network is a minibatch ahead of the second
             if time.monotonic() - saved_at > checkpoint_seconds:
                 run.save()
@@ -251,15 +281,29 @@ def train(
 def train_once(tasks: Sequence[Trainable], recipe: Recipe, folder: Path | None, **options) -> list[dict]:
     """``train``, for networks that several runs need: the first one trains them, the others wait and load the weights.
 
-    folder: where the weights are kept, named by initial weights, data and recipe; None trains without keeping any.
-    options: as in ``train``.
+    Args:
+        tasks, recipe, options: as in ``train``.
+        folder: where the weights are kept, under the name that ``identity`` gives; None trains without keeping any.
+
+    Returns:
+        The history, as of ``train``.
     """
     if folder is None:
         return train(tasks, recipe, **options)
-    file = folder / f"{_Run(tasks, recipe, None).identity()}.pt"
+    file = folder / f"{identity(tasks, recipe)}.pt"
     folder.mkdir(parents=True, exist_ok=True)
     with open(file.with_suffix(".lock"), "ab") as lock, locked(lock.fileno()):
         return train(tasks, recipe, checkpoint=file, **options)
+
+
+def identity(tasks: Sequence[Trainable], recipe: Recipe) -> str:
+    """A name for where training will end: 16 hex digits over present weights, types and settings of all modules, which
+    of them learn and which are shared, terms, data, recipe, and what of the machine changes bits."""
+    run = _Run(tasks, recipe, None)
+    digest = hashlib.sha256(run.fingerprint().encode())
+    for tensor in run.modules.state_dict().values():
+        digest.update(tensor.cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 class _Run:
@@ -278,8 +322,9 @@ class _Run:
         self.modules.to(memory_format=self.memory_format)
         self.optimizer = _optimizer([p for p in self.modules.parameters() if p.requires_grad], recipe)
         self.autocast = _autocast(recipe, self.device)
-        self.losses = [torch.compile(type(t).losses) if recipe.compile else type(t).losses for t in tasks]
-        self.step, self.history, self.saved = 0, [], -1
+        self.losses = [torch.compile(t.losses) if recipe.compile else t.losses for t in tasks]
+        self.step, self.saved = 0, -1
+        self.history: list[dict[str, Any]] = []
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
         if checkpoint is not None and checkpoint.exists():
             self._resume()
@@ -288,10 +333,10 @@ class _Run:
         """One minibatch of each task, each followed by an update."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, self.step)
-        for number, (task, batches) in enumerate(zip(self.tasks, self.batches, strict=True)):
+        for number, batches in enumerate(self.batches):
             batch = [self._prepared(part) for part in batches(self.step)]
             with self.autocast:
-                terms = self.losses[number](task, *batch)
+                terms = self.losses[number](*batch)
             loss = sum(terms.values())
             # gradients are None, not 0, where a task does not reach: its step leaves the other network alone
             self.optimizer.zero_grad(set_to_none=True)
@@ -304,13 +349,13 @@ class _Run:
                 self.history.append({"step": self.step, "task": number} | {k: v.item() for k, v in terms.items()})
         self.step += 1
 
-    def probe(self, measure: Callable[[], dict[str, float]] | None, at: Collection[int]) -> None:
+    def probe(self, measure: Callable[[], Mapping[str, float]] | None, at: Collection[int]) -> None:
         """Note what ``measure`` says of the networks as they are, if it is asked for here and not known yet."""
         known = any(row["step"] == self.step and "task" not in row for row in self.history)
         if measure is not None and self.step in at and not known:
-            self.history.append({"step": self.step} | measure())
+            self.history.append({"step": self.step, **measure()})
 
-    def _prepared(self, part):
+    def _prepared(self, part: Any) -> Any:
         """One part of a minibatch in the precision and memory order of the networks."""
         if not isinstance(part, Tensor) or not part.is_floating_point():
             return part
@@ -326,7 +371,7 @@ class _Run:
         if self.checkpoint is None:
             return
         state = {
-            "fingerprint": self._fingerprint(),
+            "fingerprint": self.fingerprint(),
             "step": self.step,
             "history": self.history,
             "modules": self.modules.state_dict(),
@@ -338,7 +383,7 @@ class _Run:
 
     def _resume(self) -> None:
         state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
-        if state["fingerprint"] != self._fingerprint():
+        if state["fingerprint"] != self.fingerprint():
             raise ValueError(
                 f"checkpoint: {self.checkpoint} is of other networks, data, recipe, device, threads or torch version; "
                 "remove it to start anew"
@@ -348,20 +393,14 @@ class _Run:
         self.step, self.history = state["step"], state["history"]
         self.saved = self.step
 
-    def _fingerprint(self) -> str:
+    def fingerprint(self) -> str:
         """What must be the same for a checkpoint to be continued to the same bits."""
-        state = {name: list(tensor.shape) for name, tensor in self.modules.state_dict().items()}
-        streams = [task.digest for task in self.tasks]
+        places = {module: place for place, module in enumerate(self.modules)}
+        streams = [[task.digest, [places[module] for module in task.modules()]] for task in self.tasks]
         machine = [torch.__version__, self.device.type, torch.get_num_threads(), uses_bf16(self.recipe, self.device)]
-        described = json.dumps([asdict(self.recipe), streams, machine, str(self.memory_format), state])
-        return hashlib.sha256(described.encode()).hexdigest()[:16]
-
-    def identity(self) -> str:
-        """A name for where this run, at its present weights, will end."""
-        digest = hashlib.sha256(self._fingerprint().encode())
-        for tensor in self.modules.state_dict().values():
-            digest.update(tensor.cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        modules = [_described(module) for module in self.modules]
+        content = json.dumps([asdict(self.recipe), streams, machine, str(self.memory_format), modules])
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def _check_finite(self) -> None:
         if not bool(self.finite):
@@ -374,6 +413,26 @@ class _Run:
                     else f"{self.checkpoint} keeps the last good state"
                 )
             )
+
+
+def _described(module: nn.Module) -> list:
+    """Type and settings of every part of a module, and which of its parameters learn: all that decides what it
+    computes, but for the values of its parameters and buffers."""
+    parts = [
+        [name, type(part).__qualname__, {k: _setting(v) for k, v in vars(part).items() if _is_setting(k, v)}]
+        for name, part in module.named_modules()
+    ]
+    learns = [[name, list(p.shape), p.requires_grad] for name, p in module.named_parameters()]
+    return [parts, learns, [[name, list(b.shape)] for name, b in module.named_buffers()]]
+
+
+def _is_setting(name: str, value: Any) -> bool:
+    plain = value is None or isinstance(value, bool | int | float | str | tuple) or callable(value)
+    return plain and name != "training" and not isinstance(value, nn.Module)
+
+
+def _setting(value: Any) -> str:
+    return getattr(value, "__qualname__", None) or str(value)
 
 
 def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
@@ -395,7 +454,7 @@ def uses_bf16(recipe: Recipe, device: torch.device | str) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _autocast(recipe: Recipe, device: torch.device):
+def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager:
     return torch.autocast(device.type, torch.bfloat16) if uses_bf16(recipe, device) else nullcontext()
 
 
@@ -404,7 +463,7 @@ def _memory_format(recipe: Recipe, device: torch.device) -> torch.memory_format:
     return torch.channels_last if wanted else torch.contiguous_format
 
 
-def _deterministic(wanted: bool):
+def _deterministic(wanted: bool) -> AbstractContextManager:
     if wanted and torch.cuda.is_available():
         allow_tf32 = torch.backends.cudnn.allow_tf32  # which flags() would set to True
         return torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=allow_tf32)

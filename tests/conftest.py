@@ -53,7 +53,7 @@ def each_step(monkeypatch, noted):
 @pytest.fixture
 def trained(monkeypatch):
     """The configs of the runs that are made; nothing is trained."""
-    from compatkit.experiments import EXPERIMENTS
+    from reproduction.experiments import EXPERIMENTS
 
     configs = []
 

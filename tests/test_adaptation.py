@@ -10,9 +10,11 @@ import torch
 from torch import nn
 
 from compatkit import applications, training
-from compatkit.data import ARRANGEMENTS, ImageSet, Split, load
-from compatkit.experiments import adaptation, runner
-from compatkit.experiments.adaptation import AdaptationRun
+from compatkit.batches import ARRANGEMENTS
+from compatkit.data import ImageSet, Split, load
+from reproduction.experiments import adaptation
+from reproduction.runs import runner
+from reproduction.experiments.adaptation import AdaptationRun
 from compatkit.normalization import evaluation
 from compatkit.training import Recipe
 

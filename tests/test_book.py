@@ -12,7 +12,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from papermill import PapermillExecutionError
 
-from compatkit import book
+from reproduction import book
 
 CHAPTERS = [pytest.param(path, id=path.stem) for path in book.chapters()]
 

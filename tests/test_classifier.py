@@ -11,8 +11,9 @@ from torch import nn
 
 from compatkit import applications, costs, training
 from compatkit.data import load
-from compatkit.experiments import classifier, runner
-from compatkit.experiments.classifier import ARCHITECTURES, VARIANTS, ClassifierRun
+from reproduction.experiments import classifier
+from reproduction.runs import runner
+from reproduction.experiments.classifier import ARCHITECTURES, VARIANTS, ClassifierRun
 from compatkit.models import auxiliary_head, count_parameters
 from compatkit.normalization import evaluation
 from compatkit.training import Recipe

@@ -7,7 +7,8 @@ import pytest
 
 from compatkit import results
 from compatkit.__main__ import main
-from compatkit.experiments import EXPERIMENTS, PRESETS, pair, runner
+from reproduction.experiments import EXPERIMENTS, PRESETS, pair
+from reproduction.runs import runner
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from compatkit import data
-from compatkit.data import Batches, ImageSet, Split
+from compatkit.batches import Batches
+from compatkit.data import ImageSet, Split
 
 
 def small_set(n=40, classes=("cat", "dog", "eel"), size=8, channels=3, seed=0) -> ImageSet:

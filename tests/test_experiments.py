@@ -15,11 +15,13 @@ import pytest
 import torch
 from torch import nn
 
-from compatkit import experiments, models, normalization, recombination, results, training
+from reproduction import experiments
+from compatkit import models, normalization, recombination, results, training
 from compatkit.data import common_classes, load, write_npz
-from compatkit.experiments import pair, reusable, runner
-from compatkit.experiments.pair import METHODS, NORMALIZATIONS, PairRun
-from compatkit.experiments.presets import override, settings
+from reproduction.experiments import pair, reusable
+from reproduction.runs import runner
+from reproduction.experiments.pair import METHODS, NORMALIZATIONS, PairRun
+from reproduction.runs.presets import override, settings
 
 from .conftest import each_step
 from .test_data import small_set

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from compatkit import data, models, training
-from compatkit.experiments import EXPERIMENTS, PRESETS, adaptation, applications, classifier, runner, transfer
-from compatkit.experiments.adaptation import AdaptationRun
-from compatkit.experiments.classifier import ClassifierRun
-from compatkit.experiments.networks import cut_network
-from compatkit.experiments.transfer import TransferRun
+from reproduction.experiments import EXPERIMENTS, PRESETS, adaptation, applications, classifier, transfer
+from reproduction.runs import runner
+from reproduction.experiments.adaptation import AdaptationRun
+from reproduction.experiments.classifier import ClassifierRun
+from reproduction.experiments.networks import cut_network
+from reproduction.experiments.transfer import TransferRun
 
 from .test_data import small_set
 from .test_embedders import same, state

@@ -10,8 +10,8 @@ import ipywidgets as widgets
 import plotly.graph_objects as go
 import pytest
 
-from compatkit import explorer
-from compatkit.explorer import PLOTLY_MIME, Figure, picker, show
+from reproduction.show import explorer
+from reproduction.show.explorer import PLOTLY_MIME, Figure, picker, show
 
 METHODS = ("independent", "RP", "DCC")
 LAYERS = ("block 1", "block 2")

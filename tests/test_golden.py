@@ -2,8 +2,9 @@
 
 import pytest
 
-from compatkit import pins
-from compatkit.experiments import EXPERIMENTS, golden
+from reproduction.records import pins
+from reproduction.experiments import EXPERIMENTS
+from reproduction.runs import golden
 
 
 @pytest.fixture(scope="module")

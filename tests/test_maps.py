@@ -7,10 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from compatkit import alignment, retrieval, store
-from compatkit import maps as module
-from compatkit.maps import Candidate, Comparison, Map, Pairs, compare, fit, recommend, split
-from compatkit.results import Interval, difference, interval
+from compatkit import alignment, retrieval
+from compatkit.gallery import embeddings
+from compatkit.gallery import maps as module
+from compatkit.gallery.maps import Candidate, Comparison, Map, Pairs, compare, fit, recommend, split
+from compatkit.intervals import Interval, difference, interval
 
 from .test_upgrade import N, latent, new_model, old_model, side_model
 

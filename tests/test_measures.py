@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from compatkit import models, normalization, recombination, similarity
-from compatkit.experiments import measures
+from reproduction.experiments import measures
 
 from .test_data import small_set
 

@@ -3,8 +3,8 @@
 import pytest
 
 from compatkit import results
-from compatkit.pages import reusable
-from compatkit.pages.scoreboard import scoreboard
+from reproduction.pages import reusable
+from reproduction.pages.scoreboard import scoreboard
 
 METHODS = ("independent", "RP", "DCC", "upper bound")
 

@@ -3,9 +3,9 @@
 import pytest
 
 from compatkit import results
-from compatkit.figures import Point
-from compatkit.pages import analysis, reusable
-from compatkit.results import interval
+from reproduction.show.figures import Point
+from reproduction.pages import analysis, reusable
+from compatkit.intervals import interval
 
 from .test_pages import leaves
 

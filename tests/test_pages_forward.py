@@ -6,7 +6,7 @@ import random
 import pytest
 
 from compatkit import results
-from compatkit.pages import forward
+from reproduction.pages import forward
 
 from .test_pages import leaves
 

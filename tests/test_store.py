@@ -8,8 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compatkit import retrieval, store
-from compatkit.store import Embeddings, evaluate, fingerprint, nearest
+from compatkit import retrieval
+from compatkit.gallery import embeddings
+from compatkit.gallery.embeddings import Embeddings, evaluate, fingerprint, nearest
 
 
 def vectors(n=20, d=4, seed=0, dtype=torch.float32):

@@ -10,8 +10,9 @@ import torch
 
 from compatkit import applications, training
 from compatkit.data import load
-from compatkit.experiments import runner, transfer
-from compatkit.experiments.transfer import METHODS, TransferRun
+from reproduction.runs import runner
+from reproduction.experiments import transfer
+from reproduction.experiments.transfer import METHODS, TransferRun
 from compatkit.training import Recipe
 
 from .conftest import data_folder, each_step

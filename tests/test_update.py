@@ -11,19 +11,9 @@ from PIL import Image
 from compatkit import data, fct, training
 from compatkit.data import ImageSet, Split, load
 from compatkit.encoders import Contrastive, Reconstruction, Supervised
-from compatkit.experiments import EXPERIMENTS, PRESETS, forward, runner, update
-from compatkit.experiments.update import (
-    ATTRIBUTES,
-    METHODS,
-    SIDES,
-    Trainer,
-    Update,
-    UpdateRun,
-    attribute_index,
-    by_attribute,
-    measure,
-    prepare,
-)
+from reproduction.experiments import EXPERIMENTS, PRESETS, forward, update
+from reproduction.runs import runner
+from reproduction.experiments.update import ATTRIBUTES, METHODS, SIDES, Trainer, Update, UpdateRun, attribute_index, by_attribute, measure, prepare
 from compatkit.training import Recipe
 
 from .conftest import data_folder, each_step

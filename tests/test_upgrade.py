@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from compatkit import formats, maps
-from compatkit import upgrade as module
+from compatkit.gallery import sources, maps
+from compatkit.gallery import upgrade as module
 from compatkit.__main__ import main
-from compatkit.maps import Map
-from compatkit.store import Embeddings
-from compatkit.upgrade import read_pairs, upgrade
+from compatkit.gallery.maps import Map
+from compatkit.gallery.embeddings import Embeddings
+from compatkit.gallery.upgrade import read_pairs, upgrade
 
 N, ROWS, CHUNK = 200, 333, 50
 QUICK = {"tell": lambda text: None, "show_progress": False, "chunk": CHUNK, "width": 8, "steps": 6}
@@ -135,7 +135,7 @@ def test_all_formats_give_the_same_bits(files, tmp_path, suffix):
     gallery = save(tmp_path / f"gallery{suffix}", np.load(files["gallery"]), ids=ids, space="model old")
     out = tmp_path / f"written{suffix}"
     upgrade(*pairs, gallery, out, method="ridge", **QUICK)
-    assert (formats.read(out, "embedding") == np.load(files["out"])).all()
+    assert (sources.read(out, "embedding") == np.load(files["out"])).all()
     if suffix == ".npz":
         loaded = Embeddings.load(out)
         assert (loaded.space, loaded.made_from, loaded.ids.tolist()) == ("model new", "model old", ids)
@@ -168,7 +168,7 @@ def test_side_information_and_labels_as_columns(files, tmp_path):
     np.save(tmp_path / "labels.npy", np.arange(N) % 5)
     arrays = {name: files[name] for name in ("old", "new", "gallery", "out", "side", "gallery_side")}
     same = upgrade(**arrays, labels=tmp_path / "labels.npy", method="ridge", **QUICK)
-    assert (formats.read(tmp_path / "out.parquet", "embedding") == np.load(files["out"])).all()
+    assert (sources.read(tmp_path / "out.parquet", "embedding") == np.load(files["out"])).all()
     assert done.comparison.old == same.comparison.old is not None
 
 
@@ -384,7 +384,7 @@ def test_without_pyarrow_it_is_named(files, tmp_path, monkeypatch, capsys):
     gallery = save(tmp_path / "gallery.parquet", np.load(files["gallery"]))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match="gallery.parquet: .parquet needs pyarrow; pip install pyarrow"):
-        formats.column(gallery, "embedding")
+        sources.column(gallery, "embedding")
     arguments = ["--old", files["old"], "--new", files["new"], "--gallery", gallery, "--out", tmp_path / "o.parquet"]
     assert main(["upgrade", *map(str, arguments)]) == 1
     assert capsys.readouterr().err.startswith("compatkit: ") and gallery.exists()

@@ -1,0 +1,364 @@
+"""Maps from an old model's embeddings to a new model's: fitted on pairs, compared and priced on others, and advice on
+which to use. From doing nothing to the learned transformation of paper B (Ramanujan et al., Sec. 3.3).
+
+    to_fit, held_out = split(Pairs(old, new, side, labels))
+    comparison = compare(fit(to_fit), held_out, fitted_on=len(to_fit))
+    method, advice = recommend(comparison)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import costs, retrieval
+from ..alignment import CLOSED_FORMS, Affine
+from ..encoders import fit_width
+from ..fct import RECIPE, FitTransformation, Transformation, transform
+from ..intervals import Interval, difference, interval
+from ..models import count_parameters
+from ..progress import progress
+from ..training import train
+from .embeddings import is_unit
+
+METHODS = (*CLOSED_FORMS, "h")
+"""The maps, the simplest first: the order in which ``recommend`` prefers them."""
+NEIGHBOURS = 10
+HELD_OUT_SHARE, HELD_OUT_MOST = 0.2, 10_000
+H_ROWS = 4_096  # at a time through h, whose layers may be far wider than its input
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """Embeddings of the same n items by both models, float32, and what is known of them."""
+
+    old: Tensor
+    """(n, d_old)"""
+    new: Tensor
+    """(n, d_new)"""
+    side: Tensor | None = None
+    """(n, d_side): stored beside the old embeddings"""
+    labels: Tensor | None = None
+    """(n,) int64"""
+    old_space: str = ""
+    new_space: str = ""
+    side_space: str = ""
+    new_dtype: str = "float32"
+    """of the numbers in the file, in which the new gallery is written"""
+    old_bytes: int = 0
+    """that one item takes in its file, and so on"""
+    side_bytes: int = 0
+
+    def __len__(self) -> int:
+        return len(self.old)
+
+    def rows(self, index: Tensor) -> Pairs:
+        """The pairs of these rows."""
+        return self._each(lambda x: x[index])
+
+    def to(self, device: torch.device | str) -> Pairs:
+        return self._each(lambda x: x.to(device))
+
+    def _each(self, function: Callable[[Tensor], Tensor]) -> Pairs:
+        tensors = {name: getattr(self, name) for name in ("old", "new", "side", "labels")}
+        return replace(self, **{name: function(x) for name, x in tensors.items() if x is not None})
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """One way from old embeddings (n, d_old), with side-information (n, d_side) or None, to new ones (n, d_new).
+
+    unit: make the results of length 1, as the new model's embeddings are.
+    """
+
+    name: str
+    function: Affine | Transformation
+    d_old: int
+    d_side: int
+    d_new: int
+    unit: bool
+
+    @torch.no_grad()
+    def __call__(self, old: Tensor, side: Tensor | None = None) -> Tensor:
+        if self.name == "identity":
+            new = fit_width(old, self.d_new)
+        elif self.name == "h":
+            new = transform(self.function, old, _side_of_h(old, side), chunk=H_ROWS)
+        else:
+            new = self.function(_appended(old, side))
+        return F.normalize(new, dim=1) if self.unit else new
+
+    @property
+    def macs(self) -> int:
+        """Multiplications of an item."""
+        if self.name == "h":
+            like = self.function.mixer[-1].bias
+            return costs.macs(self.function, like.new_zeros(1, self.d_old), like.new_zeros(1, max(1, self.d_side)))
+        return 0 if self.name == "identity" else self.function.weight.numel()
+
+    @property
+    def parameters(self) -> int:
+        if self.name == "h":
+            return count_parameters(self.function)
+        return 0 if self.name == "identity" else self.function.weight.numel() + self.function.bias.numel()
+
+    def state(self) -> dict:
+        """All of it as tensors, numbers and text, for ``torch.save``."""
+        about = {"name": self.name, "d_old": self.d_old, "d_side": self.d_side, "d_new": self.d_new, "unit": self.unit}
+        if isinstance(self.function, Affine):
+            return about | {"tensors": {"weight": self.function.weight, "bias": self.function.bias}, "width": 0}
+        return about | {"tensors": self.function.state_dict(), "width": self.function.width}
+
+    @classmethod
+    def from_state(cls, state: Mapping) -> Map:
+        about = {name: state[name] for name in ("name", "d_old", "d_side", "d_new", "unit")}
+        if not state["width"]:
+            return cls(function=Affine(**state["tensors"]), **about)
+        h = Transformation(about["d_old"], max(1, about["d_side"]), about["d_new"], state["width"], seed=0)
+        h.load_state_dict(state["tensors"])
+        return cls(function=h.to(state["tensors"]["mixer.0.weight"].device), **about)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What one map gave on the held-out pairs, with 95 % intervals over items, and what it costs."""
+
+    name: str
+    agreement: Interval
+    """share of the 10 nearest items under new/new that are among the 10 nearest under new/map, own item left out"""
+    error: Interval
+    """squared distance to the new embedding, by that of the new embeddings from their mean: 1 is no better than that"""
+    top1: Interval | None
+    """CMC top-1 of new/map, None without labels"""
+    mean_ap: Interval | None
+    """mAP of new/map"""
+    gain: Interval | None
+    """mAP of new/map less that of old/old, by query"""
+    macs: int
+    parameters: int
+    seconds: float
+    """for 10 000 items, here"""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All candidates by name, what they are compared with, and the sizes of it all."""
+
+    candidates: dict[str, Candidate]
+    old: tuple[Interval, Interval] | None
+    """CMC top-1 and mAP of old/old, None without labels"""
+    new: tuple[Interval, Interval] | None
+    """and of new/new"""
+    fitted_on: int
+    held_out: int
+    same_shape: bool
+    """old embeddings are as wide as new ones and of length 1 where these are: they can be searched as they are"""
+    old_bytes: int
+    side_bytes: int
+    new_bytes: int
+
+    def table(self) -> str:
+        """The comparison for people to read; ± is half a 95 % interval."""
+        rows = [["", "agreement, %", "error", "top-1, %", "mAP, %", "MACs", "parameters", "s / 10 000"]]
+        for name, scores in (("old/old", self.old), ("new/new", self.new)):
+            if scores is not None:
+                rows.append([name, "", "", *map(_percent, scores), "", "", ""])
+        for name, c in self.candidates.items():
+            costs = [f"{c.macs:,}", f"{c.parameters:,}", f"{c.seconds:.2g}"]
+            error = f"{c.error.mean:.3f} ± {c.error.half_width:.3f}"
+            scores = [_percent(c.agreement), error, _percent(c.top1), _percent(c.mean_ap)]
+            rows.append([f"new/{name}", *scores, *costs])
+        if self.old is None:
+            rows = [row[:3] + row[5:] for row in rows]
+        side = f" and {self.side_bytes} of side-information" if self.side_bytes else ""
+        return _columns(rows) + (
+            f"\nFitted on {self.fitted_on} pairs, compared on {self.held_out} others (± half a 95 % interval). An item "
+            f"takes {self.old_bytes} bytes{side} now, {self.new_bytes} as a new embedding."
+        )
+
+
+def split(pairs: Pairs, seed: int = 0) -> tuple[Pairs, Pairs]:
+    """Pairs to fit on and pairs held out: a fifth, at most 10 000, drawn at random."""
+    order = torch.randperm(len(pairs), generator=torch.Generator().manual_seed(seed))
+    held_out = min(int(HELD_OUT_SHARE * len(pairs)), HELD_OUT_MOST)
+    return pairs.rows(order[held_out:]), pairs.rows(order[:held_out])
+
+
+def fit(
+    pairs: Pairs,
+    methods: Sequence[str] = METHODS,
+    *,
+    width: int = 512,
+    steps: int = 2_000,
+    seed: int = 0,
+    checkpoint: str | os.PathLike | None = None,
+    show_progress: bool = True,
+) -> dict[str, Map]:
+    """The maps from old to new, by name. All but identity see the side-information, where there is any.
+
+    width, steps, seed, checkpoint: of the training of h, see ``fct.Transformation`` and ``training.train``. If all new
+    embeddings have length 1, so have the results of every map.
+    """
+    d_side = 0 if pairs.side is None else pairs.side.shape[1]
+    about = {"d_old": pairs.old.shape[1], "d_side": d_side, "d_new": pairs.new.shape[1], "unit": is_unit(pairs.new)}
+    maps = {}
+    for name in methods:
+        if name == "h":
+            function = _fit_h(pairs, width, steps, seed, checkpoint, show_progress)
+        else:
+            appended = _appended(pairs.old, None if name == "identity" else pairs.side)
+            function = CLOSED_FORMS[name](appended, pairs.new)
+        maps[name] = Map(name, function, **about)
+    return maps
+
+
+def _fit_h(pairs: Pairs, width: int, steps: int, seed: int, checkpoint, shown: bool) -> Transformation:
+    """h, trained at spread 1 whatever the scale of the embeddings: Adam's steps and BN's epsilon do not know it."""
+    old, side, mean = pairs.old, _side_of_h(pairs.old, pairs.side), pairs.new.mean(0)
+    scales = [_spread(x) for x in (old, side, pairs.new)]
+    h = Transformation(old.shape[1], side.shape[1], len(mean), width, seed=seed)
+    task = FitTransformation(h, old / scales[0], side / scales[1], (pairs.new - mean) / scales[2], seed=seed)
+    recipe = replace(RECIPE, steps=steps)
+    train([task], recipe, checkpoint=checkpoint, label="fitting h", show_progress=shown)
+    with torch.no_grad():
+        h.old_branch[0].weight /= scales[0]
+        h.side_branch[0].weight /= scales[1]
+        last = h.mixer[-1]
+        last.weight *= scales[2]
+        last.bias.mul_(scales[2]).add_(mean)
+    return h
+
+
+def _spread(x: Tensor) -> Tensor:
+    spread = (x - x.mean(0)).square().mean().sqrt()
+    return torch.where(spread > 0, spread, torch.ones_like(spread))
+
+
+def _side_of_h(old: Tensor, side: Tensor | None) -> Tensor:
+    return old.new_zeros(len(old), 1) if side is None else side
+
+
+def _appended(old: Tensor, side: Tensor | None) -> Tensor:
+    return old if side is None else torch.cat([old, side], 1)
+
+
+def compare(maps: Mapping[str, Map], held_out: Pairs, fitted_on: int, *, show_progress: bool = False) -> Comparison:
+    """Measure each map on pairs that it was not fitted on; with labels also as retrieval by class.
+
+    fitted_on: how many pairs the maps saw; it is only passed on.
+    """
+    old, new, side, labels = held_out.old, held_out.new, held_out.side, held_out.labels
+    spread = (new - new.mean(0)).square().sum(1).mean()
+    if not spread > 0:
+        raise ValueError("new: embeddings must not all be the same")
+    neighbours = _neighbours(new, new)
+    before = None if labels is None else _retrieval(old, old, labels)
+    candidates = {}
+    steps = progress(0, len(maps), "comparing", "map", show_progress)
+    for _, (name, function) in zip(steps, maps.items(), strict=True):
+        mapped = function(old, side)
+        found = None if labels is None else _retrieval(new, mapped, labels)
+        agreement = (neighbours[:, :, None] == _neighbours(new, mapped)[:, None]).any(2).double().mean(1)
+        candidates[name] = Candidate(
+            name=name,
+            agreement=interval(agreement.tolist()),
+            error=interval(((mapped - new).square().sum(1) / spread).tolist()),
+            top1=None if found is None else interval(found[0]),
+            mean_ap=None if found is None else interval(found[1]),
+            gain=None if found is None else difference(found[1], before[1]),
+            macs=function.macs,
+            parameters=function.parameters,
+            seconds=costs.seconds(partial(function, old, side)) * 10_000 / len(old),
+        )
+    return Comparison(
+        candidates=candidates,
+        old=None if labels is None else tuple(map(interval, before)),
+        new=None if labels is None else tuple(map(interval, _retrieval(new, new, labels))),
+        fitted_on=fitted_on,
+        held_out=len(held_out),
+        same_shape=old.shape[1] == new.shape[1] and (is_unit(old) or not is_unit(new)),
+        old_bytes=held_out.old_bytes,
+        side_bytes=held_out.side_bytes,
+        new_bytes=new.shape[1] * np.dtype(held_out.new_dtype).itemsize,
+    )
+
+
+def _neighbours(query: Tensor, gallery: Tensor) -> Tensor:
+    return retrieval.nearest(query, gallery, NEIGHBOURS, same_items=True)[1]
+
+
+def _retrieval(query: Tensor, gallery: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:
+    """For each query with a match whether the nearest item is one, and average precision."""
+    scores = retrieval.evaluate(query, labels, gallery, labels, ks=(1,), same_items=True)
+    matched = scores.hit_rank > 0
+    return (scores.hit_rank[matched] == 1).double().tolist(), scores.average_precision[matched].tolist()
+
+
+def recommend(
+    comparison: Comparison, *, enough: float = 0.5, backfill_seconds: float | None = None
+) -> tuple[str | None, str]:
+    """Which map to use, None for none, and a sentence that says why.
+
+    The score is mAP of new/map where there are labels, and agreement with the new model's neighbours otherwise. Two
+    maps are taken as equal if their 95 % intervals overlap. The best has the highest score. In this order:
+
+    1. Back-fill if even the best is not good enough. With labels: its mAP is below that of old/old, by the interval of
+       the difference between the two, query by query. Without: its agreement is below ``enough``.
+    2. Choose the simplest map that equals the best: identity, Procrustes, ridge, h.
+    3. Back-fill if that is not slower: ``backfill_seconds`` is what the new model takes for 10 000 items.
+    4. Do nothing if the choice is identity and the old embeddings can be searched as they are, being as wide as the new
+       ones and of length 1 where those are.
+    5. Otherwise use the choice.
+    """
+    labelled = comparison.old is not None
+    scores = {name: c.mean_ap if labelled else c.agreement for name, c in comparison.candidates.items()}
+    best = max(scores, key=lambda name: scores[name].mean)
+    name = next(n for n in METHODS if n in scores and _overlap(scores[n], scores[best]))
+    what = "mAP" if labelled else "agreement with the new model's nearest neighbours"
+    shown = {n: f"{_percent(score)} %" for n, score in scores.items()}
+    seconds = comparison.candidates[name].seconds
+    if labelled and comparison.candidates[best].gain.high < 0:
+        old = _percent(comparison.old[1])
+        reason = f"even the best map, {best}, has a {what} of {shown[best]}, and old/old has {old} % without any"
+        return None, f"Back-fill, or keep the old model: {reason}."
+    if not labelled and scores[best].mean < enough:
+        reason = f"even the best map, {best}, has an {what} of only {shown[best]}; {100 * enough:g} % would be enough"
+        return None, f"Back-fill: {reason}."
+    if backfill_seconds is not None and backfill_seconds <= seconds:
+        return (
+            None,
+            f"Back-fill: it is exact and takes {backfill_seconds:.3g} s for 10 000 items, {name} {seconds:.3g} s.",
+        )
+    reason = f"its {what} is {shown[name]}, and "
+    if name == best:
+        others = [n for n in scores if METHODS.index(n) < METHODS.index(name)]
+        reason += "no simpler map comes within its interval" if others else "no other map has more"
+    else:
+        reason += f"the best, {best} with {shown[best]}, is within the interval"
+    if name == "identity" and comparison.same_shape:
+        return None, f"Do nothing: the old gallery serves the new model as it is; {reason}."
+    cost = (
+        "" if backfill_seconds is None else f" Back-filling would take {backfill_seconds / seconds:,.0f} times as long."
+    )
+    return name, f"Use {name}: {reason}.{cost}"
+
+
+def _overlap(a: Interval, b: Interval) -> bool:
+    return a.low <= b.high and b.low <= a.high
+
+
+def _percent(x: Interval | None) -> str:
+    return "" if x is None else f"{100 * x.mean:.1f} ± {100 * x.half_width:.1f}"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ([row[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(row[1:], widths[1:], strict=True))] for row in rows)
+    return "\n".join("  ".join(line).rstrip() for line in lines)

@@ -1,0 +1,122 @@
+"""Intervals of means over networks or seeds, of differences between them, and of rank correlations.
+
+Imports the standard library alone, and scipy when an interval is asked for, so that pages of results open quickly.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over ``n`` networks or seeds with its confidence interval, in the values' unit; NaN bounds when n is 1."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+    def format(self, percent: bool = False, digits: int | None = None) -> str:
+        """``65.8 ± 1.2 (n = 10)``; ``percent`` shows fractions times 100, ``digits`` (by size if None) follow the
+        point."""
+        scale, unit = (100, " %") if percent else (1, "")
+        if digits is None:
+            digits = 1 if abs(self.mean * scale) >= 1.5 or percent else 3
+        mean = f"{self.mean * scale:.{digits}f}"
+        if self.n < 2:
+            return f"{mean}{unit} (n = {self.n}, no interval)"
+        return f"{mean} ± {self.half_width * scale:.{digits}f}{unit} (n = {self.n})"
+
+    def __str__(self) -> str:
+        return self.format()
+
+
+def _finite(values: Iterable[float], name: str) -> list[float]:
+    numbers = [float(value) for value in values]
+    if not numbers:
+        raise ValueError(f"{name}: at least one value is needed, got none")
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{name}: finite values are needed, got {numbers}")
+    return numbers
+
+
+def quantile(degrees: float, level: float) -> float:
+    """Half the width of Student's t interval in standard errors: the quantile at (1 + level) / 2 of so many degrees of
+    freedom. ValueError for a level outside 0..1."""
+    if not 0 < level < 1:
+        raise ValueError(f"level: between 0 and 1, got {level}")
+    from scipy.special import stdtrit  # not scipy.stats, which takes a second to import
+
+    return float(stdtrit(degrees, (1 + level) / 2))
+
+
+def interval(values: Iterable[float], level: float = 0.95) -> Interval:
+    """Student's t interval of the mean over networks or seeds. ValueError for no values, NaN and infinity."""
+    numbers = _finite(values, "values")
+    n, mean = len(numbers), statistics.fmean(numbers)
+    if n == 1:
+        return Interval(mean, math.nan, math.nan, 1)
+    half = quantile(n - 1, level) * statistics.stdev(numbers) / math.sqrt(n)
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def difference(
+    values: Sequence[float], reference: Sequence[float], level: float = 0.95, paired: bool | None = None
+) -> Interval:
+    """Interval of mean(values) - mean(reference): paired in the given order, or Welch's; paired=None pairs equal
+    lengths.
+
+    ``n`` is the number of pairs, or the smaller of the two numbers. ValueError for empty or non-finite input and for
+    pairs of unequal number.
+    """
+    ours, theirs = _finite(values, "values"), _finite(reference, "reference")
+    if paired is None:
+        paired = len(ours) == len(theirs)
+    if paired:
+        if len(ours) != len(theirs):
+            raise ValueError(f"reference: pairs need {len(ours)} values as in `values`, got {len(theirs)}")
+        return interval([a - b for a, b in zip(ours, theirs, strict=True)], level)
+    mean, n = statistics.fmean(ours) - statistics.fmean(theirs), min(len(ours), len(theirs))
+    if n == 1:
+        return Interval(mean, math.nan, math.nan, 1)
+    parts = [(statistics.variance(x) / len(x), len(x) - 1) for x in (ours, theirs)]
+    variance = sum(part for part, _ in parts)
+    if variance == 0:
+        return Interval(mean, mean, mean, n)
+    degrees = variance**2 / sum(part**2 / df for part, df in parts)
+    half = quantile(degrees, level) * math.sqrt(variance)
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def rank_correlation(x: Sequence[float], y: Sequence[float], level: float = 0.95) -> Interval:
+    """Spearman's rank correlation, ties at their mean rank, with Bonett and Wright's interval (2000).
+
+    The interval takes the pairs as independent. Constant input correlates 0 with everything. ValueError for fewer than
+    4 pairs, unequal numbers and values that are not finite.
+    """
+    first, second = _finite(x, "x"), _finite(y, "y")
+    if len(first) != len(second) or len(first) < 4:
+        raise ValueError(f"x, y: at least 4 pairs are needed, got {len(first)} and {len(second)} values")
+    n, ranks = len(first), [_ranks(first), _ranks(second)]
+    constant = any(len(set(r)) == 1 for r in ranks)
+    rho = 0.0 if constant else max(-1.0, min(1.0, statistics.correlation(*ranks)))
+    if abs(rho) == 1:
+        return Interval(rho, rho, rho, n)
+    centre = math.atanh(rho)
+    half = statistics.NormalDist().inv_cdf((1 + level) / 2) * math.sqrt((1 + rho**2 / 2) / (n - 3))
+    return Interval(rho, math.tanh(centre - half), math.tanh(centre + half), n)
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    ordered = sorted(values)
+    # bisect on both sides: the mean of the places that equal values take
+    return [(bisect.bisect_left(ordered, v) + bisect.bisect_right(ordered, v) + 1) / 2 for v in values]

@@ -1,0 +1,210 @@
+"""python -m reproduction list | run EXPERIMENT ... | status | golden | book"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from compatkit import command_line
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parse the command line and do as it says. Returns the exit status."""
+    return command_line.run(_parser(), arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m reproduction", description="Run the experiments of the book, and the book."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    listing = commands.add_parser("list", help="the experiments: which figure or table each one is, and what it takes")
+    listing.set_defaults(command=_list)
+
+    run = commands.add_parser("run", help="make the runs of an experiment that have no record yet")
+    run.add_argument("experiments", nargs="+", metavar="EXPERIMENT", help="one or several, or all")
+    run.add_argument("--preset", default="laptop", help="smoke, laptop (default), cifar or paper")
+    run.add_argument("--seeds", type=_seeds, metavar="0,1,2", help="instead of those of the preset; 0-4 is a range")
+    run.add_argument("--jobs", type=int, default=1, help="processes at once (default 1)")
+    run.add_argument(
+        "--threads", type=int, default=1, help="threads of each process (default 1: best for small networks)"
+    )
+    run.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
+    run.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        type=_setting,
+        metavar="NAME=VALUE",
+        dest="settings",
+        help="change a setting of all runs, such as b=tin10 or recipe.steps=2000; may be repeated",
+    )
+    run.add_argument("--refresh", action="store_true", help="make runs again whose code has changed since")
+    run.set_defaults(command=_run)
+
+    golden = commands.add_parser(
+        "golden", help="make the golden runs and compare them with the numbers pinned in results/golden.json"
+    )
+    golden.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="default: all")
+    golden.add_argument(
+        "--accept", action="store_true", help="pin what the code computes now; records of what changed become stale"
+    )
+    golden.set_defaults(command=_golden)
+
+    status = commands.add_parser("status", help="what is recorded: runs, seeds, minutes, stale records")
+    status.set_defaults(command=_status)
+
+    book = commands.add_parser("book", help="execute the chapters, write them back, build _build/html")
+    book.add_argument("--preset", help="instead of each chapter's own")
+    book.add_argument("--no-build", action="store_true", help="execute only")
+    book.set_defaults(command=_book)
+    return parser
+
+
+def _list(options: argparse.Namespace) -> None:
+    from .experiments import EXPERIMENTS, PRESETS
+    from .runs import runner
+
+    for name, experiment in EXPERIMENTS.items():
+        counts = ", ".join(f"{len(runner.configs(name, preset))} at {preset}" for preset in PRESETS)
+        text = inspect.getdoc(experiment) or ""
+        print(f"{name}\n    " + "\n    ".join([*text.splitlines(), f"Runs: {counts}."]))
+
+
+def _run(options: argparse.Namespace) -> int:
+    from .records.provenance import summary
+    from .runs import runner
+
+    names, failed = _experiments(options), False
+    planned = [runner.configs(name, options.preset, options.seeds, dict(options.settings)) for name in names]
+    runner.check(runner.missing([c for configs in planned for c in configs], options.preset))  # not after an hour
+    try:
+        for name in names:
+            try:
+                records = runner.records(
+                    name,
+                    options.preset,
+                    seeds=options.seeds,
+                    settings=dict(options.settings),
+                    jobs=options.jobs,
+                    threads=options.threads,
+                    device=options.device,
+                    refresh=options.refresh,
+                )
+                print(f"{name}: {summary(records)}", flush=True)
+            except runner.RunsFailed as error:
+                failed = True
+                command_line.say(f"{name}: {error}", _parser())
+                if not isinstance(error.__cause__, ValueError | OSError | ImportError | FloatingPointError | None):
+                    traceback.print_exception(error.__cause__)  # not a mistake of the user's: show where it happened
+    except KeyboardInterrupt:
+        command_line.say(
+            "interrupted. Finished runs are recorded and unfinished ones have left checkpoints: the same command goes "
+            "on from there.",
+            _parser(),
+            before="\n",
+        )
+        return 130
+    return int(failed)
+
+
+def _experiments(options: argparse.Namespace) -> list[str]:
+    from .experiments import EXPERIMENTS
+
+    names = list(EXPERIMENTS) if options.experiments in (["all"], []) else options.experiments
+    if unknown := [name for name in names if name not in EXPERIMENTS]:
+        raise ValueError(f"experiment: must be one of {', '.join(EXPERIMENTS)}, got {', '.join(unknown)}")
+    return names
+
+
+def _status(options: argparse.Namespace) -> None:
+    from .experiments import EXPERIMENTS, PRESETS
+    from .records.provenance import is_stale
+    from .records.store import load_all, results_root
+    from .runs import runner
+
+    print(f"records in {results_root()}")
+    print(f"{'experiment':<17}{'preset':<9}{'recorded':>9}{'planned':>9}{'other':>7}{'stale':>7}{'minutes':>9}")
+    for preset in PRESETS:
+        stored = load_all(preset)
+        for name in EXPERIMENTS:
+            planned = runner.configs(name, preset)
+            found = runner.Found(stored, planned)
+            records = {r["run_id"]: r for r in map(found.record, planned) if r is not None}
+            others = [r for r in stored.values() if r["experiment"] == name and r["run_id"] not in records]
+            every = [*records.values(), *others]
+            minutes = sum(r["provenance"]["wall_seconds"] for r in every) / 60
+            counts = len(records), len(planned), len(others), sum(map(is_stale, every))
+            print(f"{name:<17}{preset:<9}{counts[0]:>9}{counts[1]:>9}{counts[2]:>7}{counts[3]:>7}{minutes:>9.1f}")
+
+
+def _golden(options: argparse.Namespace) -> int:
+    from .experiments import EXPERIMENTS
+    from .records import pins
+    from .runs import golden
+
+    names = _experiments(options)
+    known: dict = {}
+    pinned, moved = pins.pinned(), 0
+    now = {}
+    images = golden.images()
+    with golden.golden_world():
+        for name in names:
+            now |= golden.measured([name], known)
+            changes = pins.changed(pinned.of(name), now[name])
+            state = f"{len(changes)} runs differ" if changes else "as pinned"
+            state = state if name in pinned.versions else "not pinned yet"
+            print(f"{name}: {state}", flush=True)
+            for run, differences in changes.items():
+                print(f"    {run}: {'; '.join(differences[:3])}{' ...' * (len(differences) > 3)}")
+            moved += bool(changes)
+    drawn = [name for name, digest in images.items() if pinned.images.get(name) != digest]
+    if drawn:
+        print(f"images: {', '.join(drawn)} are drawn otherwise")
+    if options.accept:
+        pins.write(pins.accepted(pinned, {name: now[name] for name in EXPERIMENTS if name in now}, images))
+        print(f"Pinned: {pins.PINNED.name}. Records of the experiments and image sets named above are stale.")
+        return 0
+    return int(bool(moved or drawn))
+
+
+def _book(options: argparse.Namespace) -> None:
+    from . import book
+
+    book.execute(preset=options.preset, progress=True)
+    if not options.no_build:
+        print(f"open {book.build() / 'index.html'}")
+
+
+def _seeds(text: str) -> list[int]:
+    seeds: list[int] = []
+    for part in text.split(","):
+        first, _, last = part.partition("-")
+        try:
+            found = range(int(first), int(last or first) + 1)
+        except ValueError:
+            found = ()
+        if not found:
+            raise argparse.ArgumentTypeError(f"seeds are numbers or rising ranges, such as 0,1,5-7, got {text!r}")
+        seeds += found
+    return seeds
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError(f"NAME=VALUE is needed, got {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value  # a word, such as the name of a data set
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,330 @@
+"""The book: execute its chapters, make the result reproducible, build the pages.
+
+:func:`execute` runs the chapters of ``_toc.yml`` with papermill and writes them back, outputs included, in the one form
+that :func:`normalise` gives: two runs that compute the same are the same bytes. :func:`build` makes the pages from
+what is stored, strictly. :func:`setup` makes this module a Sphinx extension, which brings the scripts of the pages.
+
+    python -m compatkit book        execute, then build
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from compatkit.files import write_atomically
+
+from .show.explorer import FIGURE_CLASS
+
+ROOT = Path(__file__).resolve().parents[1]
+"""The checkout that holds ``_toc.yml``; the book is not part of an installed package."""
+
+_WIDGETS = "application/vnd.jupyter.widget-state+json"
+_WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+_INJECTED = "injected-parameters"
+
+# What follows from the run or from the machine, not from the chapter.
+_VOLATILE_NOTEBOOK = {"papermill", "widgets", "kernelspec", "language_info"}
+_VOLATILE_CELL = {"papermill", "execution", "tags"}
+
+
+def chapters(root: Path = ROOT) -> list[Path]:
+    """The notebooks that ``_toc.yml`` names, in reading order."""
+    import yaml
+
+    toc = yaml.safe_load((root / "_toc.yml").read_text(encoding="utf-8"))
+    paths = (root / f"{name.removesuffix('.ipynb')}.ipynb" for name in _toc_files(toc))
+    return [path for path in paths if path.is_file()]
+
+
+def _toc_files(entry: Any) -> Iterator[str]:
+    if isinstance(entry, list):
+        for item in entry:
+            yield from _toc_files(item)
+    elif isinstance(entry, dict):
+        yield from (entry[key] for key in ("root", "file") if key in entry)
+        for value in entry.values():
+            if isinstance(value, (list, dict)):
+                yield from _toc_files(value)
+
+
+def execute(
+    notebooks: Iterable[str | Path] | None = None,
+    *,
+    preset: str | None = None,
+    output_dir: str | Path | None = None,
+    results_root: str | Path | None = None,
+    progress: bool = False,
+) -> list[Path]:
+    """Execute chapters and write them, normalised; a chapter that fails is left as it was.
+
+    Parameters
+    ----------
+    notebooks
+        Paths of the chapters; by default those of ``_toc.yml``.
+    preset
+        Takes the place of the ``preset`` in the cell tagged ``parameters``; by default each chapter keeps its own.
+    output_dir
+        Where the executed notebooks go, by file name; by default each replaces its source.
+    results_root
+        The record store that the chapters see, as ``COMPATKIT_RESULTS``; by default the one of this process.
+    progress
+        Name each chapter and show papermill's bar.
+
+    Returns
+    -------
+    The paths written, in order.
+
+    Raises
+    ------
+    papermill.PapermillExecutionError
+        A cell failed.
+    """
+    paths = [Path(path).resolve() for path in notebooks] if notebooks is not None else chapters()
+    target = Path(output_dir).resolve() if output_dir is not None else None
+    written = []
+    for path in paths:
+        if progress:
+            print(f"executing {path.name}", flush=True)
+        destination = target / path.name if target else path
+        write_atomically(destination, as_text(normalise(_run(path, preset, results_root, progress))))
+        written.append(destination)
+    return written
+
+
+def _run(path: Path, preset: str | None, results_root: str | Path | None, progress: bool) -> Any:
+    import papermill
+
+    # The library of this checkout, also where it is not installed: the kernel starts in the chapter's folder.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.getenv("PYTHONPATH")])])}
+    if results_root is not None:
+        environment["COMPATKIT_RESULTS"] = str(Path(results_root).resolve())
+    return papermill.execute_notebook(
+        path,
+        None,
+        parameters={} if preset is None else {"preset": preset},
+        kernel_name="python3",
+        language="python",
+        progress_bar=progress,
+        cwd=path.parent,
+        kernel_manager_class=_own_kernel(environment),
+    )
+
+
+def _own_kernel(environment: Mapping[str, str]) -> type:
+    """A kernel manager for the running interpreter, whatever kernel somebody registered as ``python3``."""
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    class OwnKernel(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            return KernelSpec(resource_dir="", **get_kernel_dict(extra_arguments=["--log-level=ERROR"]))
+
+        async def start_kernel(self, **options: Any) -> None:
+            await super().start_kernel(**{**options, "env": dict(environment)})
+
+    return OwnKernel
+
+
+def normalise(notebook: Mapping[str, Any]) -> dict[str, Any]:
+    """The notebook without what differs from run to run; the argument stays as it is.
+
+    Times, the cell that papermill injects, versions, empty tags, blank outputs and chunks of streams go; execution
+    counts and widget model ids are numbered anew. Normalising twice changes nothing.
+    """
+    notebook = json.loads(json.dumps(notebook))
+    cells = [_normal_cell(cell) for cell in notebook["cells"] if _INJECTED not in cell["metadata"].get("tags", [])]
+    executed = [cell for cell in cells if cell.get("execution_count") is not None]
+    for count, cell in enumerate(executed, start=1):
+        cell["execution_count"] = count
+        for output in cell["outputs"]:
+            if "execution_count" in output:
+                output["execution_count"] = count
+    metadata = {key: value for key, value in notebook["metadata"].items() if key not in _VOLATILE_NOTEBOOK}
+    metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    metadata["language_info"] = {"name": "python"}
+    models = notebook["metadata"].get("widgets", {}).get(_WIDGETS, {}).get("state", {})
+    names = _model_names(cells, models)
+    if names:
+        cells = _renamed(cells, names)
+        state = {names[model]: _renamed(models[model], names) for model in names}
+        metadata["widgets"] = {_WIDGETS: {"state": state, "version_major": 2, "version_minor": 0}}
+    return {**notebook, "cells": cells, "metadata": metadata}
+
+
+def _normal_cell(cell: Mapping[str, Any]) -> dict[str, Any]:
+    metadata = {key: value for key, value in cell["metadata"].items() if key not in _VOLATILE_CELL}
+    if tags := cell["metadata"].get("tags"):
+        metadata["tags"] = tags
+    normal = {**cell, "metadata": metadata}
+    if "outputs" in cell:
+        normal["outputs"] = _joined_streams(output for output in cell["outputs"] if not _is_blank(output))
+    return normal
+
+
+def _is_blank(output: Mapping[str, Any]) -> bool:
+    """What a progress bar leaves when it is done."""
+    data = output.get("data", {})
+    return data.keys() == {"text/plain"} and not _text(data["text/plain"])
+
+
+def _joined_streams(outputs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Where a kernel cuts its stream into messages depends on the clock: one output per uninterrupted stream."""
+    joined: list[dict[str, Any]] = []
+    for output in outputs:
+        if output["output_type"] == "stream" and joined and joined[-1].get("name") == output["name"]:
+            joined[-1] = {**output, "text": _text(joined[-1]["text"]) + _text(output["text"])}
+        else:
+            joined.append(output)
+    return joined
+
+
+def _text(text: str | list[str]) -> str:
+    return text if isinstance(text, str) else "".join(text)
+
+
+def _model_names(cells: list[dict[str, Any]], models: Mapping[str, Any]) -> dict[str, str]:
+    """New name of each widget model: numbered in the order in which views, then other models, mention them.
+
+    Nobody mentions the links (they mention what they tie together), so they come last, in the order of what they tie.
+    A model that neither is shown nor ties what is shown is dead and gets no name.
+    """
+    names: dict[str, str] = {}
+
+    def visit(model: str) -> None:
+        if model in models and model not in names:
+            names[model] = f"{len(names) + 1:032x}"
+            for mentioned in _mentions(models[model]):
+                visit(mentioned)
+
+    for model in _shown(cells):
+        visit(model)
+    links = [model for model in models if model not in names and _ties(models[model], names)]
+    for model in sorted(links, key=lambda model: [names[end] for end in _ends(models[model])]):
+        visit(model)
+    return names
+
+
+def _shown(cells: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    for cell in cells:
+        for output in cell.get("outputs", ()):
+            if view := output.get("data", {}).get(_WIDGET_VIEW):
+                yield view["model_id"]
+
+
+def _mentions(model: Mapping[str, Any]) -> list[str]:
+    return re.findall(r"IPY_MODEL_([0-9a-f-]+)", json.dumps(model, sort_keys=True))
+
+
+def _ends(model: Mapping[str, Any]) -> list[str]:
+    return [_mentions({"end": model["state"][end]})[0] for end in ("source", "target")]
+
+
+def _ties(model: Mapping[str, Any], names: Mapping[str, str]) -> bool:
+    is_link = {"source", "target"} <= set(model.get("state", {}))
+    return is_link and all(end in names for end in _ends(model))
+
+
+def _renamed(part: Any, names: Mapping[str, str]) -> Any:
+    pattern = re.compile("|".join(map(re.escape, names)))
+    return json.loads(pattern.sub(lambda match: names[match[0]], json.dumps(part)))
+
+
+def as_text(notebook: Mapping[str, Any]) -> str:
+    """The notebook as it stands in the file: sorted keys, text in lines, so that a change is a small difference."""
+    import nbformat
+
+    return nbformat.writes(nbformat.from_dict(notebook)) + "\n"
+
+
+def build(root: str | Path = ROOT, *, output_dir: str | Path | None = None, strict: bool = True) -> Path:
+    """Build the pages with Jupyter Book, from what the notebooks hold; nothing is executed.
+
+    Parameters
+    ----------
+    root
+        The folder of ``_config.yml`` and ``_toc.yml``.
+    output_dir
+        Where ``_build`` goes; by default into ``root``.
+    strict
+        A warning is an error (all of them are shown first).
+
+    Returns
+    -------
+    The folder that holds ``index.html``.
+
+    Raises
+    ------
+    subprocess.CalledProcessError
+        The build failed.
+    """
+    root = Path(root).resolve()
+    output = Path(output_dir).resolve() if output_dir is not None else root
+    # In a process of its own: Sphinx leaves its mark on one. Not the script, which need not be on the PATH.
+    jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
+    strictness = ["-W", "-n", "--keep-going"] if strict else []
+    subprocess.run([*jupyter_book, "build", str(root), "--path-output", str(output), *strictness], check=True, cwd=root)
+    return output / "_build" / "html"
+
+
+# The pages load three scripts: plotly.js from the installed wheel, and two that come from node_modules where
+# ``npm ci`` was run (the book then works without a network), else from a public CDN at the same versions.
+_EMBED = "@jupyter-widgets/html-manager/dist/embed.js"
+_MATHJAX = "mathjax/es5/tex-svg-full.js"
+_CDN = "https://cdn.jsdelivr.net/npm/"
+
+
+def setup(app: Any) -> dict[str, Any]:
+    """Sphinx extension: put the scripts of figures, widgets and formulas where the pages find them."""
+    app.connect("config-inited", _bring_scripts, priority=100)
+    app.connect("html-page-context", _scripts_of_page)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
+
+
+def _bring_scripts(app: Any, config: Any) -> None:
+    root = Path(app.confdir)
+    versions = json.loads((root / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    config.html_static_path.append(str(_plotly_js()))
+    config.html_static_path.extend(map(str, _local_files(root / "node_modules")))
+    config.nb_ipywidgets_js = {_address(_EMBED, root, versions): {}}
+    config.mathjax_path = _address(_MATHJAX, root, versions)
+
+
+def _plotly_js() -> Path:
+    # Found, not imported: plotly takes a second, and only the place of a file is wanted.
+    package = importlib.util.find_spec("plotly").submodule_search_locations[0]
+    return Path(package) / "package_data" / "plotly.min.js"
+
+
+def _local_files(packages: Path) -> list[Path]:
+    """The scripts that are there, and the fonts that embed.js asks for."""
+    scripts = [packages / script for script in (_EMBED, _MATHJAX)]
+    return [path for path in scripts if path.is_file()] + sorted((packages / _EMBED).parent.glob("*.woff2"))
+
+
+def _address(script: str, root: Path, versions: Mapping[str, str]) -> str:
+    """Name of the script in ``_static``, or its address on the CDN."""
+    if (root / "node_modules" / script).is_file():
+        return script.rpartition("/")[2]
+    package = next(name for name in versions if script.startswith(f"{name}/"))
+    return f"{_CDN}{package}@{versions[package]}{script.removeprefix(package)}"
+
+
+def _scripts_of_page(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
+    scripts = context["script_files"]
+    # Sphinx lists the inline scripts of some extensions twice, and the second is an error in the browser. In place:
+    # Sphinx keeps this very list, and the calls below add to it.
+    scripts[:] = {script.attributes.get("body") or script.filename: script for script in scripts}.values()
+    body = context.get("body", "")
+    if FIGURE_CLASS in body or any(FIGURE_CLASS in script.attributes.get("body", "") for script in scripts):
+        # Five megabytes: only on pages with a figure, and after the text is there.
+        app.add_js_file("plotly.min.js", loading_method="defer", priority=100)

@@ -1,0 +1,189 @@
+"""One run of paper A's first application: a classifier of the source, adapted to a target without labels (Sec. 5.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from compatkit.applications import ADAPTATION, adapt, log_steps
+from compatkit.data import ImageSet, Split, common_classes
+from compatkit.models import auxiliary_head
+from compatkit.objectives import Pretext, PretextTask, Target, pretext_of
+from compatkit.recombination import class_accuracy
+from compatkit.training import Recipe, Task
+
+from .checks import check_choices, check_filled, check_numbers
+from .context import Context
+from .networks import cut_network
+
+SOURCE = Recipe(
+    steps=70_000, batch_size=64, optimizer="sgd", lr=0.01, weight_decay=5e-4, decay_every=20_000, crop=4, flip=True
+)
+"""App. E. Its last rate is 1e-5, that of adaptation, so that its first one is 0.01; mirroring and crops are ours."""
+
+
+DIRECTIONS = ("a to b", "b to a")
+
+
+@dataclass(frozen=True)
+class AdaptationRun:
+    """A network that learns the classes of one set and a pretext, adapted to another set through the pretext alone. The
+    defaults are paper A's (Sec. 5.1, App. E); where it is split the paper does not say.
+
+    Attributes:
+        a, b: names of image sets, see ``data.load``.
+        direction: "a to b" or "b to a".
+        left_out: common classes that are left out, training included.
+        third: a set on which the pretext's head is trained first; "" for none.
+        pretext: a key of ``objectives.PRETEXTS``.
+        network, width: see ``models.build``.
+        split_at: see ``models.split``.
+        n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
+        test_batch_size: images in a batch at most when BN uses the statistics of test batches.
+        recipe: of the third set and of the source.
+        adapt_recipe: of adaptation.
+        seed: of weights, order and augmentation.
+    """
+
+    a: str = "cifar10"
+    b: str = "stl10"
+    direction: str = "a to b"
+    left_out: tuple[str, ...] = ()
+    third: str = "imagefolder:imagenet"
+    pretext: str = "rotation"
+    network: str = "wrn28"
+    width: int = 256
+    split_at: str = "stage2"
+    n_train: int | None = None
+    n_test: int | None = None
+    test_batch_size: int = 512
+    recipe: Recipe = field(default_factory=lambda: SOURCE)
+    adapt_recipe: Recipe = field(default_factory=lambda: ADAPTATION)
+    seed: int = 0
+
+    def __post_init__(self):
+        pretext_of(self.pretext)  # for its check
+        check_choices(self, {"direction": DIRECTIONS})
+        check_numbers(self, width=1, n_train=1, n_test=1, test_batch_size=1)
+
+    @property
+    def source(self) -> str:
+        """The set with labels."""
+        return self.a if self.direction == "a to b" else self.b
+
+    @property
+    def target(self) -> str:
+        """The set without."""
+        return self.b if self.direction == "a to b" else self.a
+
+    def __str__(self) -> str:
+        return f"{self.source} to {self.target}, {self.pretext}, rate {self.adapt_recipe.lr:g}, seed {self.seed}"
+
+
+def check(config: AdaptationRun, context: Context) -> None:
+    """Build everything that a run needs, and train nothing. Raises ValueError for settings that cannot be run."""
+    sets = _sets(config, context)
+    for image_set in sets:
+        check_filled(image_set, config.n_train, config.n_test)
+    _puzzles(sets[1], pretext_of(config.pretext))
+    _untrained(config, sets[0], context)
+
+
+def run(config: AdaptationRun, context: Context) -> dict[str, float | list]:
+    """Train on the source, adapt to the target, measure.
+
+    "target: R" and "source: R" are average class accuracies in 0..1, on the classes that both sets have, for the rows
+    of Table 1: "source model" (BN as training left it), "with test BN", "adapted" (with test BN); beyond it "adapted,
+    running statistics" and "adapted, head moves". "pretext on target: ..." is how often the pretext is solved there.
+    "steps" and, at each of them, "target by step", "source by step", "pretext by step", and the same "head moves".
+    """
+    source, target = _sets(config, context)
+    puzzles = _puzzles(target, pretext_of(config.pretext))
+    (extractor, head, rotation_head), seed = _source_model(config, source, context)
+    batches = {"batch_size": config.test_batch_size}
+
+    def accuracies(extractor: nn.Module, statistics: str = "batch") -> dict[str, float]:
+        return {
+            role: class_accuracy(extractor, head, image_set, statistics=statistics, **batches)
+            for role, image_set in (("target", target), ("source", source))
+        }
+
+    def probe(extractor: nn.Module, rotation_head: nn.Module) -> dict[str, float]:
+        return accuracies(extractor) | {"pretext": class_accuracy(extractor, rotation_head, puzzles, **batches)}
+
+    found = {f"{role}: source model": value for role, value in accuracies(extractor, "running").items()}
+    for kind, head_moves in {"": False, ", head moves": True}.items():
+        adapted, history = context.apply(
+            adapt,
+            extractor,
+            rotation_head,
+            target.train.images,
+            stage=f"adaptation{kind}",
+            label=f"{config}: adaptation{kind}",
+            recipe=config.adapt_recipe,
+            pretext=config.pretext,
+            head_moves=head_moves,
+            seed=seed,
+            probe=probe,
+            probe_at=log_steps(config.adapt_recipe.steps),
+        )
+        curve = [row for row in history if "target" in row and "task" not in row]
+        found |= {f"{name} by step{kind}": [row[name] for row in curve] for name in ("target", "source", "pretext")}
+        for name in ("target", "source"):
+            found |= {f"{name}: with test BN": curve[0][name], f"{name}: adapted{kind}": curve[-1][name]}
+        if not head_moves:
+            running = accuracies(adapted, "running")
+            found |= {f"{role}: adapted, running statistics": value for role, value in running.items()}
+            found |= {"pretext on target: with test BN": curve[0]["pretext"]}
+            found |= {"pretext on target: adapted": curve[-1]["pretext"]}
+    return found | {"steps": log_steps(config.adapt_recipe.steps), "chance": 1 / len(source.classes)}
+
+
+def _sets(config: AdaptationRun, context: Context) -> tuple[ImageSet, ImageSet]:
+    """Source and target with the classes that both have, in one order."""
+    sets = [context.load(name) for name in (config.source, config.target)]
+    # in an order of names, so that either set is the same in both directions
+    common = sorted(common_classes(*sets, leave_out=config.left_out))
+    source, target = (s.subset(common).limit(config.n_train, config.n_test).to(context.device) for s in sets)
+    return source, target
+
+
+def _puzzles(image_set: ImageSet, pretext: PretextTask) -> ImageSet:
+    """The test images, each in one variant, which is its label."""
+    images = image_set.test.images
+    drawn = torch.randint(pretext.variants, (len(images),), generator=torch.Generator().manual_seed(0))
+    variants = drawn.to(images.device)
+    shown = Split(pretext.show(images, variants), variants)
+    return ImageSet(image_set.name, image_set.train, shown, tuple(map(str, range(pretext.variants))))
+
+
+def _untrained(
+    config: AdaptationRun, source: ImageSet, context: Context
+) -> tuple[tuple[nn.Sequential, nn.Sequential, nn.Sequential], Task | None]:
+    """Extractor, head and pretext head for the source, and the task on the third set that teaches the last one."""
+    seed = 16 * config.seed
+    shape = {"width": config.width, "split_at": config.split_at}
+    extractor, head = cut_network(config.network, source, seed=seed, **shape)
+    rotation_head = auxiliary_head(head, pretext_of(config.pretext).variants, seed=seed + 1)
+    if not config.third:
+        return (extractor, head, rotation_head), None
+    channels = source.train.images.shape[1]
+    third = context.load(config.third).with_channels(channels).limit(config.n_train).to(context.device)
+    teacher, _ = cut_network(config.network, third, seed=seed + 2, **shape)
+    return (extractor, head, rotation_head), Task(third, teacher, [Pretext(rotation_head, config.pretext)], seed + 3)
+
+
+def _source_model(
+    config: AdaptationRun, source: ImageSet, context: Context
+) -> tuple[tuple[nn.Sequential, nn.Sequential, nn.Sequential], int]:
+    """Extractor, head and pretext head, trained together on the source, the last one first on the third set; and the
+    seed of that training."""
+    (extractor, head, rotation_head), lesson = _untrained(config, source, context)
+    if lesson is not None:
+        context.train_once([lesson], config.recipe, f"{config.pretext} on {config.third}, seed {config.seed}")
+    seed = 16 * config.seed + 4
+    task = Task(source, extractor, [Target(head), Pretext(rotation_head, config.pretext)], seed)
+    context.train_once([task], config.recipe, f"{config.source} with {config.pretext}, seed {config.seed}")
+    return (extractor, head, rotation_head), seed

@@ -1,0 +1,62 @@
+"""Where a run is made, and what it leaves behind: given to every run beside its config."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from compatkit.data import ImageSet, load
+from compatkit.training import Recipe, Trainable, train, train_once
+
+
+@dataclass
+class Context:
+    """Device and folders of one run, and notes of what it loaded and trained.
+
+    Attributes:
+        device: where networks and images are.
+        checkpoints: the folder of this run, from which it goes on if an earlier attempt left any; None keeps none.
+        shared: the folder of weights that several runs need, which the first of them trains; None keeps none.
+        show_progress: whether a bar is shown where a person is watching.
+        data: the digest of each image set that was loaded, by name.
+        histories: of each training, in order.
+    """
+
+    device: torch.device | str = "cpu"
+    checkpoints: Path | None = None
+    shared: Path | None = None
+    show_progress: bool = False
+    data: dict[str, str] = field(default_factory=dict)
+    histories: list[list[dict]] = field(default_factory=list)
+
+    def load(self, name: str, **options) -> ImageSet:
+        """``data.load``, noted."""
+        image_set = load(name, **options)
+        self.data[name] = image_set.digest
+        return image_set
+
+    def train(self, tasks: Sequence[Trainable], recipe: Recipe, stage: str, label: str) -> list[dict]:
+        """``training.train`` with a checkpoint of its own for each ``stage`` of the run; ``label`` names the bar."""
+        return self._noted(train(tasks, recipe, **self._options(stage, label)))
+
+    def train_once(self, tasks: Sequence[Trainable], recipe: Recipe, label: str) -> list[dict]:
+        """``training.train_once`` in the shared folder."""
+        return self._noted(train_once(tasks, recipe, self.shared, label=label, show_progress=self.show_progress))
+
+    def apply(self, application: Callable[..., tuple], *parts, stage: str, label: str, **options) -> tuple:
+        """What one of ``compatkit.applications`` returns for these parts, the history of its training last."""
+        result = application(*parts, **self._options(stage, label), **options)
+        self._noted(result[-1])
+        return result
+
+    def _options(self, stage: str, label: str) -> dict[str, Any]:
+        file = None if self.checkpoints is None else self.checkpoints / f"{stage}.pt"
+        return {"checkpoint": file, "label": label, "show_progress": self.show_progress}
+
+    def _noted(self, history: list[dict]) -> list[dict]:
+        self.histories.append(history)
+        return history

@@ -1,0 +1,179 @@
+"""What is measured of two networks that may fit each other: accuracy after the swap, and how alike their features are.
+
+Every measure is a number for each of the two test sets, "measure/a" and "measure/b"; where both are scalars, their mean
+is "measure/mean". Accuracies are in 0..1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from compatkit.data import ImageSet
+from compatkit.models import split_points
+from compatkit.normalization import evaluation
+from compatkit.recombination import accuracy, all_logits, output_index, shuffled
+from compatkit.similarity import CrossCorrelation, cka_map, layer_features, layer_names, match_channels, mutual_knn
+
+TEST_BATCHES = (8, 32, 128)  # sizes of test batches that are tried beside the one in the config
+SIMILARITY_IMAGES = 500  # test images at most on which features are compared
+
+
+def measure(
+    extractors: Sequence[nn.Module],
+    heads: Sequence[nn.Module],
+    sets: Sequence[ImageSet],
+    common: Sequence[str],
+    batch_size: int = 512,
+) -> dict[str, float | list]:
+    """All measures of two networks, each an extractor and a head trained on one of the two ``sets``.
+
+    common: the classes on which networks are recombined; "chance/mean" is the accuracy of guessing one of them.
+    batch_size: images in a test batch at most.
+    """
+    networks = [_whole(*parts) for parts in zip(extractors, heads, strict=True)]
+    found: dict[str, float | list] = {}
+    for i, (role, image_set) in enumerate(zip("ab", sets, strict=True)):
+        # the network of this set first
+        order = (i, 1 - i)
+        own, swapped = ([x[j] for j in order] for x in (extractors, heads))
+        classes = [sets[j].classes for j in order]
+        measures = (
+            accuracies(own[0], swapped, image_set, classes, common, batch_size)
+            | by_boundary([networks[j] for j in order], image_set, classes[1], common, batch_size)
+            | similarities([networks[j] for j in order], image_set, layer_names(own[0])[-1], batch_size)
+        )
+        found |= {f"{name}/{role}": value for name, value in measures.items()}
+    for name in [key.removesuffix("/a") for key in found if key.endswith("/a")]:
+        if isinstance(found[f"{name}/a"], float):
+            found[f"{name}/mean"] = (found[f"{name}/a"] + found[f"{name}/b"]) / 2
+    return dict(sorted(found.items())) | {"chance/mean": 1 / len(common)}
+
+
+def accuracies(
+    extractor: nn.Module,
+    heads: Sequence[nn.Module],
+    image_set: ImageSet,
+    head_classes: Sequence[Sequence[str]],
+    common: Sequence[str],
+    batch_size: int,
+) -> dict[str, float]:
+    """Accuracy of an extractor with its own head and with the other one's, ``heads``, on the test images of its set.
+
+    "recombination": with the other head, on the common classes (its unshared outputs masked; "recombination, unmasked":
+    any output may win; "recombination, S statistics" and "recombination, test batches of N": BN otherwise, see
+    ``normalization``). "not recombined": with its own head, on the common classes. "own task": on all its classes.
+    """
+    own_outputs, other_outputs = (output_index(classes, common) for classes in head_classes)
+
+    def logits(heads, **how) -> tuple[list[Tensor], Tensor]:
+        return all_logits(extractor, heads, image_set, **{"batch_size": batch_size} | how)
+
+    def swapped(**how) -> float:
+        (other,), labels = logits(heads[1:], classes=common, **how)
+        return accuracy(other, labels, other_outputs)
+
+    (own, other), labels = logits(heads, classes=common)
+    (whole,), all_labels = logits(heads[:1])
+    return {
+        "recombination": accuracy(other, labels, other_outputs),
+        "recombination, unmasked": accuracy(other, labels, other_outputs, masked=False),
+        "not recombined": accuracy(own, labels, own_outputs),
+        "own task": accuracy(whole, all_labels, torch.arange(len(image_set.classes))),
+        **{f"recombination, {s} statistics": swapped(statistics=s) for s in ("running", "recalibrated")},
+        **{f"recombination, test batches of {n}": swapped(batch_size=n) for n in TEST_BATCHES},
+    }
+
+
+def by_boundary(
+    networks: Sequence[nn.Sequential],
+    image_set: ImageSet,
+    other_classes: Sequence[str],
+    common: Sequence[str],
+    batch_size: int,
+) -> dict[str, float]:
+    """Accuracy "recombination at B": the first network up to block B, then the other, wherever training cut them."""
+    points = split_points(networks[0])
+    logits: dict[str, list[Tensor]] = {at: [] for at in points}
+    batches, labels = _batches(image_set.subset(common), image_set, batch_size)
+    with torch.no_grad(), evaluation(networks[0]), evaluation(networks[1]):
+        for features in batches:
+            for place, at in enumerate(points):
+                features = networks[0][place](features)
+                logits[at].append(networks[1][place + 1 :](features))
+    outputs = output_index(other_classes, common)
+    return {f"recombination at {at}": accuracy(torch.cat(parts), labels, outputs) for at, parts in logits.items()}
+
+
+def similarities(
+    networks: Sequence[nn.Sequential], image_set: ImageSet, cut: str, batch_size: int
+) -> dict[str, float | list]:
+    """How alike two networks respond to the same test images after each block B.
+
+    "cross-correlation at B": mean Pearson correlation of channel i of one with channel i of the other (App. C.2);
+    "matched cross-correlation at B": under the permutation that makes it largest; "CKA at B": linear, positions count
+    as samples; "neighbours at B": mutual 10 nearest neighbours of features averaged over positions. "CKA map": every
+    block of the first (rows) with every block of the second. "channel correlations": of each channel at the block
+    ``cut`` with its counterpart, largest first (Fig. 6); "matched channel correlations": under the permutation. What is
+    matched needs scipy and is left out where there is none, so that a bare GPU machine can make every run.
+    """
+    batches, _ = _batches(image_set.limit(test=SIMILARITY_IMAGES), image_set, batch_size)
+    layers = split_points(networks[0])
+    correlations = {at: CrossCorrelation() for at in layers}
+    pooled = {at: ([], []) for at in layers}
+    for batch in batches:
+        sides = [layer_features(network, layers, batch) for network in networks]
+        for at in layers:
+            correlations[at].update(*(side[at] for side in sides))
+            for kept, side in zip(pooled[at], sides, strict=True):
+                kept.append(side[at].flatten(2).mean(2) if side[at].ndim == 4 else side[at])
+    rows, columns, matrix = cka_map(*networks, batches)
+    found: dict[str, float | list] = {"CKA map": _rounded(matrix)}
+    for at in layers:
+        channels = correlations[at].compute()
+        by_position, matched = channels.diagonal(), _matched(channels)
+        x, y = map(torch.cat, pooled[at])
+        found |= {
+            f"cross-correlation at {at}": by_position.mean().item(),
+            f"CKA at {at}": matrix[rows.index(at), columns.index(at)].item(),
+            f"neighbours at {at}": mutual_knn(x, y, min(10, len(x) - 1)),
+        }
+        if matched is not None:
+            found[f"matched cross-correlation at {at}"] = matched.mean().item()
+        if at == cut:
+            found["channel correlations"] = _largest_first(by_position)
+            if matched is not None:
+                found["matched channel correlations"] = _largest_first(matched)
+    return found
+
+
+def _matched(channels: Tensor) -> Tensor | None:
+    """The correlations (p,) of channels with their counterparts under the optimal permutation, if scipy is there."""
+    try:
+        permutation, _ = match_channels(channels)
+    except ImportError:
+        return None
+    return channels.gather(1, permutation[:, None])[:, 0]
+
+
+def _largest_first(correlations: Tensor) -> list[float]:
+    return _rounded(correlations.sort(descending=True).values)
+
+
+def _whole(extractor: nn.Module, head: nn.Module) -> nn.Sequential:
+    """A network in one piece again, to be cut anywhere."""
+    return nn.Sequential(OrderedDict([*extractor.named_children(), *head.named_children()]))
+
+
+def _batches(part: ImageSet, whole: ImageSet, batch_size: int) -> tuple[list[Tensor], Tensor]:
+    """The test images of a part of a set, normalised as the whole, in mixed batches of nearly equal size; labels."""
+    test = shuffled(part.test)
+    return [whole.normalise(x) for x in test.images.tensor_split(math.ceil(len(test) / batch_size))], test.labels
+
+
+def _rounded(values: Tensor) -> list:
+    return [_rounded(v) for v in values] if values.ndim > 1 else [round(v, 4) for v in values.tolist()]

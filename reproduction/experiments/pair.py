@@ -1,0 +1,237 @@
+"""One run of paper A's analysis: train two networks so that they may be compatible, recombine them, measure (Sec.
+4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from compatkit import objectives
+from compatkit.data import ImageSet, class_index, common_classes
+from compatkit.models import auxiliary_head, build, split
+from compatkit.normalization import REPLACEMENTS, UnitLength, replace_batch_norm
+from compatkit.objectives import DCC, Pretext, Target, Term, identical_initial_weights
+from compatkit.training import Recipe, Task, freeze
+
+from .checks import check_choices, check_filled, check_numbers
+from .context import Context
+from .measures import measure
+
+
+@dataclass(frozen=True)
+class Auxiliary:
+    """A head beside the target head of each network, with the term that it learns from.
+
+    Attributes:
+        term: (head, place of each class of the task among the common ones) -> its term.
+        outputs: of the head, for so many common classes.
+        seed: of the first network's head, among the 16 of a run; 0 to 3 are of networks and streams.
+        shared: one head for both networks, or one for each.
+    """
+
+    term: Callable[[nn.Module, Tensor], Term]
+    outputs: Callable[[int], int]
+    seed: int
+    shared: bool = True
+
+
+AUXILIARIES = {
+    "DCC": Auxiliary(DCC, lambda common: common, seed=4),
+    "RP": Auxiliary(lambda head, _: Pretext(head), lambda _: 4, seed=5),
+    "own RP": Auxiliary(lambda head, _: Pretext(head), lambda _: 4, seed=5, shared=False),
+}
+"""What a method can be made of, beside IIW."""
+
+SCHEMES = ("joint", "incremental")
+NORMALIZATIONS = ("batch", *REPLACEMENTS, "unit length", "unit-length loss")
+
+
+def parts_of(method: str) -> tuple[str, ...]:
+    """What a method is made of: "independent" of nothing, the "upper bound" of a rotation head for each network,
+    another of the parts that its name joins by "+".
+
+    Raises:
+        ValueError: for an unknown part.
+    """
+    parts = {"independent": (), "upper bound": ("own RP",)}.get(method, tuple(method.split("+")))
+    known = ("IIW", *AUXILIARIES)
+    if unknown := [part for part in parts if part not in known]:
+        raise ValueError(
+            f"method: must be independent, upper bound, or made of {', '.join(known)} joined by +, got {unknown} in "
+            f"{method!r}"
+        )
+    return parts
+
+
+@dataclass(frozen=True)
+class PairRun:
+    """Two networks, on the sets ``a`` and ``b``, made compatible by ``method``. The defaults are paper A's (Sec. 4,
+    App. E).
+
+    Attributes:
+        a, b: names of image sets, see ``data.load``.
+        left_out: common classes that are treated as if they were not shared.
+        dcc_classes: how many of the common classes the shared head of DCC learns, the first of them; None means all.
+        method: see ``parts_of``.
+        scheme: "joint", or "incremental" (``a`` first, then ``b`` with the heads frozen).
+        network, width: see ``models.build``.
+        split_at: see ``models.split``.
+        normalization: "batch"; "layer" or "instance" in its place; or BN and features made "unit length" or drawn to it
+            by a "unit-length loss" (App. C.1).
+        pretrained_on: a set on which the networks first learn rotation alone, by the same recipe; "" for random
+            weights.
+        n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
+        test_batch_size: images in a batch at most when BN uses the statistics of test batches.
+        recipe: how both networks are trained.
+        seed: of weights, order and augmentation.
+    """
+
+    a: str = "cifar10"
+    b: str = "stl10"
+    left_out: tuple[str, ...] = ()
+    dcc_classes: int | None = None
+    method: str = "independent"
+    scheme: str = "joint"
+    network: str = "resnet56"
+    width: int = 16
+    split_at: str = "stage2"
+    normalization: str = "batch"
+    pretrained_on: str = ""
+    n_train: int | None = None
+    n_test: int | None = None
+    test_batch_size: int = 512
+    recipe: Recipe = field(default_factory=Recipe)
+    seed: int = 0
+
+    def __post_init__(self):
+        parts_of(self.method)
+        check_choices(self, {"scheme": SCHEMES, "normalization": NORMALIZATIONS})
+        check_numbers(self, width=1, n_train=1, n_test=1, test_batch_size=1, dcc_classes=2)
+
+    def __str__(self) -> str:
+        changed = [
+            f"{name} {value}"
+            for name in ("scheme", "split_at", "dcc_classes", "normalization", "pretrained_on")
+            if (value := getattr(self, name)) != getattr(PairRun, name)
+        ]
+        return ", ".join([f"{self.a} x {self.b}", self.method, *changed, f"seed {self.seed}"])
+
+
+@dataclass
+class Pair:
+    """Two networks in parts, ready to be trained and recombined: tasks[i] trains extractors[i] and heads[i] on
+    sets[i]; ``shared`` are the heads that both learn under."""
+
+    sets: tuple[ImageSet, ImageSet]
+    common: tuple[str, ...]
+    tasks: tuple[Task, Task]
+    heads: tuple[nn.Module, nn.Module]
+    shared: tuple[nn.Module, ...]
+
+    @property
+    def extractors(self) -> list[nn.Module]:
+        return [task.extractor for task in self.tasks]
+
+
+def check(config: PairRun, context: Context) -> None:
+    """Build everything that a run needs, and train nothing. Raises ValueError for settings that cannot be run."""
+    pair = prepare(config, context, pretrained=False)
+    for image_set in pair.sets:
+        check_filled(image_set, config.n_train, config.n_test)
+    if config.pretrained_on:
+        _pretraining_set(config, pair.sets[0].train.images.shape[1], context)
+
+
+def prepare(config: PairRun, context: Context, *, pretrained: bool = True) -> Pair:
+    """Load the two sets and build the two networks with the auxiliary heads that ``config.method`` asks for.
+
+    All methods of one seed start from the same weights and see the same batches, so that they can be compared in pairs.
+    Pre-trained weights are made once for all runs that start from them; ``pretrained=False`` leaves that out.
+    """
+    sets = [context.load(name).limit(config.n_train, config.n_test).to(context.device) for name in (config.a, config.b)]
+    common = common_classes(*sets, leave_out=config.left_out)
+    if len(common) < (config.dcc_classes or 0):
+        raise ValueError(f"dcc_classes: {config.a} and {config.b} share {len(common)}, got {config.dcc_classes}")
+    parts, first_seed = parts_of(config.method), 16 * config.seed
+    networks = [_network(config, s, first_seed + i).to(context.device) for i, s in enumerate(sets)]
+    if config.pretrained_on and pretrained:
+        # with identical weights the second network takes those of the first
+        for i, network in enumerate(networks[: 1 if "IIW" in parts else 2]):
+            _pretrain(network, config, first_seed + i, context)
+    if "IIW" in parts:
+        identical_initial_weights(*networks)
+    cut = [split(network, config.split_at) for network in networks]
+    if config.normalization == "unit length":
+        for extractor, _ in cut:
+            extractor.add_module("unit_length", UnitLength())
+
+    template, learnt = cut[0][1], common[: config.dcc_classes]
+    terms: list[list[Term]] = [[Target(head)] for _, head in cut]
+    shared: list[nn.Module] = []
+    for part in (part for part in AUXILIARIES if part in parts):
+        auxiliary = AUXILIARIES[part]
+        seeds = [first_seed + auxiliary.seed + (0 if auxiliary.shared else i) for i in range(2)]
+        made = {seed: auxiliary_head(template, auxiliary.outputs(len(learnt)), seed=seed) for seed in seeds}
+        shared += made.values() if auxiliary.shared else ()
+        for own, image_set, seed in zip(terms, sets, seeds, strict=True):
+            own.append(auxiliary.term(made[seed].to(context.device), class_index(image_set.classes, learnt)))
+    if config.normalization == "unit-length loss":
+        for own in terms:
+            own.append(objectives.UnitLength())
+    first, second = (
+        Task(image_set, extractor, own, seed=first_seed + 2 + i)
+        for i, (image_set, (extractor, _), own) in enumerate(zip(sets, cut, terms, strict=True))
+    )
+    return Pair((sets[0], sets[1]), common, (first, second), (cut[0][1], cut[1][1]), tuple(shared))
+
+
+def _network(config: PairRun, image_set: ImageSet, seed: int) -> nn.Sequential:
+    channels = image_set.train.images.shape[1]
+    network = build(config.network, len(image_set.classes), seed=seed, in_channels=channels, width=config.width)
+    return replace_batch_norm(network, config.normalization) if config.normalization in REPLACEMENTS else network
+
+
+def _pretraining_set(config: PairRun, channels: int, context: Context) -> ImageSet:
+    return context.load(config.pretrained_on).with_channels(channels).limit(config.n_train).to(context.device)
+
+
+def _pretrain(network: nn.Sequential, config: PairRun, seed: int, context: Context) -> None:
+    """Train ``network`` in place by rotation prediction alone (Sec. 4); its classifier stays as it was drawn.
+
+    The rotation head has the shape of the target head, which then starts from all of it but the last layer.
+    """
+    image_set = _pretraining_set(config, next(network.parameters()).shape[1], context)
+    extractor, head = split(network, config.split_at)
+    rotation_head = auxiliary_head(head, 4, seed=seed).to(context.device)
+    task = Task(image_set, extractor, [Pretext(rotation_head)], seed)
+    context.train_once([task], config.recipe, f"pre-training on {config.pretrained_on}, seed {seed}")
+    head[:-1].load_state_dict(rotation_head[:-1].state_dict())
+
+
+def train_pair(pair: Pair, config: PairRun, context: Context) -> list[dict]:
+    """Train both networks in place, jointly or one after the other; returns the history of the losses."""
+
+    def learn(tasks: Sequence[Task], stage: str) -> list[dict]:
+        return context.train(tasks, config.recipe, stage, f"{config}: {stage}")
+
+    if config.scheme == "joint":
+        return learn(pair.tasks, "joint training")
+    first, second = pair.tasks
+    history = learn([first], "first network")
+    for head in pair.shared:
+        freeze(head)
+    return history + [row | {"task": 1} for row in learn([second], "second network")]
+
+
+def run(config: PairRun, context: Context) -> dict[str, float | list]:
+    """Prepare, train, evaluate."""
+    pair = prepare(config, context)
+    train_pair(pair, config, context)
+    return evaluate(pair, config.test_batch_size)
+
+
+def evaluate(pair: Pair, test_batch_size: int = 512) -> dict[str, float | list]:
+    """All measures of a pair of networks, see ``measures``."""
+    return measure(pair.extractors, pair.heads, pair.sets, pair.common, test_batch_size)

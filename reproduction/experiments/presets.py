@@ -1,0 +1,68 @@
+"""Presets are overrides by name: ``{"network": "resnet20", "recipe.steps": 4000}`` changes a run config and nothing
+else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+Config = TypeVar("Config")
+Plan = list[tuple[str, Config]]
+"""The runs of an experiment, each under the name of the row that it belongs to; several runs of a row differ in seed,
+images, or what the row's chapter says."""
+
+
+def override(config: Any, changes: Mapping[str, Any]) -> Any:
+    """``config`` with the named fields changed; a dot reaches into a field that is a config itself.
+
+    Raises ValueError for a name that the config does not have, or a value of another type than the field's.
+    """
+    hints = get_type_hints(type(config))
+    for name, value in changes.items():
+        outer, _, inner = name.partition(".")
+        if outer not in {f.name for f in fields(config)} or (inner and not is_dataclass(getattr(config, outer))):
+            raise ValueError(f"{name}: no such setting; there are {', '.join(settings(config))}")
+        kind = hints[outer]
+        if inner:
+            value = override(getattr(config, outer), {inner: value})
+        elif kind is float and _fits(value, int):
+            value = float(value)  # 1 and 1.0 are one run
+        elif not _fits(value, kind):
+            raise ValueError(f"{name}: must be {getattr(kind, '__name__', kind)}, got {value!r}")
+        config = replace(config, **{outer: value})
+    return config
+
+
+def settings(config: Any) -> list[str]:
+    """The names that ``override`` accepts."""
+    names = []
+    for f in fields(config):
+        value = getattr(config, f.name)
+        names += [f"{f.name}.{inner}" for inner in settings(value)] if is_dataclass(value) else [f.name]
+    return names
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of an annotated type, such as ``int``, ``float``, ``int | None`` or ``tuple[str, ...]``."""
+    if isinstance(kind, UnionType):
+        return any(_fits(value, one) for one in get_args(kind))
+    plain = get_origin(kind) or kind
+    return isinstance(value, plain) and (plain is bool or not isinstance(value, bool))
+
+
+def preset_runs(base: Any, presets: Mapping[str, Mapping], preset: str, seeds: Sequence[int] | None) -> list:
+    """``base`` with the settings of a preset, for each of its sets of images (overrides as well) and each seed,
+    ``seeds`` if given.
+
+    Raises ValueError for an unknown preset.
+    """
+    if preset not in presets:
+        raise ValueError(f"preset: must be one of {', '.join(presets)}, got {preset!r}")
+    settings = dict(presets[preset])
+    pairs, own_seeds = settings.pop("pairs"), settings.pop("seeds")
+    base = override(base, settings)
+    return [
+        replace(override(base, pair), seed=seed) for pair in pairs for seed in (own_seeds if seeds is None else seeds)
+    ]

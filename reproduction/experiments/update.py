@@ -1,0 +1,456 @@
+"""One run of paper B: train the versions of an embedding model, carry a gallery from the old to the new, retrieve (Sec.
+4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from compatkit import costs
+from compatkit.alignment import CLOSED_FORMS, procrustes, ridge
+from compatkit.data import ImageSet, Split
+from compatkit.embedders import embedder, encode
+from compatkit.encoders import (
+    LOSSES,
+    Contrastive,
+    Reconstruction,
+    Supervised,
+    decoder,
+    fit_width,
+    linear_classifier,
+    projection_head,
+)
+from compatkit.fct import RECIPE, FitTransformation, Transformation, synthesised_classifier, transform
+from compatkit.models import count_parameters
+from compatkit.retrieval import RetrievalScores, evaluate, negative_flips
+from compatkit.similarity import linear_cka
+from compatkit.training import Recipe, Trainable
+
+from .checks import check_choices, check_filled, check_numbers
+from .context import Context
+
+ATTRIBUTES = {"colour": 0, "shape": 1}  # words of the class names of ``shapes``
+TASKS = ("class", *ATTRIBUTES)
+METHODS = ("FCT", "BCT", "BCT, synthesised")
+SIDES = (
+    "none",
+    "autoencoder",
+    "other old model",
+    "old model with Mixup",
+    "SimCLR",
+    "SimCLR on the new set",
+    *ATTRIBUTES,
+)
+"""What can be stored beside an embedding (Sec. 5.1); a true attribute is known for ``shapes`` only."""
+ORDERS = ("stored", "text")
+
+SGD = Recipe(
+    steps=125_000,
+    batch_size=1024,
+    optimizer="sgd",
+    lr=1.024,
+    momentum=0.875,
+    weight_decay=2**-15,
+    schedule="cosine",
+    flip=True,
+)
+"""Of embedding models (App. C): 100 epochs of ImageNet-1k. The old model takes as many steps as the new one here."""
+
+
+@dataclass(frozen=True)
+class UpdateRun:
+    """A model that is updated, and its gallery. The defaults are paper B's (Secs. 3.3, 4.3, App. C and D).
+
+    Attributes:
+        data: name of the set whose test images are gallery and queries at once, see ``data.load``.
+        image_size: side in pixels to which an ``imagefolder:`` is scaled.
+        n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
+        classes: how many classes each version of the model learns, the first of them; two or more versions.
+        class_order: "stored", or "text": numbers of classes sorted as text, as in the authors' code for CIFAR-100.
+        disjoint: the last version learns only classes that the one before it does not.
+        held_out: the last so many classes are learnt by no version, and they alone are the gallery.
+        evaluated_on: another set as the gallery.
+        old_task: what the first version learns to tell apart, "class", or the "colour" or "shape" of ``shapes``.
+        method: "FCT"; or "BCT" on the classes that the old classifier knows, or on all of them, those it does not know
+            "synthesised".
+        side: one of ``SIDES``.
+        side_data: another set to train the side-information's model on.
+        without_old: the transformation sees side-information alone.
+        loss, scale, margin: see ``encoders.Supervised``; with "arcface" embeddings are scaled to length 1.
+        old_network, old_width, old_dim: the embedder of all versions but the last, see ``embedders.embedder``.
+        new_network, new_width, new_dim: of the last.
+        side_dim: width of the side-information.
+        h_width: of the transformation's mixer.
+        recipe, side_recipe, h_recipe: how embedders, side-information models and transformations are trained.
+        seed: of weights, order and augmentation.
+    """
+
+    data: str = "imagefolder:imagenet"
+    image_size: int | None = None
+    n_train: int | None = None
+    n_test: int | None = None
+    classes: tuple[int, ...] = (500, 1000)
+    class_order: str = "stored"
+    disjoint: bool = False
+    held_out: int = 0
+    evaluated_on: str = ""
+    old_task: str = "class"
+    method: str = "FCT"
+    side: str = "SimCLR"
+    side_data: str = ""
+    without_old: bool = False
+    loss: str = "softmax"
+    scale: float = 64.0
+    margin: float = 0.5
+    old_network: str = "torchvision:resnet50"
+    old_width: int = 16
+    old_dim: int = 128
+    new_network: str = "torchvision:resnet50"
+    new_width: int = 16
+    new_dim: int = 128
+    side_dim: int = 128
+    h_width: int = 2048
+    recipe: Recipe = SGD
+    side_recipe: Recipe = SGD
+    h_recipe: Recipe = field(default_factory=lambda: RECIPE)
+    seed: int = 0
+
+    def __post_init__(self):
+        words = {"class_order": ORDERS, "old_task": TASKS, "method": METHODS, "side": SIDES, "loss": LOSSES}
+        check_choices(self, words)
+        sizes = dict.fromkeys(("old_width", "old_dim", "new_width", "new_dim", "side_dim", "h_width"), 1)
+        check_numbers(self, image_size=1, n_train=1, n_test=1, held_out=0, **sizes)
+        if len(self.classes) < 2 or min(self.classes) < 2:
+            raise ValueError(f"classes: two versions or more of two classes or more are needed, got {self.classes}")
+        if self.disjoint and self.classes[-1] - self.classes[-2] < 2:
+            raise ValueError(
+                f"disjoint: the last version must learn two classes or more of its own, got {self.classes}"
+            )
+        if self.side in ATTRIBUTES and (self.disjoint or self.held_out or self.evaluated_on):
+            raise ValueError(
+                f"side: {self.side} is known of classes that the last version learns, and the gallery has others where "
+                "disjoint, held_out or evaluated_on is set"
+            )
+        if self.method != "FCT" and len(self.classes) > 2:
+            raise ValueError(f"classes: BCT is run for two versions, got {self.classes}")
+
+    def __str__(self) -> str:
+        changed = [
+            f"{name} {value}"
+            for name in ("old_task", "disjoint", "held_out", "evaluated_on", "side_data", "without_old", "loss")
+            if (value := getattr(self, name)) != getattr(UpdateRun, name)
+        ]
+        sizes = f"{self.old_network}-{self.old_width}-{self.old_dim} h {self.h_width}"
+        update = " to ".join(map(str, self.classes))
+        return ", ".join([f"{self.data} {update}", self.method, self.side, *changed, sizes, f"seed {self.seed}"])
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Update:
+    """The data of a run: ``sets[i]`` trains version i, ``gallery`` is what is searched and searched with."""
+
+    sets: list[ImageSet]
+    gallery: Split
+    known: Tensor | None  # of each gallery item: whether the first version learnt its class; None where all or none are
+
+
+def check(config: UpdateRun, context: Context) -> None:
+    """Build everything that a run needs, and train nothing. Raises ValueError for settings that cannot be run."""
+    update = prepare(config, context)
+    for image_set in update.sets:
+        check_filled(image_set, config.n_train, None)
+    if not (update.gallery.labels.bincount() > 1).any():
+        raise ValueError(f"n_test: some class of the gallery must have two images, got {len(update.gallery)} in all")
+    trainer = Trainer(config, update, context)
+    for version in range(len(update.sets)):
+        trainer.untrained(version, seed=0)
+        trainer.side_set(version)
+
+
+def prepare(config: UpdateRun, context: Context) -> Update:
+    """Load the images and deal them out to the versions.
+
+    Raises ValueError where ``config`` asks for more classes than there are, or for attributes that they do not have.
+    """
+    whole = _load(config, config.data, context).limit(config.n_train, config.n_test).to(context.device)
+    numbers = range(len(whole.classes))
+    order = [whole.classes[i] for i in (sorted(numbers, key=str) if config.class_order == "text" else numbers)]
+    if max(config.classes) + config.held_out > len(order):
+        raise ValueError(
+            f"classes, held_out: {config.data} has {len(order)} classes, got {config.classes} and {config.held_out}"
+        )
+    learnt = [order[:n] for n in config.classes]
+    if config.side in ATTRIBUTES:
+        attribute_index(whole.classes, config.side)  # before anything is trained
+    if config.disjoint:
+        learnt[-1] = [name for name in learnt[-1] if name not in learnt[-2]]
+    sets = [whole.subset(names) for names in learnt]
+    if config.old_task != "class":
+        sets[0] = by_attribute(sets[0], config.old_task)
+    if config.evaluated_on:
+        channels = whole.train.images.shape[1]
+        other = _load(config, config.evaluated_on, context).with_channels(channels).limit(test=config.n_test)
+        return Update(sets, other.test.to(context.device), None)
+    if config.held_out:
+        return Update(sets, whole.subset(order[-config.held_out :]).test, None)
+    gallery = whole.subset(order[: max(config.classes)]).test
+    known = gallery.labels < config.classes[0]
+    return Update(sets, gallery, None if known.all() else known)
+
+
+def _load(config: UpdateRun, name: str, context: Context) -> ImageSet:
+    scaled = config.image_size is not None and name.startswith("imagefolder:")
+    return context.load(name, size=config.image_size) if scaled else context.load(name)
+
+
+def by_attribute(image_set: ImageSet, attribute: str) -> ImageSet:
+    """Images labelled by the "colour" or the "shape" of coloured shapes alone. Raises ValueError for other classes."""
+    index = attribute_index(image_set.classes, attribute)
+    names = tuple(dict.fromkeys(name.split()[ATTRIBUTES[attribute]] for name in image_set.classes))
+    train, test = (Split(s.images, index.to(s.labels.device)[s.labels]) for s in (image_set.train, image_set.test))
+    return ImageSet(f"{image_set.name} by {attribute}", train, test, names)
+
+
+def attribute_index(classes: tuple[str, ...], attribute: str) -> Tensor:
+    """For each class the number of its colour or shape, counted in order of appearance: int64 (classes,)."""
+    words = [name.split() for name in classes]
+    if any(len(w) != len(ATTRIBUTES) for w in words):
+        raise ValueError(f"old_task, side: {attribute} is known of coloured shapes only, got classes {classes[:3]}")
+    values = [w[ATTRIBUTES[attribute]] for w in words]
+    return torch.tensor([list(dict.fromkeys(values)).index(value) for value in values])
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+class Trainer:
+    """Trains what a run needs, each model once; those that other runs need as well are kept in ``shared``."""
+
+    def __init__(self, config: UpdateRun, update: Update, context: Context):
+        self.config, self.update, self.context = config, update, context
+        self._models: dict[str, tuple] = {}
+
+    def embed(self, version: int, split: Split) -> Tensor:
+        """Embeddings (n, d) of a split by a version of the model, trained on its own."""
+        return self._encode(self.version(version)[0], self.update.sets[version], split)
+
+    def embed_compatibly(self, split: Split) -> Tensor:
+        """Embeddings of a split by the last version, trained to be backward compatible with the first."""
+        return self._encode(self._compatible(), self.update.sets[-1], split)
+
+    def store(self, version: int, split: Split) -> Tensor:
+        """Side-information (n, d_side) of a split, which is stored beside a version's embeddings."""
+        side = self.config.side
+        if side == "none":
+            return torch.zeros(len(split), self.config.side_dim, device=split.labels.device)
+        if side in ATTRIBUTES:
+            index = attribute_index(self.update.sets[-1].classes, side).to(split.labels.device)
+            return F.one_hot(index[split.labels], int(index.max()) + 1).to(torch.get_default_dtype())
+        return self._encode(*self._side_model(version), split)
+
+    def transformation(self, name: str, old: Tensor, side: Tensor, new: Tensor) -> Transformation:
+        """h: (old, side) -> new, fitted on these embeddings."""
+        seed = self._seed(900)
+        h = Transformation(old.shape[1], side.shape[1], new.shape[1], self.config.h_width, seed=seed).to(old.device)
+        task = FitTransformation(h, old, side, new, seed=seed)
+        self.context.train([task], self.config.h_recipe, name, f"{self.config}: {name}")
+        return h
+
+    def version(self, version: int) -> tuple[nn.Module, nn.Linear]:
+        """Version i of the model, trained on its own, and its classifier."""
+        # the same weights and batches in every run in which a version learns as many classes
+        number = 500 if self._learns_attribute(version) else self.config.classes[version]
+        return self._supervised(version, number, f"version {version + 1}")
+
+    def _learns_attribute(self, version: int) -> bool:
+        return version == 0 and self.config.old_task != "class"
+
+    def _compatible(self) -> nn.Module:
+        (old_set, new_set), (_, old_classifier) = self.update.sets, self.version(0)
+        names = list(old_set.classes)
+        known = torch.tensor([names.index(c) if c in names else -1 for c in new_set.classes])
+        weight, known = old_classifier.weight.detach(), known.to(new_set.device)
+        if self.config.method == "BCT, synthesised":
+            weight = synthesised_classifier(weight, known, self.embed(0, new_set.train), new_set.train.labels)
+            known = torch.arange(len(new_set.classes), device=new_set.device)
+        # from the weights and on the batches of the independent one
+        return self._supervised(1, self.config.classes[-1], "compatible new version", compatible=(weight, known))[0]
+
+    def _side_model(self, version: int) -> tuple[nn.Module, ImageSet]:
+        """The model of side-information, and the set by whose pixel statistics it sees images."""
+        config, image_set = self.config, self.update.sets[version]
+        label = f"{config.side}, version {version + 1}"
+        if config.side == "other old model":
+            return self._supervised(version, 200 + config.classes[version], label, config.side_dim)[0], image_set
+        if config.side == "old model with Mixup":
+            number = 300 + config.classes[version]
+            return self._supervised(version, number, label, config.side_dim, mixup=True)[0], image_set
+        image_set = self.side_set(version)
+        seed = self._seed(400 + len(image_set.classes))
+        model = self._embedder(image_set, config.old_network, config.old_width, config.side_dim, seed)
+        task: Trainable
+        if config.side == "autoencoder":
+            _, channels, size, _ = image_set.train.images.shape
+            head = decoder(config.side_dim, channels, size, seed=seed).to(image_set.device)
+            task = Reconstruction(image_set, model, head, seed=seed)
+        else:
+            head = projection_head(config.side_dim, seed=seed).to(image_set.device)
+            task = Contrastive(image_set, model, head, seed=seed)
+        return self._trained(task, config.side_recipe, label, (model,))[0], image_set
+
+    def side_set(self, version: int) -> ImageSet:
+        """The set on which an autoencoder or SimCLR learns what is stored beside a version's embeddings."""
+        config, own = self.config, self.update.sets[version]
+        if config.side_data:
+            other = _load(config, config.side_data, self.context).with_channels(own.train.images.shape[1])
+            return other.limit(config.n_train).to(own.device)
+        return self.update.sets[-1] if config.side == "SimCLR on the new set" else own
+
+    def untrained(self, version: int, seed: int, dim: int | None = None) -> tuple[nn.Module, nn.Linear]:
+        """The network of a version, with embeddings of another width if ``dim`` is given, and its classifier."""
+        config, image_set = self.config, self.update.sets[version]
+        which = "new" if version == len(config.classes) - 1 else "old"
+        network, width, usual_dim = (getattr(config, f"{which}_{part}") for part in ("network", "width", "dim"))
+        model = self._embedder(image_set, network, width, dim or usual_dim, seed)
+        return model, linear_classifier(dim or usual_dim, len(image_set.classes), seed=seed).to(image_set.device)
+
+    def _supervised(
+        self, version: int, number: int, label: str, dim: int | None = None, **options
+    ) -> tuple[nn.Module, nn.Linear]:
+        config, seed = self.config, self._seed(number)
+        model, head = self.untrained(version, seed, dim)
+        how = {"loss": config.loss, "scale": config.scale, "margin": config.margin, "seed": seed}
+        task = Supervised(self.update.sets[version], model, head, **how, **options)
+        return self._trained(task, config.recipe, label, (model, head))
+
+    def _embedder(self, image_set: ImageSet, network: str, width: int, dim: int, seed: int) -> nn.Module:
+        channels = image_set.train.images.shape[1]
+        return embedder(network, dim, in_channels=channels, width=width, seed=seed).to(image_set.device)
+
+    def _trained(self, task: Trainable, recipe: Recipe, label: str, result: tuple) -> tuple:
+        """``result``, parts of ``task``, after training; what was trained before is taken from memory."""
+        if label not in self._models:
+            self.context.train_once([task], recipe, f"{self.config}: {label}")
+            self._models[label] = result
+        return self._models[label]
+
+    def _encode(self, model: nn.Module, image_set: ImageSet, split: Split) -> Tensor:
+        return encode(model, image_set, split, unit=self.config.loss == "arcface")
+
+    def _seed(self, number: int) -> int:
+        return 1000 * self.config.seed + number
+
+
+# --- measuring --------------------------------------------------------------------------------------------------------
+
+
+Cases = dict[str, tuple[Tensor, Tensor]]
+"""What is searched with what, by name "query/gallery": embeddings of the queries and of the gallery."""
+
+
+def run(config: UpdateRun, context: Context) -> dict[str, float | list]:
+    """Train, carry the gallery over, retrieve; see ``measure`` for what is returned."""
+    update = prepare(config, context)
+    trainer = Trainer(config, update, context)
+    if config.method != "FCT":
+        return measure(_backward(trainer), update)
+    if len(config.classes) > 2:
+        return measure(_sequence(trainer), update)
+    cases, others = _forward(trainer)
+    return measure(cases, update) | others
+
+
+def _backward(trainer: Trainer) -> Cases:
+    """Table 1, BCT: the new model is trained to fit the old gallery."""
+    gallery = trainer.update.gallery
+    old, new = trainer.embed(0, gallery), trainer.embed_compatibly(gallery)
+    return {"old/old": (old, old), "BCT/old": (fit_width(new, old.shape[1]), old), "BCT/BCT": (new, new)}
+
+
+def _forward(trainer: Trainer) -> tuple[Cases, dict[str, float]]:
+    """Table 1, FCT, and the closed forms: the gallery is carried into the space of the new model."""
+    config, fitted, gallery = trainer.config, trainer.update.sets[-1].train, trainer.update.gallery
+    old_t, side_t, new_t = (f(i, fitted) for f, i in ((trainer.embed, 0), (trainer.store, 0), (trainer.embed, 1)))
+    old, side, new = (f(i, gallery) for f, i in ((trainer.embed, 0), (trainer.store, 0), (trainer.embed, 1)))
+    seen_t, seen = (torch.zeros_like(x) if config.without_old else x for x in (old_t, old))
+    h = trainer.transformation("h", seen_t, side_t, new_t)
+    carried = transform(h, seen, side)
+    cases = {"old/old": (old, old), "new/new": (new, new), "new/h": (new, carried), "h/h": (carried, carried)}
+    cases |= {f"new/{name}(old)": (new, fit(old_t, new_t)(old)) for name, fit in CLOSED_FORMS.items()}
+    if config.side != "none":
+        both_t, both = torch.cat([old_t, side_t], 1), torch.cat([old, side], 1)
+        cases |= {"side/side": (side, side), "new/ridge(old, side)": (new, ridge(both_t, new_t)(both))}
+        cases |= {"new/Procrustes(old, side)": (new, procrustes(both_t, new_t)(both))}
+    found = {"CKA of old and side": linear_cka(old, side)}
+    return cases, found | _costs(trainer, h, seen, side)
+
+
+def _sequence(trainer: Trainer) -> Cases:
+    """Table 5: after each update, the gallery of the first version carried hop by hop, or directly; and one hop from
+    the version before, made from the images.
+
+    Case "v3/hops" is searched with version 3. h and g of a hop are fitted on fresh embeddings of its training set.
+    """
+    gallery = trainer.update.gallery
+    first, first_side = trainer.embed(0, gallery), trainer.store(0, gallery)
+    cases, (hopped, hopped_side) = {"v1/v1": (first, first)}, (first, first_side)
+    for i in range(1, len(trainer.config.classes)):
+        fitted, new = trainer.update.sets[i].train, trainer.embed(i, gallery)
+        old_t, side_t, new_t = trainer.embed(i - 1, fitted), trainer.store(i - 1, fitted), trainer.embed(i, fitted)
+        h = trainer.transformation(f"h{i}", old_t, side_t, new_t)
+        before = trainer.embed(i - 1, gallery), trainer.store(i - 1, gallery)
+        direct = h
+        if i > 1:
+            start = trainer.embed(0, fitted), trainer.store(0, fitted)
+            direct = trainer.transformation(f"direct{i}", *start, new_t)
+        g = trainer.transformation(f"g{i}", old_t, side_t, trainer.store(i, fitted))
+        hopped, hopped_side = transform(h, hopped, hopped_side), transform(g, hopped, hopped_side)
+        v = f"v{i + 1}"
+        cases |= {f"{v}/{v}": (new, new), f"{v}/one hop": (new, transform(h, *before)), f"{v}/hops": (new, hopped)}
+        cases |= {f"{v}/direct": (new, transform(direct, first, first_side))}
+    return cases
+
+
+def measure(cases: Cases, update: Update) -> dict[str, float]:
+    """Retrieval in every case, each query without its own item: "CMC top-1: CASE", "CMC top-5: CASE", "mAP@1.0: CASE",
+    in 0..1.
+
+    Where the gallery has classes that the first version has not learnt, CMC top-1 and mAP are given for queries of "old
+    classes" and "new classes" as well. "negative flips: CASE" is the share of queries with a hit at rank 1 before the
+    update, by the first case, and none after it.
+    """
+    labels, found = update.gallery.labels, {}
+    before: RetrievalScores | None = None
+    for name, (query, gallery) in cases.items():
+        scores = evaluate(query, labels, gallery, labels, same_items=True)
+        before = before or scores
+        found |= {f"CMC top-{k}: {name}": value for k, value in scores.cmc.items()}
+        found |= {f"mAP@1.0: {name}": scores.mean_ap, f"negative flips: {name}": negative_flips(before, scores)}
+        if update.known is not None:
+            for which, chosen in (("old", update.known), ("new", ~update.known)):
+                hits, precision = scores.hit_rank[chosen], scores.average_precision[chosen]
+                found[f"CMC top-1 of {which} classes: {name}"] = (hits[hits > 0] == 1).double().mean().item()
+                found[f"mAP@1.0 of {which} classes: {name}"] = precision.nanmean().item()
+    return found
+
+
+def _costs(trainer: Trainer, h: Transformation, old: Tensor, side: Tensor) -> dict[str, float]:
+    """Fig. 3: what an item costs to carry over, and to embed anew."""
+    gallery, (model, _) = trainer.update.gallery, trainer.version(1)
+    image = trainer.update.sets[-1].normalise(gallery.images[:1])
+    back_fill = {"images": lambda: trainer.embed(1, gallery), "h": lambda: transform(h, old, side)}
+    seconds = {f"seconds per 10 000 items: {k}": 1e4 / len(old) * costs.seconds(f) for k, f in back_fill.items()}
+    return seconds | {
+        "MACs: images": float(costs.macs(model, image)),
+        "MACs: h": float(costs.macs(h, old[:1], side[:1])),
+        "parameters: h": float(count_parameters(h)),
+        "KB: images": gallery.images[0].numel() / 1024,
+        "KB: old": 4 * old.shape[1] / 1024,
+        "KB: side": 4 * side.shape[1] / 1024,
+    }

@@ -1,0 +1,465 @@
+"""What the chapters on paper A's applications (Gygli et al., Sec. 5) show, from the records of
+``experiments.applications``: tables and explorers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+import ipywidgets
+import plotly.graph_objects as go
+from IPython.display import Markdown
+
+from compatkit.intervals import Interval, interval
+
+from ..records.published import paper_numbers, paper_value
+from ..records.verdicts import compare
+from ..show import figures, tables
+from ..show.explorer import picker
+from .reusable import Records, Rows, by_data, choose, difference_row, difference_table, for_each_group, means_in_words
+
+# --- domain adaptation (Sec. 5.1) -------------------------------------------------------------------------------------
+
+TABLE_1 = {
+    "source model": "source model",
+    "source model with test BN": "with test BN",
+    "adapted through RP": "adapted",
+}
+BEYOND = {
+    "adapted, rotation head moves": "adapted, head moves",
+    "adapted, running statistics": "adapted, running statistics",
+}
+DIRECTIONS = {"a to b": "CIFAR-10 -> STL-10", "b to a": "STL-10 -> CIFAR-10", "mean": "mean"}
+"""Ours, and the columns of Table 1."""
+
+
+def by_adaptation(group: Records, direction: str) -> Rows:
+    """Table 1 for one pair of sets: average class accuracy on the target by row and seed. direction: one of
+    ``DIRECTIONS``."""
+    there = [d for d in ("a to b", "b to a") if direction in (d, "mean")]
+    back = ["b to a" if d == "a to b" else "a to b" for d in there]
+    of_kind = kinds(group)
+
+    def mean(kind: str, key: str, directions: Sequence[str] = there) -> dict[int, float]:
+        values = [{r["seed"]: r["metrics"][key] for r in choose(of_kind[kind], direction=d)} for d in directions]
+        return {
+            seed: sum(v[seed] for v in values) / len(values) for seed in sorted(set.intersection(*map(set, values)))
+        }
+
+    return {row: mean("rotation", f"target: {key}") for row, key in (TABLE_1 | BEYOND).items()} | {
+        "adapted by larger steps": mean("rotation, larger steps", "target: adapted"),
+        "with a jigsaw: with test BN": mean("jigsaw", "target: with test BN"),
+        "with a jigsaw: adapted": mean("jigsaw", "target: adapted"),
+        # that network is the source model of the other direction
+        "trained on the target, with labels": mean("rotation", "source: with test BN", back),
+        "source model, on the source": mean("rotation", "source: source model"),
+        "source model with test BN, on the source": mean("rotation", "source: with test BN"),
+    }
+
+
+KINDS = ("rotation", "rotation, larger steps", "jigsaw")
+
+
+def kinds(records: Records) -> dict[str, list[Mapping]]:
+    """The records of each of ``KINDS`` of adaptation."""
+    return {kind: [r for r in records if r["row"] == kind] for kind in KINDS}
+
+
+def adaptation_table(records: Records) -> Markdown:
+    """Table 1, paper | ours, in both directions and their mean; the verdict is on the mean, against the source
+    model."""
+
+    def show(group: Records) -> Markdown:
+        columns, config = [_compared_adaptation(group, direction) for direction in DIRECTIONS], group[0]["config"]
+        names = ("{a} → {b}".format(**config), "{b} → {a}".format(**config), "mean")
+        header = ["", "paper: CIFAR-10 → STL-10, back, mean, %", *(f"{name}, %" for name in names), "n", "verdict"]
+        body = [
+            [
+                cells[0]["row"],
+                " · ".join(tables.number(c["paper"]) for c in cells) if cells[0]["paper"] else "–",
+                *(tables.span(c["ours"]) for c in cells),
+                str(cells[-1]["n"]),
+                tables.verdict_cell(cells[-1]["verdict"]) if cells[-1]["row"] in TABLE_1 else "–",
+            ]
+            for cells in zip(*columns, strict=True)
+        ]
+        return tables.table(header, body)
+
+    return for_each_group(by_data(records), show)
+
+
+def _compared_adaptation(group: Records, direction: str) -> list[dict]:
+    return compare(
+        by_adaptation(group, direction),
+        paper="gygli",
+        item="table1",
+        column=DIRECTIONS[direction],
+        metric="test accuracy",
+        reference="source model",
+        same_data=_is_papers_pair(group),
+        scale=100,
+    )
+
+
+def adaptation_claims(records: Records, statements: Mapping[str, tuple[str, str]], *, stated: bool = True) -> Markdown:
+    """Whether one row of Table 1 is above another, mean over both directions, seed by seed: "text: (one, other)".
+
+    Beside the rows of ``by_adaptation`` there are "gain by rotation" and "gain by a jigsaw", each over its own source
+    model with test BN. stated: the paper says so; otherwise nothing is judged.
+    """
+    printed = {r["row"]: r["value"] for r in paper_numbers("gygli", "table1") if r["column"] == "mean"}
+
+    def show(group: Records) -> Markdown:
+        rows, how = by_adaptation(group, "mean"), {"same_data": _is_papers_pair(group), "stated": stated}
+        for name, after, before in (
+            ("gain by rotation", "adapted through RP", "source model with test BN"),
+            ("gain by a jigsaw", "with a jigsaw: adapted", "with a jigsaw: with test BN"),
+        ):
+            rows[name] = {seed: rows[after][seed] - rows[before][seed] for seed in rows[after]}
+        body = [
+            difference_row(text, [rows[row] for row in pair], [printed.get(row) for row in pair], **how)
+            for text, pair in statements.items()
+        ]
+        return _difference_table(body, stated)
+
+    return for_each_group(by_data(records), show)
+
+
+def _is_papers_pair(group: Records) -> bool:
+    return {group[0]["config"][role] for role in "ab"} == {"cifar10", "stl10"}
+
+
+def adaptation_explorer(records: Records) -> ipywidgets.Widget:
+    """Pick direction, pretext and what moves: accuracy on target and source, and on the pretext, by adaptation step."""
+    arrows = {"a to b": "{a} → {b}", "b to a": "{b} → {a}"}
+    groups = {
+        arrow.format(**group[0]["config"]): kinds(choose(group, direction=direction))
+        for group in by_data(records).values()
+        for direction, arrow in arrows.items()
+    }
+    shown = [kind for kind in KINDS if all(group[kind] for group in groups.values())]
+    heads = {"stays as it is": "", "moves": ", head moves"}
+    curves = {"target": "target", "source": "source", "question": "pretext"}
+
+    def lines(direction: str, kind: str, head: str) -> dict[str, Rows]:
+        return {n: _by_step(groups[direction][kind], f"{key} by step{heads[head]}") for n, key in curves.items()}
+
+    def draw(direction: str, kind: str, head: str) -> go.Figure:
+        chance = groups[direction][kind][0]["metrics"]["chance"]
+        return figures.curves(lines(direction, kind, head), "adaptation steps", chance=chance, y_title="accuracy, %")
+
+    def say(direction: str, kind: str, head: str) -> str:
+        ends = {
+            name: [interval(seeds.values()).mean for seeds in places.values()]
+            for name, places in lines(direction, kind, head).items()
+        }
+        changes = "; ".join(f"{name} from {means[0]:.0%} to {means[-1]:.0%}" for name, means in ends.items())
+        return f"{direction}, {kind}, its head {head}: {changes}."
+
+    return picker({"data": list(groups), "question": shown, "its head": list(heads)}, draw, say)
+
+
+def _by_step(records: Records, key: str) -> Rows:
+    """A curve by step and seed."""
+    found: Rows = {}
+    for record in records:
+        for step, value in zip(record["metrics"]["steps"], record["metrics"][key], strict=True):
+            found.setdefault(str(step), {})[record["seed"]] = value
+    return found
+
+
+# --- classifier transfer (Sec. 5.2, App. D) ---------------------------------------------------------------------------
+
+ARCHITECTURES = {"ResNet": "ResNet-56", "Wide ResNet": "Wide ResNet-56", "MobileNetV2": "MobileNetV2"}
+"""Ours, in the order of ``experiments.classifier``, and the paper's."""
+REFERENCE = "Wide ResNet"
+CLASSES = {"all classes": "accuracy", "classes there were": "old classes", "new classes": "new classes"}
+
+
+def by_set(records: Records) -> dict[str, list[Mapping]]:
+    """The records of each set."""
+    return _groups(records, "{data}")
+
+
+def by_deployment(group: Records, variant: str) -> Rows:
+    """Fig. 3 and Fig. 11 for one set: accuracy on all classes by deployed architecture and seed.
+
+    variant: "extractor frozen", "RP frozen", "independent": with the head that was updated on the Wide ResNet; "upper
+    bound", "upper bound, changed architecture".
+    """
+    bound = variant.startswith("upper bound")
+    return {
+        theirs: {
+            r["seed"]: r["metrics"][f"accuracy: {ours}" if bound else f"accuracy: {REFERENCE} -> {ours}"]
+            for r in choose(group, variant=variant)
+        }
+        for ours, theirs in ARCHITECTURES.items()
+    }
+
+
+def classifier_table(records: Records) -> Markdown:
+    """Figs. 3 and 11, paper | ours: accuracy on all classes with the head that was updated on the Wide ResNet. What
+    Fig. 3 is judged by is the lower bound; other columns are compared by ``classifier_claims``."""
+    printed = _printed_deployments()
+
+    def show(group: Records) -> Markdown:
+        body = []
+        verdicts = {row["row"]: row["verdict"] for row in _compared_classifier(group)}
+        for column in (
+            "extractor frozen",
+            "RP frozen",
+            "upper bound",
+            "upper bound, changed architecture",
+            "independent",
+        ):
+            for row, seeds in by_deployment(group, column).items():
+                ours = interval([100 * v for v in seeds.values()])
+                judged = tables.verdict_cell(verdicts[row]) if column == "extractor frozen" else "–"
+                body.append(
+                    [row, column, tables.number(printed.get((row, column))), tables.span(ours), str(ours.n), judged]
+                )
+        return tables.table(["deployed", "how", "paper, %", "ours, %", "n", "verdict"], body)
+
+    return for_each_group(by_set(records), show)
+
+
+def _compared_classifier(group: Records) -> list[dict]:
+    """Fig. 3's recombinations against its lower bound: half of the classes, all right."""
+    rows = by_deployment(group, "extractor frozen")
+    reasoned = paper_value("gygli", "fig3", "lower bound", "recombined", "accuracy")
+    return compare(
+        rows | {"lower bound": dict.fromkeys(rows["ResNet-56"], reasoned / 100)},
+        paper="gygli",
+        item="fig3",
+        column="recombined",
+        metric="accuracy",
+        reference="lower bound",
+        same_data=_is_papers_set(group),
+        scale=100,
+    )
+
+
+def _is_papers_set(group: Records) -> bool:
+    return group[0]["config"]["data"] == "cifar10"
+
+
+def classifier_claims(records: Records) -> Markdown:
+    """What Fig. 11 says: what freezing the rotation head changes, and how far from the upper bound the heads remain."""
+    printed = _printed_deployments()
+
+    def show(group: Records) -> Markdown:
+        body = []
+        for text, one, other in (
+            ("{}: upper bound above the transferred head", "upper bound", "extractor frozen"),
+            ("{}: RP frozen against extractor frozen", "RP frozen", "extractor frozen"),
+            ("{}: compatible above independent", "extractor frozen", "independent"),
+        ):
+            for ours, name in ARCHITECTURES.items():
+                if other == "independent" and ours == REFERENCE:
+                    continue  # there the head serves the extractor that it was updated on
+                pair = [by_deployment(group, variant)[name] for variant in (one, other)]
+                theirs = [printed.get((name, variant)) for variant in (one, other)]
+                how = {"same_data": _is_papers_set(group), "stated": False}
+                body.append(difference_row(text.format(name), pair, theirs, **how))
+        return difference_table("claim", body)
+
+    return for_each_group(by_set(records), show)
+
+
+def _printed_deployments() -> dict[tuple[str, str], float | None]:
+    """Fig. 11, which has the numbers of Fig. 3 as well, by deployed architecture and variant."""
+    return {(r["row"], r["column"]): r["value"] for r in paper_numbers("gygli", "fig11")}
+
+
+def classifier_explorer(records: Records) -> ipywidgets.Widget:
+    """Pick data, variant and classes: the head's accuracy, by the extractor it was updated on and the one it serves."""
+    groups = by_set(records)
+
+    def spans(data: str, variant: str, classes: str) -> list[list[Interval]]:
+        runs = choose(groups[data], variant=variant)
+        return [
+            [interval([r["metrics"][f"{CLASSES[classes]}: {one} -> {other}"] for r in runs]) for other in ARCHITECTURES]
+            for one in ARCHITECTURES
+        ]
+
+    def draw(data: str, variant: str, classes: str) -> go.Figure:
+        costs = architecture_costs(groups[data])
+        columns = [f"on {name}<br>{costs[name]}" for name in ARCHITECTURES]
+        return figures.matrix(
+            spans(data, variant, classes), [f"updated on<br>{name}" for name in ARCHITECTURES], columns
+        )
+
+    def say(data: str, variant: str, classes: str) -> str:
+        found = spans(data, variant, classes)
+        own = [found[i][i].mean for i in range(len(found))]
+        swapped = [found[i][j].mean for i in range(len(found)) for j in range(len(found)) if i != j]
+        return (
+            f"{data}, {variant}, {classes}: {sum(own) / len(own):.0%} on the extractor the head was updated on, "
+            f"{sum(swapped) / len(swapped):.0%} on the others."
+        )
+
+    variants = ["extractor frozen", "RP frozen", "independent"]
+    return picker({"data": list(groups), "while the head learns": variants, "accuracy on": list(CLASSES)}, draw, say)
+
+
+def architecture_costs(group: Records) -> dict[str, str]:
+    """What each network costs under the common head: parameters, multiplications, the shortest measured latency."""
+    runs, found = choose(group, variant="extractor frozen"), {}
+    for name in ARCHITECTURES:
+        parameters, macs = (runs[0]["metrics"][f"{cost}: {name}"] for cost in ("parameters", "MACs"))
+        latency = min(r["metrics"][f"seconds per image: {name}"] for r in runs)
+        found[name] = f"{parameters / 1e3:.0f} k parameters<br>{macs / 1e6:.1f} M mult., {1e3 * latency:.1f} ms"
+    return found
+
+
+# --- faster transfer (Sec. 5.3) ---------------------------------------------------------------------------------------
+
+TRANSFERS = ("RP", "RP+IIW", "IIW", "re-initialised head", "independent")
+BASELINE = "re-initialised head"
+PUBLISHED_DIRECT = {"IIW": "–", "re-initialised head": "chance", "independent": "chance"}
+"""In words, where Sec. 5.3 has no number for direct recombination."""
+
+
+def by_target(records: Records) -> dict[str, list[Mapping]]:
+    """The records of each target."""
+    return _groups(records, "{source} → {target}")
+
+
+def transfer_explorer(records: Records) -> ipywidgets.Widget:
+    """Pick a target: accuracy of every method by fine-tuning step, and that of the target's own network."""
+    groups = by_target(records)
+
+    def lines(data: str) -> dict[str, Rows]:
+        return {method: _by_step(choose(groups[data], method=method), "accuracy by step") for method in TRANSFERS}
+
+    def draw(data: str) -> go.Figure:
+        own = interval([r["metrics"]["own network"] for r in choose(groups[data], method="RP")])
+        return figures.curves(lines(data), _axis(groups[data]), level=("own network", own), y_title="accuracy, %")
+
+    def say(data: str) -> str:
+        direct = {method: places["0"] for method, places in lines(data).items()}
+        return f"{data}, directly after recombination: {means_in_words(direct)}."
+
+    return picker({"data": list(groups)}, draw, say)
+
+
+def _axis(group: Records) -> str:
+    return f"fine-tuning steps; an epoch is {group[0]['metrics']['steps in an epoch']:.0f}"
+
+
+def by_epoch(group: Records, epochs: int) -> Rows:
+    """Accuracy after so many epochs of fine-tuning, by method and seed."""
+
+    def after(metrics: Mapping) -> float:
+        return metrics["accuracy by step"][metrics["steps"].index(epochs * int(metrics["steps in an epoch"]))]
+
+    return {m: {r["seed"]: after(r["metrics"]) for r in choose(group, method=m)} for m in TRANSFERS}
+
+
+def transfer_table(records: Records) -> Markdown:
+    """Fig. 4: accuracy directly, after one epoch and after all; the paper prints the range of the first alone."""
+    lowest, highest = (
+        paper_value("gygli", "fig4", "direct recombination", column, "accuracy") for column in ("lowest", "highest")
+    )
+
+    def show(group: Records) -> Markdown:
+        last = group[0]["config"]["epochs"]
+        epochs = sorted({0, 1, last})
+        columns = [by_epoch(group, count) for count in epochs]
+        body = [
+            [method, PUBLISHED_DIRECT.get(method, f"{lowest} to {highest}")]
+            + [tables.span(interval([100 * v for v in rows[method].values()])) for rows in columns]
+            + [str(len(columns[0][method]))]
+            for method in TRANSFERS
+        ]
+        after = ["direct, %", *(f"{count} epoch{'s' if count > 1 else ''}, %" for count in epochs[1:])]
+        return tables.table(["", "paper, direct, %", *after, "n"], body)
+
+    return for_each_group(by_target(records), show)
+
+
+def transfer_claims(
+    records: Records, statements: Mapping[str, tuple[str, str, int]], *, stated: bool = True
+) -> Markdown:
+    """Whether one method is above another after so many epochs, seed by seed: "text: (one, other, epochs)". stated: the
+    paper says so; otherwise nothing is judged."""
+
+    def show(group: Records) -> Markdown:
+        body = []
+        for text, (one, other, epochs) in statements.items():
+            rows = by_epoch(group, epochs)
+            how = {"same_data": False, "stated": stated}
+            body.append(difference_row(text, [rows[one], rows[other]], [None, None], **how))
+        return _difference_table(body, stated)
+
+    return for_each_group(by_target(records), show)
+
+
+def savings(records: Records) -> Markdown:
+    """Steps and seconds until each method is as good as the baseline, a re-initialised head, after 1 epoch and at the
+    end: mean over the seeds that get there, each against the baseline of its seed."""
+
+    def show(group: Records) -> Markdown:
+        last = group[0]["config"]["epochs"]
+        body = []
+        for epochs in sorted({1, last}):
+            goals = by_epoch(group, epochs)[BASELINE]
+            for method in TRANSFERS:
+                steps = [_steps_to(r["metrics"], goals[r["seed"]]) for r in choose(group, method=method)]
+                missing = sum(s is None for s in steps)
+                seconds = min(r["metrics"]["seconds per step"] for r in group)
+                mean = interval([s for s in steps if s is not None]) if missing < len(steps) else None
+                body.append(
+                    [
+                        f"{epochs} epoch{'s' if epochs > 1 else ''}",
+                        method,
+                        tables.span(mean),
+                        "–" if mean is None else f"{mean.mean * seconds:.1f}",
+                        f"{len(steps) - missing} of {len(steps)}",
+                    ]
+                )
+        return tables.table(["as good as the baseline after", "", "steps", "seconds", "seeds that get there"], body)
+
+    return for_each_group(by_target(records), show)
+
+
+def _steps_to(metrics: Mapping, goal: float) -> int | None:
+    return next((s for s, a in zip(metrics["steps"], metrics["accuracy by step"], strict=True) if a >= goal), None)
+
+
+# --- all three --------------------------------------------------------------------------------------------------------
+
+
+def provenance(records: Records) -> Markdown:
+    """Where the runs come from."""
+    return tables.origins({"": records})
+
+
+def verdicts(records: Records, item: str) -> dict[str, Counter]:
+    """How often each verdict was given to a number that the paper measured itself, for "table1" or "fig3", by data.
+    What Figs. 4 and 11 say are differences, which the chapters judge."""
+    if item == "table1":
+        found = {
+            name: [row for direction in DIRECTIONS for row in _compared_adaptation(group, direction)]
+            for name, group in by_data(records).items()
+        }
+    else:
+        found = {name: _compared_classifier(group) for name, group in by_set(records).items()}
+    measured = {*TABLE_1, *ARCHITECTURES.values()}
+    return {name: Counter(r["verdict"] for r in rows if r["row"] in measured) for name, rows in found.items()}
+
+
+def _difference_table(body: Sequence[Sequence[str]], stated: bool) -> Markdown:
+    """The paper's claims as ``reusable.difference_table`` shows them; of questions of ours neither number nor
+    verdict."""
+    if stated:
+        return difference_table("claim", body)
+    return tables.table(["question", "ours", "n"], [[text, ours, n] for text, _, ours, n, _ in body])
+
+
+def _groups(records: Records, name: str) -> dict[str, list[Mapping]]:
+    """Records by a name that is made of their configs."""
+    found: dict[str, list[Mapping]] = {}
+    for record in records:
+        found.setdefault(name.format(**record["config"]), []).append(record)
+    return found

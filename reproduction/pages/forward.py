@@ -1,0 +1,495 @@
+"""What the chapters on paper B (Ramanujan et al.) show, from the records of ``experiments.forward``: tables and
+explorers."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import ipywidgets
+import plotly.graph_objects as go
+from IPython.display import Markdown
+
+from compatkit.intervals import interval
+
+from ..records.published import paper_numbers
+from ..records.verdicts import compare
+from ..show import figures, tables
+from ..show.explorer import picker
+from .reusable import Records, Rows, choose, difference_row, difference_table, for_each_group, means_in_words
+
+MEASURES = ("CMC top-1", "CMC top-5", "mAP@1.0")
+QUERIES = {"all queries": "", "queries of old classes": " of old classes", "queries of new classes": " of new classes"}
+WITHOUT = "without side-information"
+BARE = f"FCT {WITHOUT}"
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def by_data(records: Records) -> dict[str, list[Mapping]]:
+    """The records of each update, "data, classes to classes"."""
+    groups: dict[str, list[Mapping]] = {}
+    for record in records:
+        config = record["config"]
+        groups.setdefault(f"{config['data']}, {' to '.join(map(str, config['classes']))}", []).append(record)
+    return groups
+
+
+def case(records: Records, name: str, measure: str) -> dict[int, float]:
+    """A measure in 0..1 of one case by seed, from those records that hold it."""
+    key = f"{measure}: {name}"
+    return {r["seed"]: r["metrics"][key] for r in records if key in r["metrics"]}
+
+
+def _cases(records: Records, names: Mapping[str, str], measure: str) -> Rows:
+    """``case`` of each name, by the row that it stands for; rows that nobody has measured are left out."""
+    found = {row: case(records, name, measure) for row, name in names.items()}
+    return {row: seeds for row, seeds in found.items() if seeds}
+
+
+INDEPENDENT = {"old/old": "old/old", "new/old": "new/identity(old)", "new/new": "new/new"}
+CLOSED = {
+    "new/Procrustes": "new/Procrustes(old)",
+    "new/ridge": "new/ridge(old)",
+    "new/Procrustes with side-information": "new/Procrustes(old, side)",
+    "new/ridge with side-information": "new/ridge(old, side)",
+}
+
+
+def by_case(records: Records, measure: str) -> Rows:
+    """Tables 1 to 3 and Sec. 4.3: independent models, BCT, FCT; and the closed forms, which the paper leaves out."""
+    bare, forward = _of_row(records, BARE), _of_row(records, "FCT")
+    found = _cases(forward or bare, INDEPENDENT, measure)
+    for row, name in (("BCT", "BCT"), ("BCT, synthesised", "BCT, synthesised classes,")):
+        backward = _of_row(records, row)
+        found |= _cases(backward, {f"{name} new/old": "BCT/old", f"{name} new/new": "BCT/BCT"}, measure)
+    found |= _cases(forward, {"h/h": "h/h", "new/h": "new/h"}, measure)
+    return found | _cases(bare, {f"new/h {WITHOUT}": "new/h"}, measure) | _cases(forward or bare, CLOSED, measure)
+
+
+def _of_row(records: Records, row: str) -> list[Mapping]:
+    return [record for record in records if record["row"] == row]
+
+
+def by_hop(records: Records, measure: str) -> Rows:
+    """Table 5: every version by itself, after one hop, and the first gallery after all hops or directly."""
+    with_side, bare = _of_row(records, "FCT"), _of_row(records, BARE)
+    rows = {"phi1/phi1": "v1/v1", "phi2/phi2": "v2/v2", "phi3/phi3": "v3/v3"}
+    rows |= {"phi2/h2": "v2/one hop", "phi3/h3": "v3/one hop"}
+    carried = {"two hops": "v3/hops", "direct": "v3/direct"}
+    return _cases(with_side, rows | carried, measure) | _cases(
+        bare, {f"{row} {WITHOUT}": name for row, name in carried.items()}, measure
+    )
+
+
+def by_side(records: Records, measure: str, name: str = "new/h") -> Rows:
+    """Table 6: one case, by what is stored beside the old embedding."""
+    found = {row: case(_of_row(records, row), name, measure) for row in dict.fromkeys(r["row"] for r in records)}
+    return {row: seeds for row, seeds in found.items() if seeds}
+
+
+def by_alignment(records: Records) -> Rows:
+    """Table 6, last column: CKA of side-information and old embeddings, in 0..1."""
+    rows = dict.fromkeys(r["row"] for r in records)
+    return {row: {r["seed"]: r["metrics"]["CKA of old and side"] for r in _of_row(records, row)} for row in rows}
+
+
+def by_bytes(records: Records, measure: str) -> Rows:
+    """Sec. 5.2: a wider old embedding in place of side-information, side-information in place of the old embedding, and
+    what both models reach by themselves. For the runs of Table 6 as well."""
+    alone = _of_row(records, "without the old embedding")
+    parts = {
+        "ResNet50-256 old, no side-information": (_of_row(records, "wider old embedding"), "new/h"),
+        "SimCLR-500 alone": (alone, "side/side"),
+        "h(psi) without the old model": (alone, "new/h"),
+        "old model with Mixup, old/old": (_of_row(records, "old model with Mixup"), "side/side"),
+        "new/h, SimCLR-500": (_of_row(records, "FCT"), "new/h"),
+    }
+    return {row: case(group, name, measure) for row, (group, name) in parts.items() if group}
+
+
+@dataclass(frozen=True)
+class Item:
+    """How a table of the paper is read from records; ``column``: of paper.csv. ``reference``: the row of trends."""
+
+    rows: Callable[[Records, str], Rows]
+    column: str = "ImageNet-1k"
+    reference: str | None = "old/old"
+    measures: tuple[str, ...] = MEASURES
+
+
+ITEMS = {
+    "table1": Item(by_case),
+    "table2": Item(by_case, "Places-365"),
+    "table3": Item(by_case, "VGGFace2"),
+    "sec43": Item(by_case, "Places-365", measures=("CMC top-1",)),
+    "table5": Item(by_hop, reference="phi1/phi1"),
+    "table6": Item(by_side, reference="none"),
+    "sec52": Item(by_bytes, reference=None, measures=("CMC top-1",)),
+}
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def comparison(records: Records, item: str) -> Markdown:
+    """Paper | ours for each update: CMC top-1, top-5 and mAP; the verdict is on the trend of CMC top-1 against the
+    row of reference, since none of the images are the paper's."""
+    how = ITEMS[item]
+
+    def show(group: Records) -> Markdown:
+        columns = [_compared(group, item, measure) for measure in how.measures]
+        header = ["", *(f"{who} {m}, %" for m in how.measures for who in ("paper", "ours")), "n", "verdict"]
+        body = []
+        for row in columns[0]:
+            cells = [columns[i].get(row) for i in range(len(columns))]
+            numbers = [text for c in cells for text in (_paper(c), tables.span(c["ours"]) if c else "–")]
+            body.append([row, *numbers, str(cells[0]["n"]), tables.verdict_cell(cells[0]["verdict"])])
+        return tables.table(header, body)
+
+    return for_each_update(records, show)
+
+
+def for_each_update(records: Records, show: Callable[[Records], Markdown]) -> Markdown:
+    """A table for each update under its name."""
+    return for_each_group(by_data(records), show)
+
+
+def _paper(row: Mapping | None) -> str:
+    return tables.number(row["paper"]) if row else "–"
+
+
+def _compared(records: Records, item: str, measure: str) -> dict[str, dict]:
+    how = ITEMS[item]
+    rows = compare(
+        how.rows(records, measure),
+        paper="ramanujan",
+        item=item,
+        column=how.column,
+        metric=measure,
+        reference=how.reference,
+        same_data=False,
+        scale=100,
+    )
+    return {row["row"]: row for row in rows}
+
+
+def verdicts(records: Records, item: str) -> dict[str, Counter]:
+    """How often each verdict was given to a published CMC top-1 of ``item``, by update."""
+    return {
+        name: Counter(r["verdict"] for r in _compared(group, item, "CMC top-1").values() if r["paper"] is not None)
+        for name, group in by_data(records).items()
+    }
+
+
+def claims(
+    records: Records, statements: Mapping[str, tuple[str, str]], item: str, measure: str = "CMC top-1"
+) -> Markdown:
+    """Statements of the paper, "text: (one, other)": that row one is above the other, in points of ``measure``.
+
+    Intervals are of differences taken seed by seed. Judged is the direction, see ``results.verdict``.
+    """
+    how = ITEMS[item]
+    printed = {
+        r["row"]: r["value"]
+        for r in paper_numbers("ramanujan", item)
+        if (r["column"], r["metric"]) == (how.column, measure)
+    }
+
+    def show(group: Records) -> Markdown:
+        found = how.rows(group, measure)
+        body = [
+            difference_row(
+                text, [found.get(row, {}) for row in pair], [printed.get(row) for row in pair], same_data=False
+            )
+            for text, pair in statements.items()
+        ]
+        return difference_table("claim", body)
+
+    return for_each_update(records, show)
+
+
+def measured(rows: Rows, unit: str = "%", scale: float = 100, digits: int = 1) -> Markdown:
+    """A table of what only we have measured: mean ± half width of the 95 % interval, n."""
+    body = [
+        [row, tables.span(interval([scale * v for v in seeds.values()]), digits=digits), str(len(seeds))]
+        for row, seeds in rows.items()
+    ]
+    return tables.table(["", f"ours, {unit}", "n"], body)
+
+
+def architectures(records: Records, measure: str = "CMC top-1") -> Markdown:
+    """Table 4: paper | ours for each old architecture, under the name of the paper's that it stands for."""
+    parts = []
+    for column in dict.fromkeys(r["row"] for r in records):
+        group = _of_row(records, column)
+        config = group[0]["config"]
+        ours = "{old_network}, width {old_width}, {old_dim} numbers".format(**config).replace("torchvision:", "")
+        rows = _cases(group, {c: c for c in ("old/old", "h/h", "new/h", "new/new")}, measure)
+        if column == "none":
+            shown = measured(rows)
+        else:
+            how = {"paper": "ramanujan", "item": "table4", "metric": measure, "same_data": False, "scale": 100}
+            shown = tables.comparison(compare(rows, column=column, reference="old/old", **how))
+        parts.append(
+            f"**{ours}**{f' (in the paper {column})' if column != 'none' else ', as the new one'}\n\n{shown.data}"
+        )
+    return Markdown("\n\n".join(parts))
+
+
+def alignments(records: Records) -> Markdown:
+    """Table 6, CKA: paper | ours for each update. A printed value is of one pair of networks, so none is judged."""
+    printed = {r["row"]: r["value"] for r in paper_numbers("ramanujan", "table6") if r["metric"] == "linear CKA"}
+
+    def show(group: Records) -> Markdown:
+        body = [
+            [
+                row,
+                tables.number(printed[row], digits=2),
+                tables.span(interval(seeds.values()), digits=2),
+                str(len(seeds)),
+            ]
+            for row, seeds in by_alignment(group).items()
+        ]
+        return tables.table(["", "paper", "ours", "n"], body)
+
+    return for_each_update(records, show)
+
+
+def provenance(records: Records) -> Markdown:
+    """Where the runs of each update come from."""
+    return tables.origins(by_data(records))
+
+
+# --- the toy ----------------------------------------------------------------------------------------------------------
+
+
+def blind_scores(relevant: int, items: int) -> dict[str, float]:
+    """What retrieval expects of a model that cannot tell ``items`` apart, ``relevant`` of which have the query's label:
+    their order is random.
+
+    The k-th item is relevant with probability p = R/N, so CMC@k = 1 - C(N - R, k) / C(N, k). If it is, (k - 1)(R - 1) /
+    (N - 1) of those before it are expected to be, so that precision there is (1 + (k - 1)(R - 1)/(N - 1)) / k; the mean
+    over k is the average precision, (R - 1)/(N - 1) + (1 - (R - 1)/(N - 1)) H_N / N, with H_N = 1 + 1/2 + ... + 1/N.
+    """
+    if not 1 <= relevant <= items:
+        raise ValueError(f"relevant: 1 .. {items} of {items} items, got {relevant}")
+    share = (relevant - 1) / (items - 1) if items > 1 else 1.0
+    harmonic = sum(1 / k for k in range(1, items + 1))
+
+    def cmc(k: int) -> float:
+        seen = min(k, items)
+        return 1 - math.comb(items - relevant, seen) / math.comb(items, seen)
+
+    return {"CMC top-1": cmc(1), "CMC top-5": cmc(5), "mAP@1.0": share + (1 - share) * harmonic / items}
+
+
+def toy_ceilings(records: Records) -> dict[str, float]:
+    """What a model that knows one attribute of coloured shapes exactly, and nothing else, reaches on the gallery."""
+    config = records[0]["config"]
+    classes, each = max(config["classes"]), config["n_test"] // max(config["classes"])
+    values = round(math.sqrt(classes))  # as many colours as shapes
+    return blind_scores(each - 1, values * each - 1)
+
+
+TOY_CASES = {"old/old": "old/old", "h/h": "h/h", "new/h": "new/h", "new/new": "new/new"}
+
+
+def toy_rows(records: Records, learns: str, stored: str, measure: str) -> Rows:
+    """The four cases of the toy for one old task and one kind of side-information."""
+    return _cases(choose(records, old_task=learns, side=stored), TOY_CASES, measure)
+
+
+def toy_explorer(records: Records) -> ipywidgets.Widget:
+    """Pick what the old model learns and what is stored beside its embeddings, see what a search finds."""
+    ceilings = toy_ceilings(records)
+    learns = list(dict.fromkeys(r["config"]["old_task"] for r in records))
+    stored = {"nothing" if s == "none" else s if s not in learns else f"the true {s}": s for s in _sides(records)}
+
+    def rows(old: str, side: str, measure: str) -> Rows:
+        return toy_rows(records, old, stored[side], measure)
+
+    def draw(old: str, side: str, measure: str) -> go.Figure:
+        return figures.bars(
+            rows(old, side, measure), levels={f"the {old} alone": ceilings[measure]}, x_title=f"{measure}, %"
+        )
+
+    def say(old: str, side: str, measure: str) -> str:
+        found = means_in_words(rows(old, side, measure))
+        return f"The old model knows the {old}, stored is {side}. {measure}: {found}."
+
+    controls = {"the old model learns the": learns, "stored beside it": list(stored), "measure": list(MEASURES)}
+    return picker(controls, draw, say)
+
+
+def toy_table(records: Records) -> Markdown:
+    """new/h for each old task and each kind of side-information."""
+    learns = list(dict.fromkeys(r["config"]["old_task"] for r in records))
+    body = []
+    for side in _sides(records):
+        found = [toy_rows(records, old, side, "CMC top-1").get("new/h", {}) for old in learns]
+        cells = [tables.span(interval([100 * v for v in f.values()]) if f else None) for f in found]
+        body.append([side, *cells, str(len(found[0]))])
+    return tables.table(["stored", *(f"old model knows the {old}, %" for old in learns), "n"], body)
+
+
+def _sides(records: Records) -> list[str]:
+    return list(dict.fromkeys(r["config"]["side"] for r in records))
+
+
+# --- explorers --------------------------------------------------------------------------------------------------------
+
+
+def cases_explorer(records: Records) -> ipywidgets.Widget:
+    """Pick an update, a measure and which queries, see every case."""
+    groups = by_data(records)
+
+    def rows(data: str, measure: str, queries: str) -> Rows:
+        return by_case(groups[data], measure + QUERIES[queries])
+
+    def draw(data: str, measure: str, queries: str) -> go.Figure:
+        return figures.bars(rows(data, measure, queries), x_title=f"{measure}, %")
+
+    def say(data: str, measure: str, queries: str) -> str:
+        return f"{measure} of {queries} on {data}: {means_in_words(rows(data, measure, queries))}."
+
+    controls = {"update": list(groups), "measure": ["CMC top-1", "mAP@1.0"], "queries": list(QUERIES)}
+    return picker(controls, draw, say)
+
+
+def side_explorer(records: Records) -> ipywidgets.Widget:
+    """Pick an update, a case and a measure, see what each kind of side-information is worth."""
+    groups = by_data(records)
+    cases = ("new/h", "h/h", "side/side", "new/ridge(old, side)")
+
+    def rows(data: str, name: str, measure: str) -> Rows:
+        return by_side(groups[data], measure, name)
+
+    def draw(data: str, name: str, measure: str) -> go.Figure:
+        first = groups[data]
+        levels = {c: interval(case(first, c, measure).values()).mean for c in ("old/old", "new/new")}
+        return figures.bars(rows(data, name, measure), x_title=f"{measure} of {name}, %", levels=levels)
+
+    def say(data: str, name: str, measure: str) -> str:
+        return f"{measure} of {name} on {data}: {means_in_words(rows(data, name, measure))}."
+
+    return picker({"update": list(groups), "case": list(cases), "measure": ["CMC top-1", "mAP@1.0"]}, draw, say)
+
+
+HOPS = {
+    "searched by itself": "v{0}/v{0}",
+    "one hop from the version before": "v{0}/one hop",
+    "first gallery, all hops": "v{0}/hops",
+    "first gallery, directly": "v{0}/direct",
+}
+
+
+def hops(records: Records, side: str, measure: str) -> dict[str, Rows]:
+    """For each way to carry a gallery its score at each version, by number of classes learnt."""
+    chosen = choose(records, side=side)
+    versions = list(enumerate(chosen[0]["config"]["classes"], 1))
+    found = {}
+    for way, pattern in HOPS.items():
+        places = {str(n): case(chosen, pattern.format(i), measure) for i, n in versions}
+        found[way] = {place: seeds for place, seeds in places.items() if seeds}
+    return found
+
+
+def hops_explorer(records: Records) -> ipywidgets.Widget:
+    """Pick side-information and measure, see the gallery of the first version carried on, update after update."""
+    words = {"SimCLR": "SimCLR", "none": "no side-information"}
+
+    def draw(side: str, measure: str) -> go.Figure:
+        lines = hops(records, {v: k for k, v in words.items()}[side], measure)
+        return figures.curves(lines, "classes that the version has learnt", y_title=f"{measure}, %")
+
+    def say(side: str, measure: str) -> str:
+        lines = hops(records, {v: k for k, v in words.items()}[side], measure)
+        return f"{measure} with {side}. " + " ".join(f"{way}: {means_in_words(rows)}." for way, rows in lines.items())
+
+    return picker({"side-information": list(words.values()), "measure": list(MEASURES)}, draw, say)
+
+
+COSTS = {"multiplications per item": "MACs", "kilobytes per item": "KB", "seconds per 10 000 items": "seconds"}
+
+
+def cost_points(records: Records, cost: str, measure: str) -> dict[str, list[tuple[float, float]]]:
+    """Fig. 3: what carrying over an item costs, and the accuracy that it buys, a point for each seed.
+
+    BCT and doing nothing cost nothing; back-filling reads the image, a transformation the embedding and what is stored
+    beside it.
+    """
+    points: dict[str, list[tuple[float, float]]] = {}
+
+    def add(name: str, x: float, record: Mapping, case_name: str) -> None:
+        points.setdefault(name, []).append((x, record["metrics"][f"{measure}: {case_name}"]))
+
+    for record in records:
+        config, metrics = record["config"], record["metrics"]
+        if record["row"] == "BCT":
+            add("BCT", 0.0, record, "BCT/old")
+        else:
+            side = record["row"] != BARE
+            image, h = {
+                "MACs": lambda m=metrics: (m["MACs: images"], m["MACs: h"]),
+                "KB": lambda m=metrics, s=side: (m["KB: images"], m["KB: old"] + s * m["KB: side"]),
+                "seconds": lambda m=metrics: (
+                    m["seconds per 10 000 items: images"],
+                    m["seconds per 10 000 items: h"],
+                ),
+            }[cost]()
+            if side:
+                add(f"h of width {config['h_width']}", h, record, "new/h")
+            else:
+                add("old/old, nothing done", 0.0, record, "old/old")
+                add("back-filling", image, record, "new/new")
+                add(f"h of width {config['h_width']} {WITHOUT}", h, record, "new/h")
+    return points
+
+
+def cost_explorer(records: Records) -> ipywidgets.Widget:
+    """Pick a cost and a measure, see what each strategy buys."""
+
+    def draw(cost: str, measure: str) -> go.Figure:
+        return figures.costs(cost_points(records, COSTS[cost], measure), cost, f"{measure}, %")
+
+    def say(cost: str, measure: str) -> str:
+        points = cost_points(records, COSTS[cost], measure)
+        shown = "; ".join(
+            f"{name} {interval([x for x, _ in p]).mean:.3g} for {interval([y for _, y in p]).mean:.0%}"
+            for name, p in points.items()
+        )
+        return f"{measure} against {cost}: {shown}."
+
+    return picker({"cost": list(COSTS), "measure": list(MEASURES)}, draw, say)
+
+
+def width_explorer(records: Records) -> ipywidgets.Widget:
+    """Pick a measure, see every case by the width of the embeddings."""
+    cases = ("old/old", "h/h", "new/h", "new/new")
+
+    def lines(measure: str) -> dict[str, Rows]:
+        widths = sorted({r["config"]["new_dim"] for r in records})
+        return {c: {str(w): case(choose(records, new_dim=w), c, measure) for w in widths} for c in cases}
+
+    def draw(measure: str) -> go.Figure:
+        return figures.curves(lines(measure), "width of the embeddings", y_title=f"{measure}, %")
+
+    def say(measure: str) -> str:
+        return f"{measure} by width. " + " ".join(f"{c}: {means_in_words(rows)}." for c, rows in lines(measure).items())
+
+    return picker({"measure": list(MEASURES)}, draw, say)
+
+
+def flips(records: Records) -> dict[str, Rows]:
+    """For each update, the share of queries that found their class at rank 1 by old/old and no longer do, by case."""
+    names = {c: c for c in ("new/new", "new/h", "h/h")} | {"BCT new/old": "BCT/old", "BCT new/new": "BCT/BCT"}
+    names |= {"new/ridge": "new/ridge(old)"}
+    found = {}
+    for data, group in by_data(records).items():
+        usual = [r for r in group if r["config"]["side"] != "none" or r["config"]["method"] == "BCT"]
+        found[data] = _cases(usual, names, "negative flips")
+    return found

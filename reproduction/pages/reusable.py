@@ -1,0 +1,408 @@
+"""What the chapters on paper A (Gygli et al.) show, from the records of ``experiments.reusable``: tables and the
+explorers of Fig. 2. The explorers of the other figures stand in ``analysis``."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import ipywidgets
+import plotly.graph_objects as go
+from IPython.display import Markdown
+
+from compatkit.intervals import Interval, difference, interval
+
+from ..records.published import paper_numbers
+from ..records.store import by_row
+from ..records.verdicts import compare, verdict
+from ..show import figures, tables
+from ..show.explorer import picker
+
+Records = Sequence[Mapping]
+Rows = dict[str, dict[int, float]]  # {row: {seed: value}}
+
+PAPERS_DATA = "cifar10 × stl10"  # elsewhere only trends can be compared with the paper, not levels
+MEASURES = {
+    "recombination accuracy": "recombination",
+    "accuracy with the own head, common classes": "not recombined",
+    "accuracy on the own task, all classes": "own task",
+}
+UNSHARED_OUTPUTS = {
+    "left out of the choice": "recombination",
+    "may be chosen (and are wrong)": "recombination, unmasked",
+}
+
+
+# --- rows of the figures ----------------------------------------------------------------------------------------------
+
+
+def by_data(records: Records) -> dict[str, list[Mapping]]:
+    """The records of each pair of data sets, in either order, by the pair's name "a × b"."""
+    groups: dict[frozenset, list[Mapping]] = {}
+    for record in records:
+        groups.setdefault(frozenset(record["config"][role] for role in "ab"), []).append(record)
+    return {"{a} × {b}".format(**group[0]["config"]): group for group in groups.values()}
+
+
+def choose(records: Records, **config) -> list[Mapping]:
+    """The records whose config has these values."""
+    return [r for r in records if all(r["config"][key] == value for key, value in config.items())]
+
+
+def columns(records: Records, mean: bool = True) -> dict[str, tuple[list[Mapping], str]]:
+    """What a picker of data offers: both test sets of each pair, and their mean; with the records and the key."""
+    found = {}
+    for name, group in by_data(records).items():
+        if mean:
+            found[f"{name}: mean of both"] = (group, "mean")
+        found |= {f"{name}: {group[0]['config'][role]} ({role})": (group, role) for role in "ab"}
+    return found
+
+
+def shown_method(method: str) -> str:
+    """A method's name where its networks are recombined: those of the upper bound are not one then."""
+    return "own RP heads" if method == "upper bound" else method
+
+
+def union(*parts: Records) -> list[Mapping]:
+    """The records of several experiments, each run once, under its row in the first of them."""
+    found: dict[str, Mapping] = {}
+    for record in (record for part in parts for record in part):
+        found.setdefault(record["run_id"], record)
+    return list(found.values())
+
+
+def scores(records: Records, measure: str = "recombination", test_set: str = "mean") -> Rows:
+    """A measure in 0..1 by method and seed, on one test set or the mean of both, as Figs. 2, 7 and 10 show it.
+
+    The upper bound is not a recombination: its bar is each network with its own head on the same images.
+    """
+    found = by_row(records, "method", f"{measure}/{test_set}")
+    if measure.startswith("recombination") and "upper bound" in found:
+        bound = [r for r in records if r["config"]["method"] == "upper bound"]
+        found |= by_row(bound, "method", f"not recombined/{test_set}")
+    return found
+
+
+def by_scheme(records: Records) -> Rows:
+    """Joint and incremental training; incremental is the mean over both orders."""
+    joint, first, second = {}, {}, {}
+    for record in records:
+        config = record["config"]
+        forward = (config["a"], config["b"]) == (records[0]["config"]["a"], records[0]["config"]["b"])
+        place = joint if record["row"] == "joint" else first if forward else second
+        place[record["seed"]] = record["metrics"]["recombination/mean"]
+    both = {seed: (first[seed] + second[seed]) / 2 for seed in first.keys() & second.keys()}
+    return {"joint": joint, "incremental": dict(sorted(both.items()))}
+
+
+RUNNING = "running train statistics"
+STATISTICS = {
+    RUNNING: "recombination, running statistics",
+    "recomputed on test set": "recombination, recalibrated statistics",
+    "per test batch": "recombination",
+}
+
+
+def by_normalization(records: Records, test_set: str = "mean") -> Rows:
+    """Fig. 5's seven choices: three ways to use one and the same BN network, and four networks without or beyond BN."""
+    plain = [r for r in records if r["config"]["normalization"] == "batch"]
+    others = [r for r in records if r["config"]["normalization"] != "batch"]
+    found = {row: by_row(plain, lambda _, row=row: row, f"{key}/{test_set}")[row] for row, key in STATISTICS.items()}
+    return found | by_row(others, lambda r: r["row"], f"recombination/{test_set}")
+
+
+def by_correlation(records: Records) -> Rows:
+    """Fig. 6: mean correlation of channels where the networks are cut, over both test sets, in -1..1."""
+
+    def mean(record: Mapping, measure: str) -> float:
+        values = [v for role in "ab" for v in record["metrics"][f"{measure}/{role}"]]
+        return sum(values) / len(values)
+
+    found: Rows = {}
+    for record in records:
+        found.setdefault(record["row"], {})[record["seed"]] = mean(record, "channel correlations")
+        if record["row"] == "independent" and "matched channel correlations/a" in record["metrics"]:
+            matched = found.setdefault("independent + permutation", {})
+            matched[record["seed"]] = mean(record, "matched channel correlations")
+    return found
+
+
+def by_classes(records: Records, test_set: str = "mean") -> Rows:
+    """Fig. 9: IIW+DCC by the number of classes of the shared head, and IIW+RP, which needs none."""
+
+    rows = by_row(records, lambda r: r["row"], f"recombination/{test_set}")
+    return dict(sorted(rows.items(), key=lambda named: _natural(named[0])))
+
+
+def network_layers(records: Records) -> list[str]:
+    """Every boundary at which the networks of these records were cut and measured, from the images on."""
+    key = "recombination at "
+    found = [k.removeprefix(key).removesuffix("/mean") for k in records[0]["metrics"] if k.startswith(key)]
+    layers = {layer for layer in found if not layer.endswith(("/a", "/b"))}
+    return sorted(layers, key=lambda layer: (layer != "stem", layer == "pool", _natural(layer)))
+
+
+def _natural(name: str) -> list:
+    """Sorts "block2" before "block10"."""
+    return [(not part.isdigit(), int(part) if part.isdigit() else part) for part in re.split(r"(\d+)", name) if part]
+
+
+def boundaries(records: Records) -> list[str]:
+    """Where networks can be cut into parts that both have weights: pooling has none."""
+    return [layer for layer in network_layers(records) if layer != "pool"]
+
+
+def block_of(split_at: str, layers: Sequence[str]) -> str:
+    """The block after which a network was cut: a stage's name means its last block."""
+    return [at for at in layers if at == split_at or at.startswith(f"{split_at}_block")][-1]
+
+
+def by_split(records: Records, test_set: str = "mean") -> Rows:
+    """Fig. 8: one method by the boundary at which its networks were made to fit and cut, from the images on."""
+    layers = boundaries(records)
+    found = by_row(records, lambda r: r["row"], f"recombination/{test_set}")
+    return {at: found[at] for at in layers if at in found}
+
+
+@dataclass(frozen=True)
+class Item:
+    """How a figure or table of the paper is read from records. ``reference``: the row to which trends refer.
+    ``scale``: from our unit to the paper's. ``printed``: the item's name in paper.csv where it is another."""
+
+    rows: Callable[[Records], Rows]
+    reference: str | None = None
+    metric: str = "recombination accuracy"
+    scale: float = 100
+    printed: str = ""
+
+
+ITEMS = {
+    "fig2": Item(scores, "independent"),
+    "own tasks": Item(partial(scores, measure="own task"), metric="own-task accuracy", printed="fig2"),
+    "fig2_pretrained": Item(scores, "IIW"),  # the paper prints no number for independent ones
+    "sec4_incremental": Item(by_scheme, "joint"),
+    "fig5": Item(by_normalization),
+    "fig6": Item(by_correlation, metric="cross-correlation", scale=1),
+    "fig7": Item(scores, "independent"),
+    "fig8": Item(by_split),
+    "fig9": Item(by_classes),
+}
+"""What ``comparison``, ``claims`` and ``verdicts`` know."""
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def comparison(records: Records, item: str = "fig2") -> Markdown:
+    """Paper | ours for each pair of data sets; levels are judged only on the paper's own data."""
+    unit, digits = ("%", 1) if ITEMS[item].scale == 100 else ("correlation", 2)
+    reference = ITEMS[item].reference
+    judged = f"what is judged is the trend, the difference to `{reference}`" if reference else "no level can be judged"
+
+    def show(name: str, group: Records) -> Markdown:
+        return tables.comparison(_compared(group, name, item), unit, digits)
+
+    return for_each_pair(records, show, elsewhere=f" (not the paper's images: {judged})")
+
+
+def beside(*experiments: Records, item: str = "fig2") -> Markdown:
+    """For each row of the paper its number and ours on each pair of data sets of each experiment: mean ± half width."""
+    groups = {name: group for records in experiments for name, group in by_data(records).items()}
+    found = {name: ITEMS[item].rows(group) for name, group in groups.items()}
+    body = []
+    for row, printed in published(item).items():
+        ours = [[ITEMS[item].scale * v for v in rows.get(row, {}).values()] for rows in found.values()]
+        body.append([row, tables.number(printed), *(tables.span(interval(v)) if v else "–" for v in ours)])
+    counts = {name: sorted({len(seeds) for seeds in rows.values()}) for name, rows in found.items()}
+    ours = [f"{name}, %, n = {' to '.join(map(str, dict.fromkeys((n[0], n[-1]))))}" for name, n in counts.items()]
+    return tables.table(["", "paper, %", *ours], body)
+
+
+def for_each_pair(records: Records, show: Callable[[str, Records], Markdown], elsewhere: str = "") -> Markdown:
+    """A table for each pair of data sets under its name; ``elsewhere`` follows the name where it is not the paper's."""
+    parts = [
+        f"**{name}**{'' if name == PAPERS_DATA else elsewhere}\n\n{show(name, group).data}"
+        for name, group in by_data(records).items()
+    ]
+    return Markdown("\n\n".join(parts))
+
+
+def for_each_group(groups: Mapping[str, Records], show: Callable[[Records], Markdown]) -> Markdown:
+    """A table for each group of records under its name."""
+    return Markdown("\n\n".join(f"**{name}**\n\n{show(group).data}" for name, group in groups.items()))
+
+
+def provenance(records: Records) -> Markdown:
+    """Where the runs of each pair of data sets come from."""
+    return tables.origins(by_data(records))
+
+
+def claims(records: Records, statements: Mapping[str, tuple], item: str = "fig2") -> Markdown:
+    """Statements of the paper as differences between two rows: "text: (one, other)", that one is above the other, or
+    "text: (one, other, m)", that one loses at most m against the other, in the paper's unit.
+
+    The intervals are of differences taken seed by seed: all methods of a seed share initial weights and batches.
+    Verdicts: see ``results.verdict``; where the paper prints no numbers, the stated direction is what is judged. A loss
+    of at most m is shown or contradicted when the whole interval is on one side of m.
+    """
+    how, numbers = ITEMS[item], published(item)
+
+    def show(name: str, group: Records) -> Markdown:
+        found = how.rows(group)
+        body = [
+            difference_row(
+                text,
+                [found.get(row, {}) for row in (one, other)],
+                [numbers.get(row) for row in (one, other)],
+                scale=how.scale,
+                same_data=name == PAPERS_DATA,
+                margin=margin[0] if margin else None,
+            )
+            for text, (one, other, *margin) in statements.items()
+        ]
+        return difference_table("claim", body)
+
+    return for_each_pair(records, show)
+
+
+def difference_table(first: str, body: Sequence[Sequence[str]]) -> Markdown:
+    """A table of ``difference_row``s; ``first`` is the head of the column of what is said."""
+    return tables.table([first, "paper", "ours", "n", "verdict"], body)
+
+
+def difference_row(
+    text: str,
+    found: Sequence[Mapping[int, float]],
+    printed: Sequence[float | None],
+    *,
+    same_data: bool,
+    scale: float = 100,
+    margin: float | None = None,
+    stated: bool = True,
+) -> list[str]:
+    """A line of a table: what is said, the paper's difference, ours between the rows ``found``, n, the verdict.
+
+    stated: whether the paper says that the first is above the second where it prints no numbers. margin: the first
+    loses at most so much, in the paper's unit.
+    """
+    seeds = sorted(found[0].keys() & found[1].keys())
+    if not seeds:
+        return [text, "–", "–", "0", tables.verdict_cell("not run")]
+    ours, reference = ([scale * row[seed] for seed in seeds] for row in found)
+    gap, digits = difference(ours, reference, paired=True), 1 if scale == 100 else 2
+    known = None not in printed
+    if margin is not None:
+        judged = _loses_at_most(margin, gap, same_data)
+    elif known or stated:
+        # the difference itself is the level, and its sign the trend
+        judged = verdict(
+            [one - other for one, other in zip(ours, reference, strict=True)],
+            printed[0] - printed[1] if known else scale,
+            reference=[0.0] * len(seeds),
+            published_reference=0.0,
+            same_data=known and same_data,
+            point=scale / 100,
+            paired=True,
+        )
+    paper = tables.number(printed[0] - printed[1], signed=True, digits=digits) if known else "–"
+    if margin is not None:
+        paper = f"≥ -{margin:g}"
+    cell = tables.verdict_cell(judged) if known or stated or margin is not None else "–"
+    return [text, paper, tables.span(gap, signed=True, digits=digits), str(gap.n), cell]
+
+
+def _loses_at_most(margin: float, gap: Interval, same_data: bool) -> str:
+    if gap.n < 2 or gap.low < -margin <= gap.high:
+        return "undecided"
+    if gap.high < -margin:
+        return "not reproduced"
+    return "reproduced" if same_data else "trend only"
+
+
+def verdicts(records: Records, item: str = "fig2") -> dict[str, Counter]:
+    """How often each verdict was given to a number that the paper prints in ``item``, by pair of data sets."""
+    parts = [name for name, how in ITEMS.items() if (how.printed or name) == item]
+    return {
+        name: Counter(
+            row["verdict"] for part in parts for row in _compared(group, name, part) if row["paper"] is not None
+        )
+        for name, group in by_data(records).items()
+    }
+
+
+def _compared(group: Records, name: str, item: str) -> list[dict]:
+    how = ITEMS[item]
+    return compare(
+        how.rows(group),
+        paper="gygli",
+        item=how.printed or item,
+        column="mean",
+        metric=how.metric,
+        reference=how.reference,
+        same_data=name == PAPERS_DATA,
+        scale=how.scale,
+    )
+
+
+def published(item: str) -> dict[str, float | None]:
+    """The paper's numbers of an item by row, mean over both data sets, None where it printed none."""
+    rows = paper_numbers("gygli", ITEMS[item].printed or item)
+    return {r["row"]: r["value"] for r in rows if (r["column"], r["metric"]) == ("mean", ITEMS[item].metric)}
+
+
+# --- explorers of Fig. 2 ----------------------------------------------------------------------------------------------
+
+
+def methods_explorer(records: Records, item: str = "fig2") -> ipywidgets.Widget:
+    """Pick data and measure, see every method: bars with intervals, seeds, chance, and the numbers published for
+    ``item``."""
+    sets, numbers = columns(records), {"recombination": published(item)}
+    if item == "fig2":
+        numbers["own task"] = published("own tasks")
+
+    def draw(data: str, measure: str) -> go.Figure:
+        (group, column), key = sets[data], MEASURES[measure]
+        return figures.bars(
+            scores(group, key, column),
+            published=numbers.get(key) if column == "mean" else None,
+            chance=group[0]["metrics"]["chance/mean"] if key == "recombination" else None,
+        )
+
+    def say(data: str, measure: str) -> str:
+        group, column = sets[data]
+        return f"{measure} on {data}: {means_in_words(scores(group, MEASURES[measure], column))}."
+
+    return picker({"data": list(sets), "measure": list(MEASURES)}, draw, say)
+
+
+def recombination_explorer(records: Records, method: str = "IIW+DCC") -> ipywidgets.Widget:
+    """Pick a method and data, see extractor x head: the two networks as trained, and the two recombined ones."""
+    groups = by_data(records)
+    methods = {shown_method(r["config"]["method"]): r["config"]["method"] for r in records}
+
+    def runs(method: str, name: str) -> list[Mapping]:
+        return choose(groups[name], method=methods[method])
+
+    def draw(method: str, name: str, outputs: str) -> go.Figure:
+        return figures.recombination_matrix(runs(method, name), UNSHARED_OUTPUTS[outputs])
+
+    def say(method: str, name: str, outputs: str) -> str:
+        return f"{method} on {name}: {own_and_swapped(runs(method, name), UNSHARED_OUTPUTS[outputs])}."
+
+    controls = {"method": list(methods), "data": list(groups), "classes that are not shared": list(UNSHARED_OUTPUTS)}
+    return picker(controls, draw, say, start={"method": method})
+
+
+def own_and_swapped(records: Records, measure: str = "recombination") -> str:
+    """In words what ``figures.recombination_matrix`` shows."""
+    own, swapped = (interval([r["metrics"][f"{m}/mean"] for r in records]).mean for m in ("not recombined", measure))
+    return f"{own:.0%} with own heads, {swapped:.0%} with heads swapped"
+
+
+def means_in_words(rows: Rows) -> str:
+    """In words what ``figures.bars`` and ``figures.curves`` show, but for the intervals."""
+    return ", ".join(f"{row} {interval(seeds.values()).mean:.0%}" for row, seeds in rows.items())

@@ -1,0 +1,143 @@
+"""Where records come from, and whether the code would still make them."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+from .pins import pinned
+from .store import CHECKOUT
+
+
+@functools.cache
+def code_state() -> dict:
+    """Commit and cleanliness of the checkout as they are at the first call in this process.
+
+    Ask before the first run: later the files may have changed, and what runs is what was imported. ``commit`` is None
+    outside a checkout; ``dirty`` tells whether tracked files other than results/ and book/ differ from it, None if that
+    is unknown.
+    """
+    top = _git("rev-parse", "--show-toplevel")
+    inside = top is not None and Path(top).resolve() == CHECKOUT
+    commit = _git("rev-parse", "HEAD") if inside else None
+    unchanged = ("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude)results", ":(exclude)book")
+    changed = _git(*unchanged) if commit else None
+    return {"commit": commit, "dirty": None if changed is None else bool(changed)}
+
+
+def _git(*arguments: str) -> str | None:
+    """Output of git in the checkout; None if git is missing or fails."""
+    # A hook's GIT_DIR would answer for the repository that runs the hook.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=CHECKOUT, env=environment, capture_output=True, text=True, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+@functools.cache
+def processor() -> str:
+    """The model of the CPU."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def provenance(
+    *,
+    experiment: str,
+    device: str,
+    threads: int,
+    started: float,
+    wall_seconds: float,
+    peak_memory_mb: float,
+    resumed: bool = False,
+) -> dict:
+    """Where a record comes from, without names of hosts, users or folders.
+
+    Args:
+        experiment: whose version of golden numbers the record carries, see ``pins``.
+        device: what computed: "cpu", or the model of the GPU.
+        threads: of the process.
+        started: seconds since the epoch.
+        wall_seconds, peak_memory_mb: what the run took.
+        resumed: the run went on from a checkpoint, so that ``wall_seconds`` counts its last part only.
+    """
+    versions = {"python": platform.python_version()}
+    versions.update((name, _version(name)) for name in ("torch", "numpy", "compatkit"))
+    return {
+        **code_state(),
+        "golden": pinned().versions.get(experiment),
+        "versions": versions,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "processor": processor(),
+        "device": device,
+        "threads": threads,
+        "wall_seconds": wall_seconds,
+        "resumed": resumed,
+        "peak_memory_mb": peak_memory_mb,
+        "started": datetime.fromtimestamp(started, timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def is_stale(record: Mapping) -> bool:
+    """Whether the code has since changed what it computes: the golden numbers of the record's experiment, or the images
+    of a built-in set that the run used. A record that carries no version is stale."""
+    pins = pinned()
+    version = pins.versions.get(record["experiment"])
+    images = all(pins.images.get(name, digest) == digest for name, digest in record["data"].items())
+    return version is None or record["provenance"]["golden"] != version or not images
+
+
+def summary(records: Sequence[Mapping]) -> str:
+    """One short sentence: how many runs, on what, how long, and how many of them are stale."""
+    if not records:
+        return "No runs."
+    made = [record["provenance"] for record in records]
+    minutes = sum(p["wall_seconds"] for p in made) / 60
+    took = f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{max(1, round(minutes))} minutes"
+    stale = sum(map(is_stale, records))
+    note = f"; {stale} of them by earlier code, which computed other numbers" if stale else ""
+    count = f"{len(records)} run{'s' * (len(records) > 1)}"
+    return f"{count} at preset {_listed(r['preset'] for r in records)} on {_hardware(made)}, {took} in all{note}."
+
+
+def details(records: Sequence[Mapping]) -> str:
+    """The rest of what the records say of their origin: threads, commits, torch, days, uncommitted changes."""
+    made = [record["provenance"] for record in records]
+    threads = _listed(p["threads"] for p in made)
+    days = sorted(p["started"][:10] for p in made)
+    dirty = sum(bool(p["dirty"]) for p in made)
+    parts = [
+        f"{threads} thread{'s' * (threads != '1')} a run",
+        f"commit {_listed(p['commit'][:7] if p['commit'] else 'none (outside a checkout)' for p in made)}",
+        f"torch {_listed(p['versions'].get('torch') for p in made)}",
+        days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}",
+        *([f"{dirty} from a tree with uncommitted changes"] if dirty else []),
+    ]
+    return ", ".join(parts) + "."
+
+
+def _hardware(made: Iterable[Mapping]) -> str:
+    return _listed(p.get("processor") or "a CPU" if p["device"].startswith("cpu") else p["device"] for p in made)
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(dict.fromkeys(str(value) for value in values)) or "unknown"

@@ -1,0 +1,57 @@
+"""The papers' numbers: the rows of ``paper.csv``."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+
+from .store import CHECKOUT, results_root
+
+PAPER_COLUMNS = ("paper", "item", "row", "column", "metric", "value", "spread", "note")
+
+
+def _paper_csv() -> Path:
+    places = (results_root() / "paper.csv", CHECKOUT / "results" / "paper.csv")
+    for place in places:
+        if place.is_file():
+            return place
+    raise FileNotFoundError("paper.csv: neither in the results folder nor in the checkout")
+
+
+def paper_numbers(paper: str | None = None, item: str | None = None) -> list[dict]:
+    """Rows of paper.csv in its order, with ``value`` and ``spread`` as floats in the unit the paper prints, None
+    where it printed none.
+
+    ``paper`` is 'gygli' or 'ramanujan', ``item`` a figure, table or section such as 'fig2'. KeyError with near misses
+    for an unknown one.
+    """
+    with open(_paper_csv(), newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for row in rows:
+        for name in ("value", "spread"):
+            row[name] = float(row[name]) if row[name] else None
+    for name, wanted in (("paper", paper), ("item", item)):
+        if wanted is not None:
+            known = list(dict.fromkeys(row[name] for row in rows))
+            rows = [row for row in rows if row[name] == wanted]
+            if not rows:
+                raise KeyError(f"paper.csv has no {name} {wanted!r}; it has {', '.join(known)}")
+    return rows
+
+
+def near_misses(wanted: Sequence[str]) -> str:
+    keys = [" | ".join(row[name] for name in PAPER_COLUMNS[:5]) for row in paper_numbers()]
+    return "; ".join(difflib.get_close_matches(" | ".join(wanted), keys, n=5, cutoff=0.3)) or "nothing near"
+
+
+def paper_value(paper: str, item: str, row: str, column: str, metric: str) -> float | None:
+    """The published number, in the unit the paper prints; None where it printed none. KeyError with near misses for an
+    unknown one.
+    """
+    wanted = (paper, item, row, column, metric)
+    for found in paper_numbers():
+        if tuple(found[name] for name in PAPER_COLUMNS[:5]) == wanted:
+            return found["value"]
+    raise KeyError(f"paper.csv has no {' | '.join(wanted)}; near: {near_misses(wanted)}")

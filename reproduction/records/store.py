@@ -1,0 +1,157 @@
+"""The record store: a finished run is one JSON line in ``<root>/<preset>/<experiment>.jsonl``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+
+from compatkit.files import locked
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+RECORD_KEYS = ("experiment", "preset", "run_id", "kind", "seed", "config", "data", "metrics", "provenance")
+"""``kind``: the class of the config. ``data``: the digest of each image set that the run loaded, by name."""
+
+
+def results_root() -> Path:
+    """Where records live: ``$COMPATKIT_RESULTS``, else ``results/`` of the checkout, else ``./results``."""
+    if chosen := os.environ.get("COMPATKIT_RESULTS"):
+        return Path(chosen)
+    checkout = CHECKOUT / "results"
+    return checkout if (checkout / "paper.csv").is_file() else Path("results")
+
+
+def run_id(kind: str, config: Mapping, data: Mapping[str, str]) -> str:
+    """Name of a run: 12 hex digits of the SHA-256 of what kind of run it is, its config and the digests of its images.
+
+    Raises:
+        ValueError: the config has no seed, or runs that differ in nothing else would share a name.
+    """
+    if "seed" not in config:
+        raise ValueError(f"config: a run's config holds its 'seed', got the keys {sorted(config)}")
+    content = json.dumps([kind, config, data], sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def _record_path(experiment: str, preset: str, root: str | os.PathLike | None) -> Path:
+    for name, value in (("experiment", experiment), ("preset", preset)):
+        if not isinstance(value, str) or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", value, re.ASCII):
+            raise ValueError(f"{name}: letters, digits, '_', '-' and '.' make a file name, got {value!r}")
+    return Path(root if root is not None else results_root()) / preset / f"{experiment}.jsonl"
+
+
+def _not_finite(value: object, where: str) -> Iterator[str]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{where} = {value}"
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _not_finite(inner, f"{where}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, inner in enumerate(value):
+            yield from _not_finite(inner, f"{where}[{index}]")
+
+
+def append(record: Mapping, root: str | os.PathLike | None = None) -> None:
+    """Add a finished run as one JSON line to ``<root>/<preset>/<experiment>.jsonl``, safe beside other processes and
+    under SIGKILL.
+
+    ``record`` has the keys of ``RECORD_KEYS``. ValueError for a missing key, and for NaN or infinity, which JSON does
+    not know and which would pass as a result.
+    """
+    if missing := [key for key in RECORD_KEYS if key not in record]:
+        raise ValueError(f"record: lacks {', '.join(missing)}; it needs {', '.join(RECORD_KEYS)}")
+    path = _record_path(record["experiment"], record["preset"], root)
+    if bad := next(_not_finite(dict(record), "record"), None):
+        raise ValueError(f"{bad}: a record holds finite numbers only")
+    line = json.dumps(dict(record), allow_nan=False).encode() + b"\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+    try:
+        with locked(descriptor):
+            end = _cut_unfinished_line(descriptor)
+            os.lseek(descriptor, end, os.SEEK_SET)
+            if os.write(descriptor, line) != len(line):  # a full disk: leave the file as it was
+                os.ftruncate(descriptor, end)
+                raise OSError(f"{path}: the record could not be written whole")
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _cut_unfinished_line(descriptor: int) -> int:
+    """Cut what a killed process left of its line; returns the size of the file afterwards, in bytes."""
+    size = end = os.fstat(descriptor).st_size
+    while end:
+        start = max(0, end - 65536)
+        os.lseek(descriptor, start, os.SEEK_SET)
+        newline = os.read(descriptor, end - start).rfind(b"\n")
+        if newline >= 0:
+            end = start + newline + 1
+            break
+        end = start
+    if end < size:
+        os.ftruncate(descriptor, end)
+    return end
+
+
+def load(experiment: str, preset: str, root: str | os.PathLike | None = None) -> list[dict]:
+    """Records of an experiment: the newest of each ``run_id``, in the order in which the runs first appeared; ``[]``
+    without a file.
+
+    An unfinished last line (a process killed while it wrote) is passed over. Any other line that is no record raises
+    ValueError with file and line.
+    """
+    path = _record_path(experiment, preset, root)
+    try:
+        *lines, _unfinished = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    newest: dict[str, dict] = {}
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
+        if not isinstance(record, dict) or any(key not in record for key in RECORD_KEYS):
+            missing = [key for key in RECORD_KEYS if not isinstance(record, dict) or key not in record]
+            raise ValueError(f"{path}, line {number}: not a record, lacks {', '.join(missing)}")
+        newest[record["run_id"]] = record
+    return list(newest.values())
+
+
+def load_all(preset: str, root: str | os.PathLike | None = None) -> dict[str, dict]:
+    """The newest record of every run of a preset by ``run_id``, whichever experiment it was made for.
+
+    Errors as in ``load``.
+    """
+    folder = _record_path("all", preset, root).parent
+    found: dict[str, dict] = {}
+    for path in sorted(folder.glob("[!.]*.jsonl")):
+        for record in load(path.stem, preset, root):
+            other = found.get(record["run_id"])
+            if other is None or other["provenance"]["started"] < record["provenance"]["started"]:
+                found[record["run_id"]] = record
+    return found
+
+
+def by_row(records: Iterable[Mapping], row: str | Callable[[Mapping], str], metric: str) -> dict[str, dict[int, float]]:
+    """``{row: {seed: value}}`` for ``compare``: ``row`` is a key of the config or a function of the record,
+    ``metric`` a key of the metrics.
+
+    KeyError for a record without them. ValueError if two records would be the same row and seed, for then a config
+    tells them apart and averaging them silently would hide it.
+    """
+    rows: dict[str, dict[int, float]] = {}
+    for record in records:
+        name = str(row(record) if callable(row) else record["config"][row])
+        seeds = rows.setdefault(name, {})
+        if record["seed"] in seeds:
+            raise ValueError(
+                f"records: row {name!r} has seed {record['seed']} twice; choose `row` so that it tells the runs apart"
+            )
+        seeds[record["seed"]] = float(record["metrics"][metric])
+    return rows

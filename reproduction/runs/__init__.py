@@ -1,0 +1,1 @@
+"""From an experiment and a preset to records: presets, the runner, golden numbers."""

@@ -1,0 +1,158 @@
+"""Golden numbers: what every experiment computes, pinned, so that a change of code that changes a number is noticed.
+
+For each experiment and each value of its settings a tiny run is made in double precision, in which machines agree to
+many digits: a disturbance of 1e-15 in the initial weights of a ResNet-8 is 6e-15 in the logits after 12 steps of Adam
+(in single precision 1e-7 becomes 0.25). Images are made by integer arithmetic, so that neither fonts nor the rounding
+of floats have a say. A run is pinned by all numbers that it would record and by the last losses of each training.
+
+What golden numbers cannot see is covered by other tests: chunked paths by tests with tiny chunks, single precision and
+bf16 by tests with a tolerance, generated images, whose fonts change with matplotlib, by their digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from compatkit.data import BUILT_IN, ImageSet, Split, write_npz
+from compatkit.training import Recipe
+
+from ..experiments import EXPERIMENTS, kind_of
+from ..experiments.context import Context
+
+DIGITS = 12  # significant ones that are pinned
+
+
+def plan(experiment: str) -> dict[str, Any]:
+    """The golden runs of an experiment by name: a few of its ``smoke`` runs in which every value of every setting
+    occurs, made tiny."""
+    found: dict[str, Any] = {}
+    for config in map(tiny, covering([config for _, config in EXPERIMENTS[experiment]("smoke", [0])])):
+        name = str(config)
+        while name in found and found[name] != config:  # runs that differ in their recipes alone
+            name += "'"
+        found[name] = config
+    return found
+
+
+def covering(configs: Sequence[Any]) -> list:
+    """A few of the configs in which every value of every setting occurs that occurs in all of them (greedy)."""
+    facts = {config: set(_settings(asdict(config))) for config in configs}
+    missing, chosen = set().union(*facts.values()), []
+    while missing:
+        chosen.append(max(configs, key=lambda config: len(facts[config] & missing)))
+        missing -= facts[chosen[-1]]
+    return chosen
+
+
+def _settings(config: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _settings(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def tiny(config: Any) -> Any:
+    """A run of the same kind on few golden images, in double precision."""
+    changes: dict[str, Any] = {}
+    for name in (field.name for field in fields(config)):
+        value = getattr(config, name)
+        if isinstance(value, Recipe):
+            shorter = {"steps": value.steps // 2, "batch_size": min(value.batch_size, 20)}
+            changes[name] = replace(value, precision="fp64", **shorter)
+        elif isinstance(value, str) and value in BUILT_IN:
+            changes[name] = f"golden_{value}"
+        elif name in ("n_train", "n_test"):
+            changes[name] = 200 if "shapes" in getattr(config, "data", "") else 60
+    return replace(config, **changes)
+
+
+def golden_set(name: str) -> ImageSet:
+    """Images of 8 x 8 pixels with the classes and channels of a built-in set, from integers alone: a pattern for each
+    class, and noise."""
+    like = BUILT_IN[name]()
+    channels, count = like.train.images.shape[1], len(like.classes)
+    start = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=3).digest(), "big")
+
+    def split(part: int) -> Split:
+        n = max(60, 2 * count)
+        image, c, y, x = np.ogrid[:n, :channels, :8, :8]
+        label = np.arange(n) % count
+        k = label[:, None, None, None]
+        pattern = (x * (3 * k + 2) + y * (5 * k + 1) + 7 * c + start % 11) * 29 % 256
+        noise = image * 48271 + c * 40692 + y * 69621 + x * 16807 + start + 12345 * part
+        for _ in range(3):  # neighbours shall have nothing in common
+            noise = (noise * 48271 + 11) % 2147483647
+        pixels = (3 * pattern + noise % 256) // 4
+        return Split(torch.from_numpy(pixels.astype(np.uint8)), torch.from_numpy(label))
+
+    return ImageSet(f"golden_{name}", split(0), split(1), like.classes)
+
+
+@contextmanager
+def golden_world() -> Iterator[None]:
+    """Golden sets where ``data.load`` looks for files, double precision for all that is drawn, one thread."""
+    before = torch.get_default_dtype(), torch.get_num_threads(), os.environ.get("COMPATKIT_DATA")
+    with tempfile.TemporaryDirectory() as folder:
+        for name in BUILT_IN:
+            write_npz(Path(folder) / f"golden_{name}.npz", golden_set(name))
+        try:
+            os.environ["COMPATKIT_DATA"] = folder
+            torch.set_default_dtype(torch.float64)
+            torch.set_num_threads(1)
+            yield
+        finally:
+            torch.set_default_dtype(before[0])
+            torch.set_num_threads(before[1])
+            os.environ.pop("COMPATKIT_DATA")
+            os.environ.update({} if before[2] is None else {"COMPATKIT_DATA": before[2]})
+
+
+def numbers(config: Any) -> dict[str, float]:
+    """What a golden run computes, by name; within ``golden_world``. Measured times are left out."""
+    context = Context()
+    metrics = kind_of(config).run(config, context)
+    found = {name: _condensed(value) for name, value in metrics.items() if not name.startswith("seconds")}
+    for number, history in enumerate(context.histories, 1):
+        rows = [row for row in history if "task" in row]
+        for row in (row for row in rows if row["step"] == rows[-1]["step"]):
+            terms = {name: value for name, value in row.items() if name not in ("step", "task")}
+            found |= {f"training {number}, task {row['task']}, last loss: {n}": v for n, v in terms.items()}
+    return {name: float(f"{value:.{DIGITS}g}") for name, value in sorted(found.items())}
+
+
+def _condensed(value: float | list) -> float:
+    """A list as one number that depends on each of its values and on their order."""
+    if not isinstance(value, list):
+        return value
+    return math.fsum(math.cos(place) * _condensed(part) for place, part in enumerate(value))
+
+
+def measured(experiments: Sequence[str], known: dict[str, dict[str, float]] | None = None) -> dict[str, dict]:
+    """The numbers of every golden run, by experiment and run; within ``golden_world``. A run that several experiments
+    share is made once; ``known`` holds what is made already and gets what is made here."""
+    known = {} if known is None else known
+    found: dict[str, dict] = {}
+    for experiment in experiments:
+        found[experiment] = {}
+        for name, config in plan(experiment).items():
+            if name not in known:
+                known[name] = numbers(config)
+            found[experiment][name] = known[name]
+    return found
+
+
+def images() -> dict[str, str]:
+    """The digest of every built-in set."""
+    return {name: load().digest for name, load in BUILT_IN.items()}

@@ -1,0 +1,1 @@
+"""Figures, tables and pickers, drawn from numbers. Nothing here imports torch."""
