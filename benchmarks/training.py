@@ -23,9 +23,10 @@ import torch
 from torch import nn
 
 from compatkit import data, models, recombination
+from compatkit.batches import Batches
 from compatkit.data import ImageSet, Split
-from compatkit.objectives import target_loss
-from compatkit.training import Recipe, Task, _Run
+from compatkit.objectives import Target, target_loss
+from compatkit.training import Recipe, Task, train, uses_bf16
 
 ROUNDS, STEPS, BATCH = 9, 12, 128
 
@@ -48,40 +49,48 @@ def seconds(function, device: str) -> float:
     return time.perf_counter() - start
 
 
-def alternate(one, other, device: str) -> tuple[float, float]:
-    """Median seconds of each side over rounds that take turns."""
-    one(), other()
-    times = [(seconds(one, device), seconds(other, device)) for _ in range(ROUNDS)]
-    return tuple(statistics.median(side) for side in zip(*times, strict=True))
+def network_of(width: int, network: str) -> tuple[nn.Sequential, nn.Sequential]:
+    return models.split(models.build(network, 10, seed=0, width=width), "stage2")
 
 
-def our_run(image_set: ImageSet, network: str, width: int, precision: str = "auto") -> _Run:
-    net = models.build(network, 10, seed=0, width=width)
-    extractor, head = models.split(net, "stage2")
-    task = Task(image_set, extractor, head)
-    return _Run([task], Recipe(steps=10**6, batch_size=BATCH, crop=4, flip=True, precision=precision), None)
+def against_our_step(other, image_set: ImageSet, network: str, width: int, precision: str, device: str) -> float:
+    """Median seconds of ``other``, which takes STEPS steps, by those of as many steps of ``train``; rounds take
+    turns."""
+    extractor, head = network_of(width, network)
+    task = Task(image_set, extractor, [Target(head)])
+    recipe = Recipe(steps=STEPS * (ROUNDS + 1), batch_size=BATCH, crop=4, flip=True, precision=precision)
+    ours, theirs, clock = [], [], [time.perf_counter()]
+
+    def on_step(step: int) -> None:
+        if step % STEPS == 0:
+            if device == "cuda":
+                torch.cuda.synchronize()
+            ours.append(time.perf_counter() - clock[0])
+            theirs.append(seconds(other, device))
+            clock[0] = time.perf_counter()
+
+    train([task], recipe, on_step=on_step, show_progress=False)
+    return statistics.median(theirs[1:]) / statistics.median(ours[1:])  # the first round warms up
 
 
 def step_overhead(image_set: ImageSet, network: str, width: int, device: str) -> float:
-    run = our_run(image_set, network, width)
-    task = run.tasks[0]
-    images, labels, _ = run.batches[0](0)
-    images = images.contiguous(memory_format=run.memory_format)
+    extractor, head = (part.to(device).train() for part in network_of(width, network))
+    layout = torch.channels_last if device == "cuda" else torch.contiguous_format
+    net = nn.Sequential(extractor, head).to(memory_format=layout)
+    recipe = Recipe(batch_size=BATCH)
+    optimizer = torch.optim.Adam(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+    images, labels = Batches(image_set, BATCH, crop=4, flip=True)(0)
+    images = images.contiguous(memory_format=layout)
 
     def bare():
         for _ in range(STEPS):
-            with run.autocast:
-                loss = target_loss(task.head(task.extractor(images)), labels)
-            run.optimizer.zero_grad(set_to_none=True)
+            with torch.autocast(device, torch.bfloat16, enabled=uses_bf16(recipe, device)):
+                loss = target_loss(net(images), labels)
+            optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            run.optimizer.step()
+            optimizer.step()
 
-    def ours():
-        for _ in range(STEPS):
-            run.advance(log=False)
-
-    whole, arithmetic = alternate(ours, bare, device)
-    return whole / arithmetic
+    return 1 / against_our_step(bare, image_set, network, width, "auto", device)
 
 
 def against_data_loader(image_set: ImageSet, network: str, width: int, precision: str) -> float:
@@ -103,7 +112,6 @@ def against_data_loader(image_set: ImageSet, network: str, width: int, precision
     loader = torch.utils.data.DataLoader(Images(), BATCH, shuffle=True)
     net = models.build(network, 10, seed=0, width=width)
     optimizer = torch.optim.Adam(net.parameters())
-    run = our_run(image_set, network, width, precision)
 
     def usual():
         for images, labels in loader:
@@ -112,12 +120,7 @@ def against_data_loader(image_set: ImageSet, network: str, width: int, precision
             loss.backward()
             optimizer.step()
 
-    def ours():
-        for _ in range(STEPS):
-            run.advance(log=False)
-
-    theirs, mine = alternate(usual, ours, "cpu")
-    return theirs / mine
+    return against_our_step(usual, image_set, network, width, precision, "cpu")
 
 
 def extractor_passes(m: int, k: int) -> float:

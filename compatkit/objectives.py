@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import ClassVar, NamedTuple, Protocol
 
 import torch
@@ -126,16 +125,14 @@ def pretext_of(name: str) -> PretextTask:
 # --- terms ------------------------------------------------------------------------------------------------------------
 
 
-class Minibatch:
-    """What the terms of a task see of a minibatch: the extractor, images (n, c, h, w), labels (n,), and ``features``
-    of the images, computed when first asked for, once for all terms."""
+class Minibatch(NamedTuple):
+    """What the terms of a task see of a minibatch: the extractor, images (n, c, h, w), labels (n,), and the extractor's
+    features of the images, computed once for all terms; None where no term reads them."""
 
-    def __init__(self, extractor: nn.Module, images: Tensor, labels: Tensor):
-        self.extractor, self.images, self.labels = extractor, images, labels
-
-    @cached_property
-    def features(self) -> Tensor:
-        return self.extractor(self.images)
+    extractor: nn.Module
+    images: Tensor
+    labels: Tensor
+    features: Tensor | None
 
 
 class Term(Protocol):
@@ -144,6 +141,10 @@ class Term(Protocol):
     @property
     def name(self) -> str:
         """Of its curve, and unique among the terms of a task."""
+
+    @property
+    def reads_features(self) -> bool:
+        """Whether the features of upright images are needed."""
 
     def modules(self) -> tuple[nn.Module, ...]:
         """What learns with the extractor. Two tasks whose terms hold the same module share it."""
@@ -159,7 +160,9 @@ class Term(Protocol):
 
 
 class TermBase:
-    """No modules, nothing random, nothing to move."""
+    """Reads features; no modules, nothing random, nothing to move."""
+
+    reads_features: ClassVar[bool] = True
 
     def modules(self) -> tuple[nn.Module, ...]:
         return ()
@@ -219,6 +222,7 @@ class Pretext(TermBase):
 
     head: nn.Module
     pretext: str = "rotation"
+    reads_features: ClassVar[bool] = False
 
     def __post_init__(self):
         pretext_of(self.pretext)  # for its check

@@ -174,7 +174,8 @@ class Task:
             labels: (n,).
             drawn: what is random in each term, see ``Term.draw``.
         """
-        batch = Minibatch(self.extractor, images, labels)
+        read = any(term.reads_features for term in self.terms)
+        batch = Minibatch(self.extractor, images, labels, self.extractor(images) if read else None)
         return {term.name: term.loss(batch, random) for term, random in zip(self.terms, drawn, strict=True)}
 
 
@@ -322,7 +323,7 @@ class _Run:
         self.modules.to(memory_format=self.memory_format)
         self.optimizer = _optimizer([p for p in self.modules.parameters() if p.requires_grad], recipe)
         self.autocast = _autocast(recipe, self.device)
-        self.losses = [torch.compile(t.losses) if recipe.compile else t.losses for t in tasks]
+        self.losses = [torch.compile(type(t).losses) if recipe.compile else type(t).losses for t in tasks]
         self.step, self.saved = 0, -1
         self.history: list[dict[str, Any]] = []
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
@@ -333,10 +334,10 @@ class _Run:
         """One minibatch of each task, each followed by an update."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, self.step)
-        for number, batches in enumerate(self.batches):
+        for number, (task, batches) in enumerate(zip(self.tasks, self.batches, strict=True)):
             batch = [self._prepared(part) for part in batches(self.step)]
             with self.autocast:
-                terms = self.losses[number](*batch)
+                terms = self.losses[number](task, *batch)
             loss = sum(terms.values())
             # gradients are None, not 0, where a task does not reach: its step leaves the other network alone
             self.optimizer.zero_grad(set_to_none=True)

@@ -1,8 +1,8 @@
-"""What every test shares: one thread (small tensors are slower on two) and a record store and data folder of its
-own."""
+"""What every test shares: one thread (small tensors are slower on two), and ways to look into a training."""
 
 from __future__ import annotations
 
+import importlib
 from contextlib import contextmanager
 
 import pytest
@@ -11,6 +11,14 @@ try:  # the tests of records and figures also run where torch is not installed
     import torch
 except ImportError:
     torch = None
+
+TRAINERS = (
+    "compatkit.training",
+    "compatkit.applications",
+    "compatkit.gallery.maps",
+    "reproduction.experiments.context",
+)
+"""Modules that call ``train``."""
 
 
 @pytest.fixture(autouse=True)
@@ -36,32 +44,46 @@ def data_folder(folder, sets):
         yield
 
 
+def on_each_step(monkeypatch, look, **options):
+    """Every training, wherever it is started, has these options and calls ``look(tasks, recipe, step)`` after each of
+    its steps."""
+    original = importlib.import_module("compatkit.training").train
+
+    def train(tasks, recipe, **given):
+        def on_step(step):
+            given_look(step)
+            look(tasks, recipe, step)
+
+        given_look = given.pop("on_step", None) or (lambda step: None)
+        return original(tasks, recipe, **{**given, **options}, on_step=on_step)
+
+    for module in TRAINERS:
+        monkeypatch.setattr(f"{module}.train", train)
+
+
 def each_step(monkeypatch, noted):
-    """A list to which each step of any training adds ``noted`` of its run."""
-    from compatkit import training
-
-    taken, advance = [], training._Run.advance
-
-    def count(run, log):
-        taken.append(noted(run))
-        advance(run, log)
-
-    monkeypatch.setattr(training._Run, "advance", count)
+    """A list to which each step of any training adds ``noted(tasks, recipe)``."""
+    taken = []
+    on_each_step(monkeypatch, lambda tasks, recipe, step: taken.append(noted(tasks, recipe)))
     return taken
+
+
+def part(task, name, what="head"):
+    """The head of a term of a task, or what else is asked of it; None where the task has no such term."""
+    return next((getattr(term, what) for term in task.terms if term.name == name), None)
 
 
 @pytest.fixture
 def trained(monkeypatch):
     """The configs of the runs that are made; nothing is trained."""
-    from reproduction.experiments import EXPERIMENTS
+    from reproduction.experiments import KINDS
 
     configs = []
 
-    def run(config, **options):
+    def run(config, context):
         configs.append(config)
         return {"recombination/mean": 0.5}
 
-    planned = [config for experiment in EXPERIMENTS.values() for config in experiment("smoke")]
-    for module in {type(config).__module__ for config in planned}:
-        monkeypatch.setattr(f"{module}.run", run)
+    for module in KINDS.values():
+        monkeypatch.setattr(module, "run", run)
     return configs

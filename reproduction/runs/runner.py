@@ -119,16 +119,17 @@ def plan(
     """
     if experiment not in EXPERIMENTS:
         raise ValueError(f"experiment: must be one of {', '.join(EXPERIMENTS)}, got {experiment!r}")
-    runs = EXPERIMENTS[experiment](preset, seeds)
-    # settings can make runs equal that were different
-    return list(dict.fromkeys((row, override(config, settings or {})) for row, config in runs))
+    found: dict[Any, str] = {}
+    for row, config in EXPERIMENTS[experiment](preset, seeds):
+        found.setdefault(override(config, settings or {}), row)  # settings can make runs equal that were different
+    return [(row, config) for config, row in found.items()]
 
 
 def configs(
     experiment: str, preset: str, seeds: Sequence[int] | None = None, settings: Mapping[str, Any] | None = None
 ) -> list:
-    """The run configs of ``plan``, each once."""
-    return list(dict.fromkeys(config for _, config in plan(experiment, preset, seeds, settings)))
+    """The run configs of ``plan``."""
+    return [config for _, config in plan(experiment, preset, seeds, settings)]
 
 
 def missing(wanted: Sequence[Any], preset: str, root: str | os.PathLike | None = None) -> list:

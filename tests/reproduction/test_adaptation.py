@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import nn
 
-from compatkit import applications, training
 from compatkit.batches import ARRANGEMENTS
 from compatkit.data import ImageSet, Split, load
-from reproduction.experiments import adaptation
-from reproduction.runs import runner
-from reproduction.experiments.adaptation import AdaptationRun
 from compatkit.normalization import evaluation
 from compatkit.training import Recipe
+from reproduction.experiments import adaptation
+from reproduction.experiments.adaptation import AdaptationRun
+from reproduction.experiments.context import Context
+from reproduction.runs import runner
 
-from .conftest import data_folder, each_step
-from .test_embedders import same, state
+from ..compatkit.test_embedders import same, state
+from ..conftest import data_folder, each_step, on_each_step, part
 
 RECIPE = Recipe(steps=3, batch_size=16, lr=0.02, rotations="sampled", precision="fp32")
 ADAPT = Recipe(steps=4, batch_size=16, optimizer="sgd", lr=0.05, schedule="constant", precision="fp32")
@@ -59,19 +59,19 @@ def tiny(**changes) -> AdaptationRun:
 
 
 def run(shared=None, checkpoints=None, **changes) -> dict:
-    return adaptation.run(tiny(**changes), shared=shared, checkpoints=checkpoints, show_progress=False)
+    return adaptation.run(tiny(**changes), Context(shared=shared, checkpoints=checkpoints))
 
 
 def watched(**changes):
     """The metrics of a run, and of each training and each adaptation in it the parts before and after."""
     seen = SimpleNamespace(trainings=[], adaptations=[])
-    train_once, adapt = adaptation.train_once, adaptation.adapt
+    train_once, adapt = Context.train_once, adaptation.adapt
 
-    def spy_train(tasks, recipe, folder, **options):
+    def spy_train(context, tasks, recipe, label):
         [task] = tasks
         before = copy.deepcopy(task)
         seen.trainings.append((before, task, recipe))
-        return train_once(tasks, recipe, folder, **options)
+        return train_once(context, tasks, recipe, label)
 
     def spy_adapt(extractor, rotation_head, images, *, probe, **options):
         made = SimpleNamespace(start=extractor, head=rotation_head, images=images)
@@ -86,7 +86,7 @@ def watched(**changes):
         return result
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(adaptation, "train_once", spy_train)
+        patch.setattr(Context, "train_once", spy_train)
         patch.setattr(adaptation, "adapt", spy_adapt)
         seen.metrics = run(**changes)
     return seen
@@ -101,7 +101,7 @@ def whole():
 @pytest.fixture
 def steps(monkeypatch):
     """The recipe of each step of any training."""
-    return each_step(monkeypatch, lambda run: run.recipe)
+    return each_step(monkeypatch, lambda tasks, recipe: recipe)
 
 
 def average_class_accuracy(extractor, head, images, labels, statistics="batch"):
@@ -172,7 +172,7 @@ def test_every_row_against_a_loop_over_the_common_classes(whole, pretext):
             ("adapted, head moves", moving.end, "batch"),
         ):
             shown = normalised(name, COMMON)
-            expected[f"{role}: {row}"] = average_class_accuracy(extractor, task.head, *shown, statistics)
+            expected[f"{role}: {row}"] = average_class_accuracy(extractor, part(task, "target"), *shown, statistics)
     images, _ = normalised("two", COMMON)
     count = {"rotation": 4, "jigsaw": 24}[pretext]
     variants = torch.randint(count, (len(images),), generator=torch.Generator().manual_seed(0)).tolist()
@@ -184,7 +184,7 @@ def test_every_row_against_a_loop_over_the_common_classes(whole, pretext):
     assert made.metrics["pretext by step, head moves"][-1] == pytest.approx(moved, abs=1e-6), "by the head that moved"
     assert not same(state(moving.head_end), state(moving.head)) and same(state(usual.head_end), state(usual.head))
     assert {name: made.metrics[name] for name in expected} == pytest.approx(expected, abs=1e-6)
-    assert usual.start is moving.start is task.extractor and usual.head is task.rotation_head
+    assert usual.start is moving.start is task.extractor and usual.head is task.terms[-1].head
     assert len({made.metrics[f"target: {row}"] for row in ("source model", "with test BN", "adapted")}) > 1
 
 
@@ -203,7 +203,7 @@ def test_the_curve_is_what_a_shorter_adaptation_ends_at(whole):
 
 @pytest.mark.parametrize("left_out", [(), ("dog",)])
 def test_both_directions_have_the_common_classes_in_one_order(left_out):
-    there, back = (adaptation._sets(tiny(direction=d, left_out=left_out), "cpu") for d in ("a to b", "b to a"))
+    there, back = (adaptation._sets(tiny(direction=d, left_out=left_out), Context()) for d in ("a to b", "b to a"))
     assert [s.name for s in there] == ["one", "two"] == [s.name for s in reversed(back)]
     expected = tuple(name for name in COMMON if name not in left_out)
     for one, other in zip(there, reversed(back), strict=True):
@@ -235,19 +235,20 @@ def test_images_may_be_fewer():
 @pytest.mark.parametrize(("pretext", "outputs"), [("rotation", 4), ("jigsaw", 24)])
 def test_the_head_of_the_pretext_learns_on_the_third_set_first(whole, pretext, outputs):
     (before, lesson, recipe), (drawn, task, _) = whole(pretext).trainings
-    assert recipe == RECIPE and lesson.pretext == task.pretext == pretext
-    assert before.head is None and before.extractor is not drawn.extractor
+    assert recipe == RECIPE and lesson.terms[0].pretext == task.terms[1].pretext == pretext
+    assert len(before.terms) == 1 and before.extractor is not drawn.extractor
     assert before.image_set.train.images.shape == (60, 3, 8, 8), "grey images get the channels of the source"
-    assert lesson.rotation_head is task.rotation_head and task.rotation_head[-1].out_features == outputs
-    assert not same(state(before.rotation_head), state(drawn.rotation_head)), "it has learnt before"
+    head = task.terms[-1].head
+    assert lesson.terms[0].head is head and head[-1].out_features == outputs
+    assert not same(state(before.terms[0].head), state(drawn.terms[-1].head)), "it has learnt before"
     assert not same(state(before.extractor), state(drawn.extractor)), "on an extractor of its own"
-    assert drawn.head[-1].out_features == 3 and task.image_set.classes == COMMON
+    assert part(drawn, "target")[-1].out_features == 3 and task.image_set.classes == COMMON
 
 
 def test_without_a_third_set_the_head_of_the_pretext_is_not_trained_before(whole):
     [(before, _, _)] = watched(third="").trainings
     lesson, _, _ = whole().trainings[0]
-    assert same(state(before.rotation_head), state(lesson.rotation_head)), "as it is drawn"
+    assert same(state(part(before, "rp")), state(part(lesson, "rp"))), "as it is drawn"
 
 
 def test_runs_share_a_source_model(whole, steps, tmp_path):
@@ -272,19 +273,17 @@ def test_runs_share_a_source_model(whole, steps, tmp_path):
 
 @pytest.mark.parametrize("head_moves", [False, True])
 def test_an_interrupted_adaptation_goes_on_to_the_same_numbers(whole, steps, tmp_path, monkeypatch, head_moves):
-    monkeypatch.setattr(applications, "train", functools.partial(training.train, checkpoint_seconds=0))
-    advance, left = training._Run.advance, [2 + 4 * head_moves]
+    left = [2 + 4 * head_moves]
 
-    def interrupted(run, log):
-        if run.recipe == ADAPT:
-            if not left[0]:
-                raise KeyboardInterrupt
+    def interrupted(tasks, recipe, step):
+        if recipe == ADAPT:
             left[0] -= 1
-        advance(run, log)
+            if left[0] < 0:
+                raise KeyboardInterrupt
 
     folders = tmp_path / "shared", tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training._Run, "advance", interrupted)
+        on_each_step(patch, interrupted, checkpoint_seconds=0)
         run(*folders)
     steps.clear()
     assert run(*folders) == whole().metrics

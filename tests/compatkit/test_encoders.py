@@ -10,7 +10,19 @@ from torch import nn
 from compatkit import encoders, training
 from compatkit.batches import Batches
 from compatkit.embedders import embedder
-from compatkit.encoders import Contrastive, Reconstruction, Supervised, arcface_logits, decoder, digest, fit_width, linear_classifier, nt_xent, projection_head, views
+from compatkit.encoders import (
+    Contrastive,
+    Reconstruction,
+    Supervised,
+    arcface_logits,
+    decoder,
+    digest,
+    fit_width,
+    linear_classifier,
+    nt_xent,
+    projection_head,
+    views,
+)
 from compatkit.training import Recipe
 
 from .test_data import small_set

@@ -5,8 +5,8 @@ import statistics
 import pytest
 
 from compatkit import results
-from reproduction.pages import applications
 from compatkit.intervals import interval
+from reproduction.pages import applications
 
 from .test_pages import leaves
 from .test_pages_analysis import alternatives, lines

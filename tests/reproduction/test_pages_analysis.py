@@ -3,9 +3,9 @@
 import pytest
 
 from compatkit import results
-from reproduction.show.figures import Point
-from reproduction.pages import analysis, reusable
 from compatkit.intervals import interval
+from reproduction.pages import analysis, reusable
+from reproduction.show.figures import Point
 
 from .test_pages import leaves
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from reproduction.records import pins
 from reproduction.experiments import EXPERIMENTS
+from reproduction.records import pins
 from reproduction.runs import golden
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
+from compatkit.intervals import interval
 from reproduction.show import figures
 from reproduction.show.figures import Point
-from compatkit.intervals import interval
 
 SCORES = {"independent": {0: 0.1, 1: 0.2, 2: 0.12}, "DCC": {0: 0.7, 1: 0.8, 2: 0.9}}
 

@@ -119,10 +119,14 @@ def test_bn_is_in_evaluation_mode_in_the_second_half(steps, training_steps):
 def test_a_resumed_fit_is_in_the_mode_of_its_step(tmp_path):
     recipe, whole = Recipe(steps=6, batch_size=6), small_h()
     training.train([FitTransformation(whole, *inputs())], recipe)
-    halted = training._Run([FitTransformation(small_h(), *inputs())], recipe, tmp_path / "h.pt")
-    for _ in range(4):
-        halted.advance(log=False)
-    halted.save()
+
+    def interrupted(step):
+        if step == 5:
+            raise KeyboardInterrupt
+
+    halted = {"checkpoint": tmp_path / "h.pt", "checkpoint_seconds": 0, "on_step": interrupted}
+    with pytest.raises(KeyboardInterrupt):
+        training.train([FitTransformation(small_h(), *inputs())], recipe, **halted)
     h = small_h()
     trace = traced(h)
     training.train([FitTransformation(h, *inputs())], recipe, checkpoint=tmp_path / "h.pt")

@@ -19,8 +19,10 @@ from torch import nn
 
 from compatkit import models, objectives, recombination, training
 from compatkit.data import class_index
+from compatkit.objectives import DCC, Pretext, Target, UnitLength
 from compatkit.training import Recipe, Task
 
+from ..conftest import each_step, part
 from .test_data import small_set
 
 RECIPE = Recipe(steps=6, batch_size=8, rotations="sampled", schedule="one-cycle", crop=1)
@@ -32,8 +34,10 @@ def make_task(
     image_set = sets or small_set(classes=classes, seed=seed)
     net = models.build("resnet8", len(classes), seed=seed, width=4)
     extractor, own = models.split(net, "stage2")
-    index = class_index(classes, classes[:2])
-    return Task(image_set, extractor, own if head else None, dcc, index, rp, pretext, length, seed)
+    terms = [Target(own)] if head else []
+    terms += [DCC(dcc, class_index(classes, classes[:2]))] if dcc else []
+    terms += [Pretext(rp, pretext)] if rp else []
+    return Task(image_set, extractor, terms + [UnitLength()] * length, seed)
 
 
 def aux(outputs, seed=9):
@@ -87,8 +91,8 @@ def test_a_task_may_draw_the_features_of_upright_images_to_unit_length(heads, te
     plain, drawn = (
         make_task(**{k: aux(v) if v else v for k, v in heads.items()}, length=length) for length in (False, True)
     )
-    images, labels, turns = plain.batches(RECIPE)(0)
-    without, found = (task.losses(images, labels, turns) for task in (plain, drawn))
+    images, labels, *random = plain.batches(RECIPE)(0)
+    without, found = plain.losses(images, labels, *random), drawn.losses(images, labels, *random, None)
     assert list(without) == terms and set(found) == {*terms, "length"}
     assert all(torch.equal(without[name], found[name]) for name in terms)
     lengths = [math.hypot(*f) for f in drawn.extractor(images).movedim(1, -1).flatten(0, -2).tolist()]
@@ -116,15 +120,17 @@ def test_unit_length_is_learnt_and_logged():
 @pytest.mark.parametrize(("pretext", "variants"), [("rotation", 4), ("jigsaw", 24)])
 def test_one_variant_an_image_is_drawn_unless_all_rotations_are_shown(rotations, pretext, variants):
     task = make_task(rp=aux(variants), pretext=pretext)
-    images, labels, drawn = task.batches(Recipe(batch_size=40, rotations=rotations))(3)
+    images, labels, nothing, drawn = task.batches(Recipe(batch_size=40, rotations=rotations))(3)
+    assert nothing is None, "the target task draws nothing"
     if (rotations, pretext) == ("all", "rotation"):
         assert drawn is None
-        expected = objectives.rp_loss(task.extractor, task.rotation_head, images)
+        expected = objectives.rp_loss(task.extractor, part(task, "rp"), images)
     else:
         assert drawn.shape == (40,) and drawn.min() >= 0 and 0.7 * variants < drawn.max() < variants
         shown = objectives.PRETEXTS[pretext].show(images, drawn)
-        expected = torch.nn.functional.cross_entropy(task.rotation_head(task.extractor(shown)), drawn)
-    assert torch.equal(task.losses(images, labels, drawn)["rp"], expected)
+        expected = torch.nn.functional.cross_entropy(task.terms[-1].head(task.extractor(shown)), drawn)
+    name = "rp" if pretext == "rotation" else pretext
+    assert torch.equal(task.losses(images, labels, nothing, drawn)[name], expected)
 
 
 @pytest.mark.parametrize("rotations", training.ROTATIONS)
@@ -132,7 +138,7 @@ def test_an_extractor_learns_from_arrangements_alone(rotations):
     task = make_task(rp=aux(24), head=False, pretext="jigsaw")
     before = everything([task])
     history = training.train([task], Recipe(steps=3, batch_size=8, rotations=rotations))
-    assert [set(row) for row in history] == [{"step", "task", "rp"}] * 3
+    assert [set(row) for row in history] == [{"step", "task", "jigsaw"}] * 3
     after = everything([task])
     assert not any(torch.equal(before[k], after[k]) for k in before if k.endswith("conv1.weight"))
 
@@ -146,33 +152,31 @@ def test_a_checkpoint_of_another_pretext_is_refused(tmp_path):
 def test_a_step_of_one_task_leaves_the_other_network_alone():
     a, b = joint_pair()
     before = everything([b])
-    joint = training._Run([a, b], RECIPE, None)
-    joint.tasks, joint.batches = [a], joint.batches[:1]  # the optimiser knows both networks, only a's minibatch comes
-    joint.advance(log=False)
+    training.train([a], RECIPE)
     untouched = {k: v for k, v in everything([b]).items() if k.startswith(("0.0", "0.1"))}
     assert all(torch.equal(before[k], v) for k, v in untouched.items())
 
 
 def test_the_shared_head_is_one_module_and_both_tasks_move_it():
     a, b = joint_pair()
-    assert len(training._Run([a, b], RECIPE, None).modules) == 6  # 2 extractors, 2 heads, 2 shared heads
-    before = copy.deepcopy(a.dcc_head)
+    assert len({module for task in (a, b) for module in task.modules()}) == 6, "2 extractors, 2 heads, 2 shared heads"
+    before = copy.deepcopy(part(a, "dcc"))
     training.train([a, b], RECIPE)
-    assert a.dcc_head is b.dcc_head
-    assert not torch.equal(before[-1].weight, a.dcc_head[-1].weight)
+    assert part(a, "dcc") is part(b, "dcc")
+    assert not torch.equal(before[-1].weight, part(a, "dcc")[-1].weight)
 
 
 def test_a_frozen_head_keeps_parameters_and_buffers_and_still_teaches():
     a, b = joint_pair()
     training.train([a], RECIPE)
-    training.freeze(a.dcc_head), training.freeze(a.rotation_head)
-    frozen = [{k: v.clone() for k, v in head.state_dict().items()} for head in (a.dcc_head, a.rotation_head)]
+    training.freeze(part(a, "dcc")), training.freeze(part(a, "rp"))
+    frozen = [{k: v.clone() for k, v in head.state_dict().items()} for head in (part(a, "dcc"), part(a, "rp"))]
     extractor = everything([b])
     training.train([b], RECIPE)
-    for head, before in zip((b.dcc_head, b.rotation_head), frozen, strict=True):
+    for head, before in zip((part(b, "dcc"), part(b, "rp")), frozen, strict=True):
         assert equal(before, head.state_dict())
     assert not equal(extractor, everything([b]))
-    only_aux = make_task(3, dcc=a.dcc_head, head=False)
+    only_aux = make_task(3, dcc=part(a, "dcc"), head=False)
     before = everything([only_aux])
     training.train([only_aux], RECIPE)
     assert not torch.equal(before["0.0.stem.0.weight"], only_aux.extractor.stem[0].weight), "gradients pass through"
@@ -248,9 +252,9 @@ def accuracies(tasks, calls):
 
     def probe():
         calls.append(1)
-        (logits,), labels = recombination.all_logits(tasks[0].extractor, [tasks[0].head], tasks[0].image_set)
+        (logits,), labels = recombination.all_logits(tasks[0].extractor, [part(tasks[0], "target")], tasks[0].image_set)
         accuracy = (logits.argmax(1) == labels).double().mean().item()
-        return {"accuracy": accuracy, "weight": tasks[0].head[-1].weight[0, 0].item()}
+        return {"accuracy": accuracy, "weight": part(tasks[0], "target")[-1].weight[0, 0].item()}
 
     return probe
 
@@ -290,17 +294,16 @@ def test_nothing_is_probed_where_nothing_is_asked():
 
 
 @pytest.mark.parametrize("place", ["a step", "a probe", "the first probe"])
-def test_an_interrupted_run_has_each_probe_once(tmp_path, place, monkeypatch):
+def test_an_interrupted_run_has_each_probe_once(tmp_path, place):
     recipe, at, file = Recipe(steps=8, batch_size=8, rotations="sampled"), (0, 3, 5, 8), tmp_path / "run.pt"
     whole = joint_pair()
     history = training.train(whole, recipe, probe=accuracies(whole, []), probe_at=at)
-    halted, advance, calls = joint_pair(), training._Run.advance, []
+    halted, calls = joint_pair(), []
     look = accuracies(halted, calls)
 
-    def interrupted(run, log):
-        if place == "a step" and run.step == 5:
+    def interrupted(step):
+        if place == "a step" and step == 6:
             raise KeyboardInterrupt
-        advance(run, log)
 
     def interrupted_probe():
         if len(calls) == {"a step": 4, "a probe": 2, "the first probe": 0}[place]:
@@ -308,9 +311,8 @@ def test_an_interrupted_run_has_each_probe_once(tmp_path, place, monkeypatch):
         return look()
 
     options = {"checkpoint": file, "probe_at": at}
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training._Run, "advance", interrupted)
-        training.train(halted, recipe, probe=interrupted_probe, checkpoint_seconds=0, **options)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(halted, recipe, probe=interrupted_probe, checkpoint_seconds=0, on_step=interrupted, **options)
     assert len(calls) == {"a step": 3, "a probe": 2, "the first probe": 0}[place]
     resumed = joint_pair()
     assert training.train(resumed, recipe, probe=accuracies(resumed, calls), **options) == history
@@ -335,7 +337,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path):
     script = textwrap.dedent("""
         import sys, torch
         torch.set_num_threads(1)
-        from tests.test_training import joint_pair, everything
+        from tests.compatkit.test_training import joint_pair, everything
         from compatkit.training import Recipe, train
         tasks = joint_pair()
         train(tasks, Recipe(steps=150, batch_size=8, rotations="sampled"), checkpoint=sys.argv[1], checkpoint_seconds=0)
@@ -401,12 +403,12 @@ def naive_run(task, recipe):
     parameters = [p for module in task.modules() for p in module.parameters()]
     batches = task.batches(recipe)
     for step in range(recipe.steps):
-        images, labels, turns = batches(step)
+        images, labels, _, turns = batches(step)
         rotated = images.repeat(1, 1, 1, 1)
         for i in range(len(images)):
             rotated[i] = images[i].rot90(int(turns[i]), (1, 2))
-        loss = torch.nn.functional.cross_entropy(task.head(task.extractor(images)), labels)
-        loss = loss + torch.nn.functional.cross_entropy(task.rotation_head(task.extractor(rotated)), turns)
+        loss = torch.nn.functional.cross_entropy(part(task, "target")(task.extractor(images)), labels)
+        loss = loss + torch.nn.functional.cross_entropy(part(task, "rp")(task.extractor(rotated)), turns)
         gradients = torch.autograd.grad(loss, parameters)
         lr = recipe.lr * 0.1 ** (step // recipe.decay_every)
         with torch.no_grad():
@@ -479,11 +481,11 @@ def test_recipes_are_checked(change):
 
 
 def test_tasks_are_checked():
-    with pytest.raises(ValueError, match="head"):
+    with pytest.raises(ValueError, match="terms: at least one"):
         make_task(head=False)
-    task = make_task(dcc=aux(2))
-    with pytest.raises(ValueError, match="common_index"):
-        Task(task.image_set, task.extractor, task.head, dcc_head=task.dcc_head)
+    task = make_task()
+    with pytest.raises(ValueError, match="a name of its own.*'target', 'target'"):
+        Task(task.image_set, task.extractor, task.terms * 2)
     with pytest.raises(ValueError, match="pretext.*rotation, jigsaw.*'colour'"):
         make_task(rp=aux(4), pretext="colour")
     with pytest.raises(ValueError, match="tasks"):
@@ -520,14 +522,7 @@ def test_any_object_with_the_parts_of_a_trainable_is_trained(tmp_path):
 @pytest.fixture
 def taken(monkeypatch):
     """One entry for each step of any training: the thread that took it."""
-    steps, advance = [], training._Run.advance
-
-    def count(run, log):
-        steps.append(threading.current_thread().name)
-        advance(run, log)
-
-    monkeypatch.setattr(training._Run, "advance", count)
-    return steps
+    return each_step(monkeypatch, lambda tasks, recipe: threading.current_thread().name)
 
 
 def test_the_second_call_of_train_once_loads_and_trains_nothing(tmp_path, taken):
@@ -539,6 +534,46 @@ def test_the_second_call_of_train_once_loads_and_trains_nothing(tmp_path, taken)
     assert training.train_once([second], RECIPE, tmp_path / "new" / "folder") == history == expected
     assert len(taken) == 6 and equal(everything([second]), everything([first]))
     assert equal(everything([first]), everything([plain]))
+
+
+def with_activation(activation):
+    task = make_task(dcc=aux(2))
+    task.extractor.stem[2] = activation
+    return task
+
+
+def with_frozen_head():
+    task = make_task(dcc=aux(2))
+    training.freeze(part(task, "dcc"))
+    return task
+
+
+def with_reversed_index():
+    task = make_task(dcc=aux(2))
+    target, dcc = task.terms
+    return Task(task.image_set, task.extractor, [target, replace(dcc, index=dcc.index.flip(0))])
+
+
+def with_length():
+    task = make_task(dcc=aux(2))
+    return Task(task.image_set, task.extractor, [*task.terms, UnitLength()])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [lambda: with_activation(nn.Tanh()), with_frozen_head, with_reversed_index, with_length],
+    ids=["a Tanh for a ReLU", "a frozen head", "classes in reverse", "a loss without weights"],
+)
+def test_weights_are_not_handed_to_a_task_of_the_same_shapes_that_learns_otherwise(tmp_path, taken, other):
+    training.train_once([make_task(dcc=aux(2))], RECIPE, tmp_path / "shared")
+    alone, shared = other(), other()
+    training.train([alone], RECIPE)
+    taken.clear()
+    training.train_once([shared], RECIPE, tmp_path / "shared")
+    assert len(taken) == 6 and equal(everything([shared]), everything([alone]))
+    training.train([make_task(dcc=aux(2))], RECIPE, checkpoint=tmp_path / "run.pt")
+    with pytest.raises(ValueError, match="checkpoint"):
+        training.train([other()], RECIPE, checkpoint=tmp_path / "run.pt")
 
 
 @pytest.mark.parametrize(
@@ -588,11 +623,14 @@ def test_train_once_without_a_folder_is_train(tmp_path, taken, monkeypatch):
 def test_train_once_goes_on_from_where_another_was_killed(tmp_path, taken, monkeypatch):
     whole, halted, resumed = make_task(), make_task(), make_task()
     history = training.train([whole], RECIPE)
-    file = tmp_path / f"{training._Run([halted], RECIPE, None).identity()}.pt"
-    run = training._Run([halted], RECIPE, file)
-    for _ in range(4):
-        run.advance(log=True)
-    run.save()
+    file = tmp_path / f"{training.identity([halted], RECIPE)}.pt"
+
+    def killed(step):
+        if step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        training.train([halted], RECIPE, checkpoint=file, checkpoint_seconds=0, on_step=killed)
     taken.clear()
     assert training.train_once([resumed], RECIPE, tmp_path) == history
     assert len(taken) == 2 and equal(everything([resumed]), everything([whole]))
@@ -601,7 +639,10 @@ def test_train_once_goes_on_from_where_another_was_killed(tmp_path, taken, monke
 def test_train_once_waits_for_another_that_trains_the_same(tmp_path, taken, monkeypatch):
     started, go_on, losses = threading.Event(), threading.Event(), Task.losses
 
+    entered = []
+
     def slow(*arguments):
+        entered.append(threading.current_thread().name)
         started.set()
         assert go_on.wait(60)
         return losses(*arguments)
@@ -617,7 +658,7 @@ def test_train_once_waits_for_another_that_trains_the_same(tmp_path, taken, monk
     threads[1].start()
     threads[1].join(0.5)
     try:
-        assert threads[1].is_alive() and taken == [threads[0].name], "it waits, and has not taken a step"
+        assert threads[1].is_alive() and entered == [threads[0].name], "it waits, and has begun no step"
     finally:
         go_on.set()
         for thread in threads:
@@ -626,7 +667,7 @@ def test_train_once_waits_for_another_that_trains_the_same(tmp_path, taken, monk
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
-def test_gpu_runs_resume_to_the_same_bits(tmp_path, monkeypatch):
+def test_gpu_runs_resume_to_the_same_bits(tmp_path):
     def pair():
         tasks = joint_pair()
         for task in tasks:
@@ -636,15 +677,12 @@ def test_gpu_runs_resume_to_the_same_bits(tmp_path, monkeypatch):
 
     whole, resumed = pair(), pair()
     training.train(whole, RECIPE)
-    advance = training._Run.advance
 
-    def interrupted(run, log):
-        if run.step == 3:
+    def interrupted(step):
+        if step == 4:
             raise KeyboardInterrupt
-        advance(run, log)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training._Run, "advance", interrupted)
-        training.train(pair(), RECIPE, checkpoint=tmp_path / "run.pt", checkpoint_seconds=0)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(pair(), RECIPE, checkpoint=tmp_path / "run.pt", checkpoint_seconds=0, on_step=interrupted)
     training.train(resumed, RECIPE, checkpoint=tmp_path / "run.pt")
     assert equal(everything(whole), everything(resumed))

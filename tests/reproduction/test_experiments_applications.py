@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from compatkit import data, models, training
-from reproduction.experiments import EXPERIMENTS, PRESETS, adaptation, applications, classifier, transfer
-from reproduction.runs import runner
+from reproduction.experiments import EXPERIMENTS, PRESETS, applications, classifier, context, transfer
 from reproduction.experiments.adaptation import AdaptationRun
 from reproduction.experiments.classifier import ClassifierRun
 from reproduction.experiments.networks import cut_network
 from reproduction.experiments.transfer import TransferRun
+from reproduction.runs import runner
 
-from .test_data import small_set
-from .test_embedders import same, state
+from ..compatkit.test_data import small_set
+from ..compatkit.test_embedders import same, state
 
 KINDS = {"adaptation": AdaptationRun, "classifier": ClassifierRun, "transfer": TransferRun}
 PUBLISHED = {name: kind() for name, kind in KINDS.items()}
@@ -25,7 +25,7 @@ EMBEDDED = ("digits", "mnist5k", "glyphs_plain", "glyphs_cluttered", "glyphs_oth
 
 @functools.cache
 def plan(name, preset="laptop"):
-    return EXPERIMENTS[name](preset)
+    return [config for _, config in EXPERIMENTS[name](preset)]
 
 
 def sets(run):
@@ -46,7 +46,7 @@ def no_images(monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("no image is needed to list runs")
 
-    for module in (data, adaptation, classifier, transfer):
+    for module in (data, context):
         monkeypatch.setattr(module, "load", refuse)
 
 
@@ -58,7 +58,7 @@ def boundary(network, split_at):
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", KINDS)
 def test_every_preset_plans_possible_runs_without_loading_images(no_images, name, preset):
-    runs, other_seed = EXPERIMENTS[name](preset), EXPERIMENTS[name](preset, seeds=(5,))
+    runs, other_seed = plan(name, preset), [config for _, config in EXPERIMENTS[name](preset, seeds=(5,))]
     assert runs and len(set(runs)) == len(runs) and all(type(run) is KINDS[name] for run in runs)
     assert {run.seed for run in other_seed} == {5} and {replace(run, seed=5) for run in runs} == set(other_seed)
     assert len({run.seed for run in runs}) == {"smoke": 1, "paper": 10 if name == "adaptation" else 3}.get(preset, 3)

@@ -8,16 +8,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from compatkit import applications, training
 from compatkit.data import load
-from reproduction.runs import runner
-from reproduction.experiments import transfer
-from reproduction.experiments.transfer import METHODS, TransferRun
 from compatkit.training import Recipe
+from reproduction.experiments import transfer
+from reproduction.experiments.context import Context
+from reproduction.experiments.transfer import METHODS, TransferRun
+from reproduction.runs import runner
 
-from .conftest import data_folder, each_step
+from ..compatkit.test_embedders import same, state
+from ..conftest import data_folder, each_step, on_each_step, part
 from .test_adaptation import average_class_accuracy, uneven_set
-from .test_embedders import same, state
 
 RECIPE = Recipe(steps=3, batch_size=16, lr=0.02, rotations="sampled", precision="fp32")
 TUNE = Recipe(batch_size=16, lr=0.02, schedule="constant", precision="fp32")
@@ -42,19 +42,19 @@ def tiny(**changes) -> TransferRun:
 
 
 def run(shared=None, checkpoints=None, **changes) -> dict:
-    return transfer.run(tiny(**changes), shared=shared, checkpoints=checkpoints, show_progress=False)
+    return transfer.run(tiny(**changes), Context(shared=shared, checkpoints=checkpoints))
 
 
 def watched(**changes):
     """The metrics of a run, the tasks of each training by the name of their set, as they were and as they became, and
     the parts that were fine-tuned and what they became."""
     seen = SimpleNamespace(before={}, tasks={})
-    train_once, tune = transfer.train_once, transfer.transfer
+    train_once, tune = Context.train_once, transfer.transfer
 
-    def spy_train(tasks, recipe, folder, **options):
+    def spy_train(context, tasks, recipe, label):
         [task] = tasks
         seen.before[task.image_set.name], seen.tasks[task.image_set.name] = copy.deepcopy(task), task
-        return train_once(tasks, recipe, folder, **options)
+        return train_once(context, tasks, recipe, label)
 
     def spy_tune(extractor, head, image_set, **options):
         result = tune(extractor, head, image_set, **options)
@@ -63,7 +63,7 @@ def watched(**changes):
         return result
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transfer, "train_once", spy_train)
+        patch.setattr(Context, "train_once", spy_train)
         patch.setattr(transfer, "transfer", spy_tune)
         seen.metrics = run(**changes)
     return seen
@@ -78,7 +78,7 @@ def whole():
 @pytest.fixture
 def steps(monkeypatch):
     """The classes of the network in each step of any training."""
-    return each_step(monkeypatch, lambda run: run.tasks[0].image_set.name)
+    return each_step(monkeypatch, lambda tasks, recipe: tasks[0].image_set.name)
 
 
 def reproducible(metrics):
@@ -111,19 +111,21 @@ def test_a_run_returns_the_curve_of_fine_tuning(whole, method):
 def test_accuracies_against_a_loop_over_images(whole, method):
     made = whole(method)
     source, target = made.tasks["source"], made.tasks["target"]
-    head = made.head if method == "re-initialised head" else target.head
-    assert made.metrics["own network"] == pytest.approx(on_target(target.extractor, target.head))
+    head = made.head if method == "re-initialised head" else part(target, "target")
+    assert made.metrics["own network"] == pytest.approx(on_target(target.extractor, part(target, "target")))
     assert made.metrics["direct"] == pytest.approx(on_target(source.extractor, head))
     assert made.metrics["accuracy by step"][-1] == pytest.approx(on_target(*made.network))
     assert made.extractor is source.extractor
-    assert (made.head is target.head) == (method != "re-initialised head")
+    assert (made.head is part(target, "target")) == (method != "re-initialised head")
 
 
 def test_a_re_initialised_head_has_learnt_nothing(whole):
     made = whole("re-initialised head")
-    drawn = made.before["target"].head
+    drawn = part(made.before["target"], "target")
     assert [p.shape for p in made.head.parameters()] == [p.shape for p in drawn.parameters()]
-    assert not same(state(made.head), state(drawn)) and not same(state(made.head), state(made.tasks["target"].head))
+    assert not same(state(made.head), state(drawn)) and not same(
+        state(made.head), state(part(made.tasks["target"], "target"))
+    )
     buffers = {name: value for name, value in state(made.head).items() if "running_mean" in name}
     assert buffers and not any(value.any() for value in buffers.values())
 
@@ -142,8 +144,11 @@ def test_fine_tuning_leaves_the_trained_networks_as_they_are(whole, method):
 @pytest.mark.parametrize("method", METHODS)
 def test_only_identical_weights_are_identical_whatever_the_number_of_classes(whole, method):
     source, target = (whole(method).before[name] for name in ("source", "target"))
-    assert (source.head[-1].out_features, target.head[-1].out_features) == (4, 3)
-    for one, other in ((source.extractor, target.extractor), (source.head[:-1], target.head[:-1])):
+    assert (part(source, "target")[-1].out_features, part(target, "target")[-1].out_features) == (4, 3)
+    for one, other in (
+        (source.extractor, target.extractor),
+        (part(source, "target")[:-1], part(target, "target")[:-1]),
+    ):
         assert same(state(one), state(other)) == ("IIW" in method)
     assert source.seed != target.seed, "images never come in one order: that would be more than the same start"
 
@@ -152,19 +157,22 @@ def test_only_identical_weights_are_identical_whatever_the_number_of_classes(who
 def test_the_rotation_head_is_that_of_the_third_set_or_each_network_has_its_own(whole, method):
     made = whole(method)
     source, target = made.tasks["source"], made.tasks["target"]
-    heads = {name: [state(tasks[name].rotation_head) for tasks in (made.before, made.tasks)] for name in made.tasks}
+    heads = {name: [state(part(tasks[name], "rp")) for tasks in (made.before, made.tasks)] for name in made.tasks}
     if method.startswith("RP"):
         assert list(made.tasks) == ["third", "source", "target"]
         third = made.tasks["third"]
-        assert third.rotation_head is source.rotation_head is target.rotation_head and third.head[-1].out_features == 2
+        assert (
+            part(third, "rp") is part(source, "rp") is part(target, "rp")
+            and part(third, "target")[-1].out_features == 2
+        )
         assert not same(*heads["third"]), "it learns there"
         assert same(heads["third"][1], heads["source"][0]) and same(*heads["source"]) and same(*heads["target"])
     else:
         assert list(made.tasks) == ["source", "target"], "the third set is not needed"
-        assert source.rotation_head is not target.rotation_head
+        assert part(source, "rp") is not part(target, "rp")
         assert not same(heads["source"][0], heads["target"][0])
         assert not same(*heads["source"]) and not same(*heads["target"])
-    assert all(task.rotation_head[-1].out_features == 4 for task in made.tasks.values())
+    assert all(part(task, "rp")[-1].out_features == 4 for task in made.tasks.values())
 
 
 def test_sets_have_the_channels_of_the_source(whole):
@@ -193,17 +201,13 @@ def test_methods_share_the_networks_that_they_have_in_common(whole, steps, tmp_p
 
 
 def test_an_interrupted_run_goes_on_to_the_same_numbers(whole, steps, tmp_path, monkeypatch):
-    monkeypatch.setattr(applications, "train", functools.partial(training.train, checkpoint_seconds=0))
-    advance = training._Run.advance
-
-    def interrupted(run, log):
-        if run.recipe.steps == 10 and run.step == 6:
+    def interrupted(tasks, recipe, step):
+        if recipe.steps == 10 and step == 7:
             raise KeyboardInterrupt
-        advance(run, log)
 
     folders = tmp_path / "shared", tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training._Run, "advance", interrupted)
+        on_each_step(patch, interrupted, checkpoint_seconds=0)
         run(*folders)
     steps.clear()
     assert reproducible(run(*folders)) == reproducible(whole().metrics)

@@ -9,7 +9,7 @@ from torch import nn
 from compatkit import models, normalization, recombination, similarity
 from reproduction.experiments import measures
 
-from .test_data import small_set
+from ..compatkit.test_data import small_set
 
 A, B = ("ant", "bee", "cat", "dog"), ("dog", "eel", "ant", "cat")
 COMMON = ("ant", "cat", "dog")

@@ -8,16 +8,28 @@ import pytest
 import torch
 from PIL import Image
 
-from compatkit import data, fct, training
+from compatkit import data, fct
 from compatkit.data import ImageSet, Split, load
 from compatkit.encoders import Contrastive, Reconstruction, Supervised
-from reproduction.experiments import EXPERIMENTS, PRESETS, forward, update
-from reproduction.runs import runner
-from reproduction.experiments.update import ATTRIBUTES, METHODS, SIDES, Trainer, Update, UpdateRun, attribute_index, by_attribute, measure, prepare
 from compatkit.training import Recipe
+from reproduction.experiments import EXPERIMENTS, PRESETS, context, forward, update
+from reproduction.experiments.context import Context
+from reproduction.experiments.update import (
+    ATTRIBUTES,
+    METHODS,
+    SIDES,
+    Trainer,
+    Update,
+    UpdateRun,
+    attribute_index,
+    by_attribute,
+    measure,
+    prepare,
+)
+from reproduction.runs import runner
 
-from .conftest import data_folder, each_step
-from .test_embedders import same, state
+from ..compatkit.test_embedders import same, state
+from ..conftest import data_folder, each_step, on_each_step
 
 RECIPE = Recipe(steps=3, batch_size=16, lr=0.01, precision="fp32")
 LARGE = UpdateRun()  # the published settings
@@ -63,11 +75,12 @@ def tiny(**changes) -> UpdateRun:
 
 def trainer(config=None, folder=None, **changes) -> Trainer:
     config = config or tiny(**changes)
-    return Trainer(config, prepare(config), folder, folder, show_progress=False)
+    here = Context(checkpoints=folder, shared=folder)
+    return Trainer(config, prepare(config, here), here)
 
 
 def run(folder=None, checkpoints=None, **changes) -> dict:
-    return update.run(tiny(**changes), shared=folder, checkpoints=checkpoints, show_progress=False)
+    return update.run(tiny(**changes), Context(shared=folder, checkpoints=checkpoints))
 
 
 @pytest.fixture
@@ -75,18 +88,18 @@ def tasks(monkeypatch):
     """What would be trained, (label, task, weights at the start, recipe); nothing is."""
     found = []
 
-    def train_once(tasks, recipe, folder, *, label, show_progress):
+    def train_once(context, tasks, recipe, label):
         [task] = tasks
         found.append((label.rpartition(": ")[2], task, [state(m) for m in task.modules()], recipe))
 
-    monkeypatch.setattr(update, "train_once", train_once)
+    monkeypatch.setattr(Context, "train_once", train_once)
     return found
 
 
 @pytest.fixture
 def steps(monkeypatch):
     """The kind of task of each step of any training."""
-    return each_step(monkeypatch, lambda run: type(run.tasks[0]).__name__)
+    return each_step(monkeypatch, lambda tasks, recipe: type(tasks[0]).__name__)
 
 
 # --- configs ----------------------------------------------------------------------------------------------------------
@@ -104,7 +117,7 @@ def steps(monkeypatch):
         ({"classes": (1, 4)}, r"classes: .*two classes.*\(1, 4\)"),
         ({"method": "BCT", "classes": (2, 4, 8)}, r"classes: BCT.*two versions.*\(2, 4, 8\)"),
         ({"method": "BCT, synthesised", "classes": (2, 4, 8)}, "classes: BCT"),
-        ({"held_out": -1}, "held_out: must not be negative, got -1"),
+        ({"held_out": -1}, "held_out: must be at least 0, got -1"),
         ({"disjoint": True, "classes": (6, 7)}, r"disjoint: .*two classes.*\(6, 7\)"),
         ({"disjoint": True, "classes": (6, 12, 4)}, r"disjoint: .*\(6, 12, 4\)"),
         *[
@@ -155,7 +168,7 @@ def agree(split, names):
 
 
 def test_versions_learn_the_first_classes_and_all_is_searched(hundred):
-    found = prepare(replace(hundred, classes=(20, 50, 60)))
+    found = prepare(replace(hundred, classes=(20, 50, 60)), Context())
     assert [numbers(s.classes) for s in found.sets] == [list(range(n)) for n in (20, 50, 60)]
     assert [len(s.train) for s in found.sets] == [40, 100, 120] and all(agree(s.train, s.classes) for s in found.sets)
     assert len(found.gallery) == 120 and agree(found.gallery, [f"class {i}" for i in range(60)])
@@ -163,7 +176,7 @@ def test_versions_learn_the_first_classes_and_all_is_searched(hundred):
 
 
 def test_the_authors_fifty_classes_are_those_sorted_as_text(hundred):
-    found = prepare(replace(hundred, class_order="text"))
+    found = prepare(replace(hundred, class_order="text"), Context())
     assert set(numbers(found.sets[0].classes)) == {*range(6), *range(10, 54)}
     order = sorted(range(100), key=str)
     assert [numbers(s.classes) for s in found.sets] == [order[:50], order]
@@ -174,18 +187,18 @@ def test_the_authors_fifty_classes_are_those_sorted_as_text(hundred):
 
 
 def test_what_all_versions_know_needs_no_mask(hundred):
-    assert prepare(replace(hundred, classes=(30, 30))).known is None
+    assert prepare(replace(hundred, classes=(30, 30)), Context()).known is None
 
 
 def test_the_last_version_may_learn_other_classes_alone(hundred):
-    found = prepare(replace(hundred, classes=(10, 30, 45), disjoint=True))
+    found = prepare(replace(hundred, classes=(10, 30, 45), disjoint=True), Context())
     assert [numbers(s.classes) for s in found.sets] == [list(range(10)), list(range(30)), list(range(30, 45))]
     assert agree(found.sets[-1].train, found.sets[-1].classes)
     assert found.gallery.labels.unique().tolist() == list(range(45)) and int(found.known.sum()) == 20
 
 
 def test_classes_may_be_held_out_for_the_gallery(hundred):
-    found = prepare(replace(hundred, classes=(10, 80), held_out=20, class_order="text"))
+    found = prepare(replace(hundred, classes=(10, 80), held_out=20, class_order="text"), Context())
     order = sorted(range(100), key=str)
     assert numbers(found.sets[-1].classes) == order[:80] and found.known is None
     assert agree(found.gallery, [f"class {i}" for i in order[80:]])
@@ -193,7 +206,7 @@ def test_classes_may_be_held_out_for_the_gallery(hundred):
 
 
 def test_another_set_may_be_the_gallery(hundred):
-    found = prepare(replace(hundred, evaluated_on="other", n_test=20))
+    found = prepare(replace(hundred, evaluated_on="other", n_test=20), Context())
     expected = load("other").with_channels(1).limit(test=20).test
     assert torch.equal(found.gallery.images, expected.images) and torch.equal(found.gallery.labels, expected.labels)
     assert found.gallery.images.shape[:2] == (20, 1) and found.known is None
@@ -201,7 +214,7 @@ def test_another_set_may_be_the_gallery(hundred):
 
 
 def test_images_may_be_fewer(hundred):
-    found = prepare(replace(hundred, n_train=150, n_test=100))
+    found = prepare(replace(hundred, n_train=150, n_test=100), Context())
     assert len(found.sets[-1].train) == 150 and len(found.gallery) == 100
     assert found.gallery.labels.bincount().tolist() == [1] * 100
 
@@ -218,7 +231,7 @@ def test_images_of_a_folder_are_scaled(tmp_path, tasks):
             made = trainer(replace(config, image_size=image_size, evaluated_on=evaluated_on))
             for images in (made.update.gallery.images, made._side_model(0)[1].train.images):
                 assert images.shape == (2, 3, expected, expected)
-        assert len(prepare(replace(config, image_size=12, evaluated_on="other")).gallery) == 30
+        assert len(prepare(replace(config, image_size=12, evaluated_on="other"), Context()).gallery) == 30
 
 
 @pytest.mark.parametrize(
@@ -232,12 +245,12 @@ def test_images_of_a_folder_are_scaled(tmp_path, tasks):
 )
 def test_what_the_images_do_not_have_is_an_error(change, message):
     with pytest.raises(ValueError, match=message):
-        prepare(tiny(**change))
+        prepare(tiny(**change), Context())
 
 
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
 def test_the_old_task_may_be_an_attribute(attribute):
-    whole, found = load("tiny"), prepare(tiny(classes=(16, 16), old_task=attribute))
+    whole, found = load("tiny"), prepare(tiny(classes=(16, 16), old_task=attribute), Context())
     old, place = found.sets[0], {"colour": 0, "shape": 1}[attribute]
     assert len(old.classes) == 4 and set(old.classes) == {name.split()[place] for name in whole.classes}
     for split, before in ((old.train, whole.train), (old.test, whole.test)):
@@ -594,9 +607,9 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path, whole, steps, mon
         seen.append(1)
         return losses(*arguments)
 
-    monkeypatch.setattr(update, "train", functools.partial(training.train, checkpoint_seconds=0))
     folders = tmp_path / "shared", tmp_path / "run"
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        on_each_step(patch, lambda tasks, recipe, step: None, checkpoint_seconds=0)
         patch.setattr(fct.FitTransformation, "losses", interrupted)
         run(*folders)
     assert [file.name for file in folders[1].iterdir()] == ["h.pt"]
@@ -619,7 +632,7 @@ def test_a_run_becomes_a_record(tmp_path, whole):
 
 @functools.cache
 def runs_of(name, preset="laptop"):
-    return EXPERIMENTS[name](preset)
+    return [config for _, config in EXPERIMENTS[name](preset)]
 
 
 def listed(name, preset="laptop", **settings):
@@ -632,7 +645,7 @@ def no_images(monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("no image is needed to list runs")
 
-    for module in (data, update):
+    for module in (data, context):
         monkeypatch.setattr(module, "load", refuse)
 
 
@@ -648,7 +661,7 @@ NUMBER_OF_CLASSES = {
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("name", FORWARD)
 def test_every_experiment_lists_possible_runs_without_loading_images(no_images, name, preset):
-    runs, other_seed = runs_of(name, preset), EXPERIMENTS[name](preset, seeds=(5,))
+    runs, other_seed = runs_of(name, preset), [config for _, config in EXPERIMENTS[name](preset, seeds=(5,))]
     assert runs and all(type(run) is UpdateRun for run in runs)
     assert {run.seed for run in other_seed} == {5} and {replace(run, seed=5) for run in runs} == set(other_seed)
     for run in runs:

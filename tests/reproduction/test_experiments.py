@@ -15,22 +15,27 @@ import pytest
 import torch
 from torch import nn
 
-from reproduction import experiments
-from compatkit import models, normalization, recombination, results, training
+from compatkit import models, normalization, recombination
 from compatkit.data import common_classes, load, write_npz
+from reproduction import experiments
 from reproduction.experiments import pair, reusable
+from reproduction.experiments.context import Context
+from reproduction.experiments.pair import NORMALIZATIONS, PairRun
+from reproduction.experiments.presets import override, settings
+from reproduction.experiments.reusable import FIG2
+from reproduction.records import provenance, store
+from reproduction.records.pins import Pins, pinned
+from reproduction.records.provenance import is_stale
 from reproduction.runs import runner
-from reproduction.experiments.pair import METHODS, NORMALIZATIONS, PairRun
-from reproduction.runs.presets import override, settings
 
-from .conftest import each_step
-from .test_data import small_set
+from ..compatkit.test_data import small_set
+from ..conftest import each_step, on_each_step, part
 
 TINY = {"n_train": 60, "n_test": 60, "recipe.steps": 3, "recipe.batch_size": 20}
 
 
 def tiny(**changes) -> PairRun:
-    smoke = experiments.EXPERIMENTS["fig2"]("smoke")[0]
+    _, smoke = experiments.EXPERIMENTS["fig2"]("smoke")[0]
     return override(replace(smoke, **changes), TINY)
 
 
@@ -46,24 +51,23 @@ def job_of(config, root, name="fig2"):
 @pytest.fixture
 def steps(monkeypatch):
     """One entry for each step of any training."""
-    return each_step(monkeypatch, lambda run: run)
+    return each_step(monkeypatch, lambda tasks, recipe: recipe)
 
 
 @pytest.mark.parametrize("preset", experiments.PRESETS)
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)
 def test_every_experiment_at_every_preset_is_a_list_of_distinct_runs(name, preset):
     configs = runner.configs(name, preset)
-    ids = {runner.run_id(config) for config in configs}
-    assert len(ids) == len(configs) > 0
+    assert len(set(configs)) == len(configs) > 0 and all(row for row, _ in runner.plan(name, preset))
     assert experiments.EXPERIMENTS[name].__doc__
 
 
 def test_fig2_is_the_whole_grid_on_both_embedded_pairs():
     configs = runner.configs("fig2", "laptop")
-    assert len(METHODS) == 9
+    assert len(FIG2) == 9
     grid = {(c.a, c.b, c.method, c.seed) for c in configs}
     pairs = {("digits", "mnist5k"), ("glyphs_plain", "glyphs_cluttered")}
-    assert grid == {(*p, m, s) for p in pairs for m in METHODS for s in range(3)}
+    assert grid == {(*p, m, s) for p in pairs for m in FIG2 for s in range(3)}
 
 
 def test_the_paper_preset_is_the_published_recipe():
@@ -83,7 +87,7 @@ def test_fig2_pretrained_is_fig2_from_weights_learnt_on_a_third_set(preset, thir
     assert {c.pretrained_on for c in configs} == {third}
     assert third not in {name for c in configs for name in (c.a, c.b)}
     plain = [c for c in runner.configs("fig2", preset) if c.a in ("glyphs_plain", "cifar10")]
-    assert [replace(c, pretrained_on="") for c in configs] == plain and len(plain) % len(METHODS) == 0
+    assert [replace(c, pretrained_on="") for c in configs] == plain and len(plain) % len(FIG2) == 0
 
 
 def laptop(name, *methods):
@@ -159,7 +163,7 @@ def test_choices_are_other_rotations_and_half_the_steps_beside_the_runs_of_fig2(
         assert base in fig2
         runs.setdefault((c.a, c.b, c.seed), set()).add((c.method, c.recipe.rotations, c.recipe.steps))
     other = {"sampled": "all", "all": "sampled"}[rotations]
-    expected = {("IIW+RP", rotations, steps), ("IIW+RP", other, steps)}
+    expected = {("RP", rotations, steps), ("IIW+RP", rotations, steps), ("IIW+RP", other, steps)}
     for method in ("IIW", "DCC", "IIW+RP+DCC"):
         expected |= {(method, rotations, steps), (method, rotations, steps // 2)}
     assert runs == {(c.a, c.b, c.seed): expected for c in fig2}
@@ -175,33 +179,33 @@ def test_embedded_pairs_have_as_many_common_classes_as_fig9_counts_to(sets):
 
 
 def built(method, **changes):
-    return pair.prepare(tiny(method=method, **changes))
+    return pair.prepare(tiny(method=method, **changes), Context())
 
 
 def test_methods_are_what_their_names_say():
-    for method in METHODS:
+    for method in FIG2:
         p = built(method)
         a, b = p.tasks
         same = all(torch.equal(x, y) for x, y in zip(a.extractor.parameters(), b.extractor.parameters(), strict=True))
         assert same == ("IIW" in method), method
-        assert (a.dcc_head is not None and a.dcc_head is b.dcc_head) == ("DCC" in method), method
-        assert (a.rotation_head is not None and a.rotation_head is b.rotation_head) == ("RP" in method), method
-        own = a.rotation_head is not None and b.rotation_head is not None and a.rotation_head is not b.rotation_head
+        assert (part(a, "dcc") is not None and part(a, "dcc") is part(b, "dcc")) == ("DCC" in method), method
+        assert (part(a, "rp") is not None and part(a, "rp") is part(b, "rp")) == ("RP" in method), method
+        own = part(a, "rp") is not None and part(b, "rp") is not None and part(a, "rp") is not part(b, "rp")
         assert own == (method == "upper bound"), method
-        assert a.head is not b.head and a.extractor is not b.extractor
+        assert part(a, "target") is not part(b, "target") and a.extractor is not b.extractor
 
 
 def test_methods_of_a_seed_share_weights_and_batches():
     first, config = built("independent").tasks[0], tiny()
-    for method in METHODS:
+    for method in FIG2:
         task = built(method).tasks[0]
-        assert all(torch.equal(x, y) for x, y in zip(first.head.parameters(), task.head.parameters(), strict=True))
+        assert same(part(first, "target"), part(task, "target"))
         assert torch.equal(first.batches(config.recipe)(2)[0], task.batches(config.recipe)(2)[0])
 
 
 def test_left_out_classes_are_not_common():
     assert built("DCC").common == tuple("012345678")
-    assert built("DCC").tasks[0].common_index.tolist() == [*range(9), -1]
+    assert part(built("DCC").tasks[0], "dcc", "index").tolist() == [*range(9), -1]
 
 
 def test_untrained_identical_networks_recombine_to_themselves():
@@ -239,7 +243,7 @@ def permuted_sets(tmp_path, monkeypatch):
 
 def test_evaluate_against_a_loop_over_recombined_networks(permuted_sets):
     p = built("independent", **permuted_sets)
-    pair.train_pair(p, tiny(**permuted_sets, method="independent"), show_progress=False)
+    pair.train_pair(p, tiny(**permuted_sets, method="independent"), Context())
     common = ("ant", "cat", "dog")
     assert p.common == common
     scores, swapped = pair.evaluate(p), {}
@@ -271,10 +275,11 @@ def test_evaluate_against_a_loop_over_recombined_networks(permuted_sets):
 def test_networks_of_any_seeds_and_their_heads_and_batches_are_their_own():
     """No two networks of three seeds start alike; nor do the rotation heads of the upper bound, nor the batches of two
     networks that learn one set."""
-    pairs = [pair.prepare(tiny(method="upper bound", a="digits", b="digits", seed=seed)) for seed in range(3)]
+    configs = [tiny(method="upper bound", a="digits", b="digits", seed=seed) for seed in range(3)]
+    pairs = [pair.prepare(config, Context()) for config in configs]
     for parts in (
         [extractor for p in pairs for extractor in p.extractors],
-        [task.rotation_head for p in pairs for task in p.tasks],
+        [part(task, "rp") for p in pairs for task in p.tasks],
     ):
         weights = [next(part.parameters()) for part in parts]
         assert not any(torch.equal(x, y) for x, y in itertools.combinations(weights, 2))
@@ -285,13 +290,13 @@ def test_networks_of_any_seeds_and_their_heads_and_batches_are_their_own():
 def test_each_network_learns_its_own_set_and_the_classes_that_are_common(permuted_sets):
     p = built("IIW+RP+DCC", **permuted_sets)
     assert [task.image_set.name for task in p.tasks] == ["one", "two"]
-    assert p.tasks[0].common_index.tolist() == [0, -1, 1, 2]
-    assert p.tasks[1].common_index.tolist() == [2, -1, 0, 1]
-    assert p.tasks[0].dcc_head[-1].out_features == 3 and p.tasks[0].rotation_head[-1].out_features == 4
+    assert part(p.tasks[0], "dcc", "index").tolist() == [0, -1, 1, 2]
+    assert part(p.tasks[1], "dcc", "index").tolist() == [2, -1, 0, 1]
+    assert part(p.tasks[0], "dcc")[-1].out_features == 3 and part(p.tasks[0], "rp")[-1].out_features == 4
 
 
 def test_both_networks_may_learn_the_same_set():
-    scores = pair.run(tiny(b="digits", method="IIW"), show_progress=False)
+    scores = pair.run(tiny(b="digits", method="IIW"), Context())
     assert scores["recombination/mean"] == (scores["recombination/a"] + scores["recombination/b"]) / 2
 
 
@@ -322,8 +327,8 @@ CHANGES = {
 
 
 def outcome(config):
-    p = pair.prepare(config)
-    pair.train_pair(p, config, show_progress=False)
+    p = pair.prepare(config, Context())
+    pair.train_pair(p, config, Context())
     weights = torch.cat([t.detach().flatten() for task in p.tasks for m in task.modules() for t in m.parameters()])
     sizes = []
     p.extractors[0].register_forward_hook(lambda m, x, y: sizes.append(tuple(y.shape)))
@@ -343,30 +348,27 @@ def test_every_setting_changes_the_run(name):
 
 
 def test_masking_can_only_help():
-    scores = pair.run(tiny(method="DCC"), show_progress=False)
+    scores = pair.run(tiny(method="DCC"), Context())
     assert scores["recombination/mean"] >= scores["recombination, unmasked/mean"]
 
 
 @pytest.mark.parametrize("method", ["IIW+RP+DCC", "upper bound"])
 def test_incremental_training_freezes_the_shared_heads_after_the_first_network(method):
     p = built(method, scheme="incremental")
-    recorded = []
-    original = pair.train
+    recorded, config = [], tiny(method=method, scheme="incremental")
 
-    def spy(tasks, *args, **kwargs):
-        heads = [h for h in (tasks[0].dcc_head, tasks[0].rotation_head) if h is not None]
-        before = [{k: v.clone() for k, v in h.state_dict().items()} for h in heads]
-        history = original(tasks, *args, **kwargs)
-        recorded.append(
-            [all(torch.equal(b[k], v) for k, v in h.state_dict().items()) for b, h in zip(before, heads, strict=True)]
-        )
-        return history
+    class Spy(Context):
+        def train(self, tasks, *arguments):
+            heads = [part(tasks[0], name) for name in ("dcc", "rp") if part(tasks[0], name) is not None]
+            before = [{k: v.clone() for k, v in head.state_dict().items()} for head in heads]
+            history = super().train(tasks, *arguments)
+            after = [head.state_dict() for head in heads]
+            recorded.append(
+                [all(torch.equal(b[k], v) for k, v in a.items()) for b, a in zip(before, after, strict=True)]
+            )
+            return history
 
-    pair.train = spy
-    try:
-        history = pair.train_pair(p, tiny(method=method, scheme="incremental"), show_progress=False)
-    finally:
-        pair.train = original
+    history = pair.train_pair(p, config, Spy())
     shared = method != "upper bound"
     assert recorded[0] == [False] * len(recorded[0]), "the first network trains its heads"
     assert recorded[1] == [shared] * len(recorded[1]), "a shared head is frozen for the second, one of its own is not"
@@ -379,12 +381,12 @@ def test_incremental_training_freezes_the_shared_heads_after_the_first_network(m
 def test_dcc_learns_the_first_common_classes_only(permuted_sets):
     p = built("DCC", **permuted_sets, dcc_classes=2)
     assert p.common == ("ant", "cat", "dog"), "on which networks are recombined"
-    assert p.tasks[0].dcc_head[-1].out_features == 2
+    assert part(p.tasks[0], "dcc")[-1].out_features == 2
     for task, classes in zip(p.tasks, (("ant", "bee", "cat", "dog"), ("dog", "eel", "ant", "cat")), strict=True):
-        assert task.common_index.tolist() == [{"ant": 0, "cat": 1}.get(name, -1) for name in classes]
+        assert part(task, "dcc", "index").tolist() == [{"ant": 0, "cat": 1}.get(name, -1) for name in classes]
         train = task.image_set.train
         dogs = train.labels == classes.index("dog")
-        losses = task.losses(task.image_set.normalise(train.images[dogs]), train.labels[dogs])
+        losses = task.losses(task.image_set.normalise(train.images[dogs]), train.labels[dogs], None, None)
         assert losses["dcc"] == 0 < losses["target"]
 
 
@@ -401,7 +403,7 @@ def test_as_many_dcc_classes_as_there_are_is_all_of_them():
 
 @pytest.mark.parametrize("n", [-1, 0, 1])
 def test_dcc_needs_two_classes_to_tell_apart(n):
-    with pytest.raises(ValueError, match=f"dcc_classes: at least 2.*got {n}"):
+    with pytest.raises(ValueError, match=f"dcc_classes: must be at least 2, got {n}"):
         PairRun(dcc_classes=n)
 
 
@@ -426,7 +428,7 @@ def test_normalisations_are_what_they_are_called(kind):
             assert all(torch.equal(x, y) for x, y in zip(module.parameters(), other.parameters(), strict=True))
             fixed = [part for part in module.modules() if isinstance(part, normalization.UnitLength)]
             assert fixed == ([module[-1]] if kind == "unit length" and module is task.extractor else [])
-        assert task.unit_length is (kind == "unit-length loss")
+        assert ("length" in [term.name for term in task.terms]) is (kind == "unit-length loss")
 
 
 def test_features_of_unit_length_are_those_of_the_plain_extractor_scaled():
@@ -443,7 +445,7 @@ def test_features_of_unit_length_are_those_of_the_plain_extractor_scaled():
 @pytest.mark.parametrize("kind", NORMALIZATIONS)
 def test_unit_length_is_a_loss_of_both_networks_when_it_is_called_a_loss(kind):
     config = tiny(method="DCC", normalization=kind)
-    history = pair.train_pair(pair.prepare(config), config, show_progress=False)
+    history = pair.train_pair(pair.prepare(config, Context()), config, Context())
     assert {row["task"] for row in history} == {0, 1}
     assert {("length" in row) for row in history} == {kind == "unit-length loss"}
 
@@ -457,14 +459,14 @@ def test_every_normalisation_trains_another_network():
 
 @pytest.mark.parametrize("kind", ["layer", "instance"])
 def test_without_batch_norm_statistics_and_test_batches_do_not_matter(kind):
-    scores = pair.run(tiny(method="DCC", normalization=kind, n_test=100), show_progress=False)
+    scores = pair.run(tiny(method="DCC", normalization=kind, n_test=100), Context())
     for name in ("running statistics", "recalibrated statistics", "test batches of 8", "test batches of 32"):
         for role in "ab":
             assert scores[f"recombination, {name}/{role}"] == scores[f"recombination/{role}"], name
 
 
 def test_networks_with_features_of_unit_length_are_measured_where_they_are_cut():
-    scores = pair.run(tiny(method="DCC", normalization="unit length"), show_progress=False)
+    scores = pair.run(tiny(method="DCC", normalization="unit length"), Context())
     for role in "ab":
         assert scores[f"recombination at unit_length/{role}"] == scores[f"recombination/{role}"]
         assert scores[f"recombination at stage2_block1/{role}"] == scores[f"recombination/{role}"], (
@@ -491,22 +493,22 @@ def same_start(one, other):
 
 
 def pretrained(method="IIW", shared=None, **changes):
-    return pair.prepare(tiny(method=method, **{"pretrained_on": "glyphs_other"} | changes), shared=shared)
+    return pair.prepare(tiny(method=method, **{"pretrained_on": "glyphs_other"} | changes), Context(shared=shared))
 
 
 @pytest.fixture
 def lessons(monkeypatch):
     """Of each training: the task before and after it, and the recipe."""
-    seen, original = [], pair.train_once
+    seen, original = [], Context.train_once
 
-    def spy(tasks, recipe, folder, **options):
+    def spy(context, tasks, recipe, label):
         (task,) = tasks
         before = copy.deepcopy(task)
-        history = original(tasks, recipe, folder, **options)
+        history = original(context, tasks, recipe, label)
         seen.append((before, task, recipe))
         return history
 
-    monkeypatch.setattr(pair, "train_once", spy)
+    monkeypatch.setattr(Context, "train_once", spy)
     return seen
 
 
@@ -517,13 +519,13 @@ def test_networks_start_from_what_rotations_of_the_third_set_have_taught_them(le
     identical = "IIW" in method
     assert len(lessons) == (1 if identical else 2)
     a, b = p.tasks
-    assert same(a.extractor, b.extractor) == same(a.head, b.head) == identical, "buffers too"
+    assert same(a.extractor, b.extractor) == same(part(a, "target"), part(b, "target")) == identical, "buffers too"
     channels = p.sets[0].train.images.shape[1]
     for i, task in enumerate(p.tasks):
         drawn = plain.tasks[i]
         before, taught, recipe = lessons[0 if identical else i]
         assert recipe == tiny().recipe
-        assert before.head is before.dcc_head is None and not before.unit_length, "rotation alone"
+        assert [term.name for term in before.terms] == ["rp"], "rotation alone"
         images = load("glyphs_other").limit(60).train.images
         assert before.image_set.train.images.shape == (60, channels, 16, 16)
         if channels == 3:
@@ -532,22 +534,24 @@ def test_networks_start_from_what_rotations_of_the_third_set_have_taught_them(le
             assert torch.equal(before.image_set.train.images[:, 0], images.float().mean(1).round().byte())
         assert same(before.extractor, drawn.extractor), "from the weights of the seed"
         assert same(task.extractor, taught.extractor)
-        assert same(task.head[:-1], taught.rotation_head[:-1])
-        assert same(task.head[-1], drawn.head[-1]), "the classifier stays as it was drawn"
-        for part, other in ((task.extractor, drawn.extractor), (task.head[:-1], drawn.head[:-1])):
-            changed = [not torch.equal(x, y) for x, y in zip(part.parameters(), other.parameters(), strict=True)]
-            assert all(changed) and part.state_dict().keys() == other.state_dict().keys()
+        assert same(part(task, "target")[:-1], part(taught, "rp")[:-1])
+        assert same(part(task, "target")[-1], part(drawn, "target")[-1]), "the classifier stays as it was drawn"
+        heads = (part(each, "target")[:-1] for each in (task, drawn))
+        for module, other in ((task.extractor, drawn.extractor), heads):
+            changed = [not torch.equal(x, y) for x, y in zip(module.parameters(), other.parameters(), strict=True)]
+            assert all(changed) and module.state_dict().keys() == other.state_dict().keys()
         for module in task.modules():
             assert all(parameter.requires_grad for parameter in module.parameters())
 
 
 def test_pretraining_leaves_the_auxiliary_heads_and_the_batches_as_they_are_drawn():
     p, plain = pretrained("RP+DCC"), built("RP+DCC")
-    assert p.common == plain.common and p.tasks[0].rotation_head is p.tasks[1].rotation_head
+    assert p.common == plain.common and part(p.tasks[0], "rp") is part(p.tasks[1], "rp")
     for task, drawn in zip(p.tasks, plain.tasks, strict=True):
-        assert same(task.dcc_head, drawn.dcc_head) and same(task.rotation_head, drawn.rotation_head)
+        assert same(part(task, "dcc"), part(drawn, "dcc")) and same(part(task, "rp"), part(drawn, "rp"))
         recipe = tiny().recipe
-        assert all(torch.equal(x, y) for x, y in zip(task.batches(recipe)(2), drawn.batches(recipe)(2), strict=True))
+        for x, y in zip(task.batches(recipe)(2), drawn.batches(recipe)(2), strict=True):
+            assert x is y is None or torch.equal(x, y)
 
 
 def test_shared_weights_are_of_one_number_of_classes_and_of_threads(tmp_path, monkeypatch):
@@ -563,7 +567,7 @@ def test_shared_weights_are_of_one_number_of_classes_and_of_threads(tmp_path, mo
 
 
 def test_pretrained_weights_are_made_once_for_all_methods(tmp_path, steps):
-    shared = {method: pretrained(method, tmp_path / "shared") for method in METHODS}
+    shared = {method: pretrained(method, tmp_path / "shared") for method in FIG2}
     assert len(steps) == 2 * tiny().recipe.steps, "one network for those with identical weights, two for the others"
     assert len(list((tmp_path / "shared").glob("*.pt"))) == 2
     for method in ("upper bound", "IIW+RP+DCC"):
@@ -594,9 +598,9 @@ def test_pretrained_weights_are_made_once_for_all_methods(tmp_path, steps):
 )
 def test_other_settings_do_not_take_the_weights_of_these(tmp_path, changes):
     config = tiny(method="IIW", pretrained_on="glyphs_other")
-    pair.prepare(config, shared=tmp_path)
+    pair.prepare(config, Context(shared=tmp_path))
     other = override(config, changes)
-    assert same_start(pair.prepare(other), pair.prepare(other, shared=tmp_path))
+    assert same_start(pair.prepare(other, Context()), pair.prepare(other, Context(shared=tmp_path)))
 
 
 def test_several_that_need_the_same_weights_at_once_make_them_once(tmp_path, steps):
@@ -607,15 +611,12 @@ def test_several_that_need_the_same_weights_at_once_make_them_once(tmp_path, ste
 
 
 def test_pretraining_that_was_interrupted_leaves_no_weights_that_pass_for_whole(tmp_path, monkeypatch):
-    advance = training._Run.advance
-
-    def interrupted(run, log):
-        if run.step == 2:
+    def interrupted(tasks, recipe, step):
+        if step == 2:
             raise KeyboardInterrupt
-        advance(run, log)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training._Run, "advance", interrupted)
+        on_each_step(patch, interrupted, checkpoint_seconds=0)
         pretrained(shared=tmp_path)
     assert same_start(pretrained(shared=tmp_path), pretrained())
 
@@ -627,14 +628,14 @@ def test_runs_share_their_pretraining_and_give_the_numbers_they_give_alone(tmp_p
     assert len(steps) == 3 * tiny().recipe.steps, "one pre-training, two trainings"
     (folder,) = (tmp_path / ".checkpoints").iterdir()
     assert folder == jobs[0].shared == jobs[1].shared and len(list(folder.glob("*.pt"))) == 1
-    assert made[1]["metrics"] == pair.run(configs[1], show_progress=False)
+    assert made[1]["metrics"] == pair.run(configs[1], Context())
 
 
-def test_other_code_does_not_take_the_weights_of_this_one(tmp_path, monkeypatch):
+def test_code_that_computes_otherwise_does_not_take_the_weights_of_this_one(tmp_path, monkeypatch):
     job = job_of(tiny(), tmp_path)
-    shared, state = job.shared, results.code_state(job.module)
-    monkeypatch.setattr(results, "code_state", lambda module: state | {"fingerprint": "of another code"})
-    assert job.shared != shared and job.shared.parent == shared.parent
+    shared, checkpoints = job.shared, job.checkpoints
+    monkeypatch.setattr(runner, "pinned", lambda: Pins({"fig2": "of other code"}))
+    assert job.shared != shared and job.shared.parent == shared.parent and job.checkpoints != checkpoints
 
 
 def test_a_set_to_pretrain_on_that_is_nowhere_is_answered():
@@ -661,8 +662,10 @@ def test_a_run_that_several_experiments_plan_is_made_once(tmp_path, trained, mon
     found = {name: records(tmp_path, name, settings={}) for name in experiments.EXPERIMENTS}
     plans = {name: runner.configs(name, "smoke") for name in experiments.EXPERIMENTS}
     assert trained == list(dict.fromkeys(config for plan in plans.values() for config in plan))
-    for name, plan in plans.items():
-        assert [r["run_id"] for r in found[name]] == [job_of(config, tmp_path).run_id for config in plan]
+    for name in plans:
+        assert [(r["row"], r["config"]) for r in found[name]] == [
+            (row, runner._named(config)[1]) for row, config in runner.plan(name, "smoke")
+        ]
     files = {path.stem for path in (tmp_path / "smoke").iterdir()}
     assert files == set(plans) - {"fig6", "fig10"}, "these two need nothing of their own"
     monkeypatch.setattr(runner, "make", lambda *a: pytest.fail("a recorded run was made again"))
@@ -680,17 +683,20 @@ def test_an_experiment_makes_only_what_no_other_has_made(tmp_path, trained):
         r for r in first if r["config"]["method"] in ("independent", "IIW", "RP", "DCC", "IIW+DCC")
     ]
     job = job_of(plan[0], tmp_path, "fig9")
-    assert runner.make(job) == job.stored() == found[0] and not (tmp_path / "smoke" / "fig9.jsonl").exists()
+    assert (
+        runner.make(job) | {"row": "independent"} == job.stored() | {"row": "independent"} == found[0]
+        and not (tmp_path / "smoke" / "fig9.jsonl").exists()
+    )
 
 
 def test_a_stale_run_made_again_for_one_experiment_is_new_for_all(tmp_path, trained, monkeypatch):
-    provenance, day = results.provenance, [1]
+    day, original = [1], provenance.provenance
 
     def on_that_day(**made):
-        return provenance(**made | {"started": 86400.0 * day[0]})
+        return original(**made | {"started": 86400.0 * day[0]})
 
-    monkeypatch.setattr(results, "provenance", on_that_day)
-    monkeypatch.setattr(results, "is_stale", lambda record, root=None: record["provenance"]["started"] < "1970-01-05")
+    monkeypatch.setattr(runner, "provenance", on_that_day)
+    monkeypatch.setattr(runner, "is_stale", lambda record: record["provenance"]["started"] < "1970-01-05")
     for name, today, refresh, made in (
         ("fig2", 1, False, 18),
         ("fig2", 2, False, 0),
@@ -709,7 +715,7 @@ def test_a_stale_run_made_again_for_one_experiment_is_new_for_all(tmp_path, trai
 
 def test_stale_records_are_made_again_on_request(tmp_path, monkeypatch):
     first = records(tmp_path)
-    monkeypatch.setattr(results, "is_stale", lambda record, root=None: record["run_id"] == first[3]["run_id"])
+    monkeypatch.setattr(runner, "is_stale", lambda record: record["run_id"] == first[3]["run_id"])
     again = records(tmp_path, refresh=True)
     changed = [i for i, (a, b) in enumerate(zip(first, again, strict=True)) if a["provenance"] != b["provenance"]]
     assert changed == [3]
@@ -736,7 +742,7 @@ def test_records_say_where_they_come_from(tmp_path):
     assert (
         made["versions"]["torch"] == torch.__version__.split("+")[0] or made["versions"]["torch"] == torch.__version__
     )
-    assert not results.is_stale(record)
+    assert not is_stale(record)
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -747,35 +753,28 @@ def test_runs_that_fail_are_named_when_all_have_been_tried(tmp_path, jobs):
     assert isinstance(failed.value.__cause__, FloatingPointError)
 
 
-def test_an_interrupted_run_goes_on_from_its_checkpoint_unless_the_code_has_changed(tmp_path, monkeypatch):
-    starts, original = [], pair.train
+def test_an_interrupted_run_goes_on_from_its_checkpoint_unless_it_computes_otherwise(tmp_path, monkeypatch):
     config = tiny(method="IIW+RP+DCC", scheme="incremental")
-    job = job_of(config, tmp_path)
+    job, trained = job_of(config, tmp_path), []
 
-    def spy(tasks, *args, **kwargs):
-        starts.append(training._Run(tasks, args[0], kwargs["checkpoint"]).step)
-        return original(tasks, *args, **kwargs)
+    def interrupted(tasks, recipe, step):
+        trained.append(step)
+        if len(trained) == config.recipe.steps + 1:
+            raise KeyboardInterrupt  # in the training of the second network
 
-    def interrupted(*args, **kwargs):
-        if starts:
-            raise KeyboardInterrupt  # between the first network and the second
-        return spy(*args, **kwargs)
-
-    monkeypatch.setattr(pair, "train", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        on_each_step(patch, interrupted)
         runner.make(job)
-    starts.clear()
-    monkeypatch.setattr(pair, "train", spy)
+    taken = each_step(monkeypatch, lambda tasks, recipe: 1)
     with monkeypatch.context() as patch:
-        state = results.code_state(job.module) | {"fingerprint": "of another code"}
-        patch.setattr(results, "code_state", lambda module: state)
+        patch.setattr(runner, "pinned", lambda: Pins({"fig2": "of other code"}))
         runner.make(replace(job, root=tmp_path / "changed"))
-    assert starts == [0, 0], "other code starts anew"
-    starts.clear()
+    assert len(taken) == 2 * config.recipe.steps, "other code starts anew"
+    taken.clear()
     record = runner.make(job)
-    assert starts == [config.recipe.steps, 0], "the first network was finished, the second not begun"
+    assert len(taken) == config.recipe.steps, "the first network was finished, the second not begun"
     assert record["provenance"]["resumed"]
-    assert record["metrics"] == pair.run(config, show_progress=False), "the same bits as without a break"
+    assert record["metrics"] == pair.run(config, Context()), "the same bits as without a break"
     assert not list((tmp_path / ".checkpoints").iterdir())
 
 
@@ -784,16 +783,58 @@ def test_a_run_that_another_process_has_made_meanwhile_is_not_made_again(tmp_pat
         made = list(threads.map(runner.make, [job_of(tiny(), tmp_path, name) for name in ("fig2", "fig2", "fig10")]))
     assert made[0] == made[1] == made[2]
     (file,) = (tmp_path / "smoke").iterdir()
-    assert results.load(file.stem, "smoke", tmp_path) == made[:1]
+    assert store.load(file.stem, "smoke", tmp_path) == made[:1]
     assert len(file.read_text().splitlines()) == 1
 
 
-def test_provenance_is_of_the_code_that_was_imported(tmp_path, monkeypatch):
-    state = results.code_state("compatkit.experiments.pair")
-    monkeypatch.setattr(results, "code_fingerprint", lambda *a, **k: "edited since")
-    record = runner.make(job_of(tiny(), tmp_path))
-    assert record["provenance"]["fingerprint"] == state["fingerprint"] != "edited since"
-    assert results.is_stale(record)
+def test_a_record_carries_the_version_of_its_experiment_and_the_digests_of_its_images(tmp_path, monkeypatch):
+    record = runner.make(job_of(tiny(method="RP"), tmp_path))
+    assert record["data"] == {name: load(name).digest for name in ("digits", "mnist5k")}
+    assert record["provenance"]["golden"] == pinned().versions["fig2"] and record["kind"] == "PairRun"
+    assert record["provenance"]["processor"] == provenance.processor() != ""
+    assert not is_stale(record)
+    for pins in (Pins({"fig2": "other numbers"}), Pins(pinned().versions, images={"digits": "other images"}), Pins()):
+        monkeypatch.setattr(provenance, "pinned", lambda pins=pins: pins)
+        assert is_stale(record)
+
+
+def test_replaced_images_do_not_have_the_records_of_those_they_replaced(tmp_path, permuted_sets):
+    sets = {name: permuted_sets[name] for name in ("a", "b", "left_out")}
+    folder, options = tmp_path / "results", {"settings": TINY | sets | {"method": "IIW"}}
+    first = records(folder, **options)
+    assert records(folder, **options) == first and len(first) == 1
+    write_npz(tmp_path / "one.npz", small_set(n=80, classes=("ant", "bee", "cat", "dog"), size=16, seed=5))
+    second = records(folder, **options)
+    assert len(second) == 1 and first[0]["run_id"] != second[0]["run_id"]
+    (tmp_path / "one.npz").unlink()
+    assert runner.recorded("fig2", "smoke", settings=options["settings"], root=folder) == second, "none to compare with"
+
+
+def test_a_setting_that_is_added_later_is_taken_to_have_been_at_its_default(tmp_path, trained):
+    made = runner.make(job_of(tiny(), tmp_path))
+    older = made | {"config": {k: v for k, v in made["config"].items() if k != "normalization"}}
+    older["config"]["recipe"] = {k: v for k, v in made["config"]["recipe"].items() if k != "flip"}
+    found = runner.Found({"old": older}, [tiny()])
+    assert found.record(tiny()) == older
+    assert found.record(tiny(normalization="layer")) is found.record(override(tiny(), {"recipe.flip": True})) is None
+
+
+BAD = [
+    ({"left_out": ("x",)}, "leave_out: .*'x'"),
+    ({"n_train": 1}, "n_train: must be at least 10, one for each class of digits, got 1"),
+    ({"split_at": "stage9"}, "at: no boundary after 'stage9'"),
+    ({"network": "resnet9"}, "depth: must be 6n"),
+    ({"b": "nothing"}, "name: no image set 'nothing'"),
+    ({"pretrained_on": "nothing"}, "name: no image set 'nothing'"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD, ids=[next(iter(changes)) for changes, _ in BAD])
+def test_what_cannot_be_run_fails_before_the_first_run(tmp_path, trained, changes, message):
+    with pytest.raises(ValueError, match=message) as failed:
+        records(tmp_path, settings=TINY | changes)
+    assert not trained and "\n" not in str(failed.value)
+    assert len(str(failed.value)) < 1000, "each cause once, however many runs"
 
 
 @pytest.mark.parametrize(("option", "value"), [("device", "tpu"), ("device", "cuda:99"), ("threads", 0), ("jobs", 0)])
@@ -804,7 +845,7 @@ def test_bad_options_are_answered(tmp_path, option, value):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_interrupting_leaves_a_resumable_state_and_says_so(tmp_path, jobs):
-    command = [sys.executable, "-m", "compatkit", "run", "fig2", "--preset", "smoke", "--jobs", str(jobs)]
+    command = [sys.executable, "-m", "reproduction", "run", "fig2", "--preset", "smoke", "--jobs", str(jobs)]
     command += ["--set", "recipe.steps=20", "--set", "recipe.batch_size=20", "--set", "n_test=60"]
     environment = os.environ | {"COMPATKIT_RESULTS": str(tmp_path)}
     # a shell that runs the tests in the background has them ignore Ctrl-C, and children inherit that
@@ -818,11 +859,11 @@ def test_interrupting_leaves_a_resumable_state_and_says_so(tmp_path, jobs):
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "the same command goes on" in errors
-    done = len(results.load("fig2", "smoke", tmp_path))
+    done = len(store.load("fig2", "smoke", tmp_path))
     assert 0 < done < 18
     went_on = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert went_on.returncode == 0, went_on.stderr
-    assert len(results.load("fig2", "smoke", tmp_path)) == 18
+    assert len(store.load("fig2", "smoke", tmp_path)) == 18
     assert len(file.read_text().splitlines()) == 18, "finished runs were not made again"
 
 
@@ -865,6 +906,11 @@ def test_a_run_says_what_it_is_in_a_line():
         ({"dcc_classes": 2.0}, "dcc_classes"),
         ({"normalization": "group"}, "normalization.*instance.*'group'"),
         ({"pretrained_on": None}, "pretrained_on"),
+        ({"seed": -1}, "seed: must be at least 0, got -1"),
+        ({"width": 0}, "width: must be at least 1"),
+        ({"n_test": 0}, "n_test: must be at least 1"),
+        ({"test_batch_size": 0}, "test_batch_size: must be at least 1"),
+        ({"recipe.batch_size": 0}, "batch_size: must be positive"),
     ],
 )
 def test_bad_settings_are_answered(changes, message):
@@ -894,7 +940,7 @@ class Absent:
             raise ImportError(f"{name} is absent on this machine")
 
 sys.meta_path.insert(0, Absent())
-from compatkit.__main__ import main
+from reproduction.__main__ import main
 settings = "a=one b=two left_out=() recipe.steps=3 recipe.batch_size=20 recipe.crop=1 recipe.flip=True".split()
 command = ["run", "fig2", "--preset", "smoke", *(word for s in settings for word in ("--set", s))]
 sys.exit(main(command) or main(["status"]) or main(["list"]))
@@ -902,4 +948,4 @@ sys.exit(main(command) or main(["status"]) or main(["list"]))
     environment = os.environ | {"COMPATKIT_RESULTS": str(tmp_path / "results"), "COMPATKIT_DATA": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(results.load("fig2", "smoke", tmp_path / "results")) == 9, "two pairs became one"
+    assert len(store.load("fig2", "smoke", tmp_path / "results")) == 9, "two pairs became one"

@@ -14,11 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from compatkit.gallery import sources, maps
-from compatkit.gallery import upgrade as module
 from compatkit.__main__ import main
-from compatkit.gallery.maps import Map
+from compatkit.gallery import maps, sources
+from compatkit.gallery import upgrade as module
 from compatkit.gallery.embeddings import Embeddings
+from compatkit.gallery.maps import Map
 from compatkit.gallery.upgrade import read_pairs, upgrade
 
 N, ROWS, CHUNK = 200, 333, 50
@@ -497,7 +497,7 @@ def test_a_mended_gallery_needs_no_new_fit(files, monkeypatch):
 
 KILLED = """
 import os, signal, sys
-from compatkit import upgrade as module
+from compatkit.gallery import upgrade as module
 module.SAVE_SECONDS = -1.0
 blocks = module._Stream._blocks
 def killing(self, row):
@@ -545,7 +545,7 @@ def test_a_full_disk_is_said_and_the_upgrade_goes_on_later(files, tmp_path, monk
         if where == "rows":
             stopping(patch, 3, OSError(errno.ENOSPC, "No space left on device"))
         else:
-            patch.setattr(module.formats, "finish", fail_when_full)
+            patch.setattr(module.sources, "finish", fail_when_full)
         with pytest.raises(OSError, match=r"the disk of .* is full .*untouched .*nothing new .*the same command"):
             upgrade(old, new, gallery, out, method="ridge", **QUICK)
     assert not out.exists() and gallery.read_bytes() == before

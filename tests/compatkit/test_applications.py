@@ -10,8 +10,10 @@ from torch import nn
 from compatkit import applications, models, training
 from compatkit.applications import adapt, log_steps, transfer, update_head
 from compatkit.normalization import batch_norms
+from compatkit.objectives import Pretext, Target
 from compatkit.training import Recipe, Task, freeze
 
+from ..conftest import part
 from .test_data import small_set
 from .test_embedders import same, state, unsettled
 
@@ -23,8 +25,8 @@ def parts(classes=3, *, width=4, seed=0):
     """Extractor, classifier and rotation head, with buffers and weights as training might leave them."""
     extractor, head = models.split(models.build("resnet8", classes, seed=seed, width=width), "stage2")
     rotation_head = models.auxiliary_head(head, 4, seed=seed + 1)
-    for part in (extractor, head, rotation_head):
-        unsettled(part)
+    for module in (extractor, head, rotation_head):
+        unsettled(module)
     return extractor, head, rotation_head
 
 
@@ -75,7 +77,7 @@ def test_adaptation_moves_the_extractor_and_the_head_inside_only_if_it_may(tasks
     assert unchanged(before, extractor, rotation_head)
     assert moved(adapted, extractor) and adapted is tasks[0].extractor
     assert not torch.equal(adapted.stem[1].running_mean, extractor.stem[1].running_mean)
-    inside = tasks[0].rotation_head
+    inside = part(tasks[0], "rp")
     assert moved(inside, rotation_head) if head_moves else same(state(inside), before[0][1])
     assert [set(row) for row in history] == [ROTATION_ALONE] * 3
 
@@ -90,7 +92,7 @@ def test_adaptation_is_training_by_the_pretext_alone_whatever_the_labels(pretext
         extractor, rotation_head, target.train.images, recipe=RECIPE, pretext=pretext, seed=5, show_progress=False
     )
     by_hand = copy.deepcopy(extractor)
-    task = Task(target, by_hand, rotation_head=freeze(rotation_head), pretext=pretext, seed=5)
+    task = Task(target, by_hand, [Pretext(freeze(rotation_head), pretext)], seed=5)
     assert training.train([task], RECIPE) == history
     assert same(state(by_hand), state(found))
     other, _ = adapt(extractor, rotation_head, target.train.images, recipe=RECIPE, pretext=pretext, seed=6)
@@ -191,7 +193,8 @@ def test_an_update_is_training_of_the_longer_head(with_rotations):
     found = update_head(head, extractor, image_set, recipe=RECIPE, seed=4, **options)
     longer, mine = models.extend_classifier(head, 4, seed=4), copy.deepcopy(extractor)
     freeze(rotation_head if with_rotations else mine)
-    history = training.train([Task(image_set, mine, longer, seed=4, **options)], RECIPE)
+    terms = [Target(longer), *([Pretext(rotation_head)] if with_rotations else [])]
+    history = training.train([Task(image_set, mine, terms, seed=4)], RECIPE)
     assert history == found[2] and all(("rp" in row) == with_rotations for row in history)
     assert same(state(longer), state(found[1])) and same(state(mine), state(found[0]))
 
@@ -203,7 +206,8 @@ def test_with_a_rotation_head_the_extractor_moves_too(tasks):
     found, longer, _ = update_head(head, extractor, image_set, rotation_head=rotation_head, recipe=RECIPE)
     assert unchanged(before, extractor, head, rotation_head)
     assert moved(found, extractor) and longer[-1].out_features == 4
-    assert tasks[0].rotation_head is not rotation_head and same(state(tasks[0].rotation_head), before[0][2])
+    inside = part(tasks[0], "rp")
+    assert inside is not rotation_head and same(state(inside), before[0][2])
 
 
 def test_a_head_that_cannot_be_updated_is_refused():
@@ -248,7 +252,7 @@ def test_a_transfer_begins_with_the_given_parts_and_is_training_of_both():
 
     network, history = transfer(extractor, head, image_set, recipe=RECIPE, seed=2, probe=probe, probe_at=[0])
     assert all(map(same, starts[0], (state(extractor), state(head)))) and len(starts) == 1
-    assert training.train([Task(image_set, extractor, head, seed=2)], RECIPE) == history[1:]
+    assert training.train([Task(image_set, extractor, [Target(head)], seed=2)], RECIPE) == history[1:]
     assert same(state(network[0]), state(extractor)) and same(state(network[1]), state(head))
 
 

@@ -1,8 +1,8 @@
 """Tables in Markdown: numbers with their intervals, nothing where there is nothing."""
 
-from reproduction.show import tables
 from compatkit.intervals import Interval, interval
 from reproduction.records.verdicts import compare
+from reproduction.show import tables
 
 
 def test_a_table_is_aligned_and_escapes_bars():

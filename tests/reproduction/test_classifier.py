@@ -9,18 +9,19 @@ import pytest
 import torch
 from torch import nn
 
-from compatkit import applications, costs, training
+from compatkit import costs
 from compatkit.data import load
-from reproduction.experiments import classifier
-from reproduction.runs import runner
-from reproduction.experiments.classifier import ARCHITECTURES, VARIANTS, ClassifierRun
 from compatkit.models import auxiliary_head, count_parameters
 from compatkit.normalization import evaluation
 from compatkit.training import Recipe
+from reproduction.experiments import classifier
+from reproduction.experiments.classifier import ARCHITECTURES, VARIANTS, ClassifierRun
+from reproduction.experiments.context import Context
+from reproduction.runs import runner
 
-from .conftest import data_folder
+from ..compatkit.test_embedders import same, state
+from ..conftest import data_folder, each_step, on_each_step, part
 from .test_adaptation import normalised, uneven_set
-from .test_embedders import same, state
 
 RECIPE = Recipe(steps=3, batch_size=16, lr=0.02, rotations="sampled", precision="fp32")
 TUNE = replace(RECIPE, steps=4)
@@ -41,22 +42,22 @@ def tiny(**changes) -> ClassifierRun:
 
 
 def run(shared=None, checkpoints=None, **changes) -> dict:
-    return classifier.run(tiny(**changes), shared=shared, checkpoints=checkpoints, show_progress=False)
+    return classifier.run(tiny(**changes), Context(shared=shared, checkpoints=checkpoints))
 
 
 def watched(**changes):
     """The metrics of a run, the tasks of each training as they were and as they became, and of each update of a head
     its arguments and what it returned."""
     seen = SimpleNamespace(before=[], trainings=[], updates=[])
-    train_once, update_head = classifier.train_once, classifier.update_head
+    train_once, update_head = Context.train_once, classifier.update_head
 
-    def spy_train(tasks, recipe, folder, **options):
+    def spy_train(context, tasks, recipe, label):
         seen.before.append(copy.deepcopy(tasks))
         seen.trainings.append(tasks)
-        return train_once(tasks, recipe, folder, **options)
+        return train_once(context, tasks, recipe, label)
 
     def spy_update(head, extractor, image_set, *, rotation_head, **options):
-        given = [None if part is None else state(part) for part in (head, extractor, rotation_head)]
+        given = [None if module is None else state(module) for module in (head, extractor, rotation_head)]
         result = update_head(head, extractor, image_set, rotation_head=rotation_head, **options)
         parts = dict(zip(("head", "extractor", "rotation_head"), given, strict=True))
         after = SimpleNamespace(extractor=result[0], head=result[1])
@@ -65,7 +66,7 @@ def watched(**changes):
         return result
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classifier, "train_once", spy_train)
+        patch.setattr(Context, "train_once", spy_train)
         patch.setattr(classifier, "update_head", spy_update)
         seen.metrics = run(**changes)
     return seen
@@ -132,7 +133,7 @@ def test_upper_bounds_against_a_loop_over_images(whole, variant):
     made = whole(variant)
     tasks = [task for [task] in made.trainings]
     expected = {
-        f"accuracy: {name}": share(right for _, right in hits(task.extractor, task.head))
+        f"accuracy: {name}": share(right for _, right in hits(task.extractor, part(task, "target")))
         for name, task in zip(ARCHITECTURES, tasks, strict=True)
     }
     assert {name: made.metrics[name] for name in expected} == pytest.approx(expected)
@@ -164,14 +165,15 @@ def test_extractors_learn_under_one_head_unless_they_are_independent(whole, vari
     tasks = [task for group in made.trainings for task in group]
     apart = variant == "independent"
     assert [len(group) for group in made.trainings] == ([1, 1, 1] if apart else [3])
-    assert len({id(task.head) for task in tasks}) == (3 if apart else 1)
+    assert len({id(part(task, "target")) for task in tasks}) == (3 if apart else 1)
     assert len({id(task.extractor) for task in tasks}) == 3
-    assert [updated.head for updated in made.updates] == [task.head for task in tasks]
-    drawn = [state(task.head) for group in made.before for task in group]
-    assert same(drawn[0], drawn[1]) != apart and all(task.head[-1].out_features == 4 for task in tasks)
-    rotation_head = tasks[0].rotation_head
+    assert [updated.head for updated in made.updates] == [part(task, "target") for task in tasks]
+    drawn = [state(part(task, "target")) for group in made.before for task in group]
+    assert same(drawn[0], drawn[1]) != apart and all(part(task, "target")[-1].out_features == 4 for task in tasks)
+    rotation_head = part(tasks[0], "rp")
     assert (rotation_head is not None) == (variant == "RP frozen")
-    assert all(part.rotation_head is rotation_head for part in (*tasks, *made.updates))
+    assert all(part(task, "rp") is rotation_head for task in tasks)
+    assert all(updated.rotation_head is rotation_head for updated in made.updates)
     assert all(task.image_set.classes == SIX[:4] for task in tasks)
 
 
@@ -191,20 +193,20 @@ def test_extractors_of_another_width_get_an_adapter_for_the_common_head(whole):
         tasks = [task for group in whole(variant).trainings for task in group]
         # the common head takes the 4 channels of the narrowest network's first stage
         assert [adapted(task) for task in tasks] == [True, True, False]
-        assert {task.head[0].conv1.in_channels for task in tasks} == {4}
+        assert {part(task, "target")[0].conv1.in_channels for task in tasks} == {4}
     tasks = [task for [task] in whole("upper bound").trainings]
     assert not any(adapted(task) for task in tasks)
-    assert [task.head[0].conv1.in_channels for task in tasks] == [10, 16, 4]
+    assert [part(task, "target")[0].conv1.in_channels for task in tasks] == [10, 16, 4]
 
 
 @pytest.mark.parametrize("variant", BOUNDS)
 def test_upper_bounds_are_trained_alone_on_all_classes_and_on_rotation(whole, variant):
     made = whole(variant)
     tasks = [task for [task] in made.trainings]
-    assert not made.updates and len({id(part) for task in tasks for part in task.modules()}) == 9
+    assert not made.updates and len({id(module) for task in tasks for module in task.modules()}) == 9
     for task in tasks:
         assert task.image_set.classes == SIX
-        assert (task.head[-1].out_features, task.rotation_head[-1].out_features) == (6, 4)
+        assert (part(task, "target")[-1].out_features, part(task, "rp")[-1].out_features) == (6, 4)
 
 
 # --- costs ------------------------------------------------------------------------------------------------------------
@@ -215,7 +217,7 @@ def test_costs_are_those_of_each_extractor_under_a_head_for_all_classes(whole, v
     made = whole(variant)
     tasks = [task for group in made.trainings for task in group]
     for name, task in zip(ARCHITECTURES, tasks, strict=True):
-        network = nn.Sequential(task.extractor, auxiliary_head(task.head, len(SIX)))
+        network = nn.Sequential(task.extractor, auxiliary_head(part(task, "target"), len(SIX)))
         assert made.metrics[f"parameters: {name}"] == sum(p.numel() for p in network.parameters())
         assert made.metrics[f"parameters: {name}"] == count_parameters(network)
         assert made.metrics[f"MACs: {name}"] == costs.macs(network, torch.zeros(1, 3, 8, 8))
@@ -231,26 +233,19 @@ def test_costs_of_a_small_network_by_hand(whole):
 
 
 def test_an_interrupted_run_goes_on_to_the_same_numbers(whole, tmp_path, monkeypatch):
-    monkeypatch.setattr(applications, "train", functools.partial(training.train, checkpoint_seconds=0))
-    advance, taken = training._Run.advance, []
+    tuned = []
 
-    def interrupted(run, log):
-        if taken.count(TUNE) == 6:
+    def interrupted(tasks, recipe, step):
+        tuned.extend([1] if recipe == TUNE else [])
+        if len(tuned) == 7:
             raise KeyboardInterrupt
-        taken.append(run.recipe)
-        advance(run, log)
-
-    def counted(run, log):
-        taken.append(run.recipe)
-        advance(run, log)
 
     folders = {"shared": tmp_path / "shared", "checkpoints": tmp_path / "run", "variant": "RP frozen"}
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(training._Run, "advance", interrupted)
+        on_each_step(patch, interrupted, checkpoint_seconds=0)
         run(**folders)
     assert {file.name for file in (tmp_path / "run").iterdir()} == {"ResNet.pt", "Wide ResNet.pt"}
-    taken.clear()
-    monkeypatch.setattr(training._Run, "advance", counted)
+    taken = each_step(monkeypatch, lambda tasks, recipe: recipe)
     assert reproducible(run(**folders)) == reproducible(whole("RP frozen").metrics)
     assert taken == [TUNE] * (3 * 4 - 6), "only what was missing"
 
@@ -272,9 +267,11 @@ def test_every_setting_changes_the_run(whole, change):
 def test_the_published_architectures_fit_one_head():
     config = replace(ClassifierRun(), widths=(2, 4, 2))
     image_set = load("six")
-    for task in classifier._first_tasks(config, image_set):
-        logits = nn.Sequential(task.extractor, task.head)(image_set.normalise(image_set.test.images[:2]))
-        assert logits.shape == (2, 6) and len(dict(task.head.named_children())) == 7 + 3, "blocks 11 to 17 and on"
+    for task in classifier._first_tasks(config, image_set)[0]:
+        logits = nn.Sequential(task.extractor, part(task, "target"))(image_set.normalise(image_set.test.images[:2]))
+        assert logits.shape == (2, 6) and len(dict(part(task, "target").named_children())) == 7 + 3, (
+            "blocks 11 to 17 and on"
+        )
 
 
 # --- configs ----------------------------------------------------------------------------------------------------------
@@ -287,7 +284,7 @@ def test_the_published_architectures_fit_one_head():
         ({"networks": ("resnet8",) * 2}, r"networks, widths, splits: .*\(2, 3, 3\)"),
         ({"widths": (4,) * 4}, r"networks, widths, splits: .*\(3, 4, 3\)"),
         ({"splits": ()}, r"networks, widths, splits: .*\(3, 3, 0\)"),
-        ({"first_classes": 1}, "first_classes: at least 2.*got 1"),
+        ({"first_classes": 1}, "first_classes: must be at least 2, got 1"),
     ],
 )
 def test_configs_are_checked(change, message):

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from compatkit import alignment, retrieval
-from compatkit.gallery import embeddings
+from compatkit.gallery import embeddings as store
 from compatkit.gallery import maps as module
 from compatkit.gallery.maps import Candidate, Comparison, Map, Pairs, compare, fit, recommend, split
 from compatkit.intervals import Interval, difference, interval

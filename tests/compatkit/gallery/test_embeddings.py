@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from compatkit import retrieval
-from compatkit.gallery import embeddings
+from compatkit.gallery import embeddings as store
 from compatkit.gallery.embeddings import Embeddings, evaluate, fingerprint, nearest
 
 

@@ -13,7 +13,16 @@ from torch import nn
 
 from compatkit import models, similarity
 from compatkit.normalization import evaluation
-from compatkit.similarity import CKA, CrossCorrelation, cka_map, cross_correlation, layer_features, linear_cka, match_channels, mutual_knn
+from compatkit.similarity import (
+    CKA,
+    CrossCorrelation,
+    cka_map,
+    cross_correlation,
+    layer_features,
+    linear_cka,
+    match_channels,
+    mutual_knn,
+)
 
 seeds = st.integers(0, 10**6)
 few = settings(max_examples=25, deadline=None)
