@@ -6,7 +6,6 @@ and augmenting it costs a few per cent of a training step.
 
 from __future__ import annotations
 
-import hashlib
 from itertools import permutations
 
 import torch
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .data import ImageSet
+from .devices import seed_for
 
 
 class Order:
@@ -38,9 +38,7 @@ class Order:
 
     def reseeded(self, purpose: int, step: int) -> torch.Generator:
         """The generator of this order, set to the start of what ``purpose`` draws at ``step``; 0 is the order's own."""
-        # hashed, because a CPU generator looks at 32 bits of its seed only
-        key = hashlib.blake2b(f"{self.seed} {purpose} {step}".encode(), digest_size=7).digest()
-        return self.generator.manual_seed(int.from_bytes(key, "little"))
+        return self.generator.manual_seed(seed_for(self.seed, purpose, step))
 
 
 class Batches:

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import generated
+from .devices import seeded_generator
 from .files import replacing
 
 EMBEDDED_SIZE = 16  # side of the embedded and generated images, in pixels
@@ -372,11 +373,8 @@ def _glyphs(name: str, style: generated.GlyphStyle) -> Callable[..., ImageSet]:
     def make(seed: int = 0, n_train: int = 2000, n_test: int = 1000, size: int = EMBEDDED_SIZE) -> ImageSet:
         """Upright asymmetric characters in one style (``generated.PLAIN``, ``CLUTTERED`` or ``OTHER``), the classes
         evenly filled."""
-        draws = [
-            Split(*generated.draw_glyphs(style, n, size, torch.Generator().manual_seed(2 * seed + part)))
-            for part, n in enumerate((n_train, n_test))
-        ]
-        return ImageSet(name, *draws, tuple(style.characters))
+        draw = partial(generated.draw_glyphs, style)
+        return ImageSet(name, *_drawn(draw, name, seed, size, n_train, n_test), tuple(style.characters))
 
     return make
 
@@ -393,11 +391,33 @@ def _shapes(
     """Coloured shapes; a class is one of ``colours`` hues with one of ``shapes`` forms, the classes evenly filled."""
     if colours < 1 or shapes < 1 or colours * shapes < 2:
         raise ValueError(f"colours, shapes: at least 2 classes are needed, got {colours} x {shapes}")
-    draws = [
-        Split(*generated.draw_shapes(colours, shapes, n, size, torch.Generator().manual_seed(2 * seed + part)))
-        for part, n in enumerate((n_train, n_test))
-    ]
-    return ImageSet("shapes", *draws, generated.shape_names(colours, shapes))
+    draw = partial(generated.draw_shapes, colours, shapes)
+    splits = _drawn(draw, "shapes", seed, size, n_train, n_test)
+    return ImageSet("shapes", *splits, generated.shape_names(colours, shapes))
+
+
+def _drawn(
+    draw: Callable[..., tuple[Tensor, Tensor]], name: str, seed: int, size: int, n_train: int, n_test: int
+) -> list[Split]:
+    """Both splits of a generated set, each from a random stream of its own: image i of one set has nothing in common
+    with image i of another. Drawn in single precision, whatever torch's default is."""
+    for argument, value, least in (
+        ("seed", seed, 0),
+        ("n_train", n_train, 1),
+        ("n_test", n_test, 1),
+        ("size", size, 1),
+    ):
+        if value < least:
+            raise ValueError(f"{argument}: must be at least {least}, got {value}")
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        return [
+            Split(*draw(n, size, seeded_generator(name, seed, part)))
+            for part, n in (("train", n_train), ("test", n_test))
+        ]
+    finally:
+        torch.set_default_dtype(default)
 
 
 # --- sets from outside ------------------------------------------------------------------------------------------------

@@ -1,6 +1,8 @@
-"""Where the arithmetic is done."""
+"""Where the arithmetic is done, at what precision, and from which random stream."""
 
 from __future__ import annotations
+
+import hashlib
 
 import torch
 from torch import Tensor
@@ -22,3 +24,15 @@ def check_device(device: torch.device | str) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device: {str(device)!r} cannot be used here ({str(error).splitlines()[0]})") from error
+
+
+def seed_for(*purpose: object) -> int:
+    """A seed that belongs to what it is for, such as ("SimCLR", 0), and to nothing else: 56 bits."""
+    # hashed, because a CPU generator looks at 32 bits of its seed only
+    key = hashlib.blake2b(" ".join(map(str, purpose)).encode(), digest_size=7).digest()
+    return int.from_bytes(key, "little")
+
+
+def seeded_generator(*purpose: object) -> torch.Generator:
+    """A generator on the CPU, seeded by ``seed_for``."""
+    return torch.Generator().manual_seed(seed_for(*purpose))

@@ -131,13 +131,13 @@ def _status(options: argparse.Namespace) -> None:
 
     print(f"records in {results_root()}")
     print(f"{'experiment':<17}{'preset':<9}{'recorded':>9}{'planned':>9}{'other':>7}{'stale':>7}{'minutes':>9}")
-    for preset in PRESETS:
-        stored = load_all(preset)
-        for name in EXPERIMENTS:
+    stored = {preset: load_all(preset) for preset in PRESETS}
+    for name in EXPERIMENTS:
+        for preset in PRESETS:
             planned = runner.configs(name, preset)
-            found = runner.Found(stored, planned)
+            found = runner.Found(stored[preset], planned)
             records = {r["run_id"]: r for r in map(found.record, planned) if r is not None}
-            others = [r for r in stored.values() if r["experiment"] == name and r["run_id"] not in records]
+            others = [r for r in stored[preset].values() if r["experiment"] == name and r["run_id"] not in records]
             every = [*records.values(), *others]
             minutes = sum(r["provenance"]["wall_seconds"] for r in every) / 60
             counts = len(records), len(planned), len(others), sum(map(is_stale, every))

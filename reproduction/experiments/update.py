@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from compatkit import costs
 from compatkit.alignment import CLOSED_FORMS, procrustes, ridge
 from compatkit.data import ImageSet, Split
+from compatkit.devices import seed_for
 from compatkit.embedders import embedder, encode
 from compatkit.encoders import (
     LOSSES,
@@ -256,7 +257,7 @@ class Trainer:
 
     def transformation(self, name: str, old: Tensor, side: Tensor, new: Tensor) -> Transformation:
         """h: (old, side) -> new, fitted on these embeddings."""
-        seed = self._seed(900)
+        seed = self._seed("transformation")
         h = Transformation(old.shape[1], side.shape[1], new.shape[1], self.config.h_width, seed=seed).to(old.device)
         task = FitTransformation(h, old, side, new, seed=seed)
         self.context.train([task], self.config.h_recipe, name, f"{self.config}: {name}")
@@ -265,11 +266,8 @@ class Trainer:
     def version(self, version: int) -> tuple[nn.Module, nn.Linear]:
         """Version i of the model, trained on its own, and its classifier."""
         # the same weights and batches in every run in which a version learns as many classes
-        number = 500 if self._learns_attribute(version) else self.config.classes[version]
-        return self._supervised(version, number, f"version {version + 1}")
-
-    def _learns_attribute(self, version: int) -> bool:
-        return version == 0 and self.config.old_task != "class"
+        task = self.config.old_task if version == 0 else "class"
+        return self._supervised(version, self._seed(task, self.config.classes[version]), f"version {version + 1}")
 
     def _compatible(self) -> nn.Module:
         (old_set, new_set), (_, old_classifier) = self.update.sets, self.version(0)
@@ -280,19 +278,21 @@ class Trainer:
             weight = synthesised_classifier(weight, known, self.embed(0, new_set.train), new_set.train.labels)
             known = torch.arange(len(new_set.classes), device=new_set.device)
         # from the weights and on the batches of the independent one
-        return self._supervised(1, self.config.classes[-1], "compatible new version", compatible=(weight, known))[0]
+        seed = self._seed("class", self.config.classes[-1])
+        return self._supervised(1, seed, "compatible new version", compatible=(weight, known))[0]
 
     def _side_model(self, version: int) -> tuple[nn.Module, ImageSet]:
         """The model of side-information, and the set by whose pixel statistics it sees images."""
         config, image_set = self.config, self.update.sets[version]
         label = f"{config.side}, version {version + 1}"
         if config.side == "other old model":
-            return self._supervised(version, 200 + config.classes[version], label, config.side_dim)[0], image_set
+            seed = self._seed(config.side, config.classes[version])
+            return self._supervised(version, seed, label, config.side_dim)[0], image_set
         if config.side == "old model with Mixup":
-            number = 300 + config.classes[version]
-            return self._supervised(version, number, label, config.side_dim, mixup=True)[0], image_set
+            seed = self._seed(config.side, config.classes[version])
+            return self._supervised(version, seed, label, config.side_dim, mixup=True)[0], image_set
         image_set = self.side_set(version)
-        seed = self._seed(400 + len(image_set.classes))
+        seed = self._seed("side-information", len(image_set.classes))
         model = self._embedder(image_set, config.old_network, config.old_width, config.side_dim, seed)
         task: Trainable
         if config.side == "autoencoder":
@@ -321,9 +321,9 @@ class Trainer:
         return model, linear_classifier(dim or usual_dim, len(image_set.classes), seed=seed).to(image_set.device)
 
     def _supervised(
-        self, version: int, number: int, label: str, dim: int | None = None, **options
+        self, version: int, seed: int, label: str, dim: int | None = None, **options
     ) -> tuple[nn.Module, nn.Linear]:
-        config, seed = self.config, self._seed(number)
+        config = self.config
         model, head = self.untrained(version, seed, dim)
         how = {"loss": config.loss, "scale": config.scale, "margin": config.margin, "seed": seed}
         task = Supervised(self.update.sets[version], model, head, **how, **options)
@@ -343,8 +343,9 @@ class Trainer:
     def _encode(self, model: nn.Module, image_set: ImageSet, split: Split) -> Tensor:
         return encode(model, image_set, split, unit=self.config.loss == "arcface")
 
-    def _seed(self, number: int) -> int:
-        return 1000 * self.config.seed + number
+    def _seed(self, *purpose: str | int) -> int:
+        """A seed for this purpose alone, so that no two models of any runs are drawn alike by accident."""
+        return seed_for(self.config.seed, *purpose)
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------

@@ -431,7 +431,7 @@ def cost_points(records: Records, cost: str, measure: str) -> dict[str, list[tup
         config, metrics = record["config"], record["metrics"]
         if record["row"] == "BCT":
             add("BCT", 0.0, record, "BCT/old")
-        else:
+        elif record["row"].startswith("FCT"):
             side = record["row"] != BARE
             image, h = {
                 "MACs": lambda m=metrics: (m["MACs: images"], m["MACs: h"]),

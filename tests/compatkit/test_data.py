@@ -98,6 +98,51 @@ def test_generated_sets_depend_on_the_seed_alone():
     assert not torch.equal(first.train.images, other.train.images)
 
 
+def test_image_i_of_one_set_has_nothing_in_common_with_image_i_of_another():
+    sets = [data.load(name) for name in ("glyphs_plain", "glyphs_cluttered", "glyphs_other")]
+    corners = [s.train.images[:, :, 0, 0].float().flatten() for s in sets]
+    corners.append(sets[0].test.images[:, :, 0, 0].repeat(2, 1).float().flatten())
+    apart = torch.corrcoef(torch.stack(corners)) - torch.eye(4)
+    assert apart.abs().max() < 0.1, "colours of the ground"
+
+
+def test_generated_images_do_not_depend_on_the_default_precision():
+    digests = []
+    for dtype in (torch.float32, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            digests.append(
+                [data.load(name, n_train=20, n_test=10, seed=7).digest for name in ("glyphs_other", "shapes")]
+            )
+        finally:
+            torch.set_default_dtype(torch.float32)
+        data.BUILT_IN["glyphs_other"].cache_clear(), data.BUILT_IN["shapes"].cache_clear()
+    assert digests[0] == digests[1]
+
+
+@pytest.mark.parametrize("options", [{"seed": -1}, {"n_train": 0}, {"n_test": 0}, {"size": 0}])
+def test_generated_sets_check_their_options(options):
+    for name in ("glyphs_plain", "shapes"):
+        with pytest.raises(ValueError, match=next(iter(options))):
+            data.load(name, **options)
+
+
+def test_the_digest_of_a_set_is_that_of_its_file_and_changes_with_every_part(tmp_path):
+    one = small_set()
+    data.write_npz(tmp_path / "one.npz", one)
+    assert data.stored_digest("one", tmp_path) == one.digest == data.load("one", tmp_path).digest
+    with np.load(tmp_path / "one.npz") as file:
+        np.savez(tmp_path / "plain.npz", **{key: file[key] for key in data.ARRAYS})
+    assert data.stored_digest("plain", tmp_path) == one.digest, "without a checksum inside"
+    other = small_set()
+    other.test.images[0, 0, 0, 0] += 1
+    renamed = ImageSet(one.name, one.train, one.test, ("cat", "dog", "elk"))
+    assert len({one.digest, other.digest, renamed.digest}) == 3 and other.train_digest == one.train_digest
+    assert data.stored_digest("two", tmp_path) is None
+    (tmp_path / "two.npz").write_bytes(b"no set")
+    assert data.stored_digest("two", tmp_path) is None
+
+
 def test_bounding_box_fills_the_image():
     image = torch.zeros(1, 12, 12)
     image[0, 3:7, 5:9] = 200.0

@@ -1,18 +1,19 @@
-"""python -m compatkit: what it prints, and how it answers mistakes."""
+"""python -m reproduction: what it prints, and how it answers mistakes."""
 
 import subprocess
 import sys
 
 import pytest
 
-from compatkit import results
-from compatkit.__main__ import main
+from reproduction.__main__ import main
 from reproduction.experiments import EXPERIMENTS, PRESETS, pair
+from reproduction.records import provenance
+from reproduction.records import store as records
 from reproduction.runs import runner
 
 
 @pytest.fixture(autouse=True)
-def store(tmp_path, monkeypatch):
+def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("COMPATKIT_RESULTS", str(tmp_path))
     return tmp_path
 
@@ -21,7 +22,7 @@ def table(capsys):
     """What ``status`` prints: recorded, planned, other, stale, minutes by experiment and preset."""
     assert main(["status"]) == 0
     where, header, *lines = capsys.readouterr().out.splitlines()
-    assert where == f"records in {results.results_root()}"
+    assert where == f"records in {records.results_root()}"
     assert header.split() == ["experiment", "preset", "recorded", "planned", "other", "stale", "minutes"]
     assert {len(line) for line in (header, *lines)} == {17 + 9 + 9 + 9 + 7 + 7 + 9}, "columns stand below each other"
     rows = {}
@@ -54,24 +55,24 @@ def test_list_says_how_many_runs_each_experiment_takes(capsys):
         assert listed[name] == ", ".join(counts) + "."
 
 
-def test_run_then_status(capsys, store):
+def test_run_then_status(capsys):
     tiny = ["--set", "recipe.steps=2", "--set", "n_train=60", "--set", "n_test=60", "--set", "method=IIW"]
     assert main(["run", "fig2", "--preset", "smoke", "--seeds", "3-4", *tiny]) == 0
-    assert "fig2: Preset smoke: 4 runs on cpu (1 thread)" in capsys.readouterr().out
-    assert {r["seed"] for r in results.load("fig2", "smoke")} == {3, 4}
+    assert "fig2: 4 runs at preset smoke on " in capsys.readouterr().out
+    assert {r["seed"] for r in records.load("fig2", "smoke")} == {3, 4}
     assert table(capsys)["fig2", "smoke"][:4] == (0, 18, 4, 0), "recorded, planned, other, stale"
 
 
 def test_several_experiments_are_run_in_the_order_given(capsys, trained):
     assert main(["run", "incremental", "fig2", "fig10", "--preset", "smoke", "--seeds", "5"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    starts = ["incremental: Preset smoke: 6 runs", "fig2: Preset smoke: 18 runs", "fig10: Preset smoke: 18 runs"]
+    starts = ["incremental: 6 runs at preset smoke", "fig2: 18 runs at preset smoke", "fig10: 18 runs at preset smoke"]
     assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts
     planned = [config for name in ("incremental", "fig2") for config in runner.configs(name, "smoke", [5])]
     assert trained == list(dict.fromkeys(planned)), "what two of them plan is made once"
     assert {config.seed for config in trained} == {5}
-    assert len(results.load("incremental", "smoke")) == 6 and len(results.load("fig2", "smoke")) == 16
-    assert results.load("fig10", "smoke") == []
+    assert len(records.load("incremental", "smoke")) == 6 and len(records.load("fig2", "smoke")) == 16
+    assert records.load("fig10", "smoke") == []
 
 
 def test_all_is_every_experiment_with_the_options_given(capsys, monkeypatch):
@@ -83,7 +84,7 @@ def test_all_is_every_experiment_with_the_options_given(capsys, monkeypatch):
         "--seeds",
         "0,2",
         "--set",
-        "n_train=5",
+        "n_train=300",
         "--jobs",
         "2",
         "--threads",
@@ -94,7 +95,7 @@ def test_all_is_every_experiment_with_the_options_given(capsys, monkeypatch):
     assert [names for names, _ in calls] == [(name, "smoke") for name in EXPERIMENTS]
     expected = {
         "seeds": [0, 2],
-        "settings": {"n_train": 5},
+        "settings": {"n_train": 300},
         "jobs": 2,
         "threads": 3,
         "device": "cpu",
@@ -105,17 +106,17 @@ def test_all_is_every_experiment_with_the_options_given(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize("names", [["fig2", "fig99"], ["fig2", "all"], ["fig2", "incremental", "fig 5"]])
-def test_all_names_are_checked_before_the_first_run(names, capsys, store, trained):
+def test_all_names_are_checked_before_the_first_run(names, capsys, folder, trained):
     assert main(["run", *names, "--preset", "smoke"]) == 2
     out, error = capsys.readouterr()
-    assert error.startswith("compatkit: experiment") and names[-1] in error and out == ""
-    assert not trained and not list(store.iterdir())
+    assert error.startswith("reproduction: experiment") and names[-1] in error and out == ""
+    assert not trained and not list(folder.iterdir())
 
 
 def test_shared_runs_are_recorded_for_every_experiment_that_plans_them(capsys, trained, monkeypatch):
     assert main(["run", "fig2", "--preset", "smoke"]) == main(["run", "fig5", "--preset", "smoke", "--seeds", "1"]) == 0
     capsys.readouterr()
-    monkeypatch.setattr(results, "is_stale", lambda r, root=None: r["config"]["method"] == "IIW+DCC")
+    monkeypatch.setattr(provenance, "is_stale", lambda r: r["config"]["method"] == "IIW+DCC")
     shown = table(capsys)
     assert list(shown) == [(name, preset) for name in EXPERIMENTS for preset in PRESETS]
     fig2 = set(runner.configs("fig2", "smoke"))
@@ -132,8 +133,8 @@ def test_shared_runs_are_recorded_for_every_experiment_that_plans_them(capsys, t
 
 
 def test_minutes_are_of_the_runs_that_are_counted(capsys, trained, monkeypatch):
-    provenance = results.provenance
-    monkeypatch.setattr(results, "provenance", lambda **made: provenance(**made | {"wall_seconds": 90.0}))
+    original = provenance.provenance
+    monkeypatch.setattr(runner, "provenance", lambda **made: original(**made | {"wall_seconds": 90.0}))
     settings = ["--set", "method=IIW", "--preset", "smoke"]
     assert main(["run", "incremental", *settings, "--set", "scheme=joint"]) == 0
     assert len(trained) == 4 and main(["run", "fig2", *settings, "--seeds", "0,1"]) == 0
@@ -158,18 +159,18 @@ def test_minutes_are_of_the_runs_that_are_counted(capsys, trained, monkeypatch):
 def test_mistakes_get_a_sentence_and_no_traceback(arguments, message, capsys):
     assert main(arguments) == 2
     error = capsys.readouterr().err
-    assert error.startswith("compatkit: ") and message in error
+    assert error.startswith("reproduction: ") and message in error
 
 
-def test_failed_runs_are_named(capsys):
-    assert main(["run", "fig2", "--preset", "smoke", "--set", "a=nowhere"]) == 1
+@pytest.mark.parametrize(("setting", "message"), [("a=nowhere", "no image set 'nowhere'"), ("n_train=1", "n_train")])
+def test_what_cannot_be_run_is_said_in_one_line_before_any_run(capsys, trained, setting, message):
+    assert main(["run", "fig2", "fig5", "--preset", "smoke", "--set", setting]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("compatkit: fig2: 18 of 18 runs failed") and "no image set 'nowhere'" in error
-    assert "Traceback" not in error
+    assert error.startswith("reproduction: ") and message in error and len(error.splitlines()) == 1 and not trained
 
 
 def test_an_experiment_that_fails_does_not_stop_the_others(capsys, monkeypatch):
-    def run(config, **options):
+    def run(config, context):
         if config.scheme == "incremental":
             raise FloatingPointError("infinite")
         return {"recombination/mean": 0.5}
@@ -177,13 +178,13 @@ def test_an_experiment_that_fails_does_not_stop_the_others(capsys, monkeypatch):
     monkeypatch.setattr(pair, "run", run)
     assert main(["run", "incremental", "fig2", "--preset", "smoke"]) == 1
     out, error = capsys.readouterr()
-    assert out.startswith("fig2: Preset smoke: 18 runs") and len(out.splitlines()) == 1
-    assert error.startswith("compatkit: incremental: 4 of 6 runs failed") and "infinite" in error
+    assert out.startswith("fig2: 18 runs at preset smoke") and len(out.splitlines()) == 1
+    assert error.startswith("reproduction: incremental: 4 of 6 runs failed") and "infinite" in error
 
 
 @pytest.mark.parametrize("command", ["list", "status"])
 def test_a_reader_who_has_seen_enough_gets_no_traceback(command):
-    script = f"set -o pipefail; {sys.executable} -m compatkit {command} | head -1"
+    script = f"set -o pipefail; {sys.executable} -m reproduction {command} | head -1"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=120)
     assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", 1)
 

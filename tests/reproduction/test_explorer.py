@@ -148,7 +148,7 @@ def test_bad_arguments_are_named(arguments, message):
 
 
 def test_pages_of_results_never_load_torch():
-    code = "import sys, compatkit.explorer, compatkit.book; sys.exit('torch' in sys.modules)"
+    code = "import sys, reproduction.show.explorer, reproduction.book; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -2,9 +2,10 @@
 
 import pytest
 
-from compatkit import results
 from reproduction.pages import reusable
 from reproduction.pages.scoreboard import scoreboard
+from reproduction.records.provenance import provenance
+from reproduction.records.published import paper_numbers
 
 METHODS = ("independent", "RP", "DCC", "upper bound")
 
@@ -20,11 +21,10 @@ def record(method, seed, a="x", b="y"):
             f"not recombined/{role}": 0.9 + 0.001 * seed,
             f"own task/{role}": 0.95,
         }
-    made = results.provenance(
-        module="compatkit.results", device="cpu", threads=1, started=0.0, wall_seconds=6.0, peak_memory_mb=1.0
-    )
+    made = provenance(experiment="fig2", device="cpu", threads=1, started=0.0, wall_seconds=6.0, peak_memory_mb=1.0)
     config = {"a": a, "b": b, "method": method, "seed": seed}
-    return {"preset": "laptop", "seed": seed, "config": config, "metrics": metrics, "provenance": made}
+    found = {"experiment": "fig2", "preset": "laptop", "row": method, "seed": seed, "config": config, "data": {}}
+    return found | {"metrics": metrics, "provenance": made}
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_comparison_has_a_table_for_each_pair(records):
 
 def test_provenance_names_each_pair(records):
     text = reusable.provenance(records).data
-    assert text.count("Preset laptop: 12 runs") == 2 and "x × y" in text
+    assert text.count("12 runs at preset laptop") == 2 and "x × y" in text and text.count("<details>") == 2
 
 
 def test_claims_are_differences_of_paired_seeds(records):
@@ -78,7 +78,7 @@ def test_verdicts_are_counted(records):
 
 def test_the_scoreboard_lists_every_item_of_both_papers(records):
     text = scoreboard({("gygli", "fig2"): reusable.verdicts(records)}, {("gygli", "fig8"): "[split](x)"}).data
-    items = {(row["paper"], row["item"]) for row in results.paper_numbers()}
+    items = {(row["paper"], row["item"]) for row in paper_numbers()}
     assert len(text.splitlines()) == 2 + len(items)
     assert "| A, fig2 | 7 | x × y: " in text and "| A, fig9 | 2 | not run |  |" in text
     assert "| A, fig8 | 0 | no number published | [split](x) |" in text

@@ -2,10 +2,12 @@
 
 import pytest
 
-from compatkit import results
 from compatkit.intervals import interval
+from reproduction.experiments.reusable import NORMALIZATION_ROWS
 from reproduction.pages import analysis, reusable
-from reproduction.show.figures import Point
+from reproduction.records.provenance import provenance
+from reproduction.records.published import paper_numbers
+from reproduction.records.store import run_id
 
 from .test_pages import leaves
 
@@ -14,7 +16,16 @@ BASE = {"independent": 0.1, "IIW": 0.3, "RP": 0.4, "DCC": 0.6, "IIW+RP": 0.7, "I
 RECIPE = {"rotations": "sampled", "steps": 300}
 
 
-def record(method, seed=0, a="x", b="y", *, shift=0.0, recipe=RECIPE, **config):
+def usual_row(method, *, normalization="batch", split_at="", dcc_classes=None, pretrained_on="", **config):
+    """What plans call a run that differs from those of Fig. 2 in this."""
+    if normalization != "batch":
+        return NORMALIZATION_ROWS[normalization]
+    if split_at:
+        return split_at if "_" in split_at or split_at == "stem" else f"{split_at}_block1"
+    return f"{dcc_classes} classes" if dcc_classes else method + " pre-trained" * bool(pretrained_on)
+
+
+def record(method, seed=0, a="x", b="y", *, row=None, shift=0.0, recipe=RECIPE, **config):
     """Recombination by method, a little more for each seed and with ``shift``; lower where cut later."""
     level = BASE[method] + 0.01 * seed + shift
     made = {"a": a, "b": b, "method": method, "scheme": "joint", "split_at": "stage2", "dcc_classes": None}
@@ -37,15 +48,18 @@ def record(method, seed=0, a="x", b="y", *, shift=0.0, recipe=RECIPE, **config):
             metrics[f"channel correlations/{role}"] = [level, level / 2, 0.0]
             metrics[f"matched channel correlations/{role}"] = [0.9, 0.6, 0.3]
             metrics[f"CKA map/{role}"] = [[level / (1 + abs(i - j)) for j in range(6)] for i in range(6)]
-    provenance = results.provenance(
-        module="compatkit.results", device="cpu", threads=1, started=0.0, wall_seconds=6.0, peak_memory_mb=1.0
+    origin = provenance(experiment="fig2", device="cpu", threads=1, started=0.0, wall_seconds=6.0, peak_memory_mb=1.0)
+    row = row or usual_row(method, **config)
+    found = {"run_id": run_id("PairRun", made, {}), "experiment": "fig2", "row": row, "data": {}}
+    return (
+        found
+        | {"preset": "laptop", "seed": seed}
+        | {
+            "config": made,
+            "metrics": metrics,
+            "provenance": origin,
+        }
     )
-    run_id = results.run_id("PairRun", made)
-    return {"run_id": run_id, "preset": "laptop", "seed": seed} | {
-        "config": made,
-        "metrics": metrics,
-        "provenance": provenance,
-    }
 
 
 def grid(**options):
@@ -77,10 +91,11 @@ def test_pairs_are_one_group_in_either_order():
 
 
 def test_incremental_is_the_mean_of_both_orders():
-    records = [record("IIW+RP+DCC", s) for s in range(2)]
+    records = [record("IIW+RP+DCC", s, row="joint") for s in range(2)]
     for order, shift in ((("x", "y"), -0.1), (("y", "x"), -0.2)):
         a, b = order
-        records += [record("IIW+RP+DCC", s, a, b, scheme="incremental", shift=shift) for s in range(2)]
+        how = {"row": "incremental", "scheme": "incremental", "shift": shift}
+        records += [record("IIW+RP+DCC", s, a, b, **how) for s in range(2)]
     found = reusable.by_scheme(records)
     assert found["joint"] == pytest.approx({0: 0.85, 1: 0.86})
     assert found["incremental"] == pytest.approx({0: 0.70, 1: 0.71})
@@ -90,15 +105,15 @@ def test_incremental_is_the_mean_of_both_orders():
 
 def test_normalisation_has_the_papers_seven_rows():
     records = [record("IIW+DCC", s) for s in range(2)]
-    for kind, shift in (("layer", -0.1), ("instance", -0.2), ("unit length", -0.3), ("unit-length loss", -0.4)):
-        records += [record("IIW+DCC", s, normalization=kind, shift=shift) for s in range(2)]
+    for i, (kind, row) in enumerate(list(NORMALIZATION_ROWS.items())[1:], 1):
+        records += [record("IIW+DCC", s, row=row, normalization=kind, shift=-0.1 * i) for s in range(2)]
     found = {row: seeds[1] for row, seeds in reusable.by_normalization(records).items()}
-    assert list(found) == [r["row"] for r in results.paper_numbers("gygli", "fig5")]
+    assert list(found) == [r["row"] for r in paper_numbers("gygli", "fig5")]
     assert list(found.values()) == pytest.approx([0.51, 0.82, 0.81, 0.71, 0.61, 0.51, 0.41])
 
 
 def test_correlation_is_the_mean_over_channels_and_test_sets():
-    records = [record("independent"), record("IIW", pretrained_on="z")]
+    records = [record("independent"), record("IIW", row="IIW pre-trained", pretrained_on="z")]
     found = reusable.by_correlation(records)
     assert found["independent"][0] == pytest.approx(0.1 * 1.5 / 3)
     assert found["independent + permutation"][0] == pytest.approx(0.6)
@@ -106,13 +121,14 @@ def test_correlation_is_the_mean_over_channels_and_test_sets():
     assert "IIW" not in found and "IIW pre-trained + permutation" not in found
 
 
-def test_classes_count_all_where_none_are_left_out():
-    records = [record("IIW+DCC"), record("IIW+DCC", dcc_classes=2, shift=-0.4), record("IIW+RP")]
-    assert list(reusable.by_classes(records)) == ["2 classes", "9 classes", "IIW+RP"]
+def test_classes_stand_in_the_order_of_their_number():
+    records = [record("IIW+DCC", row=f"{n} classes", shift=-0.01 * n) for n in (9, 10, 2)] + [record("IIW+RP")]
+    assert list(reusable.by_classes(records)) == ["2 classes", "9 classes", "10 classes", "IIW+RP"]
 
 
 def test_splits_stand_in_the_order_of_the_network():
-    records = [record("IIW+RP", split_at=at) for at in ("stage2", "stem", "stage1_block1", "stage3_block1")]
+    cuts = {"stage2_block1": "stage2"} | {at: at for at in ("stem", "stage1_block1", "stage3_block1")}
+    records = [record("IIW+RP", row=block, split_at=at) for block, at in cuts.items()]
     assert list(reusable.by_split(records)) == reusable.boundaries(records) == list(LAYERS[:-1])
     assert reusable.network_layers(records) == list(LAYERS)
     metrics = {f"recombination at {at}/mean": 0.5 for at in ("pool", "block10", "stem", "block2")}
@@ -173,17 +189,18 @@ def grid_of(method, shift):
 
 
 def test_choices_are_differences_to_the_same_seeds():
-    base = grid()
-    variants = [*base, *(record("RP", s, recipe=RECIPE | {"rotations": "all"}, shift=0.03) for s in range(3))]
-    variants += [record("DCC", s, recipe=RECIPE | {"steps": 150}, shift=-0.02) for s in range(3)]
-    text = lines(analysis.choices_table(base, variants))
+    rotations, half = "all four rotations, not a sampled one", "half the steps"
+    records = [record(method, seed, row=analysis.OUR_CHOICE) for method in BASE for seed in range(3)]
+    records += [record("RP", s, row=rotations, recipe=RECIPE | {"rotations": "all"}, shift=0.03) for s in range(3)]
+    records += [record("DCC", s, row=half, recipe=RECIPE | {"steps": 150}, shift=-0.02) for s in range(3)]
+    text = lines(analysis.choices_table(records))
     assert (
         "| outputs that are not shared may win | -5.0 ± 0.0 | -5.0 ± 0.0 | -5.0 ± 0.0 | -5.0 ± 0.0 | -5.0 ± 0.0 |"
         in text
     )
     assert "| test batches of 8 | -12.5 ± 0.0 | -12.5 ± 0.0 | -12.5 ± 0.0 | -12.5 ± 0.0 | -12.5 ± 0.0 |" in text
-    assert "| all four rotations, not a sampled one | – | +3.0 ± 0.0 | – | – | – |" in text
-    assert "| half the steps: counted for both networks together | – | – | -2.0 ± 0.0 | – | – |" in text
+    assert f"| {rotations} | – | +3.0 ± 0.0 | – | – | – |" in text
+    assert f"| {half} | – | – | -2.0 ± 0.0 | – | – |" in text
 
 
 def test_test_batches_are_compared_with_running_statistics_for_every_method():
@@ -208,7 +225,7 @@ def test_normalisation_explorer_has_the_trained_networks_where_there_are_any():
 
 
 def test_split_explorers_tell_networks_made_for_a_split_from_those_cut_there():
-    records = grid()
+    records = [r | {"row": "stage2_block1"} if r["row"] == "IIW+RP" else r for r in grid()]
     records += [
         record("IIW+RP", s, split_at=at, shift=0.1)
         for at in ("stem", "stage1_block1", "stage3_block1")
@@ -234,7 +251,9 @@ def test_split_explorers_tell_networks_made_for_a_split_from_those_cut_there():
 def test_classes_explorers_count_to_all():
     records = [record("IIW+RP", s) for s in range(3)]
     records += [
-        record("IIW+DCC", s, dcc_classes=n, shift=-0.1 * (9 - (n or 9))) for n in (*range(2, 9), None) for s in range(3)
+        record("IIW+DCC", s, row=f"{n} classes", dcc_classes=n if n < 9 else None, shift=-0.1 * (9 - n))
+        for n in range(2, 10)
+        for s in range(3)
     ]
     [text, *_] = alternatives(analysis.classes_curve(records))
     assert "2 11%, 3 21%" in text and "9 81%; IIW+RP 71%." in text
@@ -309,5 +328,9 @@ def test_similarity_is_a_point_for_each_pair_of_networks():
 def test_agreement_compares_seeds_of_one_setting_only():
     """Three settings: in order, reversed with a tie, and one seed alone."""
     made = {"in order": ((0.1, 0.2), (0.3, 0.5)), "not": ((0.1, 0.9), (0.2, 0.8), (0.2, 0.7)), "alone": ((0.5, 0.5),)}
-    points = [Point(*xy, f"{name}, seed {seed}") for name, pairs in made.items() for seed, xy in enumerate(pairs)]
-    assert analysis.agreement({"some method": points}) == pytest.approx([1.0, 0.5 / 3])
+    records = [
+        {"config": {"setting": name, "seed": seed}, "metrics": {"CKA at x/mean": x, "recombination at x/mean": y}}
+        for name, pairs in made.items()
+        for seed, (x, y) in enumerate(pairs)
+    ]
+    assert analysis.agreement(records, "CKA", "x") == pytest.approx([1.0, 0.5 / 3])

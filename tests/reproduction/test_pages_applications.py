@@ -4,9 +4,9 @@ import statistics
 
 import pytest
 
-from compatkit import results
 from compatkit.intervals import interval
 from reproduction.pages import applications
+from reproduction.records.provenance import provenance
 
 from .test_pages import leaves
 from .test_pages_analysis import alternatives, lines
@@ -23,11 +23,10 @@ LEVELS = {
 STEPS = [0, 1, 2, 4]
 
 
-def finished(config, metrics):
-    made = results.provenance(
-        module="compatkit.results", device="cpu", threads=1, started=0.0, wall_seconds=6.0, peak_memory_mb=1.0
-    )
-    return {"preset": "laptop", "seed": config["seed"], "config": config, "metrics": metrics, "provenance": made}
+def finished(row, config, metrics):
+    made = provenance(experiment="fig2", device="cpu", threads=1, started=0.0, wall_seconds=6.0, peak_memory_mb=1.0)
+    found = {"experiment": "fig2", "preset": "laptop", "row": row, "seed": config["seed"], "config": config, "data": {}}
+    return found | {"metrics": metrics, "provenance": made}
 
 
 def span(values, signed=False):
@@ -60,7 +59,7 @@ def adaptation(direction, kind, seed, a="x", b="y"):
         metrics[f"target by step{moves}"] = [0.2, 0.3, 0.4, last]
         metrics[f"source by step{moves}"] = [0.95, 0.9, 0.85, 0.8 - 0.1 * bool(moves)]
         metrics[f"pretext by step{moves}"] = [0.25, 0.35, 0.45, 0.55]
-    return finished(config, metrics)
+    return finished(kind, config, metrics)
 
 
 def adaptations(a="x", b="y", seeds=SEEDS):
@@ -235,7 +234,7 @@ def classifier(variant, seed, data="x"):
             metrics |= {
                 f"{which}: {name} -> {other}": cell(variant, which, name, other, seed) for which, other in pairs
             }
-    return finished({"data": data, "variant": variant, "first_classes": 5, "seed": seed}, metrics)
+    return finished(variant, {"data": data, "variant": variant, "first_classes": 5, "seed": seed}, metrics)
 
 
 def classifiers(data="x", seeds=SEEDS):
@@ -359,7 +358,7 @@ def transferred(method, seed, target="y"):
     metrics = {"own network": 0.7 + 0.1 * seed + 0.01 * METHODS.index(method), "direct": curve[0]}
     metrics |= {"steps": TUNED, "accuracy by step": curve, "steps in an epoch": 5.0}
     metrics |= {"seconds per step": 0.5 if (method, seed) == ("independent", 1) else 2.0}
-    return finished(config, metrics)
+    return finished(config["method"], config, metrics)
 
 
 def transfers(target="y"):
@@ -464,4 +463,4 @@ def test_the_papers_own_data_are_judged_by_level():
 
 
 def test_provenance_counts_the_runs():
-    assert applications.provenance(transfers()).data.startswith("*Preset laptop: 10 runs on cpu")
+    assert "<details><summary>10 runs at preset laptop on " in applications.provenance(transfers()).data

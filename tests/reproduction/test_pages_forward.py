@@ -5,8 +5,9 @@ import random
 
 import pytest
 
-from compatkit import results
+from reproduction.experiments.forward import TABLE_6
 from reproduction.pages import forward
+from reproduction.records.provenance import provenance
 
 from .test_pages import leaves
 
@@ -19,7 +20,7 @@ COSTS = {"MACs: images": 1e6, "MACs: h": 1e4, "KB: images": 0.75, "KB: old": 0.1
 COSTS |= {"seconds per 10 000 items: images": 2.0, "seconds per 10 000 items: h": 0.1}
 
 
-def record(seed, cases, data="shapes", shift=0.0, **config):
+def record(seed, cases, data="shapes", shift=0.0, row="FCT", **config):
     """Each measure of a case at its score, plus a little for each seed; mAP lower, new classes lower still."""
     metrics = {"CKA of old and side": 0.25}
     for name, score in cases.items():
@@ -31,20 +32,19 @@ def record(seed, cases, data="shapes", shift=0.0, **config):
     config = {
         f"{which}_{k}": v for which in ("old", "new") for k, v in (("network", "resnet8"), ("width", 16))
     } | config
-    made = results.provenance(
-        module="compatkit.results", device="cpu", threads=1, started=0.0, wall_seconds=6.0, peak_memory_mb=1.0
-    )
-    return {"preset": "laptop", "seed": seed, "config": config, "metrics": metrics | COSTS, "provenance": made}
+    made = provenance(experiment="fig2", device="cpu", threads=1, started=0.0, wall_seconds=6.0, peak_memory_mb=1.0)
+    found = {"experiment": "table1", "preset": "laptop", "row": row, "seed": seed, "config": config, "data": {}}
+    return found | {"metrics": metrics | COSTS, "provenance": made}
 
 
 def update(data="shapes", seeds=range(3)):
     runs = []
     for seed in seeds:
         runs.append(record(seed, SCORES | WITH_SIDE, data))
-        runs.append(record(seed, SCORES, data, -0.05, side="none"))
+        runs.append(record(seed, SCORES, data, -0.05, forward.BARE, side="none"))
         for method, shift in (("BCT", 0.0), ("BCT, synthesised", -0.1)):
             cases = {"old/old": 0.4 - shift, "BCT/old": 0.41, "BCT/BCT": 0.7}
-            runs.append(record(seed, cases, data, shift, method=method, side="none"))
+            runs.append(record(seed, cases, data, shift, method, method=method, side="none"))
     return runs
 
 
@@ -86,8 +86,9 @@ def test_claims_are_paired_by_seed():
 
 
 def test_hops_follow_the_versions():
-    runs = [record(s, SEQUENCE, shift=-0.1 * (side == "none"), classes=[25, 50, 100], side=side)
-            for s in range(3) for side in ("SimCLR", "none")]  # fmt: skip
+    runs = [record(s, SEQUENCE, classes=[25, 50, 100], side="SimCLR") for s in range(3)]
+    bare = {"shift": -0.1, "row": forward.BARE, "side": "none"}
+    runs += [record(s, SEQUENCE, classes=[25, 50, 100], **bare) for s in range(3)]
     rows = forward.by_hop(runs, "CMC top-1")
     assert rows["two hops"][0] == pytest.approx(0.55) and rows["phi2/h2"][2] == pytest.approx(0.47)
     assert rows["two hops without side-information"][0] == pytest.approx(0.45)
@@ -99,15 +100,15 @@ def test_hops_follow_the_versions():
 
 
 def test_kinds_of_side_information_are_named_as_in_the_paper():
-    runs = [record(s, SCORES | WITH_SIDE, side=side) for s in range(2) for side in forward.SIDES]
-    assert list(forward.by_side(runs, "CMC top-1")) == list(forward.SIDES.values())
+    runs = [record(s, SCORES | WITH_SIDE, row=row, side=side) for s in range(2) for row, side in TABLE_6.items()]
+    assert list(forward.by_side(runs, "CMC top-1")) == list(TABLE_6)
     assert "| SimCLR-500 | 0.27 | 0.25 ± 0.00 | 2 |" in forward.alignments(runs).data
     assert len(leaves(forward.side_explorer(runs))) == 8
 
 
 def test_bytes_are_compared_with_a_wider_embedding_alone():
-    runs = [record(0, SCORES, side="none"), record(0, SCORES, shift=0.1, side="none", old_dim=64)]
-    runs.append(record(0, SCORES | WITH_SIDE, shift=0.2, without_old=True))
+    runs = [record(0, SCORES, row="none", side="none"), record(0, SCORES, shift=0.1, row="wider old embedding")]
+    runs.append(record(0, SCORES | WITH_SIDE, shift=0.2, row="without the old embedding", without_old=True))
     found = {row: seeds[0] for row, seeds in forward.by_bytes(runs, "CMC top-1").items()}
     expected = {"ResNet50-256 old, no side-information": 0.7, "SimCLR-500 alone": 0.4}
     assert found == pytest.approx(expected | {"h(psi) without the old model": 0.8})
@@ -123,8 +124,7 @@ def test_bytes_are_compared_with_a_wider_embedding_alone():
     ],
 )
 def test_old_architectures_stand_for_those_of_the_paper(change, column):
-    runs = [record(seed, SCORES, **change) for seed in range(2)]
-    assert forward.changed_part(runs[0]["config"]) == column
+    runs = [record(seed, SCORES, row=column, **change) for seed in range(2)]
     text = forward.architectures(runs).data
     assert ("as the new one" in text) == (column == "none") and "| new/h |" in text
 

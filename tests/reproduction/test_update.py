@@ -709,7 +709,7 @@ def test_only_the_first_set_where_all_would_take_too_long():
     assert {run.data for run in forward._bases("laptop")} == {"shapes", "mnist5k"}
     assert forward._first("laptop") == [run for run in forward._bases("laptop") if run.data == "shapes"]
     assert [run.seed for run in forward._first("laptop", (7, 8))] == [7, 8]
-    assert {run.data for run in forward.fig1_toy("cifar")} == {"shapes"}
+    assert {run.data for _, run in forward.fig1_toy("cifar")} == {"shapes"}
 
 
 @pytest.mark.parametrize(

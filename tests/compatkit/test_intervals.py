@@ -1,0 +1,89 @@
+"""Intervals against scipy, and how often they hold the truth."""
+
+import math
+import random
+
+import pytest
+
+from compatkit import intervals
+
+
+def test_interval_against_scipy():
+    from scipy import stats
+
+    generator = random.Random(0)
+    for n in (2, 3, 10, 50):
+        values = [generator.gauss(60, 5) for _ in range(n)]
+        got = intervals.interval(values, level=0.9)
+        low, high = stats.t.interval(0.9, n - 1, loc=sum(values) / n, scale=stats.sem(values))
+        assert (got.low, got.high, got.n) == (pytest.approx(low), pytest.approx(high), n)
+        assert got.half_width == pytest.approx((high - low) / 2)
+
+
+def test_difference_against_scipy():
+    from scipy import stats
+
+    a, b = [1.0, 2.0, 4.0, 3.5], [0.5, 2.5, 1.0, 0.0]
+    paired, welch = stats.ttest_rel(a, b).confidence_interval(), stats.ttest_ind(a, b[:3], equal_var=False)
+    got = intervals.difference(a, b)
+    assert (got.low, got.high, got.n) == (pytest.approx(paired.low), pytest.approx(paired.high), 4)
+    got = intervals.difference(a, b[:3])
+    bounds = welch.confidence_interval()
+    assert (got.low, got.high, got.n) == (pytest.approx(bounds.low), pytest.approx(bounds.high), 3)
+    assert intervals.difference([1.0, 1.0], [0.0, 0.0, 0.0]) == intervals.Interval(1.0, 1.0, 1.0, 2)
+    assert math.isnan(intervals.difference([1.0, 1.0], [0.0]).low)
+    with pytest.raises(ValueError, match="pairs"):
+        intervals.difference(a, b[:3], paired=True)
+
+
+def test_interval_covers_as_often_as_it_says():
+    generator = random.Random(1)
+    trials = 2000
+    hits = 0
+    for _ in range(trials):
+        got = intervals.interval([generator.gauss(0, 1) for _ in range(4)])
+        hits += got.low <= 0 <= got.high
+    # four standard errors of a share of 0.95
+    assert abs(hits / trials - 0.95) < 4 * math.sqrt(0.95 * 0.05 / trials)
+
+
+def test_interval_of_one_value_and_of_none():
+    one = intervals.interval([65.8])
+    assert math.isnan(one.low) and math.isnan(one.high) and str(one) == "65.8 (n = 1, no interval)"
+    for bad, words in (([], "at least one"), ([1.0, math.nan], "finite"), ([math.inf], "finite")):
+        with pytest.raises(ValueError, match=words):
+            intervals.interval(bad)
+    with pytest.raises(ValueError, match="level"):
+        intervals.interval([1, 2], level=95)
+
+
+def test_interval_reads_well():
+    got = intervals.Interval(0.65812, 0.64, 0.67624, 10)
+    assert str(got) == "0.658 ± 0.018 (n = 10)"
+    assert got.format(percent=True) == "65.8 ± 1.8 % (n = 10)"
+    assert got.format(percent=True, digits=2) == "65.81 ± 1.81 % (n = 10)"
+    assert str(intervals.Interval(65.8, 64, 67.6, 3)) == "65.8 ± 1.8 (n = 3)"
+
+
+def test_rank_correlation_against_scipy_with_ties():
+    stats = pytest.importorskip("scipy.stats")
+    x, y = [1.0, 2.0, 2.0, 5.0, 3.0, 0.5, 4.0], [10.0, 10.0, 30.0, 25.0, 28.0, 5.0, 28.0]
+    found = intervals.rank_correlation(x, y)
+    assert found.mean == pytest.approx(stats.spearmanr(x, y).statistic) and found.n == 7
+    assert intervals.rank_correlation(x, [v**3 for v in y]) == found, "only ranks count"
+
+
+def test_the_interval_of_a_rank_correlation_is_bonett_and_wrights():
+    order = [1, 3, 2, 5, 4, 7, 6, 8]
+    found = intervals.rank_correlation(range(8), order)
+    rho = 1 - 6 * sum((i + 1 - o) ** 2 for i, o in enumerate(order)) / (8 * 63)
+    half = 1.959964 * math.sqrt((1 + rho**2 / 2) / 5)
+    bounds = [math.tanh(math.atanh(rho) + sign * half) for sign in (-1, 1)]
+    assert found.mean == pytest.approx(rho) and [found.low, found.high] == pytest.approx(bounds)
+
+
+def test_rank_correlation_of_constants_is_0_and_few_pairs_are_refused():
+    assert intervals.rank_correlation([1, 1, 1, 1], [1, 2, 3, 4]).mean == 0
+    for x, y in (([1, 2, 3], [1, 2, 3]), ([1, 2, 3, 4], [1, 2, 3]), ([1, 2, 3, math.nan], [1, 2, 3, 4])):
+        with pytest.raises(ValueError, match=r"x|y"):
+            intervals.rank_correlation(x, y)
