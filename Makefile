@@ -11,7 +11,7 @@ READY := .venv/.installed $(if $(shell command -v npm),node_modules/.installed)
 .DELETE_ON_ERROR:
 
 book: $(READY)
-	$(BIN)/python -m compatkit book
+	$(BIN)/python -m reproduction book
 
 test: lint
 	$(BIN)/pytest

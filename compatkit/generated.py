@@ -17,6 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .extras import require
+
 SUPERSAMPLING = 2  # drawn at twice the size and averaged down, for smooth edges
 
 
@@ -98,9 +100,9 @@ def shape_names(colours: int, shapes: int) -> tuple[str, ...]:
 
 def _stencils(style: GlyphStyle, side: int = 64) -> Tensor:
     """Every character in every font, white on black, centred, as floats (characters, fonts, side, side)."""
-    import matplotlib
+    matplotlib = require("matplotlib", "data")
+    Image, ImageDraw, ImageFont = (require(f"PIL.{name}", "data") for name in ("Image", "ImageDraw", "ImageFont"))
     import numpy as np
-    from PIL import Image, ImageDraw, ImageFont
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     fonts = [ImageFont.truetype(str(folder / file), round(side * 0.8)) for file in style.fonts]

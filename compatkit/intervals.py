@@ -11,6 +11,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from .extras import require
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -54,9 +56,8 @@ def quantile(degrees: float, level: float) -> float:
     freedom. ValueError for a level outside 0..1."""
     if not 0 < level < 1:
         raise ValueError(f"level: between 0 and 1, got {level}")
-    from scipy.special import stdtrit  # not scipy.stats, which takes a second to import
-
-    return float(stdtrit(degrees, (1 + level) / 2))
+    special = require("scipy.special", "similarity")  # not scipy.stats, which takes a second to import
+    return float(special.stdtrit(degrees, (1 + level) / 2))
 
 
 def interval(values: Iterable[float], level: float = 0.95) -> Interval:

@@ -9,10 +9,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import product
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from .torchvision_networks import in_blocks
 
 _GLOBAL_GENERATOR = threading.Lock()  # layers draw their weights from it, and threads share it
 
@@ -231,23 +234,41 @@ def initialise(module: nn.Module) -> nn.Module:
     return module
 
 
-def split_points(net: nn.Sequential) -> list[str]:
-    """Names of the blocks after which ``net`` can be split: all but the last."""
-    return list(net._modules)[:-1]
+def split_points(net: nn.Module) -> list[str]:
+    """Names of the blocks after which ``net`` can be split: all but the last.
+
+    Args:
+        net: an ``nn.Sequential`` of named blocks, or a network of torchvision (see ``torchvision_networks``).
+
+    Raises:
+        ValueError: for a network of another kind.
+    """
+    return list(_blocks(net)._modules)[:-1]
 
 
-def split(net: nn.Sequential, at: str) -> tuple[nn.Sequential, nn.Sequential]:
+def split(net: nn.Module, at: str) -> tuple[nn.Sequential, nn.Sequential]:
     """Cut ``net`` after block ``at`` into (extractor, head), which share their parameters with ``net``.
 
-    at: a name from ``split_points(net)``, or a stage ("stage2"), which means after its last block (paper A, Sec. 4).
-    Raises ValueError, listing the boundaries, if there is no such block.
+    Args:
+        net: as in ``split_points``.
+        at: a name from ``split_points(net)``, or a stage ("stage2"), which means after its last block.
+
+    Raises:
+        ValueError: there is no such block (the message lists the boundaries), or ``net`` is of another kind.
+
+    Source: paper A, Sec. 4.
     """
+    net = _blocks(net)
     points = split_points(net)
     matching = [i for i, name in enumerate(points) if name == at or name.startswith(f"{at}_block")]
     if not matching:
-        raise ValueError(f"at: no boundary after {at!r}; there are {', '.join(points)}, and stage1 .. stage3")
+        raise ValueError(f"at: no boundary after {at!r}; there are {', '.join(points)}, and stages of several blocks")
     cut = matching[-1] + 1
     return net[:cut], net[cut:]
+
+
+def _blocks(net: nn.Module) -> nn.Sequential:
+    return net if isinstance(net, nn.Sequential) else in_blocks(net)
 
 
 def auxiliary_head(head: nn.Sequential, num_outputs: int, *, seed: int | None = None) -> nn.Sequential:
@@ -295,7 +316,8 @@ def fit_channels(extractor: nn.Sequential, channels: int, *, seed: int | None = 
 
     The extractor's own blocks are shared, not copied.
     """
-    _, _, found = sized_layers(extractor)[-1]
+    features = features_of(extractor)
+    found = sized_layers(extractor)[-1][2] if features is None else features.shape[1]
     if found == channels:
         return extractor
     with seeded(seed):
@@ -303,6 +325,39 @@ def fit_channels(extractor: nn.Sequential, channels: int, *, seed: int | None = 
     device = next(extractor.parameters()).device
     # numbered, so that one can follow another
     return nn.Sequential(OrderedDict(extractor.named_children()) | {f"adapter{len(extractor)}": adapter.to(device)})
+
+
+SIZES = (32, 16, 224, 8, 28, 64, 96, 128, 299)
+"""Sides of images on which shapes are tried."""
+
+
+def features_of(extractor: nn.Module, size: int | None = None) -> Tensor | None:
+    """Features (2, c, ...) of two images on the ``meta`` device, which have a shape and no content; None where the
+    extractor cannot be run so.
+
+    Args:
+        extractor: the images have as many channels as the convolution that was defined first takes, else 3 or 1.
+        size: their side; None takes the first of ``SIZES`` that works.
+    """
+    channels = dict.fromkeys(part.in_channels for part in extractor.modules() if isinstance(part, nn.Conv2d))
+    for side, count in product(SIZES if size is None else (size,), [*list(channels)[:1], 3, 1] if channels else ()):
+        features = run_on_meta(extractor, torch.empty(2, count, side, side, device="meta"))
+        if features is not None:
+            return features
+    return None
+
+
+def run_on_meta(module: nn.Module, x: Tensor) -> Tensor | None:
+    """The shape that ``module`` gives for ``x``, as a tensor without content; None where it fails."""
+    state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    shapes = {name: torch.empty_like(value, device="meta") for name, value in state.items()}
+    dtype = next((p.dtype for p in module.parameters()), x.dtype)
+    try:
+        with torch.no_grad():
+            result = torch.func.functional_call(module, shapes, (x.to(dtype),))
+    except (RuntimeError, ValueError, TypeError, NotImplementedError, IndexError):
+        return None
+    return result if isinstance(result, Tensor) else None
 
 
 def read_only(module: nn.Module, x: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 STATISTICS = ("batch", "running", "recalibrated")
 REPLACEMENTS = {
-    "layer": lambda channels: nn.GroupNorm(1, channels),  # over channels and positions of an image
-    "instance": lambda channels: nn.InstanceNorm2d(channels, affine=True),
+    "layer": lambda bn: nn.GroupNorm(1, bn.num_features, affine=bn.affine),  # over channels and positions of an image
+    "instance": lambda bn: nn.InstanceNorm2d(bn.num_features, affine=bn.affine),
 }
 
 
@@ -74,6 +74,10 @@ def recalibrated(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
     layers = batch_norms(module)
     momenta = [bn.momentum for bn in layers]
     for bn in layers:
+        if bn.running_mean is None:  # it has never kept any
+            like = next(module.parameters())
+            bn.running_mean, bn.running_var = like.new_zeros(bn.num_features), like.new_ones(bn.num_features)
+            bn.num_batches_tracked = torch.zeros((), dtype=torch.int64, device=like.device)
         bn.track_running_stats = True  # also where a frozen layer has stopped to
         bn.reset_running_stats()
         bn.training, bn.momentum = True, None  # momentum None: cumulative average
@@ -88,19 +92,36 @@ def recalibrated(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
 
 
 def replace_batch_norm(module: nn.Module, kind: str) -> nn.Module:
-    """Put "layer" or "instance" normalisation in the place of every ``BatchNorm2d`` inside ``module``; returns it.
+    """Put "layer" or "instance" normalisation in the place of every ``BatchNorm2d`` inside ``module``; returns it, or
+    its replacement where it is such a layer itself.
 
-    Scale and shift of each channel are kept. Raises ValueError for another kind.
+    Scale and shift of each channel are kept.
+
+    Raises:
+        ValueError: for another kind.
+
+    Source: paper A, App. C.1.
     """
     if kind not in REPLACEMENTS:
         raise ValueError(f"kind: must be one of {list(REPLACEMENTS)}, got {kind!r}")
-    for name, part in list(module.named_modules()):
+    fresh: dict[nn.Module, nn.Module] = {}  # a layer that is used twice is replaced by one
+    for name, part in list(module.named_modules(remove_duplicate=False)):
         if isinstance(part, nn.BatchNorm2d):
-            fresh = REPLACEMENTS[kind](part.num_features).to(part.weight.device)
-            fresh.load_state_dict({"weight": part.weight, "bias": part.bias})
+            if part not in fresh:
+                fresh[part] = _replacement(part, kind)
+            if part is module:
+                return fresh[part]
             parent, _, child = name.rpartition(".")
-            setattr(module.get_submodule(parent), child, fresh)
+            setattr(module.get_submodule(parent), child, fresh[part])
     return module
+
+
+def _replacement(bn: nn.BatchNorm2d, kind: str) -> nn.Module:
+    fresh = REPLACEMENTS[kind](bn)
+    if bn.affine:
+        fresh.to(bn.weight.device, bn.weight.dtype)
+        fresh.load_state_dict({"weight": bn.weight, "bias": bn.bias})
+    return fresh
 
 
 class UnitLength(nn.Module):

@@ -10,28 +10,40 @@ from torch import Tensor, nn
 
 from .data import ImageSet, Split
 from .devices import at_least_float32
-from .models import read_only, sized_layers
+from .models import SIZES, features_of, read_only, run_on_meta, sized_layers
 from .normalization import STATISTICS, evaluation, recalibrated
 
 
 def recombine(extractor: nn.Module, head: nn.Module) -> nn.Sequential:
     """n_ab(x) = h(f(x; Phi_a); Theta_b): the extractor of one network with the head of another, sharing their
-    parameters. They may be of any architectures: a head that pools takes features of any height and width.
+    parameters.
 
-    Raises ValueError if the head takes another number of channels than the extractor gives.
+    Args:
+        extractor, head: of any architectures; a head that pools takes features of any height and width.
+
+    Raises:
+        ValueError: the head does not take what the extractor gives, such as another number of channels.
+
+    Source: paper A, Sec. 3.1.
     """
-    given, taken = sized_layers(extractor), sized_layers(head)
-    if given and taken:
-        channels, (first, wanted, _) = given[-1][2], taken[0]
-        pools = any(isinstance(layer, nn.AdaptiveAvgPool2d | nn.AdaptiveMaxPool2d) for layer in head.modules())
-        # without pooling a linear layer takes every position of a channel as a feature of its own
-        fits = wanted % channels == 0 if isinstance(first, nn.Linear) and not pools else wanted == channels
-        if not fits:
-            raise ValueError(
-                f"head: takes features of {wanted} channels, and the extractor gives {channels}; models.fit_channels "
-                "adds a convolution between them, to be trained"
-            )
+    check_fit(extractor, head)
     return nn.Sequential(extractor, head)
+
+
+def check_fit(extractor: nn.Module, head: nn.Module) -> None:
+    """Raises ValueError if the head cannot run on the extractor's features, of images of any usual size.
+
+    Both are run without content, so that it does not matter in which order layers were defined; parts that cannot be
+    run so are not judged.
+    """
+    tried = [features for side in SIZES if (features := features_of(extractor, side)) is not None]
+    sized = sized_layers(head)
+    if not tried or not sized or any(run_on_meta(head, features) is not None for features in tried):
+        return
+    raise ValueError(
+        f"head: takes features of {sized[0][1]} channels, and the extractor gives {tried[0].shape[1]}; "
+        "models.fit_channels adds a convolution between them, to be trained"
+    )
 
 
 def accuracy_matrix(
@@ -92,6 +104,8 @@ def all_logits(
     """
     if statistics not in STATISTICS:
         raise ValueError(f"statistics: must be one of {STATISTICS}, got {statistics!r}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size: must be at least 1, got {batch_size}")
     test = shuffled((image_set if classes is None else image_set.subset(classes)).test)
     batches = [image_set.normalise(part) for part in test.images.tensor_split(math.ceil(len(test) / batch_size))]
     features = _run(extractor, batches, statistics)

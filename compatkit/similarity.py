@@ -3,8 +3,9 @@ neighbours.
 
 Paper A compares feature extractors by the correlation of their channels (App. C.2), paper B by CKA (Tab. 6). Both
 follow from moments of centred features, which merge over batches without error. They are summed in float64, so an
-offset of the features costs no accuracy. Feature maps (n, c, h, w) count each position as a sample, so two of them need
-the same height and width. A representation that is constant is similar to nothing: 0, never NaN.
+offset of the features costs no accuracy. Feature maps (n, c, h, w) count each position as a sample, tokens (n, t, c)
+each token, so two of them need the same height and width, or number. A representation that is constant is similar to
+nothing: 0, never NaN.
 """
 
 from __future__ import annotations
@@ -20,9 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .extras import require
 from .normalization import evaluation
 
 CHUNK = 2**21  # float64 values worked on at a time: 16 MiB
+SHAPES = {2: "(n, channels)", 3: "(n, tokens, channels)", 4: "(n, channels, height, width)"}
+LARGEST = 1e70  # the fourth power of a larger number, or of the inverse of one, leaves float64
 CANCELLED = 1e-12  # a difference this small beside its terms is rounding
 
 
@@ -65,10 +69,11 @@ def match_channels(corr: Tensor) -> tuple[Tensor, float]:
     do not appear.
     Raises ValueError if ``corr`` is not a finite floating-point matrix.
     """
-    from scipy.optimize import linear_sum_assignment
-
+    optimize = require("scipy.optimize", "similarity")
     _check("corr", corr, {2: "(p, q)"})
-    rows, columns = map(torch.from_numpy, linear_sum_assignment(corr.detach().double().cpu().numpy(), maximize=True))
+    rows, columns = map(
+        torch.from_numpy, optimize.linear_sum_assignment(corr.detach().double().cpu().numpy(), maximize=True)
+    )
     permutation = torch.full((len(corr),), -1)
     permutation[rows] = columns
     return permutation.to(corr.device), corr.detach().double().cpu()[rows, columns].mean().item()
@@ -201,7 +206,7 @@ def cka_map(
     images: normalised images (n, c, h, w), or batches of such, each of which goes once through each network. A tensor
     is cut into batches of equal size, at most ``batch_size``. With batch statistics, mix the classes before.
     layers_a, layers_b: names as in ``net.named_modules()``; None means ``layer_names``, the blocks of our networks.
-    Their outputs are (n, c) or (n, c, h, w).
+    Their outputs are (n, c), (n, c, h, w), or tokens (n, t, c), which count as positions do.
     pooled: average every map over its positions first, so that all entries compare n samples. Otherwise positions
     count as samples, all of them; of two maps of unequal size the finer one is averaged to the height and width of the
     coarser.
@@ -353,7 +358,9 @@ def _add_pairs(moments: dict[tuple, _Moments], a: list[Tensor], b: list[Tensor],
     for parts in zip(*(x.split(images) for x in [*a, *b]), strict=True):
         centred: dict[tuple, _Centred] = {}
         for (i, x), (j, y) in product(enumerate(parts[: len(a)]), enumerate(parts[len(a) :])):
-            grid = (1, 1) if pooled else tuple(map(min, _grid(x), _grid(y)))
+            # tokens have no rows and columns: beside a map both are averaged
+            apart = (_grid(x)[1] == 1) != (_grid(y)[1] == 1)
+            grid = (1, 1) if pooled or apart else tuple(map(min, _grid(x), _grid(y)))
             keys = ("a", i, grid), ("b", j, grid)
             for key, side in zip(keys, (x, y), strict=True):
                 if key not in centred:
@@ -399,7 +406,7 @@ def _batches(images: Tensor | Iterable[Tensor], batch_size: int) -> Iterator[Ten
         images = images.chunk(math.ceil(len(images) / batch_size)) if len(images) else ()
     shape = None
     for batch in images:
-        _check("images", batch, {2: "(n, channels)", 4: "(n, channels, height, width)"})
+        _check("images", batch, SHAPES)
         if batch.shape[1:] != (shape or batch.shape[1:]):
             raise ValueError(f"images: all must be {tuple(shape)} like the first, got {tuple(batch.shape[1:])}")
         shape = batch.shape[1:]
@@ -409,6 +416,8 @@ def _batches(images: Tensor | Iterable[Tensor], batch_size: int) -> Iterator[Ten
 
 
 def _default_layers(net: nn.Module, names: Sequence[str] | None, argument: str) -> list[str]:
+    if isinstance(names, str):
+        _check_layers(net, names, argument)
     names = layer_names(net) if names is None else list(names)
     if not names:
         raise ValueError(f"{argument}: at least one layer is needed, got none of a {type(net).__name__}")
@@ -417,6 +426,8 @@ def _default_layers(net: nn.Module, names: Sequence[str] | None, argument: str) 
 
 
 def _check_layers(net: nn.Module, names: Sequence[str], argument: str) -> dict[str, nn.Module]:
+    if isinstance(names, str):
+        raise ValueError(f"{argument}: a list of names is needed, got the text {names!r}; did you mean [{names!r}]?")
     modules = dict(net.named_modules())
     unknown = [name for name in names if name not in modules]
     if unknown:
@@ -425,15 +436,21 @@ def _check_layers(net: nn.Module, names: Sequence[str], argument: str) -> dict[s
 
 
 def _checked_map(layer: str, x: Tensor) -> Tensor:
-    return _check(f"layer {layer!r}", x, {2: "(n, channels)", 4: "(n, channels, height, width)"})
+    return _as_map(_check(f"layer {layer!r}", x, SHAPES))
+
+
+def _as_map(x: Tensor) -> Tensor:
+    """Tokens (n, t, c) as a map (n, c, t, 1): each is a position; all else as it is."""
+    return x.movedim(1, 2).unsqueeze(3) if x.ndim == 3 else x
 
 
 def _checked_pair(x: Tensor, y: Tensor, flatten: bool = False) -> tuple[Tensor, Tensor]:
     for name, value in (("x", x), ("y", y)):
-        _check(name, value, {2: "(n, channels)", 4: "(n, channels, height, width)"})
+        _check(name, value, SHAPES)
     _check_lengths(x, y)
     if flatten:
         return x.detach().flatten(1), y.detach().flatten(1)
+    x, y = _as_map(x), _as_map(y)
     if _grid(x) != _grid(y):
         raise ValueError(
             f"x, y: positions count as samples, so height and width must be equal, got {_grid(x)} and {_grid(y)}"
@@ -457,6 +474,12 @@ def _check(name: str, x: Tensor, shapes: dict[int, str]) -> Tensor:
     if not torch.stack(x.detach().aminmax()).isfinite().all():  # NaN wins both; no copy of x, as x.isfinite() takes
         broken = x.numel() - x.isfinite().sum().item()
         raise ValueError(f"{name}: must be finite, got {broken} NaN or infinite values among {x.numel()}")
+    largest = max(abs(value.item()) for value in x.detach().aminmax())
+    if largest > LARGEST or 0 < largest < 1 / LARGEST:
+        raise ValueError(
+            f"{name}: the largest magnitude must lie within {1 / LARGEST:g} .. {LARGEST:g}, beyond which its fourth "
+            f"power is no number, got {largest:g}; scale it first"
+        )
     return x
 
 

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
+from ..extras import require
 from ..files import replacing
 from ..progress import progress
 from .embeddings import BROKEN, describe, is_unit
@@ -98,8 +99,7 @@ class ParquetColumn:
 
     def _numpy(self, batch: Any, row: int, find_width: bool = False) -> np.ndarray:
         """The batch, whose first row is ``row`` of the file, as (n,) or (n, width)."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
+        pa, pc = require("pyarrow", "gallery"), require("pyarrow.compute", "gallery")
 
         values = batch.column(0)
         if values.null_count:
@@ -256,11 +256,8 @@ def _place(path: Path, member: str) -> int:
 
 
 def _parquet(path: Path) -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise ImportError(f"{path}: .parquet needs pyarrow; pip install pyarrow") from error
+    pyarrow = require("pyarrow", "gallery")
+    require("pyarrow.parquet", "gallery")
     try:
         return pyarrow.parquet.ParquetFile(path)
     except pyarrow.ArrowInvalid as error:
@@ -268,8 +265,7 @@ def _parquet(path: Path) -> Any:
 
 
 def _write_parquet(file: BinaryIO, vectors: Path, gallery: Path, spaces: dict, chunk: int, shown: bool) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    pa, pq = require("pyarrow", "gallery"), require("pyarrow.parquet", "gallery")
 
     source, new = _parquet(gallery), ArrayColumn(vectors)
     old = source.schema_arrow
@@ -305,7 +301,7 @@ def _tables(batches: Iterable, chunk: int, pa: Any) -> Iterator:
 
 def _list_type(like: Any, new: ArrayColumn) -> Any:
     """The kind of list that the old embeddings were, of the new numbers."""
-    import pyarrow as pa
+    pa = require("pyarrow", "gallery")
 
     numbers = pa.from_numpy_dtype(new.dtype)
     if _is_fixed(like):
@@ -318,7 +314,7 @@ def _lists(block: np.ndarray, kind: Any, pa: Any) -> Any:
 
 
 def _is_fixed(kind: Any) -> bool:
-    import pyarrow as pa
+    pa = require("pyarrow", "gallery")
 
     return pa.types.is_fixed_size_list(kind)
 

@@ -289,6 +289,11 @@ def test_altered_files_are_refused(tmp_path):
         ("class_names", np.array([["a", "b"]]), "class_names"),
         ("class_names", np.array(["a", {}], dtype=object), "pickle"),
         ("x_train", None, "x_train"),
+        ("x_train", np.zeros((4, 8, 8, 3), np.uint8), r"x_train must be \(n, c, h, w\).*channels last: transpose"),
+        ("x_test", np.zeros((4, 3, 9, 9), np.uint8), r"one size, got \(3, 8, 8\) and \(3, 9, 9\)"),
+        ("x_test", np.zeros((4, 1, 8, 8), np.uint8), r"one size, got \(3, 8, 8\) and \(1, 8, 8\)"),
+        ("class_names", np.array(["a", "a"]), r"class_names must differ, got \['a'\]"),
+        ("y_train", np.array([0, 1, -1, 0]), "y_train must lie in"),
     ],
 )
 def test_files_of_another_form_are_refused(tmp_path, key, value, message):
@@ -311,6 +316,15 @@ def test_image_folder(tmp_path):
     assert s.classes == ("ant", "bee")
     assert s.train.images.shape == (4, 3, 16, 16)
     assert s.train.images[:, 0].float().mean((1, 2)).tolist() == [0, 0, 255, 255]
+    deep = np.full((30, 40), 200 << 8, dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "train" / "ant" / "0.png")
+    assert data.load(f"imagefolder:{tmp_path}", size=16).train.images[0].unique().tolist() == [200], "16 bits"
+    with pytest.raises(ValueError, match="size: must be at least 1, got 0"):
+        data.load(f"imagefolder:{tmp_path}", size=0)
+    damaged = tmp_path / "train" / "bee" / "1.png"
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    with pytest.raises(ValueError, match=rf"imagefolder: {damaged} is damaged"):
+        data.load(f"imagefolder:{tmp_path}")
     shutil.rmtree(tmp_path / "val" / "bee")
     with pytest.raises(ValueError, match=r"differ.*bee"):
         data.load(f"imagefolder:{tmp_path}")

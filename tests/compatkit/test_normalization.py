@@ -146,3 +146,27 @@ def test_unit_length_is_over_channels():
     y = normalization.UnitLength()(x)
     assert torch.allclose(y, x / x.pow(2).sum(1, keepdim=True).sqrt(), atol=1e-6)
     assert torch.equal(normalization.UnitLength()(torch.zeros(1, 4)), torch.zeros(1, 4))
+
+
+def test_a_layer_that_is_used_twice_is_replaced_everywhere_by_one():
+    bn = nn.BatchNorm2d(3)
+    net = nn.Sequential(bn, nn.Conv2d(3, 3, 1), bn)
+    normalization.replace_batch_norm(net, "layer")
+    assert isinstance(net[0], nn.GroupNorm) and net[0] is net[2]
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_a_layer_on_its_own_is_replaced(affine):
+    found = normalization.replace_batch_norm(nn.BatchNorm2d(3, affine=affine), "instance")
+    assert isinstance(found, nn.InstanceNorm2d) and found.affine == affine
+
+
+@pytest.mark.parametrize("affine", [True, False])
+def test_layers_without_buffers_are_recalibrated(affine):
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False, affine=affine))
+    batches = [torch.randn(8, 3, 4, 4) + 5, torch.randn(8, 3, 4, 4)]
+    found = normalization.recalibrated(net, batches)
+    features = [net[0](batch) for batch in batches]
+    mean = torch.stack([f.mean((0, 2, 3)) for f in features]).mean(0)
+    assert torch.allclose(found[1].running_mean, mean, atol=1e-5) and net[1].running_mean is None
+    assert not torch.allclose(found(batches[0]), net(batches[0]), atol=0.1), "not by the batch at hand"

@@ -241,3 +241,46 @@ def test_class_accuracy_does_not_depend_on_batches_where_bn_does_not():
         for size in (7, 512)
     ]
     assert found[0] == found[1] and len(sizes) == 6 + 1
+
+
+def in_place_heads(count=2):
+    torch.manual_seed(0)
+    return [nn.Sequential(nn.Hardswish(inplace=True), nn.Flatten(), nn.Linear(3 * 64, 3)) for _ in range(count)]
+
+
+def test_a_head_that_works_in_place_changes_nothing_for_the_heads_after_it():
+    image_set, extractor, heads = small_set(n=60), nn.Identity(), in_place_heads()
+    both, _ = recombination.all_logits(extractor, heads, image_set)
+    for found, head in zip(both, heads, strict=True):
+        [alone], _ = recombination.all_logits(extractor, [head], image_set)
+        assert torch.equal(found, alone)
+
+
+def test_a_module_that_changes_its_input_and_does_not_say_so_is_refused():
+    class Sneaky(nn.Module):
+        def forward(self, x):
+            return x.mul_(2).flatten(1)
+
+    with pytest.raises(RuntimeError, match="module: Sneaky changes its input in place"):
+        recombination.all_logits(nn.Identity(), [Sneaky()], small_set())
+
+
+def test_batches_of_no_images_are_refused():
+    with pytest.raises(ValueError, match="batch_size: must be at least 1, got 0"):
+        recombination.all_logits(nn.Identity(), [nn.Flatten()], small_set(), batch_size=0)
+
+
+def test_what_a_head_takes_does_not_depend_on_the_order_in_which_layers_were_defined():
+    class Backwards(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.second = nn.Conv2d(4, 6, 1)
+            self.first = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x):
+            return self.second(self.first(x))
+
+    network = recombination.recombine(Backwards(), nn.Conv2d(6, 2, 1))
+    assert network(torch.randn(1, 3, 8, 8)).shape == (1, 2, 8, 8)
+    with pytest.raises(ValueError, match="head: takes features of 4 channels, and the extractor gives 6"):
+        recombination.recombine(Backwards(), nn.Conv2d(4, 2, 1))

@@ -522,7 +522,7 @@ def test_bad_layers_and_images():
     with pytest.raises(ValueError, match="'0' runs and puts out a tuple"):
         layer_features(nn.Sequential(nn.LSTM(8, 4)), ["0"], images()[:, 0])
     with pytest.raises(ValueError, match="layer '0'.*shape"):
-        cka_map(nn.Sequential(nn.Flatten(2), nn.Flatten()), b, images())
+        cka_map(nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Flatten()), b, images())
     with pytest.raises(ValueError, match="images: .*got none"):
         cka_map(a, b, [])
     with pytest.raises(ValueError, match="images: .*got none"):
@@ -540,3 +540,46 @@ def test_bad_layers_and_images():
 def test_importing_needs_no_scipy():
     code = "import sys, compatkit.similarity; sys.exit('scipy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("scale", [1e-90, 1e100])
+@pytest.mark.parametrize("measure", [similarity.linear_cka, similarity.cross_correlation])
+def test_numbers_whose_powers_are_no_numbers_are_refused(measure, scale):
+    x = torch.randn(20, 3, dtype=torch.float64)
+    with pytest.raises(ValueError, match="y: the largest magnitude must lie within 1e-70 .. 1e.70.*scale it first"):
+        measure(x, scale * x)
+    assert similarity.linear_cka(x, 1e60 * x) == pytest.approx(similarity.linear_cka(x, 1e-60 * x)) == pytest.approx(1)
+
+
+def test_tokens_count_as_samples():
+    x, y = torch.randn(6, 5, 3), torch.randn(6, 5, 4)
+    for measure in (similarity.linear_cka, similarity.cross_correlation):
+        found, expected = (torch.as_tensor(measure(*pair)) for pair in ((x, y), (x.flatten(0, 1), y.flatten(0, 1))))
+        assert torch.allclose(found, expected)
+
+
+class TokensOf(nn.Module):
+    def forward(self, x):
+        return x.flatten(2).transpose(1, 2)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_map_of_cka_takes_tokens(pooled):
+    images = torch.randn(12, 3, 4, 4)
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), TokensOf(), nn.Linear(4, 5))
+    _, _, matrix = similarity.cka_map(net, net, images, ["0", "1", "2"], ["1"], pooled=pooled)
+    features = [net[0](images), net[:2](images), net(images)]
+    tokens = features[1].mean(1) if pooled else features[1].flatten(0, 1)
+    other = features[2].mean(1) if pooled else features[2].flatten(0, 1)
+    assert matrix[1, 0] == pytest.approx(1) and matrix[2, 0] == pytest.approx(similarity.linear_cka(other, tokens))
+    averaged = similarity.linear_cka(features[0].mean((2, 3)), features[1].mean(1))
+    assert matrix[0, 0] == pytest.approx(averaged), "a map and tokens are both averaged"
+
+
+@pytest.mark.parametrize("name", ["layers_a", "layers_b"])
+def test_layers_given_as_one_text_are_refused(name):
+    net = nn.Sequential(nn.Linear(3, 3))
+    with pytest.raises(ValueError, match=f"{name}: a list of names is needed, got the text '0'"):
+        similarity.cka_map(net, net, torch.randn(5, 3), **{name: "0"})
+    with pytest.raises(ValueError, match="names: a list of names is needed, got the text '0'"):
+        similarity.layer_features(net, "0", torch.randn(5, 3))

@@ -454,7 +454,7 @@ def test_the_loop_against_its_arithmetic(optimizer):
 def test_precision_memory_order_and_compilation_train_the_same_task(monkeypatch):
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
     plain = training.train(joint_pair(), RECIPE)
-    for change in ({"precision": "bf16"}, {"channels_last": True}, {"compile": True}):
+    for change in ({"precision": "bf16"}, {"channels_last": True}, {"compile": True}, {"precision": "fp64"}):
         other = training.train(joint_pair(), Recipe(**{**vars(RECIPE), **change}))
         for a, b in zip(plain[:2], other[:2], strict=True):
             assert a["target"] == pytest.approx(b["target"], rel=0.05), change
@@ -490,6 +490,18 @@ def test_tasks_are_checked():
         make_task(rp=aux(4), pretext="colour")
     with pytest.raises(ValueError, match="tasks"):
         training.train([], RECIPE)
+
+
+def test_a_head_that_works_in_place_changes_nothing_for_the_terms_after_it():
+    task = make_task(dcc=aux(2))
+    target, dcc = task.terms
+    heads = [nn.Sequential(nn.ReLU6(inplace=True), *term.head) for term in (target, dcc)]
+    changed = [replace(term, head=head) for term, head in zip((target, dcc), heads, strict=True)]
+    images, labels, *random = task.batches(RECIPE)(0)
+    together = Task(task.image_set, task.extractor, changed).losses(images, labels, *random)
+    for term in changed:
+        [(name, alone)] = Task(task.image_set, task.extractor, [term]).losses(images, labels, None).items()
+        assert torch.equal(together[name], alone)
 
 
 class Line:

@@ -19,7 +19,7 @@ CHAPTERS = [pytest.param(path, id=path.stem) for path in book.chapters()]
 PICKER = """
 import sys
 import plotly.graph_objects as go
-from compatkit.explorer import picker
+from reproduction.show.explorer import picker
 print("out")
 print("err", file=sys.stderr)
 print("preset", preset, end="")

@@ -1,0 +1,25 @@
+"""Packages that only parts of the library need."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """An optional package, or what to install where it is missing.
+
+    Args:
+        module: dotted name, such as "scipy.optimize".
+        extra: the optional dependencies of compatkit that hold it.
+
+    Raises:
+        ImportError: the package is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        package = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise
+        raise ImportError(f"{package} is needed here: pip install 'compatkit[{extra}]'", name=package) from error
