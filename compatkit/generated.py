@@ -100,8 +100,8 @@ def shape_names(colours: int, shapes: int) -> tuple[str, ...]:
 
 def _stencils(style: GlyphStyle, side: int = 64) -> Tensor:
     """Every character in every font, white on black, centred, as floats (characters, fonts, side, side)."""
-    matplotlib = require("matplotlib", "data")
     Image, ImageDraw, ImageFont = (require(f"PIL.{name}", "data") for name in ("Image", "ImageDraw", "ImageFont"))
+    matplotlib = require("matplotlib", "data")
     import numpy as np
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
