@@ -9,6 +9,8 @@ from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 Config = TypeVar("Config")
+"""The class of a run's settings."""
+
 Plan = list[tuple[str, Config]]
 """The runs of an experiment, each under the name of the row that it belongs to; several runs of a row differ in seed,
 images, or what the row's chapter says."""
