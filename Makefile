@@ -1,5 +1,6 @@
 # make book   execute the chapters, then build _build/html
-# make test   everything that CI checks
+# make test   everything that CI checks, in two processes
+# make check  format, lint, types, and the tests that train nothing: the inner loop
 #
 # Both make .venv first, with whatever python3 >= 3.10 there is. With npm the book also works without a network.
 
@@ -7,19 +8,24 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed $(if $(shell command -v npm),node_modules/.installed)
 
-.PHONY: book test lint clean
+.PHONY: book test check lint clean
 .DELETE_ON_ERROR:
 
 book: $(READY)
 	$(BIN)/python -m reproduction book
 
 test: lint
-	$(BIN)/pytest
-	$(BIN)/pytest --nbval-lax --nbval-current-env book
+	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
+	$(BIN)/pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env book
+
+check: lint
+	$(BIN)/pytest -n 2 --dist loadfile -m "not training"
 
 lint: $(READY)
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
+	$(BIN)/mypy
 
 clean:
 	rm -rf .venv node_modules _build .pytest_cache .ruff_cache .import_linter_cache
