@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import ImageSet, Split
-from .models import extend_classifier, sized_layers
+from .models import Module, extend_classifier, sized_layers
 from .objectives import Pretext, Target, pretext_of
 from .recombination import recombine
 from .training import Recipe, Task, freeze, train, unfreeze
@@ -132,7 +132,7 @@ def log_steps(steps: int, marks: Collection[int] = ()) -> list[int]:
     return sorted({0, *powers, *(mark for mark in marks if 0 <= mark <= steps), steps})
 
 
-def _copy(module: nn.Module) -> nn.Module:
+def _copy(module: Module) -> Module:
     return unfreeze(copy.deepcopy(module))
 
 

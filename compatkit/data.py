@@ -218,7 +218,7 @@ def write_npz(path: Path, image_set: ImageSet) -> None:
     part."""
     arrays = _arrays(image_set)
     with replacing(path) as file:
-        np.savez(file, sha256=np.array(_digest(arrays)), **arrays)
+        np.savez(file, allow_pickle=False, sha256=np.array(_digest(arrays)), **arrays)
 
 
 def _arrays(image_set: ImageSet) -> dict[str, np.ndarray]:
@@ -272,11 +272,11 @@ def read_npz(path: Path) -> ImageSet:
     problem = _form_problem(arrays)
     if problem:
         raise ValueError(f"{path}: {problem}")
-    splits = (
+    train, test = (
         Split(torch.from_numpy(arrays[f"x_{part}"]), torch.from_numpy(arrays[f"y_{part}"].astype(np.int64)))
         for part in ("train", "test")
     )
-    return ImageSet(path.stem, *splits, tuple(map(str, arrays["class_names"])))
+    return ImageSet(path.stem, train, test, tuple(map(str, arrays["class_names"])))
 
 
 def _digest(arrays: dict[str, np.ndarray]) -> str:
@@ -379,7 +379,8 @@ def _glyphs(name: str, style: generated.GlyphStyle) -> Callable[..., ImageSet]:
         """Upright asymmetric characters in one style (``generated.PLAIN``, ``CLUTTERED`` or ``OTHER``), the classes
         evenly filled."""
         draw = partial(generated.draw_glyphs, style)
-        return ImageSet(name, *_drawn(draw, name, seed, size, n_train, n_test), tuple(style.characters))
+        train, test = _drawn(draw, name, seed, size, n_train, n_test)
+        return ImageSet(name, train, test, tuple(style.characters))
 
     return make
 
@@ -397,8 +398,8 @@ def _shapes(
     if colours < 1 or shapes < 1 or colours * shapes < 2:
         raise ValueError(f"colours, shapes: at least 2 classes are needed, got {colours} x {shapes}")
     draw = partial(generated.draw_shapes, colours, shapes)
-    splits = _drawn(draw, "shapes", seed, size, n_train, n_test)
-    return ImageSet("shapes", *splits, generated.shape_names(colours, shapes))
+    train, test = _drawn(draw, "shapes", seed, size, n_train, n_test)
+    return ImageSet("shapes", train, test, generated.shape_names(colours, shapes))
 
 
 def _drawn(
@@ -447,8 +448,10 @@ def _cifar(name: str, dataset: str, folder: str) -> ImageSet:
     """CIFAR-10 or CIFAR-100 (Krizhevsky 2009): 50 000 and 10 000 images of 32 x 32."""
     maker = getattr(torchvision_().datasets, dataset)
     parts = [maker(folder, train=train, download=True) for train in (True, False)]
-    splits = [Split(torch.from_numpy(p.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(p.targets)) for p in parts]
-    return ImageSet(name, *splits, tuple(parts[0].classes))
+    train, test = (
+        Split(torch.from_numpy(p.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(p.targets)) for p in parts
+    )
+    return ImageSet(name, train, test, tuple(parts[0].classes))
 
 
 def _stl10(folder: str) -> ImageSet:
@@ -458,8 +461,8 @@ def _stl10(folder: str) -> ImageSet:
     The paper's "car" is called "automobile" here, as in CIFAR-10, so that the nine common classes align by name.
     """
     parts = [torchvision_().datasets.STL10(folder, split=split, download=True) for split in ("train", "test")]
-    splits = [Split(shrink(torch.from_numpy(p.data), 32), torch.from_numpy(p.labels).long()) for p in parts]
-    return ImageSet("stl10", *splits, tuple("automobile" if c == "car" else c for c in parts[0].classes))
+    train, test = (Split(shrink(torch.from_numpy(p.data), 32), torch.from_numpy(p.labels).long()) for p in parts)
+    return ImageSet("stl10", train, test, tuple("automobile" if c == "car" else c for c in parts[0].classes))
 
 
 def shrink(images: Tensor, size: int, chunk: int = 1000) -> Tensor:
@@ -475,8 +478,8 @@ def shrink(images: Tensor, size: int, chunk: int = 1000) -> Tensor:
 def _image_folder(root: Path, size: int = 32) -> ImageSet:
     """A user's own images, PATH/train/CLASS/* and PATH/test/CLASS/* (or val), in colour, scaled to ``size`` x
     ``size``."""
-    test = next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
-    if test is None or not (root / "train").is_dir():
+    held_out = next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
+    if held_out is None or not (root / "train").is_dir():
         raise ValueError(f"imagefolder: {root} must hold the folders train/CLASS and test/CLASS (or val/CLASS)")
     if size < 1:
         raise ValueError(f"size: must be at least 1, got {size}")
@@ -485,12 +488,12 @@ def _image_folder(root: Path, size: int = 32) -> ImageSet:
         return shrink(_read_image(file), size)[0]
 
     folder_of_images = torchvision_().datasets.ImageFolder
-    parts = [folder_of_images(str(folder), loader=pixels) for folder in (root / "train", test)]
+    parts = [folder_of_images(str(folder), loader=pixels) for folder in (root / "train", held_out)]
     if parts[0].classes != parts[1].classes:
         different = sorted(set(parts[0].classes) ^ set(parts[1].classes))
         raise ValueError(f"imagefolder: train and test of {root} differ in the classes {different}")
-    splits = [Split(torch.stack([x for x, _ in p]), torch.tensor(p.targets)) for p in parts]
-    return ImageSet(root.name, *splits, tuple(parts[0].classes))
+    train, test = (Split(torch.stack([x for x, _ in p]), torch.tensor(p.targets)) for p in parts)
+    return ImageSet(root.name, train, test, tuple(parts[0].classes))
 
 
 def _read_image(file: str) -> Tensor:
@@ -498,9 +501,9 @@ def _read_image(file: str) -> Tensor:
     from PIL import Image
 
     try:
-        with Image.open(file) as image:
-            if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255 instead of scaling
-                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+        with Image.open(file) as opened:
+            deep = opened.mode.startswith("I")  # 16 bits, which Pillow would cut off at 255 instead of scaling
+            image = Image.fromarray((np.asarray(opened) >> 8).astype(np.uint8)) if deep else opened
             pixels = np.array(image.convert("RGB"))
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"imagefolder: {file} is damaged or no image ({error})") from error

@@ -38,8 +38,10 @@ def embedder(
         net = build(name, 2, in_channels=in_channels, width=width)
         last = split_points(net)[-2]
         usual = net.get_submodule(last)
-        net.set_submodule(last, EmbeddingBlock(usual.conv1.in_channels, dim, usual.stride, final_relu))
-        return net[:-1]
+        assert isinstance(usual, BasicBlock)
+        blocks: OrderedDict[str, nn.Module] = OrderedDict(list(net.named_children())[:-1])
+        blocks[last] = EmbeddingBlock(usual.conv1.in_channels, dim, usual.stride, final_relu)
+        return nn.Sequential(blocks)
 
 
 class EmbeddingBlock(BasicBlock):
@@ -52,7 +54,7 @@ class EmbeddingBlock(BasicBlock):
         initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + self.projection(x)
+        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + self._shortcut(x)
         return F.relu(y) if self.final_relu else y
 
 

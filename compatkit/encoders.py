@@ -79,7 +79,7 @@ class Supervised:
     ) -> dict[str, Tensor]:
         embeddings = self.model(images)
         terms = {"target": self._loss(embeddings, self.classifier.weight, labels)}
-        if others is not None:
+        if others is not None and share is not None:
             terms["target"] = torch.lerp(self._loss(embeddings, self.classifier.weight, others), terms["target"], share)
         if self.compatible is not None:
             weight, index = self.compatible

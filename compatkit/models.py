@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from .torchvision_networks import in_blocks
 
+Module = TypeVar("Module", bound=nn.Module)
 _GLOBAL_GENERATOR = threading.Lock()  # layers draw their weights from it, and threads share it
 
 
@@ -68,7 +70,7 @@ def resnet(
     if shortcut not in ("A", "B"):
         raise ValueError(f"shortcut: must be 'A' or 'B', got {shortcut!r}")
     _check_positive(width, num_classes, in_channels)
-    blocks = OrderedDict(stem=_convolution(in_channels, width, 3, activation=nn.ReLU))
+    blocks: OrderedDict[str, nn.Module] = OrderedDict(stem=_convolution(in_channels, width, 3, activation=nn.ReLU))
     blocks |= _three_stages((depth - 2) // 6, width, width, partial(BasicBlock, shortcut=shortcut))
     blocks["pool"] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     blocks["classifier"] = nn.Linear(4 * width, num_classes)
@@ -105,7 +107,9 @@ def wide_resnet(depth: int, num_classes: int, *, in_channels: int = 3, width: in
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(f"depth: must be 6n + 4 (10, 16, 22, 28, 40, ...), got {depth}")
     _check_positive(width, num_classes, in_channels)
-    blocks = OrderedDict(stem=nn.Sequential(nn.Conv2d(in_channels, 16, 3, padding=1, bias=False)))
+    blocks: OrderedDict[str, nn.Module] = OrderedDict(
+        stem=nn.Sequential(nn.Conv2d(in_channels, 16, 3, padding=1, bias=False))
+    )
     blocks |= _three_stages((depth - 4) // 6, 16, width, PreActivationBlock)
     blocks["pool"] = nn.Sequential(nn.BatchNorm2d(4 * width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     blocks["classifier"] = nn.Linear(4 * width, num_classes)
@@ -167,7 +171,7 @@ def mobilenet_v2(num_classes: int, *, in_channels: int = 3, width: int = 32) -> 
         return rounded + 8 if rounded < 0.9 * usual * width / 32 else rounded
 
     c_in = channels(32)
-    blocks = OrderedDict(stem=_convolution(in_channels, c_in, 3, activation=nn.ReLU6))
+    blocks: OrderedDict[str, nn.Module] = OrderedDict(stem=_convolution(in_channels, c_in, 3, activation=nn.ReLU6))
     for expansion, usual, repeats, stride in MOBILENET_V2:
         for repeat in range(repeats):
             block = InvertedResidual(c_in, channels(usual), stride if repeat == 0 else 1, expansion)
@@ -223,14 +227,14 @@ def seeded(seed: int | None) -> Iterator[None]:
         yield
 
 
-def initialise(module: nn.Module) -> nn.Module:
+def initialise(module: Module) -> Module:
     """New random weights in place: He-normal convolutions (fan out), PyTorch's default elsewhere. Returns
     ``module``."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
-        elif hasattr(part, "reset_parameters"):
-            part.reset_parameters()
+        elif callable(reset := getattr(part, "reset_parameters", None)):
+            reset()
     return module
 
 
@@ -264,7 +268,12 @@ def split(net: nn.Module, at: str) -> tuple[nn.Sequential, nn.Sequential]:
     if not matching:
         raise ValueError(f"at: no boundary after {at!r}; there are {', '.join(points)}, and stages of several blocks")
     cut = matching[-1] + 1
-    return net[:cut], net[cut:]
+    return _slice(net, 0, cut), _slice(net, cut, len(net))
+
+
+def _slice(net: nn.Sequential, start: int, stop: int) -> nn.Sequential:
+    named = [(name, block) for name, block in net._modules.items() if block is not None]
+    return nn.Sequential(OrderedDict(named[start:stop]))
 
 
 def _blocks(net: nn.Module) -> nn.Sequential:
@@ -288,7 +297,7 @@ def extend_classifier(head: nn.Sequential, num_outputs: int, *, seed: int | None
     Raises ValueError if ``head`` does not end in a linear layer, or has more outputs than that.
     """
     longer = _with_outputs(head, num_outputs)
-    old, new = head[-1], longer[-1]
+    old, new = _last_linear(head), _last_linear(longer)
     if num_outputs < old.out_features:
         raise ValueError(f"num_outputs: the head has {old.out_features} outputs to keep, got {num_outputs}")
     with seeded(seed), torch.no_grad():
@@ -298,14 +307,19 @@ def extend_classifier(head: nn.Sequential, num_outputs: int, *, seed: int | None
     return longer.requires_grad_(True)
 
 
-def _with_outputs(head: nn.Sequential, num_outputs: int) -> nn.Sequential:
-    """A copy of ``head`` whose last layer has ``num_outputs`` outputs and weights that are not set yet."""
+def _last_linear(head: nn.Sequential) -> nn.Linear:
     last = head[-1]
     if not isinstance(last, nn.Linear):
         raise ValueError(f"head: must end in a linear layer to change its outputs, got {type(last).__name__}")
+    return last
+
+
+def _with_outputs(head: nn.Sequential, num_outputs: int) -> nn.Sequential:
+    """A copy of ``head`` whose last layer has ``num_outputs`` outputs and weights that are not set yet."""
+    last = _last_linear(head)
     fresh = copy.deepcopy(head)
     # not initialised here: that would draw from the global generator, which threads share
-    like = {"bias": last.bias is not None, "device": last.weight.device, "dtype": last.weight.dtype}
+    like: dict[str, Any] = {"bias": last.bias is not None, "device": last.weight.device, "dtype": last.weight.dtype}
     fresh[-1] = nn.utils.skip_init(nn.Linear, last.in_features, num_outputs, **like)
     return fresh
 
@@ -383,7 +397,7 @@ def read_only(module: nn.Module, x: Tensor) -> Tensor:
 def sized_layers(module: nn.Module) -> list[tuple[nn.Module, int, int]]:
     """Each layer inside ``module`` whose numbers of channels are fixed, with channels in and out, in order of
     definition: the first tells what a head takes, the last what an extractor gives."""
-    found = []
+    found: list[tuple[nn.Module, int, int]] = []
     for layer in module.modules():
         if isinstance(layer, nn.modules.conv._ConvNd):
             found.append((layer, layer.in_channels, layer.out_channels))

@@ -127,12 +127,12 @@ def pretext_of(name: str) -> PretextTask:
 
 class Minibatch(NamedTuple):
     """What the terms of a task see of a minibatch: the extractor, images (n, c, h, w), labels (n,), and the extractor's
-    features of the images, computed once for all terms; None where no term reads them."""
+    features of the images, computed once for all terms; nothing where no term reads them."""
 
     extractor: nn.Module
     images: Tensor
     labels: Tensor
-    features: Tensor | None
+    features: Tensor
 
 
 class Term(Protocol):

@@ -260,7 +260,7 @@ def _checked(
     if (query_ids is None) != (gallery_ids is None):
         missing = "query_ids" if query_ids is None else "gallery_ids"
         raise ValueError(f"{missing}: query_ids and gallery_ids must be given both or neither, got None")
-    if query_ids is None:
+    if query_ids is None or gallery_ids is None:
         return None
     return _integers("query_ids", query_ids, query), _integers("gallery_ids", gallery_ids, query, gallery)
 

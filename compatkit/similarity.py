@@ -106,7 +106,9 @@ class CKA:
 
     def __init__(self, *, unbiased: bool = False, flatten: bool = False):
         self.unbiased, self.flatten = unbiased, flatten
-        self._xx = self._yy = self._xy = None
+        self._xx: _Moments | None = None
+        self._yy: _Moments | None = None
+        self._xy: _Moments | None = None
 
     def update(self, x: Tensor, y: Tensor) -> CKA:
         """Add a batch, with shapes and errors as in ``linear_cka``; any number of samples."""
@@ -118,8 +120,8 @@ class CKA:
 
     def compute(self) -> float:
         """CKA of all samples so far. Raises ValueError if they are fewer than 2 (4 if unbiased)."""
-        _enough(self._xy, 4 if self.unbiased else 2)
-        return _alignment(*(m.hsic(self.unbiased) for m in (self._xy, self._xx, self._yy)))
+        least = 4 if self.unbiased else 2
+        return _alignment(*(_enough(m, least).hsic(self.unbiased) for m in (self._xy, self._xx, self._yy)))
 
 
 @torch.no_grad()
@@ -142,7 +144,7 @@ def mutual_knn(x: Tensor, y: Tensor, k: int = 10, *, chunk: int = 1024) -> float
     sides = [_Centred.of(x.double()), _Centred.of(y.double())]
     if not all(side.squares.any() for side in sides):
         return 0.0
-    shared = 0
+    shared = 0.0
     for start in range(0, len(x), chunk):
         near_x, near_y = (_neighbours(side, start, chunk, k) for side in sides)
         among = torch.zeros(len(near_x), len(x), dtype=torch.bool, device=x.device).scatter_(1, near_x, True)
@@ -342,7 +344,11 @@ def _gram_cka(x: Tensor, y: Tensor, unbiased: bool) -> float:
 
 def _gram(x: Tensor) -> Tensor:
     """Inner products (n, n) of centred samples, summed over chunks of channels."""
-    return sum(part @ part.T for part in (_Centred.of(p.double()).rows for p in x.split(max(1, CHUNK // len(x)), 1)))
+    total = x.new_zeros(len(x), len(x), dtype=torch.float64)
+    for part in x.split(max(1, CHUNK // len(x)), 1):
+        rows = _Centred.of(part.double()).rows
+        total += rows @ rows.T
+    return total
 
 
 def _merged(old: _Moments | None, new: _Moments) -> _Moments:
@@ -360,7 +366,8 @@ def _add_pairs(moments: dict[tuple, _Moments], a: list[Tensor], b: list[Tensor],
         for (i, x), (j, y) in product(enumerate(parts[: len(a)]), enumerate(parts[len(a) :])):
             # tokens have no rows and columns: beside a map both are averaged
             apart = (_grid(x)[1] == 1) != (_grid(y)[1] == 1)
-            grid = (1, 1) if pooled or apart else tuple(map(min, _grid(x), _grid(y)))
+            (height, width), (other_height, other_width) = _grid(x), _grid(y)
+            grid = (1, 1) if pooled or apart else (min(height, other_height), min(width, other_width))
             keys = ("a", i, grid), ("b", j, grid)
             for key, side in zip(keys, (x, y), strict=True):
                 if key not in centred:
@@ -380,7 +387,7 @@ def _neighbours(side: _Centred, start: int, chunk: int, k: int) -> Tensor:
 
 
 def _grid(x: Tensor) -> tuple[int, int]:
-    return tuple(x.shape[2:]) or (1, 1)
+    return (x.shape[2], x.shape[3]) if x.ndim == 4 else (1, 1)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -408,7 +415,7 @@ def _batches(images: Tensor | Iterable[Tensor], batch_size: int) -> Iterator[Ten
     for batch in images:
         _check("images", batch, SHAPES)
         if batch.shape[1:] != (shape or batch.shape[1:]):
-            raise ValueError(f"images: all must be {tuple(shape)} like the first, got {tuple(batch.shape[1:])}")
+            raise ValueError(f"images: all must be {tuple(shape or ())} like the first, got {tuple(batch.shape[1:])}")
         shape = batch.shape[1:]
         yield batch
     if shape is None:
@@ -485,6 +492,7 @@ def _check(name: str, x: Tensor, shapes: dict[int, str]) -> Tensor:
 
 def _enough(moments: _Moments | None, least: int) -> _Moments:
     _enough_samples(moments.n if moments else 0, least)
+    assert moments is not None  # or there would be no samples
     return moments
 
 

@@ -7,10 +7,13 @@ Blocks are the networks' own modules, under their own names, and share their par
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+Blocks = Iterator[tuple[str, nn.Module]]
 
 
 class SpatialMean(nn.Module):
@@ -24,7 +27,12 @@ class Tokens(nn.Module):
     """Images (n, 3, s, s) -> tokens (n, 1 + patches, c) of a vision transformer: patches, the class token before them,
     positions added."""
 
-    def __init__(self, vit: nn.Module):
+    conv_proj: nn.Conv2d
+    dropout: nn.Dropout
+    class_token: nn.Parameter
+    pos_embedding: nn.Parameter
+
+    def __init__(self, vit: Any):
         super().__init__()
         self.conv_proj, self.dropout = vit.conv_proj, vit.encoder.dropout
         self.class_token, self.pos_embedding = vit.class_token, vit.encoder.pos_embedding
@@ -42,42 +50,42 @@ class ClassToken(nn.Module):
         return tokens[:, 0]
 
 
-def _children(net: nn.Module, *names: str) -> Iterable[tuple[str, nn.Module]]:
+def _children(net: Any, *names: str) -> Blocks:
     return ((name, net.get_submodule(name)) for name in names)
 
 
-def _features(net: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+def _features(net: Any) -> Blocks:
     return ((name if name[0].isalpha() else f"features{name}", part) for name, part in net.features.named_children())
 
 
-def _resnet(net: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+def _resnet(net: Any) -> Blocks:
     yield from _children(net, "conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4", "avgpool")
     yield from (("flatten", nn.Flatten()), ("fc", net.fc))
 
 
-def _with_pooling(net: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+def _with_pooling(net: Any) -> Blocks:
     pool = net.avgpool if hasattr(net, "avgpool") else nn.AdaptiveAvgPool2d(1)
     yield from _features(net)
     yield from (("avgpool", pool), ("flatten", nn.Flatten()), ("classifier", net.classifier))
 
 
-def _densenet(net: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+def _densenet(net: Any) -> Blocks:
     yield from _features(net)
     yield from (("relu", nn.ReLU()), ("avgpool", nn.AdaptiveAvgPool2d(1)), ("flatten", nn.Flatten()))
     yield "classifier", net.classifier
 
 
-def _squeezenet(net: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+def _squeezenet(net: Any) -> Blocks:
     yield from _features(net)
     yield "classifier", nn.Sequential(net.classifier, nn.Flatten())
 
 
-def _shufflenet(net: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+def _shufflenet(net: Any) -> Blocks:
     yield from _children(net, "conv1", "maxpool", "stage2", "stage3", "stage4", "conv5")
     yield from (("mean", SpatialMean()), ("fc", net.fc))
 
 
-def _googlenet(net: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+def _googlenet(net: Any) -> Blocks:
     if net.aux_logits or net.transform_input:
         raise ValueError(
             "net: GoogLeNet can be split without its auxiliary classifiers and its own normalisation of images; build "
@@ -88,13 +96,13 @@ def _googlenet(net: nn.Module) -> Iterable[tuple[str, nn.Module]]:
     yield from (("flatten", nn.Flatten()), ("dropout", net.dropout), ("fc", net.fc))
 
 
-def _vit(net: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+def _vit(net: Any) -> Blocks:
     yield "tokens", Tokens(net)
     yield from net.encoder.layers.named_children()
     yield from (("ln", net.encoder.ln), ("class_token", ClassToken()), ("heads", net.heads))
 
 
-FAMILIES: dict[str, Callable[[nn.Module], Iterable[tuple[str, nn.Module]]]] = {
+FAMILIES: dict[str, Callable[[Any], Blocks]] = {
     "ResNet": _resnet,
     "VGG": _with_pooling,
     "AlexNet": _with_pooling,

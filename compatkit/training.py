@@ -10,9 +10,11 @@ Source: paper A (Gygli et al.), Sec. 3.4.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
+import operator
 import os
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,6 +30,7 @@ from torch import Tensor, nn
 from .batches import Batches
 from .data import ImageSet
 from .files import locked, replacing
+from .models import Module
 from .normalization import batch_norms
 from .objectives import Minibatch, Term
 from .progress import progress
@@ -175,7 +178,8 @@ class Task:
             drawn: what is random in each term, see ``Term.draw``.
         """
         read = any(term.reads_features for term in self.terms)
-        batch = Minibatch(self.extractor, images, labels, self.extractor(images) if read else None)
+        features = self.extractor(images) if read else images[:0]
+        batch = Minibatch(self.extractor, images, labels, features)
         return {term.name: term.loss(batch, random) for term, random in zip(self.terms, drawn, strict=True)}
 
 
@@ -189,7 +193,7 @@ def _settings(term: Term) -> dict[str, str]:
     }
 
 
-def freeze(module: nn.Module) -> nn.Module:
+def freeze(module: Module) -> Module:
     """Fix a head for incremental training: parameters and BN buffers stay as they are. Returns ``module``.
 
     A frozen BN layer still normalises by the batch at hand, in training as in the paper's evaluation.
@@ -202,7 +206,7 @@ def freeze(module: nn.Module) -> nn.Module:
     return module
 
 
-def unfreeze(module: nn.Module) -> nn.Module:
+def unfreeze(module: Module) -> Module:
     """Undo ``freeze``: parameters learn again, and BN buffers follow. Returns ``module``."""
     module.requires_grad_(True)
     for bn in batch_norms(module):
@@ -320,7 +324,7 @@ class _Run:
         self.dtype = torch.float64 if recipe.precision == "fp64" else None  # None: as it is
         self.modules.to(self.device, self.dtype).train()
         self.memory_format = _memory_format(recipe, self.device)
-        self.modules.to(memory_format=self.memory_format)
+        self.modules.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.optimizer = _optimizer([p for p in self.modules.parameters() if p.requires_grad], recipe)
         self.autocast = _autocast(recipe, self.device)
         self.losses = [torch.compile(type(t).losses) if recipe.compile else type(t).losses for t in tasks]
@@ -328,7 +332,7 @@ class _Run:
         self.history: list[dict[str, Any]] = []
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
         if checkpoint is not None and checkpoint.exists():
-            self._resume()
+            self._resume(checkpoint)
 
     def advance(self, log: bool) -> None:
         """One minibatch of each task, each followed by an update."""
@@ -338,7 +342,7 @@ class _Run:
             batch = [self._prepared(part) for part in batches(self.step)]
             with self.autocast:
                 terms = self.losses[number](task, *batch)
-            loss = sum(terms.values())
+            loss: Tensor = functools.reduce(operator.add, terms.values())
             # gradients are None, not 0, where a task does not reach: its step leaves the other network alone
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -382,11 +386,11 @@ class _Run:
             torch.save(state, file)
         self.saved = self.step
 
-    def _resume(self) -> None:
-        state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
+    def _resume(self, checkpoint: Path) -> None:
+        state = torch.load(checkpoint, map_location=self.device, weights_only=True)
         if state["fingerprint"] != self.fingerprint():
             raise ValueError(
-                f"checkpoint: {self.checkpoint} is of other networks, data, recipe, device, threads or torch version; "
+                f"checkpoint: {checkpoint} is of other networks, data, recipe, device, threads or torch version; "
                 "remove it to start anew"
             )
         self.modules.load_state_dict(state["modules"])
@@ -437,11 +441,11 @@ def _setting(value: Any) -> str:
 
 
 def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
-    common = {"lr": recipe.lr, "weight_decay": recipe.weight_decay}
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(parameters, **common, fused=True)
+        return torch.optim.Adam(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
     # not fused: that form fails when a shared head has momentum already and the second network has none yet
-    return torch.optim.SGD(parameters, momentum=recipe.momentum, **common, foreach=True)
+    decay = recipe.weight_decay
+    return torch.optim.SGD(parameters, lr=recipe.lr, momentum=recipe.momentum, weight_decay=decay, foreach=True)
 
 
 def uses_bf16(recipe: Recipe, device: torch.device | str) -> bool:
@@ -451,7 +455,7 @@ def uses_bf16(recipe: Recipe, device: torch.device | str) -> bool:
         return recipe.precision == "bf16"
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 

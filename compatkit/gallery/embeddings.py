@@ -69,7 +69,7 @@ class Embeddings:
     def save(self, path: str | os.PathLike) -> None:
         """Write an uncompressed ``.npz``, so that a reader sees the old file or the whole new one."""
         vectors = self.vectors.detach().cpu().contiguous().numpy()
-        about = describe(self.space, self.made_from, self.unit, self.ids, [vectors], vectors.shape, vectors.dtype)
+        about = describe(self.space, self.made_from, bool(self.unit), self.ids, [vectors], vectors.shape, vectors.dtype)
         with replacing(path) as file:
             np.savez(file, vectors=vectors, ids=self.ids, about=about)
 
@@ -167,9 +167,9 @@ def describe(
     of all it holds."""
     about = {"space": space, "made_from": made_from, "unit": bool(unit), "width": int(shape[1])}
     found = hashlib.sha256(json.dumps([about, list(shape), str(dtype), str(ids.dtype)]).encode())
-    found.update(np.ascontiguousarray(ids))
+    found.update(np.ascontiguousarray(ids).data)
     for block in blocks:
-        found.update(np.ascontiguousarray(block))
+        found.update(np.ascontiguousarray(block).data)
     return np.array(json.dumps(about | {"sha256": found.hexdigest()}))
 
 

@@ -67,8 +67,8 @@ class Pairs:
         return self._each(lambda x: x.to(device))
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> Pairs:
-        tensors = {name: getattr(self, name) for name in ("old", "new", "side", "labels")}
-        return replace(self, **{name: function(x) for name, x in tensors.items() if x is not None})
+        side, labels = (None if x is None else function(x) for x in (self.side, self.labels))
+        return replace(self, old=function(self.old), new=function(self.new), side=side, labels=labels)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,7 @@ class Map:
     def __call__(self, old: Tensor, side: Tensor | None = None) -> Tensor:
         if self.name == "identity":
             new = fit_width(old, self.d_new)
-        elif self.name == "h":
+        elif isinstance(self.function, Transformation):
             new = transform(self.function, old, _side_of_h(old, side), chunk=H_ROWS)
         else:
             new = self.function(_appended(old, side))
@@ -98,14 +98,14 @@ class Map:
     @property
     def macs(self) -> int:
         """Multiplications of an item."""
-        if self.name == "h":
-            like = self.function.mixer[-1].bias
+        if isinstance(self.function, Transformation):
+            like = next(self.function.parameters())
             return costs.macs(self.function, like.new_zeros(1, self.d_old), like.new_zeros(1, max(1, self.d_side)))
         return 0 if self.name == "identity" else self.function.weight.numel()
 
     @property
     def parameters(self) -> int:
-        if self.name == "h":
+        if isinstance(self.function, Transformation):
             return count_parameters(self.function)
         return 0 if self.name == "identity" else self.function.weight.numel() + self.function.bias.numel()
 
@@ -167,9 +167,9 @@ class Comparison:
     def table(self) -> str:
         """The comparison for people to read; ± is half a 95 % interval."""
         rows = [["", "agreement, %", "error", "top-1, %", "mAP, %", "MACs", "parameters", "s / 10 000"]]
-        for name, scores in (("old/old", self.old), ("new/new", self.new)):
-            if scores is not None:
-                rows.append([name, "", "", *map(_percent, scores), "", "", ""])
+        for name, known in (("old/old", self.old), ("new/new", self.new)):
+            if known is not None:
+                rows.append([name, "", "", *map(_percent, known), "", "", ""])
         for name, c in self.candidates.items():
             costs = [f"{c.macs:,}", f"{c.parameters:,}", f"{c.seconds:.2g}"]
             error = f"{c.error.mean:.3f} ± {c.error.half_width:.3f}"
@@ -207,15 +207,16 @@ def fit(
     embeddings have length 1, so have the results of every map.
     """
     d_side = 0 if pairs.side is None else pairs.side.shape[1]
-    about = {"d_old": pairs.old.shape[1], "d_side": d_side, "d_new": pairs.new.shape[1], "unit": is_unit(pairs.new)}
+    d_old, d_new, unit = pairs.old.shape[1], pairs.new.shape[1], is_unit(pairs.new)
     maps = {}
     for name in methods:
+        function: Affine | Transformation
         if name == "h":
             function = _fit_h(pairs, width, steps, seed, checkpoint, show_progress)
         else:
             appended = _appended(pairs.old, None if name == "identity" else pairs.side)
             function = CLOSED_FORMS[name](appended, pairs.new)
-        maps[name] = Map(name, function, **about)
+        maps[name] = Map(name, function, d_old, d_side, d_new, unit)
     return maps
 
 
@@ -228,11 +229,11 @@ def _fit_h(pairs: Pairs, width: int, steps: int, seed: int, checkpoint, shown: b
     recipe = replace(RECIPE, steps=steps)
     train([task], recipe, checkpoint=checkpoint, label="fitting h", show_progress=shown)
     with torch.no_grad():
-        h.old_branch[0].weight /= scales[0]
-        h.side_branch[0].weight /= scales[1]
-        last = h.mixer[-1]
-        last.weight *= scales[2]
-        last.bias.mul_(scales[2]).add_(mean)
+        h.get_parameter("old_branch.0.weight").div_(scales[0])
+        h.get_parameter("side_branch.0.weight").div_(scales[1])
+        last = f"mixer.{len(h.mixer) - 1}"
+        h.get_parameter(f"{last}.weight").mul_(scales[2])
+        h.get_parameter(f"{last}.bias").mul_(scales[2]).add_(mean)
     return h
 
 
@@ -247,6 +248,10 @@ def _side_of_h(old: Tensor, side: Tensor | None) -> Tensor:
 
 def _appended(old: Tensor, side: Tensor | None) -> Tensor:
     return old if side is None else torch.cat([old, side], 1)
+
+
+def _intervals(scores: tuple[list[float], list[float]]) -> tuple[Interval, Interval]:
+    return interval(scores[0]), interval(scores[1])
 
 
 def compare(maps: Mapping[str, Map], held_out: Pairs, fitted_on: int, *, show_progress: bool = False) -> Comparison:
@@ -272,15 +277,15 @@ def compare(maps: Mapping[str, Map], held_out: Pairs, fitted_on: int, *, show_pr
             error=interval(((mapped - new).square().sum(1) / spread).tolist()),
             top1=None if found is None else interval(found[0]),
             mean_ap=None if found is None else interval(found[1]),
-            gain=None if found is None else difference(found[1], before[1]),
+            gain=None if found is None or before is None else difference(found[1], before[1]),
             macs=function.macs,
             parameters=function.parameters,
             seconds=costs.seconds(partial(function, old, side)) * 10_000 / len(old),
         )
     return Comparison(
         candidates=candidates,
-        old=None if labels is None else tuple(map(interval, before)),
-        new=None if labels is None else tuple(map(interval, _retrieval(new, new, labels))),
+        old=None if before is None else _intervals(before),
+        new=None if labels is None else _intervals(_retrieval(new, new, labels)),
         fitted_on=fitted_on,
         held_out=len(held_out),
         same_shape=old.shape[1] == new.shape[1] and (is_unit(old) or not is_unit(new)),
@@ -317,15 +322,17 @@ def recommend(
        ones and of length 1 where those are.
     5. Otherwise use the choice.
     """
-    labelled = comparison.old is not None
-    scores = {name: c.mean_ap if labelled else c.agreement for name, c in comparison.candidates.items()}
+    before = comparison.old
+    labelled = before is not None
+    scores = {name: c.mean_ap or c.agreement for name, c in comparison.candidates.items()}
     best = max(scores, key=lambda name: scores[name].mean)
     name = next(n for n in METHODS if n in scores and _overlap(scores[n], scores[best]))
     what = "mAP" if labelled else "agreement with the new model's nearest neighbours"
     shown = {n: f"{_percent(score)} %" for n, score in scores.items()}
     seconds = comparison.candidates[name].seconds
-    if labelled and comparison.candidates[best].gain.high < 0:
-        old = _percent(comparison.old[1])
+    gain = comparison.candidates[best].gain
+    if before is not None and gain is not None and gain.high < 0:
+        old = _percent(before[1])
         reason = f"even the best map, {best}, has a {what} of {shown[best]}, and old/old has {old} % without any"
         return None, f"Back-fill, or keep the old model: {reason}."
     if not labelled and scores[best].mean < enough:

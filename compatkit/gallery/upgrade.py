@@ -6,7 +6,7 @@ upgrade goes on where it stopped.
 
     upgrade("old.npy", "new.npy", "gallery.npy", "upgraded.npy")
 
-Files are as in ``formats``. Nothing is ever written to any of them but to the new gallery, which appears whole.
+Files are as in ``sources``. Nothing is ever written to any of them but to the new gallery, which appears whole.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -96,27 +96,28 @@ def upgrade(
     cases ``out`` is as it was before.
     """
     method = _check_options(method, enough, backfill_seconds, width=width, steps=steps, chunk=chunk)
-    if (gallery is None or out is None) and not dry_run:
+    target = None if dry_run or gallery is None or out is None else (Path(gallery), Path(out))
+    if target is None and not dry_run:
         raise ValueError("gallery, out: both are needed unless dry_run, got None")
     methods = [name for name in METHODS if name != "h" or method in ("auto", "h")]
     check_device(device := device or default_device())
     device = torch.device(device)
     pairs = read_pairs(old, new, side=side, labels=labels)
     source = None if gallery is None else _Gallery.open(pairs, Path(gallery), gallery_side)
-    if not dry_run:
-        _check_out(Path(out), Path(gallery), (gallery_side, old, new, side, labels), overwrite)
+    if target is not None:
+        _check_out(target[1], target[0], (gallery_side, old, new, side, labels), overwrite)
     settings = {"methods": methods, "width": width, "steps": steps, "seed": seed}
-    with _journal(None if dry_run else Path(out)) as folder:
+    with _journal(None if target is None else target[1]) as folder:
         maps, comparison = _fitted(pairs, settings, device, folder, show_progress)
         advised, advice = recommend(comparison, enough=enough, backfill_seconds=backfill_seconds)
         chosen = advised if method == "auto" else method
         tell(f"{comparison.table()}\n{advice}")
-        if dry_run or chosen is None:
+        if target is None or source is None or folder is None or chosen is None:
             written = None
         else:
             old_unit, dtype, new_space = is_unit(pairs.old), pairs.new_dtype, pairs.new_space
-            del pairs  # what follows shall not need memory for them
-            stream = _Stream(maps[chosen], source, Path(out), folder, np.dtype(dtype), old_unit, chunk, device)
+            del pairs  # frees their memory for the gallery
+            stream = _Stream(maps[chosen], source, target[1], folder, np.dtype(dtype), old_unit, chunk, device)
             written = stream.run(new_space, overwrite, show_progress)
         if folder is not None:
             shutil.rmtree(folder)
@@ -133,7 +134,7 @@ def read_pairs(
     side: str | os.PathLike | None = None,
     labels: str | os.PathLike | None = None,
 ) -> Pairs:
-    """Paired embeddings from files (see ``formats``), by id where both have ids and by order otherwise.
+    """Paired embeddings from files (see ``sources``), by id where both have ids and by order otherwise.
 
     side: side-information of the same items, in place of the column ``side`` of ``old``. labels: integers or text, in
     place of a column ``label`` of ``old`` or ``new``. Those without ids are in the order of ``old``.
@@ -147,7 +148,7 @@ def read_pairs(
     _check_unique("old", ids)
     count = len(old_vectors)
     new_vectors = new_vectors[_places("new", sources.read(new, "id"), len(new_vectors), ids, count)]
-    found = {
+    found: dict[str, Any] = {
         "old_space": sources.space(old),
         "new_space": sources.space(new),
         "new_dtype": str(new_dtype),
@@ -185,7 +186,9 @@ def _labels(labels, old, new, ids: np.ndarray | None, count: int) -> Tensor | No
 
 def _matrix(name: str, path: str | os.PathLike, column: str) -> tuple[Tensor, np.dtype]:
     found = _vectors(name, path, column)
-    values = torch.from_numpy(_cast(sources.read(path, column), np.float32))
+    stored = sources.read(path, column)
+    assert stored is not None and found.dtype is not None  # or ``_vectors`` would have refused it
+    values = torch.from_numpy(_cast(stored, np.float32))
     broken = (~values.isfinite().all(1)).nonzero()
     if len(broken):
         raise ValueError(f"{name}: row {int(broken[0])} (the first is 0) of {path} has NaN or infinity")
@@ -196,7 +199,7 @@ def _vectors(name: str, path: str | os.PathLike, column: str) -> sources.Column:
     found = sources.column(path, column)
     if found is None:
         raise ValueError(f"{name}: {path} has no column {column!r}")
-    if not found.rows or not found.width or found.dtype.kind != "f":
+    if not found.rows or not found.width or found.dtype is None or found.dtype.kind != "f":
         shape = f"{found.rows} rows of {found.width or 'no'} width, {found.dtype}"
         raise ValueError(f"{name}: {path} must hold floating-point vectors of items, got {shape}")
     return found
@@ -280,11 +283,11 @@ def _check_space(name: str, space: str, wanted: str) -> None:
 
 
 def _check_same_ids(gallery: Path, side: Path) -> None:
-    columns = [sources.column(path, "id") for path in (gallery, side)]
-    if gallery == side or None in columns:
+    own, other = (sources.column(path, "id") for path in (gallery, side))
+    if gallery == side or own is None or other is None:
         return
     row = 0
-    for ids, others in zip(*(c.blocks(0, 65_536) for c in columns), strict=True):
+    for ids, others in zip(own.blocks(0, 65_536), other.blocks(0, 65_536), strict=True):
         if len(differ := np.flatnonzero(ids != others)):
             i = int(differ[0])
             raise ValueError(f"gallery_side: ids must be the gallery's, got {others[i]} for {ids[i]} in row {row + i}")
@@ -378,10 +381,10 @@ def _fitted(
 def _comparison(state: dict) -> Comparison:
     """What ``asdict`` and JSON made of one."""
 
-    def read(x: object) -> object:
+    def read(x: Any) -> Any:
         if isinstance(x, dict):
             x = {name: read(value) for name, value in x.items()}
-            kinds = (Interval, Candidate)
+            kinds: tuple[Any, ...] = (Interval, Candidate)
             return next((kind(**x) for kind in kinds if set(x) == set(kind.__dataclass_fields__)), x)
         return tuple(map(read, x)) if isinstance(x, list) else x
 
@@ -407,7 +410,7 @@ class _Stream:
         try:
             self._write(vectors, shown)
         except ValueError:
-            vectors.unlink(missing_ok=True)  # a gallery that has to be mended is another one
+            vectors.unlink(missing_ok=True)  # the rows written so far are of the gallery as it was
             raise
         if self.out.exists() and not overwrite:
             raise ValueError(f"out: {self.out} has appeared meanwhile; move it and run the same command again")
@@ -427,9 +430,10 @@ class _Stream:
         with open(vectors, "r+b") as file:
             file.truncate(sources.header_size(vectors) + done * bytes_a_row)
             file.seek(0, os.SEEK_END)
-            chunks = progress(*(math.ceil(n / self.chunk) for n in (done, rows)), "gallery", "chunk", shown)
+            first, last = math.ceil(done / self.chunk), math.ceil(rows / self.chunk)
+            chunks = progress(first, last, "gallery", "chunk", shown)
             for _, block in zip(chunks, self._blocks(done), strict=True):
-                file.write(block)
+                file.write(block.data)
                 done += len(block)
                 journal.note(file, done)
             journal.note(file, done, now=True)
