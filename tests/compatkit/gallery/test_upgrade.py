@@ -383,7 +383,7 @@ def test_numbers_too_large_for_the_new_type_are_refused(files):
 def test_without_pyarrow_it_is_named(files, tmp_path, monkeypatch, capsys):
     gallery = save(tmp_path / "gallery.parquet", np.load(files["gallery"]))
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ImportError, match="gallery.parquet: .parquet needs pyarrow; pip install pyarrow"):
+    with pytest.raises(ImportError, match=r"pyarrow is needed here: pip install 'compatkit\[gallery\]'"):
         sources.column(gallery, "embedding")
     arguments = ["--old", files["old"], "--new", files["new"], "--gallery", gallery, "--out", tmp_path / "o.parquet"]
     assert main(["upgrade", *map(str, arguments)]) == 1
