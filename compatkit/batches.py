@@ -24,6 +24,8 @@ class Order:
     """
 
     def __init__(self, n: int, batch_size: int, seed: int, device: torch.device | str):
+        if min(n, batch_size) < 1:
+            raise ValueError(f"n, batch_size: must be at least 1, got {n} and {batch_size}")
         self.n, self.batch_size, self.seed = n, min(batch_size, n), seed
         self.generator = torch.Generator(device)
         self._epoch, self._rows = -1, torch.empty(0)

@@ -58,17 +58,26 @@ class ImageSet:
     test: Split
     classes: tuple[str, ...]
 
-    @cached_property
+    def __post_init__(self):
+        if double := [name for name, count in Counter(self.classes).items() if count > 1]:
+            raise ValueError(f"classes: names must differ, got {double} more than once")
+
+    @property
     def pixel_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel over the training images, each (1, c, 1, 1), for pixels in
         0..1."""
-        shape = (1, -1, 1, 1)
-        channels = self.train.images.transpose(0, 1).flatten(1)
-        # one channel at a time, so that only one is ever held as floats
         dtype = torch.get_default_dtype()
-        moments = [(c.to(dtype).mean() / 255, c.to(dtype).std() / 255) for c in channels]
-        mean, std = (torch.stack(m).view(shape) for m in zip(*moments, strict=True))
-        return mean, std.clamp_min(1e-3)
+        if dtype not in self._statistics:
+            channels = self.train.images.transpose(0, 1).flatten(1)
+            # one channel at a time, so that only one is ever held as floats
+            moments = [(c.to(dtype).mean() / 255, c.to(dtype).std() / 255) for c in channels]
+            mean, std = (torch.stack(m).view(1, -1, 1, 1) for m in zip(*moments, strict=True))
+            self._statistics[dtype] = mean, std.clamp_min(1e-3)
+        return self._statistics[dtype]
+
+    @cached_property
+    def _statistics(self) -> dict[torch.dtype, tuple[Tensor, Tensor]]:
+        return {}
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 images (n, c, h, w) to floats of the default type, centred and scaled by the channel statistics of this
@@ -189,7 +198,12 @@ def load(name: str, root: str | os.PathLike | None = None, **options) -> ImageSe
     if name.startswith("imagefolder:"):
         return _image_folder(Path(name.removeprefix("imagefolder:")), **options)
     if name in BUILT_IN:
-        return BUILT_IN[name](**options)
+        try:
+            return BUILT_IN[name](**options)
+        except TypeError as error:
+            if not options:
+                raise
+            raise ValueError(f"options: {name} does not take these: {error}") from error
     path = data_root(root) / f"{name}.npz"
     if options:
         raise ValueError(f"options: {name} takes none, got {sorted(options)}")
@@ -225,9 +239,9 @@ def _arrays(image_set: ImageSet) -> dict[str, np.ndarray]:
     """A set as it is stored."""
     return {
         "x_train": image_set.train.images.cpu().numpy(),
-        "y_train": image_set.train.labels.cpu().numpy(),
+        "y_train": image_set.train.labels.cpu().numpy().astype(np.int64),
         "x_test": image_set.test.images.cpu().numpy(),
-        "y_test": image_set.test.labels.cpu().numpy(),
+        "y_test": image_set.test.labels.cpu().numpy().astype(np.int64),
         "class_names": np.array(image_set.classes),
     }
 
@@ -248,7 +262,7 @@ def _digest_of_file(path: Path, size: int, modified: int) -> str | None:
             if "sha256" in file:
                 return str(file["sha256"])[:12]
         return read_npz(path).digest
-    except (ValueError, OSError, zipfile.BadZipFile):
+    except (ValueError, TypeError, OSError, zipfile.BadZipFile):
         return None
 
 
@@ -263,7 +277,7 @@ def read_npz(path: Path) -> ImageSet:
             expected = str(file["sha256"]) if "sha256" in file else None
     except PermissionError:
         raise
-    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, EOFError, OSError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, EOFError, OSError, RuntimeError) as error:
         raise ValueError(
             f"{path}: truncated, damaged or not an image set ({error}); delete it and load it again"
         ) from error
@@ -298,7 +312,9 @@ def _form_problem(arrays: dict[str, np.ndarray]) -> str | None:
         x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
         if x.dtype != np.uint8 or x.ndim != 4 or len(x) == 0:
             return f"x_{part} must be uint8 (n, c, h, w) with n > 0, got {x.dtype} {x.shape}"
-        if x.shape[3] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
+        if not all(x.shape):
+            return f"x_{part} must have a size, got {x.shape}"
+        if x.shape[3] <= 4 < min(x.shape[1:3]):
             return f"x_{part} must be (n, c, h, w), got {x.shape} with the channels last: transpose(0, 3, 1, 2)"
         if y.shape != (len(x),) or y.dtype.kind not in "iu":
             return f"y_{part} must be {len(x)} integers, got {y.dtype} {y.shape}"
@@ -366,7 +382,7 @@ def _stretch(first: Tensor, last: Tensor, size: int) -> Tensor:
     """Where ``size`` evenly spaced pixels look into a range of pixels: positions (n, size) that stay within the
     range."""
     first, last = first[:, None].float(), last[:, None].float()
-    inside = (torch.arange(size) + 0.5) / size * (last - first + 1) - 0.5
+    inside = (torch.arange(size, dtype=torch.float32) + 0.5) / size * (last - first + 1) - 0.5
     return (first + inside).clamp(first, last)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .data import ImageSet, Split, torchvision_
 from .devices import at_least_float32
-from .models import BasicBlock, build, initialise, seeded, split_points
+from .models import BasicBlock, as_precise, build, initialise, seeded, split_points
 from .normalization import evaluation
 
 
@@ -107,5 +107,5 @@ def encode(model: nn.Module, image_set: ImageSet, split: Split, *, batch_size: i
     """
     with evaluation(model, "running"):
         batches = split.images.split(batch_size)
-        found = torch.cat([at_least_float32(model(image_set.normalise(batch))) for batch in batches])
+        found = torch.cat([at_least_float32(model(as_precise(image_set.normalise(batch), model))) for batch in batches])
     return F.normalize(found, dim=1) if unit else found

@@ -365,13 +365,17 @@ def run_on_meta(module: nn.Module, x: Tensor) -> Tensor | None:
     """The shape that ``module`` gives for ``x``, as a tensor without content; None where it fails."""
     state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     shapes = {name: torch.empty_like(value, device="meta") for name, value in state.items()}
-    dtype = next((p.dtype for p in module.parameters()), x.dtype)
     try:
         with torch.no_grad():
-            result = torch.func.functional_call(module, shapes, (x.to(dtype),))
+            result = torch.func.functional_call(module, shapes, (as_precise(x, module),))
     except (RuntimeError, ValueError, TypeError, NotImplementedError, IndexError):
         return None
     return result if isinstance(result, Tensor) else None
+
+
+def as_precise(x: Tensor, module: nn.Module) -> Tensor:
+    """``x`` in the precision of the module's parameters."""
+    return x.to(next((p.dtype for p in module.parameters()), x.dtype))
 
 
 def read_only(module: nn.Module, x: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .data import ImageSet, Split
 from .devices import at_least_float32
-from .models import SIZES, features_of, read_only, run_on_meta, sized_layers
+from .models import SIZES, as_precise, features_of, read_only, run_on_meta, sized_layers
 from .normalization import STATISTICS, evaluation, recalibrated
 
 
@@ -107,7 +107,10 @@ def all_logits(
     if batch_size < 1:
         raise ValueError(f"batch_size: must be at least 1, got {batch_size}")
     test = shuffled((image_set if classes is None else image_set.subset(classes)).test)
-    batches = [image_set.normalise(part) for part in test.images.tensor_split(math.ceil(len(test) / batch_size))]
+    batches = [
+        as_precise(image_set.normalise(part), extractor)
+        for part in test.images.tensor_split(math.ceil(len(test) / batch_size))
+    ]
     features = _run(extractor, batches, statistics)
     return [torch.cat(_run(head, features, statistics)) for head in heads], test.labels
 

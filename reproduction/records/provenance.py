@@ -112,7 +112,8 @@ def summary(records: Sequence[Mapping]) -> str:
         return "No runs."
     made = [record["provenance"] for record in records]
     minutes = sum(p["wall_seconds"] for p in made) / 60
-    took = f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{max(1, round(minutes))} minutes"
+    took = f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{minutes:.0f} minutes"
+    took = "under 2 minutes" if minutes < 2 else took
     stale = sum(map(is_stale, records))
     note = f"; {stale} of them by earlier code, which computed other numbers" if stale else ""
     count = f"{len(records)} run{'s' * (len(records) > 1)}"

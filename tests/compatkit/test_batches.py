@@ -109,3 +109,5 @@ def test_sampled_variants_are_even_and_depend_on_the_step(count):
 def test_batch_size_is_checked():
     with pytest.raises(ValueError, match="batch_size"):
         Batches(small_set(), 0)
+    with pytest.raises(ValueError, match="n, batch_size: must be at least 1, got 5 and 0"):
+        batches.Order(5, 0, 0, "cpu")

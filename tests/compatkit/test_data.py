@@ -106,18 +106,38 @@ def test_image_i_of_one_set_has_nothing_in_common_with_image_i_of_another():
     assert apart.abs().max() < 0.1, "colours of the ground"
 
 
-def test_generated_images_do_not_depend_on_the_default_precision():
+def test_built_in_images_do_not_depend_on_the_default_precision():
     digests = []
     for dtype in (torch.float32, torch.float64):
         torch.set_default_dtype(dtype)
         try:
-            digests.append(
-                [data.load(name, n_train=20, n_test=10, seed=7).digest for name in ("glyphs_other", "shapes")]
-            )
+            digests.append({name: load.__wrapped__().digest for name, load in data.BUILT_IN.items()})
         finally:
             torch.set_default_dtype(torch.float32)
-        data.BUILT_IN["glyphs_other"].cache_clear(), data.BUILT_IN["shapes"].cache_clear()
     assert digests[0] == digests[1]
+
+
+def test_pixels_are_normalised_in_the_default_precision_of_the_moment():
+    image_set = small_set()
+    single = image_set.normalise(image_set.train.images)
+    torch.set_default_dtype(torch.float64)
+    try:
+        double = image_set.normalise(image_set.train.images)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (single.dtype, double.dtype) == (torch.float32, torch.float64)
+    assert torch.allclose(single.double(), double, atol=1e-6) and not torch.equal(single.double(), double)
+
+
+def test_options_that_a_set_does_not_have_are_named():
+    with pytest.raises(ValueError, match="options: digits does not take these.*seed"):
+        data.load("digits", seed=1)
+
+
+def test_classes_are_named_once():
+    small = small_set()
+    with pytest.raises(ValueError, match=r"classes: names must differ, got \['cat'\]"):
+        ImageSet("double", small.train, small.test, ("cat", "dog", "cat"))
 
 
 @pytest.mark.parametrize("options", [{"seed": -1}, {"n_train": 0}, {"n_test": 0}, {"size": 0}])
@@ -134,13 +154,20 @@ def test_the_digest_of_a_set_is_that_of_its_file_and_changes_with_every_part(tmp
     with np.load(tmp_path / "one.npz") as file:
         np.savez(tmp_path / "plain.npz", **{key: file[key] for key in data.ARRAYS})
     assert data.stored_digest("plain", tmp_path) == one.digest, "without a checksum inside"
+    narrow = ImageSet(one.name, *(Split(p.images, p.labels.int()) for p in (one.train, one.test)), one.classes)
+    assert narrow.digest == one.digest, "whatever integers the labels are"
     other = small_set()
     other.test.images[0, 0, 0, 0] += 1
     renamed = ImageSet(one.name, one.train, one.test, ("cat", "dog", "elk"))
     assert len({one.digest, other.digest, renamed.digest}) == 3 and other.train_digest == one.train_digest
     assert data.stored_digest("two", tmp_path) is None
     (tmp_path / "two.npz").write_bytes(b"no set")
-    assert data.stored_digest("two", tmp_path) is None
+    np.save(tmp_path / "three.npy", np.zeros(3))
+    (tmp_path / "three.npy").rename(tmp_path / "three.npz")
+    for name in ("two", "three"):
+        assert data.stored_digest(name, tmp_path) is None
+        with pytest.raises(ValueError, match=rf"{name}\.npz"):
+            data.load(name, tmp_path)
 
 
 def test_bounding_box_fills_the_image():
@@ -290,6 +317,8 @@ def test_altered_files_are_refused(tmp_path):
         ("class_names", np.array(["a", {}], dtype=object), "pickle"),
         ("x_train", None, "x_train"),
         ("x_train", np.zeros((4, 8, 8, 3), np.uint8), r"x_train must be \(n, c, h, w\).*channels last: transpose"),
+        ("x_train", np.zeros((4, 3, 8, 0), np.uint8), "x_train must have a size"),
+        ("x_train", np.zeros((4, 16, 16, 2), np.uint8), "channels last"),
         ("x_test", np.zeros((4, 3, 9, 9), np.uint8), r"one size, got \(3, 8, 8\) and \(3, 9, 9\)"),
         ("x_test", np.zeros((4, 1, 8, 8), np.uint8), r"one size, got \(3, 8, 8\) and \(1, 8, 8\)"),
         ("class_names", np.array(["a", "a"]), r"class_names must differ, got \['a'\]"),

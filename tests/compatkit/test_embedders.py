@@ -208,3 +208,11 @@ def test_embeddings_are_float32_whatever_the_model_gives(coded):
             return x.half()
 
     assert encode(nn.Sequential(model, Half()), image_set, image_set.test).dtype == torch.float32
+
+
+def test_a_model_in_double_precision_embeds_in_double_precision():
+    image_set = small_set()
+    model = embedder("resnet8", 4, width=4, seed=0)
+    single = encode(model, image_set, image_set.test)
+    double = encode(model.double(), image_set, image_set.test)
+    assert double.dtype == torch.float64 and torch.allclose(single.double(), double, atol=1e-5)

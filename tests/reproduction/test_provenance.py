@@ -96,7 +96,7 @@ def test_a_caption_is_a_short_sentence_and_the_rest_stands_apart(template, pins)
     older = {"golden": None, "dirty": True, "started": "1970-01-03T00:00:00+00:00", "wall_seconds": 5400.0}
     old = template | {"provenance": made | older}
     gpu = template | {"provenance": made | {"device": "a GPU"}}
-    assert provenance.summary([fresh]) == "1 run at preset smoke on a chip, 1 minutes in all."
+    assert provenance.summary([fresh]) == "1 run at preset smoke on a chip, under 2 minutes in all."
     assert provenance.summary([fresh, old]) == (
         "2 runs at preset smoke on a chip, 1.5 hours in all; 1 of them by earlier code, which computed other numbers."
     )
