@@ -21,6 +21,22 @@ TRAINERS = (
 """Modules that call ``train``."""
 
 
+TRAINING = (
+    *(f"compatkit/test_{name}.py" for name in ("training", "applications", "fct", "torchvision_networks")),
+    *(f"compatkit/gallery/test_{name}.py" for name in ("maps", "upgrade")),
+    *(f"reproduction/test_{name}.py" for name in ("experiments", "update", "transfer", "classifier", "adaptation")),
+    *(f"reproduction/test_{name}.py" for name in ("experiments_applications", "measures", "golden", "cli")),
+    *(f"reproduction/test_{name}.py" for name in ("book", "browser")),
+)
+"""Files of tests that train networks, or open a browser: ``make check`` leaves them out."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.as_posix().endswith(TRAINING):
+            item.add_marker(pytest.mark.training)
+
+
 @pytest.fixture(autouse=True)
 def _one_thread():
     if torch is None:

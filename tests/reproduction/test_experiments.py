@@ -723,7 +723,7 @@ def test_stale_records_are_made_again_on_request(tmp_path, monkeypatch):
 
 
 def test_processes_and_executors_give_the_same_numbers(tmp_path):
-    options = {"settings": TINY | {"method": "IIW+RP+DCC"}, "seeds": [0, 1]}
+    options = {"settings": TINY | {"method": "IIW+RP+DCC", "n_train": 20, "n_test": 20}, "seeds": [0, 1]}
     one = records(tmp_path / "one", **options)
     two = records(tmp_path / "two", **options, jobs=2)
     with ThreadPoolExecutor(1) as executor:
@@ -735,7 +735,7 @@ def test_processes_and_executors_give_the_same_numbers(tmp_path):
 
 
 def test_records_say_where_they_come_from(tmp_path):
-    record = records(tmp_path, seeds=[7])[0]
+    record = records(tmp_path, seeds=[7], settings=TINY | {"method": "IIW"})[0]
     made = record["provenance"]
     assert record["seed"] == record["config"]["seed"] == 7
     assert made["device"] == "cpu" and made["threads"] == 1 and made["wall_seconds"] > 0 and made["peak_memory_mb"] > 0
@@ -747,7 +747,7 @@ def test_records_say_where_they_come_from(tmp_path):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_runs_that_fail_are_named_when_all_have_been_tried(tmp_path, jobs):
-    settings = TINY | {"recipe.lr": 1e30, "recipe.steps": 200}
+    settings = TINY | {"recipe.lr": 1e30, "recipe.steps": 200, "n_train": 20, "width": 2}
     with pytest.raises(runner.RunsFailed, match="18 of 18 runs failed") as failed:
         records(tmp_path, settings=settings, jobs=jobs)
     assert isinstance(failed.value.__cause__, FloatingPointError)
@@ -846,7 +846,8 @@ def test_bad_options_are_answered(tmp_path, option, value):
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_interrupting_leaves_a_resumable_state_and_says_so(tmp_path, jobs):
     command = [sys.executable, "-m", "reproduction", "run", "fig2", "--preset", "smoke", "--jobs", str(jobs)]
-    command += ["--set", "recipe.steps=20", "--set", "recipe.batch_size=20", "--set", "n_test=60"]
+    for setting in ("recipe.steps=8", "recipe.batch_size=10", "n_train=20", "n_test=20", "width=2"):
+        command += ["--set", setting]
     environment = os.environ | {"COMPATKIT_RESULTS": str(tmp_path)}
     # a shell that runs the tests in the background has them ignore Ctrl-C, and children inherit that
     heed = functools.partial(signal.signal, signal.SIGINT, signal.default_int_handler)
