@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from .torchvision_networks import in_blocks
 
 Module = TypeVar("Module", bound=nn.Module)
+"""Any module; what comes back is of the type that went in."""
+
 _GLOBAL_GENERATOR = threading.Lock()  # layers draw their weights from it, and threads share it
 
 

@@ -38,6 +38,7 @@ EXPERIMENTS = {
 }
 PRESETS = ("smoke", "laptop", "cifar", "paper")
 
+# For each class of config the module with its check(config, context) and run(config, context).
 KINDS: dict[type, ModuleType] = {
     pair.PairRun: pair,
     adaptation.AdaptationRun: adaptation,
@@ -45,7 +46,6 @@ KINDS: dict[type, ModuleType] = {
     transfer.TransferRun: transfer,
     update.UpdateRun: update,
 }
-"""For each class of config the module with its ``check(config, context)`` and ``run(config, context)``."""
 
 
 def kind_of(config: Any) -> ModuleType:

@@ -115,7 +115,7 @@ def summary(records: Sequence[Mapping]) -> str:
     took = f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{minutes:.0f} minutes"
     took = "under 2 minutes" if minutes < 2 else took
     stale = sum(map(is_stale, records))
-    note = f"; {stale} of them by earlier code, which computed other numbers" if stale else ""
+    note = f"; {stale} of them stale: the code, or the images that it draws, has changed since" if stale else ""
     count = f"{len(records)} run{'s' * (len(records) > 1)}"
     return f"{count} at preset {_listed(r['preset'] for r in records)} on {_hardware(made)}, {took} in all{note}."
 

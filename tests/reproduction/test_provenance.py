@@ -98,7 +98,8 @@ def test_a_caption_is_a_short_sentence_and_the_rest_stands_apart(template, pins)
     gpu = template | {"provenance": made | {"device": "a GPU"}}
     assert provenance.summary([fresh]) == "1 run at preset smoke on a chip, under 2 minutes in all."
     assert provenance.summary([fresh, old]) == (
-        "2 runs at preset smoke on a chip, 1.5 hours in all; 1 of them by earlier code, which computed other numbers."
+        "2 runs at preset smoke on a chip, 1.5 hours in all; "
+        "1 of them stale: the code, or the images that it draws, has changed since."
     )
     assert " on a chip, a GPU, " in provenance.summary([fresh, gpu])
     assert provenance.details([fresh]) == "1 thread a run, commit 0123456, torch 2.8.0, 1970-01-01."
