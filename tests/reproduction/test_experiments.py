@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, replace
 
 import pytest
@@ -751,6 +752,18 @@ def test_runs_that_fail_are_named_when_all_have_been_tried(tmp_path, jobs):
     with pytest.raises(runner.RunsFailed, match="18 of 18 runs failed") as failed:
         records(tmp_path, settings=settings, jobs=jobs)
     assert isinstance(failed.value.__cause__, FloatingPointError)
+
+
+def test_a_killed_worker_ends_in_a_sentence_that_says_how_to_go_on(tmp_path):
+    class Killed(Executor):
+        def submit(self, *work):
+            future = Future()
+            future.set_exception(BrokenProcessPool("a process in the pool was terminated abruptly"))
+            return future
+
+    with pytest.raises(runner.RunsFailed, match="a worker process was killed.*the same command goes on") as failed:
+        records(tmp_path, executor=Killed())
+    assert failed.value.__cause__ is None
 
 
 def test_an_interrupted_run_goes_on_from_its_checkpoint_unless_it_computes_otherwise(tmp_path, monkeypatch):
