@@ -42,18 +42,30 @@ def adapt(
     probe: Callable[[nn.Module, nn.Module], dict[str, float]] | None = None,
     **options,
 ) -> tuple[nn.Module, list[dict]]:
-    """Fit an extractor to images without labels, so that the classifier trained with it fits them better (Sec. 5.1).
+    """Fit an extractor to images without labels, so that the classifier trained with it fits them better.
 
     The extractor learns to tell the rotation of the images through the rotation head, which stays as it is: features
-    have to keep the form that this head, and so the classifier beside it, has learnt to read.
+    have to keep the form that this head, and so the classifier beside it, has learnt to read. Evaluate the result with
+    the statistics of target batches (``recombination.all_logits``).
 
-    rotation_head: trained on the source together with ``extractor`` and the classifier, 4 outputs.
-    images: of the target (n, c, s, s), square, uint8; they are normalised by their own mean and deviation.
-    pretext: what the head tells of an image, a key of ``objectives.PRETEXTS``. head_moves: let the head learn as well,
-    for comparison. probe: is called with extractor and head.
-    Returns the adapted extractor and the history. Evaluate it with the statistics of target batches
-    (``recombination.all_logits``). Raises ValueError for images that are not square uint8, and a head that does not
-    fit.
+    Args:
+        extractor: of the source.
+        rotation_head: trained on the source together with ``extractor`` and the classifier, 4 outputs.
+        images: of the target (n, c, s, s), square, uint8; they are normalised by their own mean and deviation.
+        recipe: how.
+        pretext: what the head tells of an image, a key of ``objectives.PRETEXTS``.
+        head_moves: let the head learn as well, for comparison.
+        seed: of the order of the images.
+        probe: is called with extractor and head.
+        options: as in ``training.train``.
+
+    Returns:
+        The adapted extractor, and the history.
+
+    Raises:
+        ValueError: for images that are not square uint8, and a head that does not fit.
+
+    Source: paper A, Sec. 5.1.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
         raise ValueError(f"images: uint8 (n, c, s, s) with n > 0 is needed, got {images.dtype} {tuple(images.shape)}")
@@ -81,15 +93,29 @@ def update_head(
     probe: Callable[[nn.Module, nn.Module], dict[str, float]] | None = None,
     **options,
 ) -> tuple[nn.Module, nn.Sequential, list[dict]]:
-    """Teach a head that many extractors share more classes, with one of the extractors (Sec. 5.2).
+    """Teach a head that many extractors share more classes, with one of the extractors.
 
     The head keeps its outputs, gets one for each new class, and is trained on the frozen extractor. What it has learnt
     then holds for every extractor whose features have the same form.
 
-    head: its outputs are the first of ``image_set.classes``. image_set: of old and new classes together.
-    rotation_head: if given, the extractor is not frozen; instead this head, which the extractors shared when they were
-    trained, is, and its loss is added (App. D). probe: is called with extractor and head.
-    Returns the extractor, which has changed only with a ``rotation_head``, the new head, and the history.
+    Args:
+        head: its outputs are the first of ``image_set.classes``.
+        extractor: one of those that share the head.
+        image_set: of old and new classes together.
+        rotation_head: if given, the extractor is not frozen; instead this head, which the extractors shared when they
+            were trained, is, and its loss is added (App. D).
+        recipe: how.
+        seed: of the new outputs, and of the order of the images.
+        probe: is called with extractor and head.
+        options: as in ``training.train``.
+
+    Returns:
+        The extractor, which has changed only with a ``rotation_head``, the new head, and the history.
+
+    Raises:
+        ValueError: for a head that cannot be extended, or does not fit.
+
+    Source: paper A, Sec. 5.2.
     """
     longer = unfreeze(extend_classifier(head, len(image_set.classes), seed=seed))
     recombine(extractor, longer)
@@ -114,12 +140,26 @@ def transfer(
     probe: Callable[[nn.Module, nn.Module], dict[str, float]] | None = None,
     **options,
 ) -> tuple[nn.Sequential, list[dict]]:
-    """Put the extractor of a source task under the head of a target task and fine-tune both on the target (Sec. 5.3).
+    """Put the extractor of a source task under the head of a target task and fine-tune both on the target.
 
     Where the two were trained with one rotation head the network works at once, before any step.
 
-    head: for the classes of ``image_set``. probe: is called with extractor and head. Returns the network, whose two
-    children are the extractor and the head, and the history.
+    Args:
+        extractor: of the source.
+        head: for the classes of ``image_set``.
+        image_set: the target.
+        recipe: how.
+        seed: of the order of the images.
+        probe: is called with extractor and head.
+        options: as in ``training.train``.
+
+    Returns:
+        The network, whose two children are the extractor and the head, and the history.
+
+    Raises:
+        ValueError: the head does not fit.
+
+    Source: paper A, Sec. 5.3.
     """
     network = recombine(_copy(extractor), _copy(head))
     task = Task(image_set, network[0], [Target(network[1])], seed)

@@ -46,9 +46,15 @@ class Order:
 class Batches:
     """Shuffled, augmented minibatches of one split, in the order of an ``Order``.
 
-    image_set: where the images come from; its training split is used, on the device it is on.
-    crop: random crop of the original size from images padded by so many black pixels on each side; flip: mirrored at
-    random.
+    Args:
+        image_set: where the images come from; its training split is used, on the device it is on.
+        batch_size: images in a minibatch.
+        seed: of order and augmentation.
+        crop: random crop of the original size from images padded by so many black pixels on each side.
+        flip: mirrored at random.
+
+    Raises:
+        ValueError: for a batch size below 1, and a set without training images.
     """
 
     def __init__(self, image_set: ImageSet, batch_size: int, *, seed: int = 0, crop: int = 0, flip: bool = False):
@@ -110,10 +116,15 @@ ARRANGEMENTS = tuple(permutations(range(4)))
 
 
 def rearrange(images: Tensor, arrangement: Tensor) -> Tensor:
-    """Each square image (n, c, s, s) with its four quarters in another order: place i shows quarter
-    ``ARRANGEMENTS[arrangement][i]``, counted from the top left in reading order.
+    """Each image with its four quarters in another order: place i shows quarter ``ARRANGEMENTS[arrangement][i]``,
+    counted from the top left in reading order.
 
-    arrangement: (n,) in 0..23. Raises ValueError for a side that is odd: it has no quarters.
+    Args:
+        images: (n, c, s, s), square.
+        arrangement: (n,) in 0..23.
+
+    Raises:
+        ValueError: for a side that is odd: it has no quarters.
     """
     _check_square(images)
     n, c, side, _ = images.shape

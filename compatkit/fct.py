@@ -26,11 +26,19 @@ RECIPE = Recipe(optimizer="adam", lr=5e-4, weight_decay=2**-15, batch_size=1024,
 
 
 class Transformation(nn.Module):
-    """h(old, side) -> new (Fig. 4, App. D): a branch for each input, concatenated, and a mixer.
+    """h(old, side) -> new: a branch for each input, concatenated, and a mixer.
 
-    d_old, d_side, d_new: widths of the embeddings. width: of the mixer's two hidden layers. seed: as in
-    ``models.build``. With 128, 128, 128 and 2048 it has 5 712 000 parameters and 5 701 632 multiplications.
-    Raises ValueError for a width below 1.
+    With 128, 128, 128 and 2048 it has 5 712 000 parameters and takes 5 701 632 MACs.
+
+    Args:
+        d_old, d_side, d_new: widths of the embeddings.
+        width: of the mixer's two hidden layers.
+        seed: as in ``models.build``.
+
+    Raises:
+        ValueError: for a width below 1.
+
+    Source: paper B, Fig. 4, App. D.
     """
 
     def __init__(self, d_old: int, d_side: int, d_new: int, width: int = 2048, *, seed: int | None = None):
@@ -45,8 +53,11 @@ class Transformation(nn.Module):
             self.mixer = nn.Sequential(*_layers(4 * d_new, width, width), nn.Linear(width, d_new))
 
     def forward(self, old: Tensor, side: Tensor) -> Tensor:
-        """old: (n, d_old). side: (n, d_side); where none was stored, zeros, as in Sec. 5.1 (the authors' public code
-        passes the old embedding once more). Returns (n, d_new)."""
+        """(n, d_new) from old (n, d_old) and side (n, d_side).
+
+        Where no side-information was stored, zeros, as in Sec. 5.1 (the authors' public code passes the old embedding
+        once more).
+        """
         return self.mixer(torch.cat([self.old_branch(old), self.side_branch(side)], 1))
 
 
@@ -58,11 +69,19 @@ def _layers(*widths: int) -> nn.Sequential:
 
 
 class FitTransformation:
-    """A transformation in training (a ``Trainable``): squared distance to the new embedding, mean over items (Sec.
-    3.3).
+    """A transformation in training (a ``Trainable``): squared distance to the new embedding, mean over items.
 
-    old, side, new: cached embeddings (n, d) of the same n items of the new training set, on one device. In the second
-    half of the steps BN is in evaluation mode (App. D).
+    In the second half of the steps BN is in evaluation mode (App. D).
+
+    Args:
+        h: is trained in place.
+        old, side, new: cached embeddings (n, d) of the same n items of the new training set, on one device.
+        seed: of the order of the items.
+
+    Raises:
+        ValueError: for unequal numbers of rows, and widths that are not those of ``h``.
+
+    Source: paper B, Sec. 3.3.
     """
 
     def __init__(self, h: Transformation, old: Tensor, side: Tensor, new: Tensor, *, seed: int = 0):
@@ -93,7 +112,16 @@ class FitTransformation:
 
 @torch.no_grad()
 def transform(h: nn.Module, old: Tensor, side: Tensor, *, chunk: int = 65_536) -> Tensor:
-    """h of all rows of old (n, d_old) and side (n, d_side), in evaluation mode, ``chunk`` rows at a time."""
+    """h of all rows, in evaluation mode.
+
+    Args:
+        h: the transformation.
+        old, side: (n, d_old) and (n, d_side).
+        chunk: rows at a time.
+
+    Returns:
+        (n, d_new).
+    """
     with evaluation(h, "running"):
         return torch.cat([h(*part) for part in zip(old.split(chunk), side.split(chunk), strict=True)])
 
@@ -101,12 +129,21 @@ def transform(h: nn.Module, old: Tensor, side: Tensor, *, chunk: int = 65_536) -
 @torch.no_grad()
 def synthesised_classifier(old_classifier: Tensor, known: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
     """The old classifier, extended to classes that it does not know, for backward compatible training on all classes of
-    the new task (Shen et al. 2020, Sec. 3.3): their weight is the direction of their mean old embedding, at the mean
-    length of the known weights, without which softmax would not compare them.
+    the new task: their weight is the direction of their mean old embedding, at the mean length of the known weights,
+    without which softmax would not compare them.
 
-    old_classifier: (old classes, d). known: (new classes,), the row of each new class in it, or -1. embeddings, labels:
-    (n, d) and (n,), old embeddings and new labels of the new training images. Returns (new classes, d).
-    Raises ValueError for a class that is neither known nor has an image.
+    Args:
+        old_classifier: (old classes, d).
+        known: (new classes,), the row of each new class in it, or -1.
+        embeddings, labels: (n, d) and (n,), old embeddings and new labels of the new training images.
+
+    Returns:
+        (new classes, d).
+
+    Raises:
+        ValueError: a class is neither known nor has an image.
+
+    Source: Shen et al. 2020, Sec. 3.3.
     """
     sums = embeddings.new_zeros(len(known), embeddings.shape[1]).index_add_(0, labels, embeddings)
     empty = ((labels.bincount(minlength=len(known)) == 0) & (known < 0)).nonzero().flatten().tolist()

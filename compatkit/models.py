@@ -60,12 +60,22 @@ class BasicBlock(nn.Module):
 def resnet(
     depth: int, num_classes: int, *, in_channels: int = 3, width: int = 16, shortcut: str = "A"
 ) -> nn.Sequential:
-    """ResNet for small images (He et al. 2016, Sec. 4.2): a stem, 3 stages of (depth - 2) / 6 blocks, pooling, a
-    classifier.
+    """ResNet for small images: a stem, 3 stages of (depth - 2) / 6 blocks, pooling, a classifier.
 
-    The stages have ``width``, 2 and 4 times ``width`` channels. Blocks are named ``stem``, ``stage1_block1`` ..
-    ``pool``, ``classifier``. ResNet-56 for 10 classes has 853 018 parameters with shortcut "A", 855 770 with "B".
-    Raises ValueError for a depth that is not 6n + 2, a width below 1, or another shortcut.
+    Blocks are named ``stem``, ``stage1_block1`` .. ``pool``, ``classifier``. ResNet-56 for 10 classes has 853 018
+    parameters with shortcut "A", 855 770 with "B".
+
+    Args:
+        depth: 6n + 2.
+        num_classes: outputs.
+        in_channels: of the images.
+        width: channels of the first stage; the others have 2 and 4 times as many.
+        shortcut: "A" or "B", see ``BasicBlock``.
+
+    Raises:
+        ValueError: a depth that is not 6n + 2, a width below 1, or another shortcut.
+
+    Source: He et al. 2016, Sec. 4.2.
     """
     if depth < 8 or (depth - 2) % 6:
         raise ValueError(f"depth: must be 6n + 2 (8, 14, 20, ... 56, ...), got {depth}")
@@ -99,12 +109,22 @@ class PreActivationBlock(nn.Module):
 
 
 def wide_resnet(depth: int, num_classes: int, *, in_channels: int = 3, width: int = 16) -> nn.Sequential:
-    """Wide ResNet without dropout (Zagoruyko & Komodakis 2016, Table 1): a stem of 16 channels, 3 stages of (depth - 4)
-    / 6 blocks, BN, ReLU, pooling, a classifier.
+    """Wide ResNet without dropout: a stem, 3 stages of (depth - 4) / 6 blocks, BN, ReLU, pooling, a classifier.
 
-    width: channels of the first stage, 16 times the paper's factor k; the others have 2 and 4 times as many. WRN-28-10,
-    ``depth`` 28 and ``width`` 160, has 36 479 194 parameters for 10 classes. Blocks are named as those of ``resnet``.
-    Raises ValueError for a depth that is not 6n + 4, or a width below 1.
+    Blocks are named as those of ``resnet``. WRN-28-10, ``depth`` 28 and ``width`` 160, has 36 479 194 parameters for
+    10 classes.
+
+    Args:
+        depth: 6n + 4.
+        num_classes: outputs.
+        in_channels: of the images.
+        width: channels of the first stage, 16 times the paper's factor k; the others have 2 and 4 times as many, the
+            stem has 16.
+
+    Raises:
+        ValueError: a depth that is not 6n + 4, or a width below 1.
+
+    Source: Zagoruyko & Komodakis 2016, Table 1.
     """
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(f"depth: must be 6n + 4 (10, 16, 22, 28, 40, ...), got {depth}")
@@ -159,12 +179,21 @@ the second row do not halve them."""
 
 
 def mobilenet_v2(num_classes: int, *, in_channels: int = 3, width: int = 32) -> nn.Sequential:
-    """MobileNetV2 for small images, without dropout: a stem, 17 inverted residuals, a 1x1 convolution, pooling, a
-    classifier.
+    """MobileNetV2 for small images, without dropout.
 
-    width: channels of the stem, 32 times the paper's width multiplier; all others follow, rounded to multiples of 8,
-    and the last convolution never has fewer than 1280. 2 236 682 parameters for 10 classes at 32. Blocks are named
-    ``stem``, ``block1`` .. ``block17``, ``features``, ``pool``, ``classifier``. Raises ValueError for a width below 1.
+    A stem, 17 inverted residuals, a 1x1 convolution, pooling and a classifier: ``stem``, ``block1`` .. ``block17``,
+    ``features``, ``pool``, ``classifier``. 2 236 682 parameters for 10 classes at width 32.
+
+    Args:
+        num_classes: outputs.
+        in_channels: of the images.
+        width: channels of the stem, 32 times the paper's width multiplier. All others follow, rounded to multiples
+            of 8, and the last convolution never has fewer than 1280.
+
+    Raises:
+        ValueError: a width below 1.
+
+    Source: Sandler et al. 2018, Table 2.
     """
     _check_positive(width, num_classes, in_channels)
 
@@ -200,11 +229,17 @@ def _check_positive(width: int, num_classes: int, in_channels: int) -> None:
 
 
 def build(name: str, num_classes: int, *, seed: int | None = None, **options) -> nn.Sequential:
-    """A network by name: ``resnetD`` (``resnet8``, ``resnet56``, ... any depth 6n + 2), ``wrnD`` (``wrn28``, ... any
-    depth 6n + 4) or ``mobilenetv2``; options as in ``resnet``, ``wide_resnet`` and ``mobilenet_v2``.
+    """A network by name.
 
-    seed: initial weights that depend on it alone; None draws from torch's global generator.
-    Raises ValueError for an unknown name.
+    Args:
+        name: ``resnetD`` (``resnet8``, ``resnet56``, ... any depth 6n + 2), ``wrnD`` (``wrn28``, ... any depth
+            6n + 4) or ``mobilenetv2``.
+        num_classes: outputs.
+        seed: initial weights that depend on it alone; None draws from torch's global generator.
+        options: as in ``resnet``, ``wide_resnet`` and ``mobilenet_v2``.
+
+    Raises:
+        ValueError: an unknown name.
     """
     match = re.fullmatch(r"(resnet|wrn)(\d+)|(mobilenetv2)", name)
     if not match:
@@ -283,9 +318,17 @@ def _blocks(net: nn.Module) -> nn.Sequential:
 
 
 def auxiliary_head(head: nn.Sequential, num_outputs: int, *, seed: int | None = None) -> nn.Sequential:
-    """A new head of the same shape as ``head`` with ``num_outputs`` outputs and weights of its own (paper A, Fig. 1a).
+    """A new head of the same shape as another, with outputs and weights of its own.
 
-    Raises ValueError if ``head`` does not end in a linear layer.
+    Args:
+        head: the pattern, left as it is.
+        num_outputs: of the new head.
+        seed: of its weights; None draws from torch's global generator.
+
+    Raises:
+        ValueError: ``head`` does not end in a linear layer.
+
+    Source: paper A, Fig. 1a.
     """
     fresh = _with_outputs(head, num_outputs)
     with seeded(seed):
@@ -293,10 +336,17 @@ def auxiliary_head(head: nn.Sequential, num_outputs: int, *, seed: int | None = 
 
 
 def extend_classifier(head: nn.Sequential, num_outputs: int, *, seed: int | None = None) -> nn.Sequential:
-    """A copy of ``head`` with ``num_outputs`` outputs: those it has, as they are, and new ones with random weights
-    (Sec. 5.2).
+    """A copy of a head with more outputs: those it has, as they are, and new ones with random weights.
 
-    Raises ValueError if ``head`` does not end in a linear layer, or has more outputs than that.
+    Args:
+        head: left as it is.
+        num_outputs: of the copy.
+        seed: of the new weights; None draws from torch's global generator.
+
+    Raises:
+        ValueError: ``head`` does not end in a linear layer, or has more outputs than that.
+
+    Source: paper A, Sec. 5.2.
     """
     longer = _with_outputs(head, num_outputs)
     old, new = _last_linear(head), _last_linear(longer)
@@ -327,10 +377,17 @@ def _with_outputs(head: nn.Sequential, num_outputs: int) -> nn.Sequential:
 
 
 def fit_channels(extractor: nn.Sequential, channels: int, *, seed: int | None = None) -> nn.Sequential:
-    """``extractor`` with features of that many channels, so that it fits a head of another architecture: a 1x1
-    convolution, named "adapterN", is appended where it has another number of them (Sec. 5.2).
+    """An extractor whose features fit a head of another architecture.
 
-    The extractor's own blocks are shared, not copied.
+    A 1x1 convolution, named "adapterN", is appended where the features have another number of channels. The
+    extractor's own blocks are shared, not copied.
+
+    Args:
+        extractor: ends anywhere.
+        channels: that its features shall have.
+        seed: of the convolution; None draws from torch's global generator.
+
+    Source: paper A, Sec. 5.2.
     """
     features = features_of(extractor)
     found = sized_layers(extractor)[-1][2] if features is None else features.shape[1]

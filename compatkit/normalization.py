@@ -36,10 +36,13 @@ def batch_norms(module: nn.Module) -> list[_BatchNorm]:
 
 @contextmanager
 def evaluation(module: nn.Module, statistics: str = "batch") -> Iterator[nn.Module]:
-    """``module`` in evaluation mode with BN by "running" or "batch" statistics; no buffer changes, all modes are
-    restored.
+    """``module`` in evaluation mode for a while, with BN by "running" or "batch" statistics; afterwards no buffer has
+    changed, and all modes are as they were.
 
-    Raises ValueError for any other word. "recalibrated" is ``recalibrated(module, batches)`` with "running".
+    "recalibrated" is ``recalibrated(module, batches)`` with "running".
+
+    Raises:
+        ValueError: for any other word.
     """
     if statistics not in ("batch", "running"):
         raise ValueError(f"statistics: must be 'batch' or 'running' here, got {statistics!r}")
@@ -65,10 +68,16 @@ def use_batch_statistics(bn: _BatchNorm) -> None:
 
 @torch.no_grad()
 def recalibrated(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
-    """A copy of ``module`` whose BN buffers are the plain average of the statistics of ``batches`` (inputs of
-    ``module``).
+    """A copy of ``module`` whose BN buffers are the plain average of the statistics of ``batches``.
 
-    Only inputs are needed, no labels. The original is not touched. Raises ValueError if there is no batch.
+    Args:
+        module: the original is not touched.
+        batches: inputs of ``module``; no labels are needed.
+
+    Raises:
+        ValueError: there is no batch.
+
+    Source: paper A, App. C.1.
     """
     module = copy.deepcopy(module).eval()
     layers = batch_norms(module)
@@ -125,9 +134,11 @@ def _replacement(bn: nn.BatchNorm2d, kind: str) -> nn.Module:
 
 
 class UnitLength(nn.Module):
-    """Features (n, c) or (n, c, h, w) divided by their Euclidean length over the channels, at each position (App. C.1).
+    """Features (n, c) or (n, c, h, w) divided by their Euclidean length over the channels, at each position.
 
     The paper does not say over what; over the channels is what the usual layer does.
+
+    Source: paper A, App. C.1.
     """
 
     def forward(self, features: Tensor) -> Tensor:

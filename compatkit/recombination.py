@@ -57,13 +57,24 @@ def accuracy_matrix(
     statistics: str = "batch",
     batch_size: int = 512,
 ) -> Tensor:
-    """Accuracy (extractors, heads) in 0..1 of every recombination on the test images of ``image_set``.
+    """Accuracy of every recombination on the test images of a set.
 
-    head_classes: for each head the class names of its outputs.
-    common: evaluate on the images of these classes alone; None means all classes of the set. Every head must know them.
-    masked: choose among the evaluated classes only; otherwise any output of a head may win (and be wrong).
-    statistics, batch_size: see ``all_logits``.
-    Raises ValueError if a head lacks a class, counts do not match, or ``statistics`` is unknown.
+    Args:
+        extractors, heads: of any number; every extractor runs with every head.
+        image_set: its test images are used, its training images normalise them.
+        head_classes: for each head the class names of its outputs.
+        common: evaluate on the images of these classes alone; None means all classes of the set. Every head must know
+            them.
+        masked: choose among the evaluated classes only; otherwise any output of a head may win (and be wrong).
+        statistics, batch_size: see ``all_logits``.
+
+    Returns:
+        (extractors, heads), in 0..1.
+
+    Raises:
+        ValueError: a head lacks a class, counts do not match, or ``statistics`` is unknown.
+
+    Source: paper A, Sec. 4.
     """
     if len(heads) != len(head_classes):
         raise ValueError(
@@ -91,16 +102,25 @@ def all_logits(
     statistics: str = "batch",
     batch_size: int = 512,
 ) -> tuple[list[Tensor], Tensor]:
-    """What each head says of the features of one extractor on the test images: logits (n, classes) a head; labels (n,).
+    """What each head says of the features of one extractor on the test images.
 
     Each image goes through the extractor once (twice with "recalibrated"), however many heads there are. The features
     of all images are held meanwhile: images x channels x height x width x 4 bytes.
 
-    classes: only the test images of these, label i meaning ``classes[i]``; None means all. Pixels are normalised by
-    the whole set's statistics, as in training.
-    statistics: how BN normalises, see ``normalization``. With "batch" the images are in a fixed random order and in
-    batches whose sizes, at most ``batch_size``, differ by one at most: each has all classes in it, and no small last
-    batch gives odd statistics.
+    Args:
+        extractor, heads: the parts.
+        image_set: its test images are used. Pixels are normalised by the whole set's statistics, as in training.
+        classes: only the test images of these, label i meaning ``classes[i]``; None means all.
+        statistics: how BN normalises, see ``normalization``. With "batch" the images are in a fixed random order and in
+            batches whose sizes differ by one at most: each has all classes in it, and no small last batch gives odd
+            statistics.
+        batch_size: images in a batch at most.
+
+    Returns:
+        Logits (n, outputs) a head, and labels (n,).
+
+    Raises:
+        ValueError: for unknown statistics, and a batch size below 1.
     """
     if statistics not in STATISTICS:
         raise ValueError(f"statistics: must be one of {STATISTICS}, got {statistics!r}")
@@ -118,8 +138,11 @@ def all_logits(
 def accuracy(logits: Tensor, labels: Tensor, outputs: Tensor, *, masked: bool = True) -> float:
     """Share of the images, in 0..1, whose class gets the highest logit.
 
-    logits: (n, outputs of the head). labels: (n,). outputs: which output stands for each label, see ``output_index``.
-    masked: only these outputs compete.
+    Args:
+        logits: (n, outputs of the head).
+        labels: (n,).
+        outputs: which output stands for each label, see ``output_index``.
+        masked: only these outputs compete.
     """
     outputs = outputs.to(logits.device)
     hits = logits[:, outputs].argmax(1) == labels if masked else logits.argmax(1) == outputs[labels]
@@ -129,9 +152,13 @@ def accuracy(logits: Tensor, labels: Tensor, outputs: Tensor, *, masked: bool = 
 def class_accuracy(
     extractor: nn.Module, head: nn.Module, image_set: ImageSet, *, statistics: str = "batch", batch_size: int = 512
 ) -> float:
-    """Average class accuracy, in 0..1, of an extractor with a head on the test images: the share of right answers in
-    each class that has images, mean over classes. The head has an output for each class; options as in
-    ``all_logits``."""
+    """Average class accuracy, in 0..1: the mean over classes with test images of the share of right answers.
+
+    Args:
+        extractor, head: the parts; the head has an output for each class.
+        image_set: its test images are used.
+        statistics, batch_size: see ``all_logits``.
+    """
     (logits,), labels = all_logits(extractor, [head], image_set, statistics=statistics, batch_size=batch_size)
     hits = (logits.argmax(1) == labels).double()
     images = labels.bincount(minlength=len(image_set.classes))
@@ -140,7 +167,11 @@ def class_accuracy(
 
 
 def output_index(head_classes: Sequence[str], classes: Sequence[str]) -> Tensor:
-    """Which output of a head stands for each of ``classes``. Raises ValueError if the head lacks one."""
+    """Which output of a head stands for each of ``classes``.
+
+    Raises:
+        ValueError: the head lacks one.
+    """
     missing = [name for name in classes if name not in head_classes]
     if missing:
         raise ValueError(f"head_classes: a head for {list(head_classes)} cannot be evaluated on {missing}")
