@@ -34,8 +34,13 @@ def identity(old: Tensor, new: Tensor) -> Affine:
 
 
 def procrustes(old: Tensor, new: Tensor) -> Affine:
-    """The rotation or reflection, scale and shift that bring ``old`` (n, d_old) nearest to ``new`` (n, d_new) in
-    squared distance (Schönemann 1966). Where widths differ the narrower one is filled up with zeros."""
+    """The rotation or reflection, scale and shift that bring old embeddings nearest to new ones in squared distance.
+
+    Args:
+        old, new: (n, d_old) and (n, d_new); where widths differ the narrower one is filled up with zeros.
+
+    Source: Schönemann 1966.
+    """
     _check(old, new)
     width = max(old.shape[1], new.shape[1])
     x, y = fit_width(old, width).double(), fit_width(new, width).double()
@@ -49,10 +54,12 @@ def procrustes(old: Tensor, new: Tensor) -> Affine:
 
 
 def ridge(old: Tensor, new: Tensor, penalties: tuple[float, ...] = RIDGE_PENALTIES) -> Affine:
-    """Linear regression of ``new`` (n, d_new) on ``old`` (n, d_old) with an intercept and an L2 penalty.
+    """Linear regression of new embeddings on old ones, with an intercept and an L2 penalty.
 
-    penalties: in units of the mean variance of ``old``; the one with the least error on every fifth row, fitted on the
-    others, is taken and fitted on all.
+    Args:
+        old, new: (n, d_old) and (n, d_new).
+        penalties: in units of the mean variance of ``old``; the one with the least error on every fifth row, fitted on
+            the others, is taken and fitted on all.
     """
     _check(old, new)
     held_out = torch.arange(len(old), device=old.device) % 5 == 0

@@ -28,8 +28,12 @@ class Interval:
         return (self.high - self.low) / 2
 
     def format(self, percent: bool = False, digits: int | None = None) -> str:
-        """``65.8 ± 1.2 (n = 10)``; ``percent`` shows fractions times 100, ``digits`` (by size if None) follow the
-        point."""
+        """``65.8 ± 1.2 (n = 10)``.
+
+        Args:
+            percent: show fractions times 100.
+            digits: after the point; None chooses by size.
+        """
         scale, unit = (100, " %") if percent else (1, "")
         if digits is None:
             digits = 1 if abs(self.mean * scale) >= 1.5 or percent else 3
@@ -52,8 +56,15 @@ def _finite(values: Iterable[float], name: str) -> list[float]:
 
 
 def quantile(degrees: float, level: float) -> float:
-    """Half the width of Student's t interval in standard errors: the quantile at (1 + level) / 2 of so many degrees of
-    freedom. ValueError for a level outside 0..1."""
+    """Half the width of Student's t interval in standard errors.
+
+    Args:
+        degrees: of freedom.
+        level: of the interval, in 0..1; the quantile is that at (1 + level) / 2.
+
+    Raises:
+        ValueError: a level outside 0..1.
+    """
     if not 0 < level < 1:
         raise ValueError(f"level: between 0 and 1, got {level}")
     special = require("scipy.special", "similarity")  # not scipy.stats, which takes a second to import
@@ -73,11 +84,18 @@ def interval(values: Iterable[float], level: float = 0.95) -> Interval:
 def difference(
     values: Sequence[float], reference: Sequence[float], level: float = 0.95, paired: bool | None = None
 ) -> Interval:
-    """Interval of mean(values) - mean(reference): paired in the given order, or Welch's; paired=None pairs equal
-    lengths.
+    """Interval of mean(values) - mean(reference).
 
-    ``n`` is the number of pairs, or the smaller of the two numbers. ValueError for empty or non-finite input and for
-    pairs of unequal number.
+    Args:
+        values, reference: one number a run.
+        level: of the interval.
+        paired: True pairs them in the given order, False is Welch's, None pairs equal lengths.
+
+    Returns:
+        The interval; ``n`` is the number of pairs, or the smaller of the two numbers.
+
+    Raises:
+        ValueError: empty or non-finite input, or pairs of unequal number.
     """
     ours, theirs = _finite(values, "values"), _finite(reference, "reference")
     if paired is None:
@@ -99,10 +117,18 @@ def difference(
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float], level: float = 0.95) -> Interval:
-    """Spearman's rank correlation, ties at their mean rank, with Bonett and Wright's interval (2000).
+    """Spearman's rank correlation, ties at their mean rank, with an interval.
 
-    The interval takes the pairs as independent. Constant input correlates 0 with everything. ValueError for fewer than
-    4 pairs, unequal numbers and values that are not finite.
+    The interval takes the pairs as independent. Constant input correlates 0 with everything.
+
+    Args:
+        x, y: the pairs, (n,) each.
+        level: of the interval.
+
+    Raises:
+        ValueError: fewer than 4 pairs, unequal numbers, or values that are not finite.
+
+    Source: Bonett and Wright 2000.
     """
     first, second = _finite(x, "x"), _finite(y, "y")
     if len(first) != len(second) or len(first) < 4:

@@ -53,24 +53,29 @@ def evaluate(
     gallery_ids: Tensor | None = None,
     chunk: int | None = None,
 ) -> RetrievalScores:
-    """CMC@k and mAP@1.0 of queries in a gallery, exact (paper B, Sec. 4.1). Relevant are items with the query's label.
-
-    query, gallery: embeddings (n, d) and (m, d). query_labels, gallery_labels: integers (n,) and (m,).
-    ks: the k of CMC@k, each in 1 .. m.
-    same_items: row i of the gallery is the item of query i, perhaps embedded by another model: it is left out for that
-    query, as in Sec. 4.2.
-    query_ids, gallery_ids: integers (n,) and (m,), in place of ``same_items``: gallery items with the id of the query
-    are left out for it, be they one, several or none.
-    chunk: queries at a time; None takes as many as fit ``WORKING_SET``. It does not change the scores.
+    """CMC@k and mAP@1.0 of queries in a gallery, exact. Relevant are items with the query's label.
 
     Ties: for CMC the irrelevant come first among items at the same distance, so that a model which maps all images to
     one point gets no credit. For average precision they enter together and precision is taken after all of them, as by
-    scikit-learn's ``average_precision_score``.
+    scikit-learn's ``average_precision_score``. Queries without a relevant item are counted in ``n_without_match`` and
+    not in the means.
 
-    Queries without a relevant item are counted in ``n_without_match`` and not in the means.
-    Raises ValueError if no query has one; and for embeddings that are not finite floating-point matrices of equal
-    width, labels or ids that are not as many integers, empty sets, tensors on different devices, ks out of range,
-    and ``same_items`` with unequal n and m or with ids.
+    Args:
+        query, gallery: embeddings (n, d) and (m, d).
+        query_labels, gallery_labels: integers (n,) and (m,).
+        ks: the k of CMC@k, each in 1 .. m.
+        same_items: row i of the gallery is the item of query i, perhaps embedded by another model: it is left out for
+            that query, as in Sec. 4.2.
+        query_ids, gallery_ids: integers (n,) and (m,), in place of ``same_items``: gallery items with the id of the
+            query are left out for it, be they one, several or none.
+        chunk: queries at a time; None takes as many as fit ``WORKING_SET``. It does not change the scores.
+
+    Raises:
+        ValueError: no query has a relevant item; embeddings that are not finite floating-point matrices of equal width;
+            labels or ids that are not as many integers; empty sets; tensors on different devices; ks out of range;
+            ``same_items`` with unequal n and m or with ids.
+
+    Source: paper B, Sec. 4.1.
     """
     own = _checked(query, gallery, same_items, query_ids, gallery_ids)
     query_labels = _integers("query_labels", query_labels, query)
@@ -89,12 +94,21 @@ def evaluate(
 def nearest(
     query: Tensor, gallery: Tensor, k: int = 5, *, same_items: bool = False, chunk: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """The k nearest items of the gallery by L2 distance, nearest first: distances (n, k) and indices (n, k) of rows.
+    """The k nearest items of the gallery by L2 distance, nearest first.
 
-    query, gallery: embeddings (n, d) and (m, d). Of items at the same distance the one with the lower index comes
-    first. same_items, chunk: as in ``evaluate``. Distances are float32, or float64 if an embedding is; below about 1e-8
-    of the spread of the embeddings they are rounding.
-    Raises ValueError if k is not in 1 .. m (m - 1 with ``same_items``), and for embeddings as in ``evaluate``.
+    Of items at the same distance the one with the lower index comes first. Distances below about 1e-8 of the spread of
+    the embeddings are rounding.
+
+    Args:
+        query, gallery: embeddings (n, d) and (m, d).
+        k: in 1 .. m (m - 1 with ``same_items``).
+        same_items, chunk: as in ``evaluate``.
+
+    Returns:
+        Distances (n, k), float32 or float64 if an embedding is, and indices (n, k) of rows.
+
+    Raises:
+        ValueError: k is out of range, or embeddings as in ``evaluate``.
     """
     own = _checked(query, gallery, same_items)
     _in_range("k", k, len(gallery) - same_items)
@@ -107,11 +121,18 @@ def nearest(
 
 
 def negative_flips(before: RetrievalScores, after: RetrievalScores, k: int = 1) -> float:
-    """Share, in 0..1, of the queries that had a relevant item among the k nearest ``before`` an update and have none
-    ``after`` it, of all queries with a relevant item (Yan et al. 2021, arXiv 2011.09161).
+    """Share, in 0..1, of the queries that lose their last relevant item among the k nearest in an update.
 
-    With the arguments swapped: the positive flips.
-    Raises ValueError if the two are not of the same queries: unequal in number, or in which have a relevant item.
+    Of all queries with a relevant item. With the arguments swapped: the positive flips.
+
+    Args:
+        before, after: scores of the same queries.
+        k: one of the ``ks`` both were evaluated with.
+
+    Raises:
+        ValueError: the two are not of the same queries: unequal in number, or in which have a relevant item.
+
+    Source: Yan et al. 2021, arXiv 2011.09161.
     """
     _in_range("k", k)
     ranks = before.hit_rank.cpu(), after.hit_rank.cpu()

@@ -31,12 +31,18 @@ CANCELLED = 1e-12  # a difference this small beside its terms is rounding
 
 
 def cross_correlation(x: Tensor, y: Tensor) -> Tensor:
-    """Pearson correlation (p, q), float64, of every channel of ``x`` with every channel of ``y`` (paper A, App. C.2).
+    """Pearson correlation of every channel of ``x`` with every channel of ``y``.
 
-    x, y: (n, p) and (n, q), or feature maps (n, p, h, w) and (n, q, h, w), of the same images in the same order. A
-    constant channel correlates 0 with all others.
-    Raises ValueError for fewer than 2 samples, and for input that is no finite floating-point tensor of equal n (and
-    equal h, w).
+    Args:
+        x, y: (n, p) and (n, q), or feature maps (n, p, h, w) and (n, q, h, w), of the same images in the same order.
+
+    Returns:
+        (p, q), float64. A constant channel correlates 0 with all others.
+
+    Raises:
+        ValueError: fewer than 2 samples, or input that is no finite floating-point tensor of equal n (and equal h, w).
+
+    Source: paper A, App. C.2.
     """
     return CrossCorrelation().update(x, y).compute()
 
@@ -61,13 +67,20 @@ class CrossCorrelation:
 
 
 def match_channels(corr: Tensor) -> tuple[Tensor, float]:
-    """The one-to-one matching of channels with the highest mean correlation (Li et al. 2016; paper A, App. C.2).
+    """The one-to-one matching of channels with the highest mean correlation.
 
-    corr: (p, q), row i a channel of one network, column j a channel of the other.
-    Returns the permutation (p,), row i being matched to column ``permutation[i]``, and the mean over the matched
-    pairs. With unequal p and q min(p, q) pairs are matched: if p > q the other rows get -1, if q > p the other columns
-    do not appear.
-    Raises ValueError if ``corr`` is not a finite floating-point matrix.
+    Args:
+        corr: (p, q), row i a channel of one network, column j a channel of the other.
+
+    Returns:
+        The permutation (p,), row i being matched to column ``permutation[i]``, and the mean over the matched pairs.
+        With unequal p and q min(p, q) pairs are matched: if p > q the other rows get -1, if q > p the other columns do
+        not appear.
+
+    Raises:
+        ValueError: ``corr`` is not a finite floating-point matrix.
+
+    Source: Li et al. 2016; paper A, App. C.2.
     """
     optimize = require("scipy.optimize", "similarity")
     _check("corr", corr, {2: "(p, q)"})
@@ -80,16 +93,22 @@ def match_channels(corr: Tensor) -> tuple[Tensor, float]:
 
 
 def linear_cka(x: Tensor, y: Tensor, *, unbiased: bool = False, flatten: bool = False) -> float:
-    """Linear centred kernel alignment: ||Y^T X||_F^2 / (||X^T X||_F ||Y^T Y||_F), columns centred (Kornblith et al.
-    2019).
+    """Linear centred kernel alignment: ||Y^T X||_F^2 / (||X^T X||_F ||Y^T Y||_F), columns centred.
 
-    x, y: (n, p) and (n, q), or feature maps (n, p, h, w) and (n, q, h, w), of the same images in the same order.
-    unbiased: HSIC_1 in place of each norm (Song et al. 2012, Nguyen et al. 2021): near 0 for unrelated features even
-    where p and q exceed n, and sometimes below it. Meant for independent samples, which positions of a map are not.
-    flatten: an image is one sample of c x h x w features, in place of h x w samples.
     Takes memory for p^2 + pq + q^2 numbers and a chunk; for n^2 where n samples are fewer than the features of a side.
-    Raises ValueError for fewer than 2 samples (4 if unbiased), and for input that is no finite floating-point tensor
-    of equal n (and equal h, w unless ``flatten``).
+
+    Args:
+        x, y: (n, p) and (n, q), or feature maps (n, p, h, w) and (n, q, h, w), of the same images in the same order.
+        unbiased: HSIC_1 in place of each norm (Song et al. 2012, Nguyen et al. 2021): near 0 for unrelated features
+            even where p and q exceed n, and sometimes below it. Meant for independent samples, which positions of a map
+            are not.
+        flatten: an image is one sample of c x h x w features, in place of h x w samples.
+
+    Raises:
+        ValueError: fewer than 2 samples (4 if unbiased), or input that is no finite floating-point tensor of equal n
+            (and equal h, w unless ``flatten``).
+
+    Source: Kornblith et al. 2019.
     """
     x, y = _checked_pair(x, y, flatten)
     if x[:, 0].numel() < max(x.shape[1], y.shape[1]):
@@ -126,13 +145,21 @@ class CKA:
 
 @torch.no_grad()
 def mutual_knn(x: Tensor, y: Tensor, k: int = 10, *, chunk: int = 1024) -> float:
-    """Mean share, in 0..1, of the k nearest neighbours of a sample that are the same in ``x`` and in ``y`` (Huh et al.
-    2024).
+    """Mean share, in 0..1, of the k nearest neighbours of a sample that are the same in ``x`` and in ``y``.
 
-    x, y: (n, p) and (n, q). A sample is no neighbour of its own. Nearness is Euclidean, so that the score has the
-    invariances of CKA; for the cosine of Huh et al., normalise the rows first. Ties are broken arbitrarily.
-    Takes memory for a float64 copy of both and for chunk x n distances.
-    Raises ValueError if k is not in 1 .. n - 1, or for input that is no finite floating-point matrix of equal n.
+    Nearness is Euclidean, so that the score has the invariances of CKA; for the cosine of Huh et al., normalise the
+    rows first. A sample is no neighbour of its own. Ties are broken arbitrarily. Takes memory for a float64 copy of
+    both and for chunk x n distances.
+
+    Args:
+        x, y: (n, p) and (n, q), row i of both the same sample.
+        k: in 1 .. n - 1.
+        chunk: samples compared with all others at a time.
+
+    Raises:
+        ValueError: k is out of range, or input that is no finite floating-point matrix of equal n.
+
+    Source: Huh et al. 2024.
     """
     for name, value in (("x", x), ("y", y)):
         _check(name, value, {2: "(n, channels)"})
@@ -161,13 +188,22 @@ def layer_names(net: nn.Module) -> list[str]:
 def layer_features(
     net: nn.Module, names: Sequence[str], images: Tensor, *, statistics: str = "batch"
 ) -> dict[str, Tensor]:
-    """What the layers ``names`` of ``net`` put out for a batch of ``images`` (n, c, h, w): copies, by name, of one run.
+    """What layers of a network put out for a batch of images.
 
-    names: as in ``net.named_modules()``. statistics: how BN normalises, "batch" or "running", see ``normalization``.
     Hooks and modes are as before afterwards, also after an error. Operations in place change neither the copies nor
     ``images``.
-    Raises ValueError, listing the layers, for an unknown one; for one that does not put out exactly one tensor in a
-    run.
+
+    Args:
+        net: run once.
+        names: as in ``net.named_modules()``.
+        images: normalised, (n, c, h, w).
+        statistics: how BN normalises, "batch" or "running", see ``normalization``.
+
+    Returns:
+        Copies of the outputs, by name.
+
+    Raises:
+        ValueError: there is no such layer (the message lists them), or it does not put out exactly one tensor in a run.
     """
     modules = _check_layers(net, names, "names")
     seen: dict[str, Tensor] = {}
@@ -203,19 +239,31 @@ def cka_map(
     statistics: str = "batch",
     batch_size: int = 512,
 ) -> tuple[list[str], list[str], Tensor]:
-    """Linear CKA of every layer of one network with every layer of another: both lists of names, (la, lb) in float64.
+    """Linear CKA of every layer of one network with every layer of another.
 
-    images: normalised images (n, c, h, w), or batches of such, each of which goes once through each network. A tensor
-    is cut into batches of equal size, at most ``batch_size``. With batch statistics, mix the classes before.
-    layers_a, layers_b: names as in ``net.named_modules()``; None means ``layer_names``, the blocks of our networks.
-    Their outputs are (n, c), (n, c, h, w), or tokens (n, t, c), which count as positions do.
-    pooled: average every map over its positions first, so that all entries compare n samples. Otherwise positions
-    count as samples, all of them; of two maps of unequal size the finer one is averaged to the height and width of the
-    coarser.
-    unbiased: see ``linear_cka``. statistics: how BN normalises, "batch" or "running", see ``normalization``.
     Holds the features of one batch, and the moments of each layer and of each pair.
-    Raises ValueError for unknown layers, listing those there are; for outputs of other shapes or not finite; and for
-    no images or too few.
+
+    Args:
+        net_a, net_b: each runs once on every batch.
+        images: normalised images (n, c, h, w), or batches of such. A tensor is cut into batches of equal size, at most
+            ``batch_size``. With batch statistics, mix the classes before.
+        layers_a, layers_b: names as in ``net.named_modules()``; None means ``layer_names``, the blocks of our networks.
+            Their outputs are (n, c), (n, c, h, w), or tokens (n, t, c), which count as positions do.
+        unbiased: see ``linear_cka``.
+        pooled: average every map over its positions first, so that all entries compare n samples. Otherwise positions
+            count as samples, all of them; of two maps of unequal size the finer one is averaged to the height and width
+            of the coarser.
+        statistics: how BN normalises, "batch" or "running", see ``normalization``.
+        batch_size: images in a batch at most.
+
+    Returns:
+        Both lists of names, and (la, lb) in float64.
+
+    Raises:
+        ValueError: unknown layers (the message lists those there are), outputs of other shapes or not finite, or no
+            images or too few.
+
+    Source: Kornblith et al. 2019; paper B, Sec. 5.7.
     """
     names_a, names_b = _default_layers(net_a, layers_a, "layers_a"), _default_layers(net_b, layers_b, "layers_b")
     moments: dict[tuple, _Moments] = {}

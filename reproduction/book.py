@@ -4,7 +4,7 @@
 that :func:`normalise` gives: two runs that compute the same are the same bytes. :func:`build` makes the pages from
 what is stored, strictly. :func:`setup` makes this module a Sphinx extension, which brings the scripts of the pages.
 
-    python -m compatkit book        execute, then build
+    python -m reproduction book     execute, then build
 """
 
 from __future__ import annotations
@@ -65,27 +65,20 @@ def execute(
 ) -> list[Path]:
     """Execute chapters and write them, normalised; a chapter that fails is left as it was.
 
-    Parameters
-    ----------
-    notebooks
-        Paths of the chapters; by default those of ``_toc.yml``.
-    preset
-        Takes the place of the ``preset`` in the cell tagged ``parameters``; by default each chapter keeps its own.
-    output_dir
-        Where the executed notebooks go, by file name; by default each replaces its source.
-    results_root
-        The record store that the chapters see, as ``COMPATKIT_RESULTS``; by default the one of this process.
-    progress
-        Name each chapter and show papermill's bar.
+    Args:
+        notebooks: Paths of the chapters; by default those of ``_toc.yml``.
+        preset: Takes the place of the ``preset`` in the cell tagged ``parameters``; by default each chapter keeps its
+            own.
+        output_dir: Where the executed notebooks go, by file name; by default each replaces its source.
+        results_root: The record store that the chapters see, as ``COMPATKIT_RESULTS``; by default the one of this
+            process.
+        progress: Name each chapter and show papermill's bar.
 
-    Returns
-    -------
-    The paths written, in order.
+    Returns:
+        The paths written, in order.
 
-    Raises
-    ------
-    papermill.PapermillExecutionError
-        A cell failed.
+    Raises:
+        papermill.PapermillExecutionError: A cell failed.
     """
     paths = [Path(path).resolve() for path in notebooks] if notebooks is not None else chapters()
     target = Path(output_dir).resolve() if output_dir is not None else None
@@ -249,23 +242,16 @@ def as_text(notebook: Mapping[str, Any]) -> str:
 def build(root: str | Path = ROOT, *, output_dir: str | Path | None = None, strict: bool = True) -> Path:
     """Build the pages with Jupyter Book, from what the notebooks hold; nothing is executed.
 
-    Parameters
-    ----------
-    root
-        The folder of ``_config.yml`` and ``_toc.yml``.
-    output_dir
-        Where ``_build`` goes; by default into ``root``.
-    strict
-        A warning is an error (all of them are shown first).
+    Args:
+        root: The folder of ``_config.yml`` and ``_toc.yml``.
+        output_dir: Where ``_build`` goes; by default into ``root``.
+        strict: A warning is an error (all of them are shown first).
 
-    Returns
-    -------
-    The folder that holds ``index.html``.
+    Returns:
+        The folder that holds ``index.html``.
 
-    Raises
-    ------
-    subprocess.CalledProcessError
-        The build failed.
+    Raises:
+        subprocess.CalledProcessError: The build failed.
     """
     root = Path(root).resolve()
     output = Path(output_dir).resolve() if output_dir is not None else root

@@ -34,8 +34,9 @@ BROKEN = (ValueError, TypeError, AttributeError, LookupError, EOFError, OSError,
 class Embeddings:
     """Embeddings of n items in one space.
 
-    Raises ValueError for vectors that are not a finite floating-point matrix with rows and columns, ids that are not as
-    many, not unique, or neither integers nor text, an empty space, and ``unit`` that is not so.
+    Raises:
+        ValueError: vectors that are not a finite floating-point matrix with rows and columns; ids that are not as many,
+            not unique, or neither integers nor text; an empty space; ``unit`` that is not so.
     """
 
     vectors: Tensor
@@ -93,8 +94,10 @@ class Embeddings:
 def fingerprint(module: nn.Module) -> str:
     """Names the space of a model: 12 hex digits of the SHA-256 of names, types, shapes and bytes of its state dict.
 
-    The same weights give the same name on any device; how the module computes does not count. Raises ValueError for a
-    module without parameters and buffers, for nothing would tell it from others.
+    The same weights give the same name on any device; how the module computes does not count.
+
+    Raises:
+        ValueError: a module without parameters and buffers, for nothing would tell it from others.
     """
     state = {name: x.detach().cpu() for name, x in module.state_dict().items() if isinstance(x, Tensor)}
     if not state:
@@ -118,10 +121,16 @@ def evaluate(
 ) -> retrieval.RetrievalScores:
     """``retrieval.evaluate`` of embeddings that belong together.
 
-    compatible: allow two spaces, because the models were trained to fit. leave_out_own: the gallery item with the id of
-    the query is left out for it. options: ``ks`` and ``chunk``.
-    Raises ValueError for different spaces, named in the message, unless ``compatible``; for rows of length 1 against
-    others; for integer ids against text; and as ``retrieval.evaluate`` does.
+    Args:
+        query, gallery: of one space, unless ``compatible``.
+        query_labels, gallery_labels: integers, one an item.
+        compatible: allow two spaces, because the models were trained to fit.
+        leave_out_own: the gallery item with the id of the query is left out for it.
+        options: ``ks`` and ``chunk``.
+
+    Raises:
+        ValueError: different spaces, named in the message; rows of length 1 against others; integer ids against text;
+            and as ``retrieval.evaluate`` does.
     """
     _check_together(query, gallery, compatible)
     if leave_out_own:
@@ -140,9 +149,19 @@ def nearest(
     leave_out_own: bool = False,
     **options,
 ) -> tuple[Tensor, np.ndarray]:
-    """The k nearest items of the gallery, nearest first: distances (n, k) and ids (n, k).
+    """The k nearest items of the gallery, nearest first.
 
-    compatible, leave_out_own, errors: as in ``evaluate``. options: ``chunk``.
+    Args:
+        query, gallery: of one space, unless ``compatible``.
+        k: how many.
+        compatible, leave_out_own: as in ``evaluate``.
+        options: ``chunk``.
+
+    Returns:
+        Distances (n, k) and ids (n, k).
+
+    Raises:
+        ValueError: as in ``evaluate``.
     """
     _check_together(query, gallery, compatible)
     distances, rows = retrieval.nearest(query.vectors, gallery.vectors, k + leave_out_own, **options)
@@ -163,8 +182,13 @@ def is_unit(vectors: Tensor) -> bool:
 def describe(
     space: str, made_from: str, unit: bool, ids: np.ndarray, blocks: Iterable[np.ndarray], shape: tuple, dtype: np.dtype
 ) -> np.ndarray:
-    """What a file says of its vectors (``shape``, ``dtype``), which come in ``blocks`` of rows: JSON with a checksum
-    of all it holds."""
+    """What a file says of its vectors: JSON with a checksum of all it holds.
+
+    Args:
+        space, made_from, unit, ids: as in ``Embeddings``.
+        blocks: the vectors, some rows at a time.
+        shape, dtype: of all vectors.
+    """
     about = {"space": space, "made_from": made_from, "unit": bool(unit), "width": int(shape[1])}
     found = hashlib.sha256(json.dumps([about, list(shape), str(dtype), str(ids.dtype)]).encode())
     found.update(np.ascontiguousarray(ids).data)

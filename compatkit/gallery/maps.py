@@ -75,7 +75,7 @@ class Pairs:
 class Map:
     """One way from old embeddings (n, d_old), with side-information (n, d_side) or None, to new ones (n, d_new).
 
-    unit: make the results of length 1, as the new model's embeddings are.
+    ``unit`` makes the results of length 1, as the new model's embeddings are.
     """
 
     name: str
@@ -203,8 +203,14 @@ def fit(
 ) -> dict[str, Map]:
     """The maps from old to new, by name. All but identity see the side-information, where there is any.
 
-    width, steps, seed, checkpoint: of the training of h, see ``fct.Transformation`` and ``training.train``. If all new
-    embeddings have length 1, so have the results of every map.
+    If all new embeddings have length 1, so have the results of every map.
+
+    Args:
+        pairs: embeddings of the same items by both models.
+        methods: which maps, of ``METHODS``.
+        width: of the hidden layers of h, see ``fct.Transformation``.
+        steps, seed, checkpoint: of the training of h, see ``training.train``.
+        show_progress: of that training.
     """
     d_side = 0 if pairs.side is None else pairs.side.shape[1]
     d_old, d_new, unit = pairs.old.shape[1], pairs.new.shape[1], is_unit(pairs.new)
@@ -257,7 +263,11 @@ def _intervals(scores: tuple[list[float], list[float]]) -> tuple[Interval, Inter
 def compare(maps: Mapping[str, Map], held_out: Pairs, fitted_on: int, *, show_progress: bool = False) -> Comparison:
     """Measure each map on pairs that it was not fitted on; with labels also as retrieval by class.
 
-    fitted_on: how many pairs the maps saw; it is only passed on.
+    Args:
+        maps: see ``fit``.
+        held_out: the pairs.
+        fitted_on: how many pairs the maps saw; it is only passed on.
+        show_progress: one line a map.
     """
     old, new, side, labels = held_out.old, held_out.new, held_out.side, held_out.labels
     spread = (new - new.mean(0)).square().sum(1).mean()
@@ -309,7 +319,7 @@ def _retrieval(query: Tensor, gallery: Tensor, labels: Tensor) -> tuple[list[flo
 def recommend(
     comparison: Comparison, *, enough: float = 0.5, backfill_seconds: float | None = None
 ) -> tuple[str | None, str]:
-    """Which map to use, None for none, and a sentence that says why.
+    """Which map to use, and why.
 
     The score is mAP of new/map where there are labels, and agreement with the new model's neighbours otherwise. Two
     maps are taken as equal if their 95 % intervals overlap. The best has the highest score. In this order:
@@ -321,6 +331,14 @@ def recommend(
     4. Do nothing if the choice is identity and the old embeddings can be searched as they are, being as wide as the new
        ones and of length 1 where those are.
     5. Otherwise use the choice.
+
+    Args:
+        comparison: what ``compare`` measured.
+        enough: the least agreement, in 0..1, of a map that may be used.
+        backfill_seconds: None if not known.
+
+    Returns:
+        The name of the map, None for none, and a sentence that says why.
     """
     before = comparison.old
     labelled = before is not None

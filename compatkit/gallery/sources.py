@@ -33,10 +33,7 @@ COLUMNS = {"embedding": "vectors", "id": "ids"}
 
 
 class ArrayColumn:
-    """The array of a ``.npy``, or one of the arrays of an ``.npz``.
-
-    rows; width: 0 where there is one value a row; dtype.
-    """
+    """The array of a ``.npy``, or one of the arrays of an ``.npz``; ``width`` is 0 where there is one value a row."""
 
     def __init__(self, path: Path, member: str | None = None):
         self.path = path
@@ -125,11 +122,17 @@ Column = ArrayColumn | ParquetColumn
 
 
 def column(path: str | os.PathLike, name: str) -> Column | None:
-    """A column of a file by its Parquet name, None if the file has none of that name. A ``.npy`` has no names: its
-    array is whatever is asked for, only never ids.
+    """A column of a file by its Parquet name.
 
-    Raises ValueError for an unknown suffix and a file that is not what its suffix says, ImportError where pyarrow is
-    missing, FileNotFoundError.
+    A ``.npy`` has no names: its array is whatever is asked for, only never ids.
+
+    Returns:
+        None if the file has no column of that name.
+
+    Raises:
+        ValueError: an unknown suffix, or a file that is not what its suffix says.
+        ImportError: pyarrow is needed and missing.
+        FileNotFoundError: there is no such file.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
@@ -192,10 +195,16 @@ def header_size(path: Path) -> int:
 def finish(
     vectors: Path, gallery: Path, out: Path, *, space: str, made_from: str, chunk: int, shown: bool = True
 ) -> None:
-    """Make ``out`` of the whole ``.npy`` of new vectors and of all else that ``gallery`` has, at once or not at all.
+    """Make the new gallery, at once or not at all, of all new vectors and of what else the old one has.
 
-    vectors: in a folder of its own on the file system of ``out``; for a ``.npy`` it becomes ``out`` itself. chunk: rows
-    in memory at a time, and in a row group. The ids of an ``.npz`` are in memory all together.
+    Args:
+        vectors: the whole ``.npy``, in a folder of its own on the file system of ``out``; it becomes ``out`` itself
+            where that is a ``.npy``.
+        gallery: all its columns but the embeddings are kept. The ids of an ``.npz`` are in memory all together.
+        out: the file to make.
+        space, made_from: of the new vectors.
+        chunk: rows in memory at a time, and in a row group.
+        shown: show progress.
     """
     whole = vectors
     if out.suffix != ".npy":

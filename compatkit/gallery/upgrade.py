@@ -44,8 +44,11 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @dataclass(frozen=True)
 class Upgrade:
-    """What ``upgrade`` found and did. method: what ``recommend`` or the caller chose, None for none; out: the new
-    gallery, None if none was written."""
+    """What ``upgrade`` found and did.
+
+    ``method`` is what ``recommend`` or the caller chose, None for none; ``out`` the new gallery, None if none was
+    written.
+    """
 
     comparison: Comparison
     method: str | None
@@ -77,23 +80,34 @@ def upgrade(
 ) -> Upgrade:
     """Compare the maps from old to new embeddings, choose one, and put the gallery through it.
 
-    old, new, side, labels: files of the pairs, see ``read_pairs``. gallery, gallery_side: of what is to be transformed;
-    the latter stands in place of the gallery's column ``side``. out: of the same suffix as ``gallery``; all columns but
-    the embeddings are as they were, and the numbers have the type of those in ``new``.
-    method: "auto" does as ``recommend`` says, which may be to write nothing; or one of ``METHODS``, come what may. All
-    are compared, but h only if it may be chosen, since fitting it takes minutes.
-    enough, backfill_seconds: see ``recommend``. width, steps, seed: see ``fit``; seed also draws the held-out pairs.
-    chunk: rows at a time: memory is bounded by it and the pairs, whatever the gallery's size.
-    device: of the arithmetic; None takes a GPU if there is one. dry_run: only compare. overwrite: replace ``out``.
-    tell: gets the table and the advice before the gallery is read.
-
     What is done is kept in a hidden folder beside ``out`` until ``out`` is whole: an interrupted call, made again with
     the same files and settings, goes on where it stopped and ends with the same bits, on the same device, threads and
     torch version. A file counts as the same by name, size and time of change.
 
-    Raises ValueError for bad input: rows, ids or widths that do not match, another space or length than that of the
-    pairs, NaN (with the number of the row), an ``out`` that is an input, or exists; OSError for a full disk. In all
-    cases ``out`` is as it was before.
+    Args:
+        old, new: files of the pairs, see ``read_pairs``.
+        gallery: file of what is to be transformed; None only compares.
+        out: of the same suffix as ``gallery``; all columns but the embeddings are as they were, and the numbers have
+            the type of those in ``new``.
+        side, labels: files of the pairs, see ``read_pairs``.
+        gallery_side: stands in place of the gallery's column ``side``.
+        method: "auto" does as ``recommend`` says, which may be to write nothing; one of ``METHODS`` is used whatever
+            the comparison says. All are compared, but h only if it may be chosen, since fitting it takes minutes.
+        enough, backfill_seconds: see ``recommend``.
+        width, steps: see ``fit``.
+        seed: see ``fit``; it also draws the held-out pairs.
+        chunk: rows at a time: memory is bounded by it and the pairs, whatever the gallery's size.
+        device: of the arithmetic; None takes a GPU if there is one.
+        dry_run: only compare.
+        overwrite: replace ``out``.
+        tell: gets the table and the advice before the gallery is read.
+        show_progress: of the fit and of the transformation.
+
+    Raises:
+        ValueError: bad input, such as rows, ids or widths that do not match, another space or length than that of the
+            pairs, NaN (with the number of the row), an ``out`` that is an input, or exists. ``out`` is as it was
+            before.
+        OSError: a full disk; likewise.
     """
     method = _check_options(method, enough, backfill_seconds, width=width, steps=steps, chunk=chunk)
     target = None if dry_run or gallery is None or out is None else (Path(gallery), Path(out))
@@ -136,9 +150,14 @@ def read_pairs(
 ) -> Pairs:
     """Paired embeddings from files (see ``sources``), by id where both have ids and by order otherwise.
 
-    side: side-information of the same items, in place of the column ``side`` of ``old``. labels: integers or text, in
-    place of a column ``label`` of ``old`` or ``new``. Those without ids are in the order of ``old``.
-    Raises ValueError for unequal numbers of rows, ids that are not the same or not unique, NaN, and too few pairs.
+    Args:
+        old, new: of the same items.
+        side: side-information of the same items, in place of the column ``side`` of ``old``; without ids, in the order
+            of ``old``.
+        labels: integers or text, in place of a column ``label`` of ``old`` or ``new``; likewise.
+
+    Raises:
+        ValueError: unequal numbers of rows, ids that are not the same or not unique, NaN, or too few pairs.
     """
     ids = sources.read(old, "id")
     old_vectors, old_dtype = _matrix("old", old, "embedding")

@@ -21,11 +21,17 @@ def _paper_csv() -> Path:
 
 
 def paper_numbers(paper: str | None = None, item: str | None = None) -> list[dict]:
-    """Rows of paper.csv in its order, with ``value`` and ``spread`` as floats in the unit the paper prints, None
-    where it printed none.
+    """Rows of paper.csv in its order, with ``value`` and ``spread`` as floats in the unit the paper prints.
 
-    ``paper`` is 'gygli' or 'ramanujan', ``item`` a figure, table or section such as 'fig2'. KeyError with near misses
-    for an unknown one.
+    Args:
+        paper: 'gygli' or 'ramanujan'; None means both.
+        item: a figure, table or section such as 'fig2'; None means all.
+
+    Returns:
+        One dict a row; a number that the paper did not print is None.
+
+    Raises:
+        KeyError: an unknown paper or item; the message has near misses.
     """
     with open(_paper_csv(), newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -47,8 +53,10 @@ def near_misses(wanted: Sequence[str]) -> str:
 
 
 def paper_value(paper: str, item: str, row: str, column: str, metric: str) -> float | None:
-    """The published number, in the unit the paper prints; None where it printed none. KeyError with near misses for an
-    unknown one.
+    """The published number, in the unit the paper prints; None where it printed none.
+
+    Raises:
+        KeyError: an unknown one; the message has near misses.
     """
     wanted = (paper, item, row, column, metric)
     for found in paper_numbers():

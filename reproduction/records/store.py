@@ -56,11 +56,16 @@ def _not_finite(value: object, where: str) -> Iterator[str]:
 
 
 def append(record: Mapping, root: str | os.PathLike | None = None) -> None:
-    """Add a finished run as one JSON line to ``<root>/<preset>/<experiment>.jsonl``, safe beside other processes and
-    under SIGKILL.
+    """Add a finished run as one JSON line to ``<root>/<preset>/<experiment>.jsonl``.
 
-    ``record`` has the keys of ``RECORD_KEYS``. ValueError for a missing key, and for NaN or infinity, which JSON does
-    not know and which would pass as a result.
+    Safe beside other processes and under SIGKILL.
+
+    Args:
+        record: has the keys of ``RECORD_KEYS``.
+        root: None means ``results_root()``.
+
+    Raises:
+        ValueError: a missing key, or NaN or infinity, which JSON does not know and which would pass as a result.
     """
     if missing := [key for key in RECORD_KEYS if key not in record]:
         raise ValueError(f"record: lacks {', '.join(missing)}; it needs {', '.join(RECORD_KEYS)}")
@@ -99,11 +104,15 @@ def _cut_unfinished_line(descriptor: int) -> int:
 
 
 def load(experiment: str, preset: str, root: str | os.PathLike | None = None) -> list[dict]:
-    """Records of an experiment: the newest of each ``run_id``, in the order in which the runs first appeared; ``[]``
-    without a file.
+    """Records of an experiment: the newest of each ``run_id``, in the order in which the runs first appeared.
 
-    An unfinished last line (a process killed while it wrote) is passed over. Any other line that is no record raises
-    ValueError with file and line.
+    An unfinished last line (a process killed while it wrote) is passed over.
+
+    Returns:
+        ``[]`` without a file.
+
+    Raises:
+        ValueError: any other line is no record; the message has file and line.
     """
     path = _record_path(experiment, preset, root)
     try:
@@ -126,7 +135,8 @@ def load(experiment: str, preset: str, root: str | os.PathLike | None = None) ->
 def load_all(preset: str, root: str | os.PathLike | None = None) -> dict[str, dict]:
     """The newest record of every run of a preset by ``run_id``, whichever experiment it was made for.
 
-    Errors as in ``load``.
+    Raises:
+        ValueError: as in ``load``.
     """
     folder = _record_path("all", preset, root).parent
     found: dict[str, dict] = {}
@@ -139,11 +149,20 @@ def load_all(preset: str, root: str | os.PathLike | None = None) -> dict[str, di
 
 
 def by_row(records: Iterable[Mapping], row: str | Callable[[Mapping], str], metric: str) -> dict[str, dict[int, float]]:
-    """``{row: {seed: value}}`` for ``compare``: ``row`` is a key of the config or a function of the record,
-    ``metric`` a key of the metrics.
+    """Values of runs as ``compare`` takes them.
 
-    KeyError for a record without them. ValueError if two records would be the same row and seed, for then a config
-    tells them apart and averaging them silently would hide it.
+    Args:
+        records: of one experiment.
+        row: a key of the config, or a function of the record.
+        metric: a key of the metrics.
+
+    Returns:
+        ``{row: {seed: value}}``.
+
+    Raises:
+        KeyError: a record lacks one of them.
+        ValueError: two records would be the same row and seed, for then a config tells them apart and averaging them
+            silently would hide it.
     """
     rows: dict[str, dict[int, float]] = {}
     for record in records:

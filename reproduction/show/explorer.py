@@ -4,7 +4,7 @@ A reader of the rendered book has no kernel, and perhaps no network. So a picker
 drawn once, when the cell runs, and put into nested ``Stack`` widgets; ``jslink`` ties a control to the stack it turns.
 The widget state in the page is then all that is needed, and the same widgets work live.
 
-    from compatkit.explorer import picker, show
+    from reproduction.show.explorer import picker, show
 
     show(figure, alt="Accuracy falls from 86 % to 10 % as the split moves up.")
     picker({"method": methods, "split layer": layers}, draw=figure_of, alt=sentence_of, ordered={"split layer"})
@@ -83,12 +83,9 @@ class Figure:
     Ends a cell, goes through ``display`` and through ``glue`` (which a bare plotly figure does not). As wide as its
     column, whatever ``width`` says; ``height`` is kept.
 
-    Parameters
-    ----------
-    figure
-        The plotly figure. It is copied: the caller's stays as it is.
-    alt
-        What the figure shows, in a sentence; read out by screen readers, and the figure's plain-text form.
+    Args:
+        figure: The plotly figure. It is copied: the caller's stays as it is.
+        alt: What the figure shows, in a sentence; read out by screen readers, and the figure's plain-text form.
     """
 
     def __init__(self, figure: go.Figure, alt: str) -> None:
@@ -147,23 +144,15 @@ def picker(
 
     Every combination is drawn now, so keep the figures small: 6 methods x 8 layers of a few hundred points are 0.2 MB.
 
-    Parameters
-    ----------
-    controls
-        Label of each control and what can be picked, in order.
-    draw
-        ``draw(*picked)`` gives the figure, one argument per control in the order of ``controls``.
-    alt
-        ``alt(*picked)`` says in a sentence what that figure shows.
-    ordered
-        Labels of the controls whose options have an order (layers, widths, steps): these become sliders.
-    start
-        What is picked at first, by label; else the first option.
+    Args:
+        controls: Label of each control and what can be picked, in order.
+        draw: ``draw(*picked)`` gives the figure, one argument per control in the order of ``controls``.
+        alt: ``alt(*picked)`` says in a sentence what that figure shows.
+        ordered: Labels of the controls whose options have an order (layers, widths, steps): these become sliders.
+        start: What is picked at first, by label; else the first option.
 
-    Raises
-    ------
-    ValueError
-        No controls, a control without options or with one twice, or an unknown label or option.
+    Raises:
+        ValueError: No controls, a control without options or with one twice, or an unknown label or option.
     """
     first = _check_controls(controls, ordered, start or {})
     selectors = [_selector(label, options, label in ordered, first[label]) for label, options in controls.items()]
