@@ -172,3 +172,14 @@ def test_chapter_has_parameters_and_a_checked_output(chapter):
     tags = [cell.metadata.get("tags", []) for cell in nbformat.read(chapter, 4).cells]
     assert sum("parameters" in of_cell for of_cell in tags) == 1
     assert any("nbval-check-output" in of_cell for of_cell in tags)
+
+
+def test_every_module_has_a_page_in_the_reference_and_no_page_is_left_over():
+    folder = book.ROOT / "book" / "reference"
+    sources = [path for package in ("compatkit", "reproduction") for path in (book.ROOT / package).rglob("*.py")]
+    modules = {path.relative_to(book.ROOT).with_suffix("") for path in sources if not path.name.startswith("__")}
+    pages = {path.stem for path in folder.glob("*.md")}
+    packages = {"compatkit.gallery", "reproduction.experiments"}  # these have something to say beside their modules
+    assert pages == {".".join(module.parts) for module in modules} | packages
+    index = folder.with_suffix(".md").read_text(encoding="utf-8")
+    assert [name for name in sorted(pages) if f"reference/{name}.md)" not in index] == []
