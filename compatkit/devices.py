@@ -19,7 +19,11 @@ def at_least_float32(x: Tensor) -> Tensor:
 
 
 def check_device(device: torch.device | str) -> None:
-    """Raises ValueError for a device that is not there."""
+    """Nothing where the device can be used.
+
+    Raises:
+        ValueError: there is no such device here.
+    """
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:

@@ -72,7 +72,15 @@ def quantile(degrees: float, level: float) -> float:
 
 
 def interval(values: Iterable[float], level: float = 0.95) -> Interval:
-    """Student's t interval of the mean over networks or seeds. ValueError for no values, NaN and infinity."""
+    """Student's t interval of the mean over networks or seeds.
+
+    Args:
+        values: one a network or seed.
+        level: of the interval.
+
+    Raises:
+        ValueError: no values, NaN or infinity.
+    """
     numbers = _finite(values, "values")
     n, mean = len(numbers), statistics.fmean(numbers)
     if n == 1:

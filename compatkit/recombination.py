@@ -31,10 +31,13 @@ def recombine(extractor: nn.Module, head: nn.Module) -> nn.Sequential:
 
 
 def check_fit(extractor: nn.Module, head: nn.Module) -> None:
-    """Raises ValueError if the head cannot run on the extractor's features, of images of any usual size.
+    """Nothing where the head can run on the extractor's features, of images of any usual size.
 
     Both are run without content, so that it does not matter in which order layers were defined; parts that cannot be
     run so are not judged.
+
+    Raises:
+        ValueError: they do not fit.
     """
     tried = [features for side in SIZES if (features := features_of(extractor, side)) is not None]
     sized = sized_layers(head)

@@ -60,7 +60,11 @@ class CrossCorrelation:
         return self
 
     def compute(self) -> Tensor:
-        """Correlations (p, q) of all samples so far. Raises ValueError if they are fewer than 2."""
+        """Correlations (p, q) of all samples so far.
+
+        Raises:
+            ValueError: they are fewer than 2.
+        """
         m = _enough(self._xy, 2)
         scale = m.xx.sqrt().outer(m.yy.sqrt())
         return torch.where(scale > 0, m.xy / scale, 0.0).clamp(-1, 1)
@@ -138,7 +142,11 @@ class CKA:
         return self
 
     def compute(self) -> float:
-        """CKA of all samples so far. Raises ValueError if they are fewer than 2 (4 if unbiased)."""
+        """CKA of all samples so far.
+
+        Raises:
+            ValueError: they are fewer than 2 (4 if unbiased).
+        """
         least = 4 if self.unbiased else 2
         return _alignment(*(_enough(m, least).hsic(self.unbiased) for m in (self._xy, self._xx, self._yy)))
 

@@ -76,7 +76,11 @@ class Embeddings:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Embeddings:
-        """What ``save`` wrote, on the CPU. Raises ValueError for a file that is cut, altered or of another kind."""
+        """What ``save`` wrote, on the CPU.
+
+        Raises:
+            ValueError: the file is cut, altered or of another kind.
+        """
         try:
             with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
                 vectors, ids, about = file["vectors"], file["ids"], json.loads(str(file["about"]))

@@ -17,9 +17,14 @@ images, or what the row's chapter says."""
 
 
 def override(config: Any, changes: Mapping[str, Any]) -> Any:
-    """``config`` with the named fields changed; a dot reaches into a field that is a config itself.
+    """A config with some fields changed.
 
-    Raises ValueError for a name that the config does not have, or a value of another type than the field's.
+    Args:
+        config: left as it is.
+        changes: by name of the field; a dot reaches into a field that is a config itself.
+
+    Raises:
+        ValueError: a name that the config does not have, or a value of another type than the field's.
     """
     hints = get_type_hints(type(config))
     for name, value in changes.items():
@@ -58,7 +63,8 @@ def preset_runs(base: Any, presets: Mapping[str, Mapping], preset: str, seeds: S
     """``base`` with the settings of a preset, for each of its sets of images (overrides as well) and each seed,
     ``seeds`` if given.
 
-    Raises ValueError for an unknown preset.
+    Raises:
+        ValueError: an unknown preset.
     """
     if preset not in presets:
         raise ValueError(f"preset: must be one of {', '.join(presets)}, got {preset!r}")

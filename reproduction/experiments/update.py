@@ -177,7 +177,8 @@ def check(config: UpdateRun, context: Context) -> None:
 def prepare(config: UpdateRun, context: Context) -> Update:
     """Load the images and deal them out to the versions.
 
-    Raises ValueError where ``config`` asks for more classes than there are, or for attributes that they do not have.
+    Raises:
+        ValueError: ``config`` asks for more classes than there are, or for attributes that they do not have.
     """
     whole = _load(config, config.data, context).limit(config.n_train, config.n_test).to(context.device)
     numbers = range(len(whole.classes))

@@ -27,8 +27,7 @@ def verdict(
     point: float = 1.0,
     paired: bool | None = None,
 ) -> str:
-    """What our runs say about a published number: one of ``VERDICTS``, never more than the evidence. All values in the
-    paper's unit.
+    """What our runs say about a published number, never more than the evidence.
 
     Two things can be claimed of a row. Its *trend*: on which side of a reference row (say, ``independent``) it lies.
     Its *level*: the number itself.
@@ -61,6 +60,18 @@ def verdict(
     - ``undecided``: everything else, so always with one value, when nothing was published, when the interval is too
       wide to tell, and for a reference row on other data. Absence of evidence is not evidence of absence: more seeds
       can change it.
+
+    Args:
+        ours: one value a run, in the paper's unit, as are all others.
+        published: None where the paper has no number.
+        reference, published_reference: of the row that trends refer to.
+        spread: standard deviation of the published value over ``n_published`` runs, where the paper tells.
+        same_data: our runs are on the paper's own data.
+        point: one point of the metric.
+        paired: see ``difference``.
+
+    Returns:
+        One of ``VERDICTS``.
     """
     if len(ours) == 0:
         return "not run"
@@ -117,13 +128,24 @@ def compare(
     n_published: int | None = None,
     scale: float = 1.0,
 ) -> list[dict]:
-    """The table paper | ours: a dict ``{row, paper, ours, n, verdict, note}`` for each published row of ``item``,
-    ``column`` and ``metric``, in paper.csv's order, then for each row of ours that the paper does not have.
+    """The table paper | ours.
 
-    ``rows`` maps a row's name to its values, one a seed, or to ``{seed: value}`` as ``by_row`` gives, which pairs by
-    seed where the seeds agree and uses Welch's interval otherwise. ``reference`` names the row to which trends refer.
-    ``scale`` takes ours to the paper's unit (100 for fractions). ``ours`` is an ``Interval`` or None. A published
-    bound is shown but not judged as if it were a level. KeyError for an unknown item, column, metric or reference.
+    A published bound is shown but not judged as if it were a level.
+
+    Args:
+        rows: for each name its values, one a seed, or ``{seed: value}`` as ``by_row`` gives, which pairs by seed where
+            the seeds agree and uses Welch's interval otherwise.
+        paper, item, column, metric: as in paper.csv.
+        reference: the row that trends refer to.
+        same_data, n_published: see ``verdict``.
+        scale: takes ours to the paper's unit (100 for fractions).
+
+    Returns:
+        A dict ``{row, paper, ours, n, verdict, note}`` for each published row, in paper.csv's order, then for each row
+        of ours that the paper does not have. ``ours`` is an ``Interval`` or None.
+
+    Raises:
+        KeyError: an unknown item, column, metric or reference.
     """
     published = {r["row"]: r for r in paper_numbers(paper, item) if r["column"] == column and r["metric"] == metric}
     if not published:

@@ -1,1 +1,1 @@
-"""From an experiment and a preset to records: the runner, and golden numbers that say when a record is no longer what the code makes."""
+"""From an experiment and a preset to records: the runner, and golden numbers that tell when a record is out of date."""
