@@ -14,6 +14,10 @@ READY := .venv/.installed $(if $(shell command -v npm),node_modules/.installed)
 book: $(READY)
 	$(BIN)/python -m reproduction book
 
+# Two processes on two cores: a kernel of its own for each chapter takes as many threads as there are cores, and four on two
+# cores wait for each other (nbval 12 minutes, 2 with one thread).
+test check: export OMP_NUM_THREADS = 1
+
 test: lint
 	$(BIN)/pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered
 	$(BIN)/pytest -n 2 --dist loadfile --nbval-lax --nbval-current-env book
