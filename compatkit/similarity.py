@@ -11,7 +11,7 @@ nothing: 0, never NaN.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
@@ -274,20 +274,64 @@ def cka_map(
     Source: Kornblith et al. 2019; paper B, Sec. 5.7.
     """
     names_a, names_b = _default_layers(net_a, layers_a, "layers_a"), _default_layers(net_b, layers_b, "layers_b")
-    moments: dict[tuple, _Moments] = {}
+    cka = CKAMap(unbiased=unbiased, pooled=pooled)
     for batch in _batches(images, batch_size):
         asked = [*names_a, *names_b] if net_b is net_a else names_a
         run_a = layer_features(net_a, asked, batch, statistics=statistics)
         run_b = run_a if net_b is net_a else layer_features(net_b, names_b, batch, statistics=statistics)
-        a = [_checked_map(name, run_a[name]) for name in names_a]
-        b = [_checked_map(name, run_b[name]) for name in names_b]
-        _add_pairs(moments, a, b, pooled)
-    result = torch.zeros(len(names_a), len(names_b), dtype=torch.float64)
-    alone = {x: _enough(m, 4 if unbiased else 2).hsic(unbiased) for (x, y), m in moments.items() if x == y}
-    for (x, y), m in moments.items():
-        if x != y:
-            result[x[1], y[1]] = _alignment(m.hsic(unbiased), alone[x], alone[y])
-    return names_a, names_b, result
+        cka.update({name: run_a[name] for name in names_a}, {name: run_b[name] for name in names_b})
+    return names_a, names_b, cka.compute()
+
+
+class CKAMap:
+    """``cka_map`` of features that are there already, over batches: the values of the whole set.
+
+    Takes memory for a batch, and for the moments of each layer and of each pair of layers.
+
+    Args:
+        unbiased, pooled: as in ``cka_map``.
+    """
+
+    def __init__(self, *, unbiased: bool = False, pooled: bool = False):
+        self.unbiased, self.pooled = unbiased, pooled
+        self._names: tuple[list[str], list[str]] | None = None
+        self._moments: dict[tuple, _Moments] = {}
+
+    def update(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> CKAMap:
+        """Add a batch.
+
+        Args:
+            a, b: what the layers of either network put out for the same images, by name, as ``layer_features`` returns
+                it: (n, c), (n, c, h, w) or tokens (n, t, c).
+
+        Raises:
+            ValueError: no layer, other layers than in the batches before, unequal n, or outputs of other shapes or not
+                finite.
+        """
+        names = list(a), list(b)
+        if not all(names) or names != (self._names or names):
+            raise ValueError(f"a, b: the same layers are needed in every batch, got {names}, before {self._names}")
+        self._names = names
+        maps_a, maps_b = ([_checked_map(name, x) for name, x in side.items()] for side in (a, b))
+        for x in (*maps_a, *maps_b):
+            _check_lengths(maps_a[0], x)
+        _add_pairs(self._moments, maps_a, maps_b, self.pooled)
+        return self
+
+    def compute(self) -> Tensor:
+        """CKA (la, lb) in float64 of every layer of one network with every layer of the other, in the order given.
+
+        Raises:
+            ValueError: fewer than 2 samples so far (4 if unbiased).
+        """
+        rows, columns = self._names or ([], [])
+        _enough_samples(min((m.n for m in self._moments.values()), default=0), 4 if self.unbiased else 2)
+        alone = {x: m.hsic(self.unbiased) for (x, y), m in self._moments.items() if x == y}
+        result = torch.zeros(len(rows), len(columns), dtype=torch.float64)
+        for (x, y), m in self._moments.items():
+            if x != y:
+                result[x[1], y[1]] = _alignment(m.hsic(self.unbiased), alone[x], alone[y])
+        return result
 
 
 # Moments and the two values that follow from them
@@ -481,7 +525,7 @@ def _batches(images: Tensor | Iterable[Tensor], batch_size: int) -> Iterator[Ten
 def _default_layers(net: nn.Module, names: Sequence[str] | None, argument: str) -> list[str]:
     if isinstance(names, str):
         _check_layers(net, names, argument)
-    names = layer_names(net) if names is None else list(names)
+    names = layer_names(net) if names is None else list(dict.fromkeys(names))
     if not names:
         raise ValueError(f"{argument}: at least one layer is needed, got none of a {type(net).__name__}")
     _check_layers(net, names, argument)

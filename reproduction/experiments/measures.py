@@ -17,7 +17,7 @@ from compatkit.data import ImageSet
 from compatkit.models import split_points
 from compatkit.normalization import evaluation
 from compatkit.recombination import accuracy, all_logits, output_index, shuffled
-from compatkit.similarity import CrossCorrelation, cka_map, layer_features, layer_names, match_channels, mutual_knn
+from compatkit.similarity import CKAMap, CrossCorrelation, layer_features, layer_names, match_channels, mutual_knn
 
 TEST_BATCHES = (8, 32, 128)  # sizes of test batches that are tried beside the one in the config
 SIMILARITY_IMAGES = 500  # test images at most on which features are compared
@@ -122,16 +122,18 @@ def similarities(
     matched needs scipy and is left out where there is none, so that a bare GPU machine can make every run.
     """
     batches, _ = _batches(image_set.limit(test=SIMILARITY_IMAGES), image_set, batch_size)
-    layers = split_points(networks[0])
+    layers, blocks = split_points(networks[0]), layer_names(networks[0])
+    cka = CKAMap()
     correlations = {at: CrossCorrelation() for at in layers}
     pooled = {at: ([], []) for at in layers}
     for batch in batches:
-        sides = [layer_features(network, layers, batch) for network in networks]
+        sides = [layer_features(network, blocks, batch) for network in networks]
+        cka.update(*sides)
         for at in layers:
             correlations[at].update(*(side[at] for side in sides))
             for kept, side in zip(pooled[at], sides, strict=True):
                 kept.append(side[at].flatten(2).mean(2) if side[at].ndim == 4 else side[at])
-    rows, columns, matrix = cka_map(*networks, batches)
+    matrix = cka.compute()
     found: dict[str, float | list] = {"CKA map": _rounded(matrix)}
     for at in layers:
         channels = correlations[at].compute()
@@ -139,7 +141,7 @@ def similarities(
         x, y = map(torch.cat, pooled[at])
         found |= {
             f"cross-correlation at {at}": by_position.mean().item(),
-            f"CKA at {at}": matrix[rows.index(at), columns.index(at)].item(),
+            f"CKA at {at}": matrix[blocks.index(at), blocks.index(at)].item(),
             f"neighbours at {at}": mutual_knn(x, y, min(10, len(x) - 1)),
         }
         if matched is not None:

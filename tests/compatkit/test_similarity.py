@@ -483,6 +483,33 @@ def test_each_network_runs_once_a_batch():
     assert torch.allclose(own.diagonal(), torch.ones(6, dtype=torch.float64)) and torch.allclose(own, own.T)
 
 
+def test_a_map_of_features_is_that_of_their_networks():
+    a, b = networks()
+    batches = [images(10, 1), images(7, 2)]
+    cka = similarity.CKAMap(unbiased=True)
+    for x in batches:
+        cka.update(*(layer_features(net, similarity.layer_names(net), x) for net in (a, b)))
+    assert torch.equal(cka.compute(), cka_map(a, b, batches, unbiased=True)[2])
+
+
+def test_bad_features_of_a_map():
+    x = torch.randn(3, 4)
+    cka = similarity.CKAMap(unbiased=True)
+    with pytest.raises(ValueError, match="at least 4 samples are needed if unbiased, got 0"):
+        cka.compute()
+    with pytest.raises(ValueError, match="a, b: the same layers"):
+        cka.update({"one": x}, {})
+    cka.update({"one": x, "two": x}, {"one": x})
+    with pytest.raises(ValueError, match="a, b: the same layers are needed in every batch"):
+        cka.update({"one": x}, {"one": x})
+    with pytest.raises(ValueError, match="at least 4 samples are needed if unbiased, got 3"):
+        cka.compute()
+    with pytest.raises(ValueError, match="must hold the same samples, got 3 and 2"):
+        cka.update({"one": x, "two": x}, {"one": x[:2]})
+    with pytest.raises(ValueError, match="layer 'two': must be finite"):
+        cka.update({"one": x, "two": x / 0}, {"one": x})
+
+
 def test_map_of_chosen_layers_of_any_module():
     class Plain(nn.Module):
         def __init__(self):
