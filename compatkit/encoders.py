@@ -135,7 +135,7 @@ def fit_width(embeddings: Tensor, dim: int) -> Tensor:
 
 
 class Contrastive:
-    """Two views of each image, which shall be nearer to each other than to other images: SimCLR.
+    """Two views of each image, which are to be nearer to each other than to other images: SimCLR.
 
     The embedding before the projection is what is kept. The recipe's ``flip`` allows mirrored views; its ``crop`` is
     not used, since views are crops.
@@ -200,7 +200,7 @@ def views(images: Tensor, generator: torch.Generator, *, flip: bool, strength: f
     """A random view of each image: a crop of 20 to 100 % of its area, mirrored or not, in other colours.
 
     Brightness, contrast and saturation change by up to 80 % of ``strength``, hue by up to 20 % of it in turns, all for
-    80 % of the images; 20 % turn grey. Images of one channel know brightness and contrast only.
+    80 % of the images; 20 % turn grey. Images of one channel change in brightness and contrast only.
 
     Args:
         images: uint8 (n, c, s, s).

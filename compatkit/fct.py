@@ -128,9 +128,9 @@ def transform(h: nn.Module, old: Tensor, side: Tensor, *, chunk: int = 65_536) -
 
 @torch.no_grad()
 def synthesised_classifier(old_classifier: Tensor, known: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
-    """The old classifier, extended to classes that it does not know, for backward compatible training on all classes of
-    the new task: their weight is the direction of their mean old embedding, at the mean length of the known weights,
-    without which softmax would not compare them.
+    """The old classifier, extended to classes that it was not trained on, for backward compatible training on all
+    classes of the new task: their weight is the direction of their mean old embedding, at the mean length of the known
+    weights, without which softmax would not compare them.
 
     Args:
         old_classifier: (old classes, d).

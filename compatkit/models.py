@@ -384,7 +384,7 @@ def fit_channels(extractor: nn.Sequential, channels: int, *, seed: int | None = 
 
     Args:
         extractor: ends anywhere.
-        channels: that its features shall have.
+        channels: that its features are to have.
         seed: of the convolution; None draws from torch's global generator.
 
     Source: paper A, Sec. 5.2.

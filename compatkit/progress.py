@@ -43,7 +43,7 @@ def _in_notebook(start: int, stop: int, label: str, unit: str) -> Iterator[int]:
         yield i
         if text := clock.text(i):
             line.update(Markdown(text))
-    # nothing stays: the bar was for whoever watched, and a chapter's stored output shall not depend on it
+    # nothing stays: the bar was for those who watched, and a chapter's stored output must not depend on it
     line.update({"text/plain": ""}, raw=True)
 
 

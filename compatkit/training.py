@@ -1,7 +1,7 @@
 """The one training loop: networks that share auxiliary heads, trained jointly or one after the other.
 
 A ``Task`` is one network with the terms that it learns from; ``train`` alternates between tasks, one minibatch each. To
-train incrementally, train one task, ``freeze`` the heads that the next one shall fit, and train the next. Everything
+train incrementally, train one task, ``freeze`` the heads that the next one is to fit, and train the next. Everything
 random depends on a seed and the step alone, so that a run which was killed goes on to the same bits. Any object with
 the parts of a ``Trainable`` is trained by the same loop.
 

@@ -1,4 +1,4 @@
-"""Embeddings with what a search must know of them: which model made them, of which items, and at what length.
+"""Embeddings with what a search needs beside them: which model made them, of which items, and at what length.
 
 Two models put the same image at different places, and nothing in an array of numbers says which model it is of.
 Here it is said, and ``evaluate`` and ``nearest`` refuse to compare what does not belong together.

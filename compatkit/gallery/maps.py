@@ -227,7 +227,7 @@ def fit(
 
 
 def _fit_h(pairs: Pairs, width: int, steps: int, seed: int, checkpoint, shown: bool) -> Transformation:
-    """h, trained at spread 1 whatever the scale of the embeddings: Adam's steps and BN's epsilon do not know it."""
+    """h, trained at spread 1: Adam's steps and BN's epsilon do not follow the scale of the embeddings."""
     old, side, mean = pairs.old, _side_of_h(pairs.old, pairs.side), pairs.new.mean(0)
     scales = [_spread(x) for x in (old, side, pairs.new)]
     h = Transformation(old.shape[1], side.shape[1], len(mean), width, seed=seed)

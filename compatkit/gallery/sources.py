@@ -59,7 +59,7 @@ class ArrayColumn:
     def blocks(self, start: int, size: int) -> Iterator[np.ndarray]:
         """The rows from ``start``, ``size`` at a time."""
         for row in range(start, self.rows, size):
-            # mapped anew each time: pages that were read count as this process's memory until they are let go
+            # mapped anew each time: pages that were read count as this process's memory until they are unmapped
             rows: np.ndarray = np.memmap(self.path, self.dtype, "r", self._offset, self.shape, self._order)  # type: ignore[call-overload]
             yield np.array(rows[row : row + size], order="C")
 

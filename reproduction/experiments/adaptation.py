@@ -83,7 +83,11 @@ class AdaptationRun:
 
 
 def check(config: AdaptationRun, context: Context) -> None:
-    """Build everything that a run needs, and train nothing. Raises ValueError for settings that cannot be run."""
+    """Build everything that a run needs, and train nothing.
+
+    Raises:
+        ValueError: settings that cannot be run.
+    """
     sets = _sets(config, context)
     for image_set in sets:
         check_filled(image_set, config.n_train, config.n_test)

@@ -9,15 +9,22 @@ from compatkit.data import ImageSet
 
 
 def check_choices(config: Any, allowed: Mapping[str, Sequence[str]]) -> None:
-    """Raises ValueError for a setting that is none of those ``allowed``."""
+    """Settings that are words.
+
+    Raises:
+        ValueError: one is none of those ``allowed``.
+    """
     for name, words in allowed.items():
         if getattr(config, name) not in words:
             raise ValueError(f"{name}: must be one of {tuple(words)}, got {getattr(config, name)!r}")
 
 
 def check_numbers(config: Any, **least: int) -> None:
-    """Raises ValueError for a setting below what is the ``least``; None, where it is allowed, is not judged. Seeds are
-    never negative."""
+    """Settings that are numbers; None, where it is allowed, is not judged, and seeds are never negative.
+
+    Raises:
+        ValueError: one is below its ``least``.
+    """
     for name, lowest in {"seed": 0, **least}.items():
         value = getattr(config, name)
         if value is not None and value < lowest:
@@ -25,8 +32,11 @@ def check_numbers(config: Any, **least: int) -> None:
 
 
 def check_filled(image_set: ImageSet, n_train: int | None, n_test: int | None) -> None:
-    """Raises ValueError where a limited set has fewer images than classes: some class would have none to learn from,
-    or to test on."""
+    """A set with as many images as were asked for.
+
+    Raises:
+        ValueError: they are fewer than its classes, so that some class has none to learn from, or to test on.
+    """
     for name, limit, split in (("n_train", n_train, image_set.train), ("n_test", n_test, image_set.test)):
         if len(split) < max(2, len(image_set.classes)):
             wanted = f"at least {len(image_set.classes)}, one for each class of {image_set.name}"

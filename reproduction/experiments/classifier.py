@@ -71,7 +71,11 @@ class ClassifierRun:
 
 
 def check(config: ClassifierRun, context: Context) -> None:
-    """Build everything that a run needs, and train nothing. Raises ValueError for settings that cannot be run."""
+    """Build everything that a run needs, and train nothing.
+
+    Raises:
+        ValueError: settings that cannot be run.
+    """
     whole = _whole(config, context)
     check_filled(whole, config.n_train, config.n_test)
     _first_tasks(config, whole)

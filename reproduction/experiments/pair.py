@@ -136,7 +136,11 @@ class Pair:
 
 
 def check(config: PairRun, context: Context) -> None:
-    """Build everything that a run needs, and train nothing. Raises ValueError for settings that cannot be run."""
+    """Build everything that a run needs, and train nothing.
+
+    Raises:
+        ValueError: settings that cannot be run.
+    """
     pair = prepare(config, context, pretrained=False)
     for image_set in pair.sets:
         check_filled(image_set, config.n_train, config.n_test)

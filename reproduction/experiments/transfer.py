@@ -66,7 +66,11 @@ class TransferRun:
 
 
 def check(config: TransferRun, context: Context) -> None:
-    """Build everything that a run needs, and train nothing. Raises ValueError for settings that cannot be run."""
+    """Build everything that a run needs, and train nothing.
+
+    Raises:
+        ValueError: settings that cannot be run.
+    """
     source, target = _sets(config, context)
     for image_set in (source, target):
         check_filled(image_set, config.n_train, config.n_test)

@@ -162,7 +162,11 @@ class Update:
 
 
 def check(config: UpdateRun, context: Context) -> None:
-    """Build everything that a run needs, and train nothing. Raises ValueError for settings that cannot be run."""
+    """Build everything that a run needs, and train nothing.
+
+    Raises:
+        ValueError: settings that cannot be run.
+    """
     update = prepare(config, context)
     for image_set in update.sets:
         check_filled(image_set, config.n_train, None)
@@ -212,7 +216,11 @@ def _load(config: UpdateRun, name: str, context: Context) -> ImageSet:
 
 
 def by_attribute(image_set: ImageSet, attribute: str) -> ImageSet:
-    """Images labelled by the "colour" or the "shape" of coloured shapes alone. Raises ValueError for other classes."""
+    """Images labelled by the "colour" or the "shape" of coloured shapes alone.
+
+    Raises:
+        ValueError: the classes are others.
+    """
     index = attribute_index(image_set.classes, attribute)
     names = tuple(dict.fromkeys(name.split()[ATTRIBUTES[attribute]] for name in image_set.classes))
     train, test = (Split(s.images, index.to(s.labels.device)[s.labels]) for s in (image_set.train, image_set.test))

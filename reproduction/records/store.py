@@ -65,7 +65,7 @@ def append(record: Mapping, root: str | os.PathLike | None = None) -> None:
         root: None means ``results_root()``.
 
     Raises:
-        ValueError: a missing key, or NaN or infinity, which JSON does not know and which would pass as a result.
+        ValueError: a missing key, or NaN or infinity, which are not JSON and would pass as a result.
     """
     if missing := [key for key in RECORD_KEYS if key not in record]:
         raise ValueError(f"record: lacks {', '.join(missing)}; it needs {', '.join(RECORD_KEYS)}")

@@ -92,7 +92,7 @@ def golden_set(name: str) -> ImageSet:
         k = label[:, None, None, None]
         pattern = (x * (3 * k + 2) + y * (5 * k + 1) + 7 * c + start % 11) * 29 % 256
         noise = image * 48271 + c * 40692 + y * 69621 + x * 16807 + start + 12345 * part
-        for _ in range(3):  # neighbours shall have nothing in common
+        for _ in range(3):  # neighbours must have nothing in common
             noise = (noise * 48271 + 11) % 2147483647
         pixels = (3 * pattern + noise % 256) // 4
         return Split(torch.from_numpy(pixels.astype(np.uint8)), torch.from_numpy(label))

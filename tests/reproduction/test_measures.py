@@ -1,6 +1,5 @@
 """What is measured of a pair of networks, against networks that are cut and joined one by one."""
 
-
 import pytest
 import torch
 from torch import nn

@@ -178,7 +178,7 @@ def test_gains_are_over_the_source_model_of_the_same_pretext():
 
 
 def verdict(gap):
-    """Of a difference on other data than the paper's that shall be above 0."""
+    """Of a difference on other data than the paper's that the paper has above 0."""
     mean, half_width = map(float, gap.split(" ± "))
     return "◐ trend only" if mean > half_width else "◌ undecided"
 
