@@ -8,6 +8,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 
 from compatkit import command_line
@@ -132,11 +133,12 @@ def _status(options: argparse.Namespace) -> None:
     print(f"records in {results_root()}")
     print(f"{'experiment':<17}{'preset':<9}{'recorded':>9}{'planned':>9}{'other':>7}{'stale':>7}{'minutes':>9}")
     stored = {preset: load_all(preset) for preset in PRESETS}
+    plans = {(name, preset): runner.configs(name, preset) for name in EXPERIMENTS for preset in PRESETS}
+    found = {preset: runner.Found(stored[preset], chain.from_iterable(plans.values())) for preset in PRESETS}
     for name in EXPERIMENTS:
         for preset in PRESETS:
-            planned = runner.configs(name, preset)
-            found = runner.Found(stored[preset], planned)
-            records = {r["run_id"]: r for r in map(found.record, planned) if r is not None}
+            planned = plans[name, preset]
+            records = {r["run_id"]: r for r in map(found[preset].record, planned) if r is not None}
             others = [r for r in stored[preset].values() if r["experiment"] == name and r["run_id"] not in records]
             every = [*records.values(), *others]
             minutes = sum(r["provenance"]["wall_seconds"] for r in every) / 60

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
+from functools import cache
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
@@ -26,7 +27,7 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: a name that the config does not have, or a value of another type than the field's.
     """
-    hints = get_type_hints(type(config))
+    hints = _types(type(config))
     for name, value in changes.items():
         outer, _, inner = name.partition(".")
         if outer not in {f.name for f in fields(config)} or (inner and not is_dataclass(getattr(config, outer))):
@@ -40,6 +41,9 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
             raise ValueError(f"{name}: must be {getattr(kind, '__name__', kind)}, got {value!r}")
         config = replace(config, **{outer: value})
     return config
+
+
+_types = cache(get_type_hints)  # of the few classes of settings, for thousands of runs
 
 
 def settings(config: Any) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 from compatkit.models import build, split_points
 
@@ -220,6 +221,11 @@ def _boundaries(run: PairRun) -> dict[str, str]:
     """The blocks after which a network can be split, and the setting for each. A stage's name where it ends, so that
     Fig. 2's runs are among them; not after pooling, which has no weights, so that it would be the split before it once
     more."""
-    points = [name for name in split_points(build(run.network, 2, seed=0, width=1)) if name != "pool"]
+    points = [name for name in _points(run.network) if name != "pool"]
     last = [name for name in points if name.startswith(f"{run.split_at}_block")][-1:]
     return {name: run.split_at if name in last else name for name in points}
+
+
+@cache
+def _points(network: str) -> list[str]:
+    return split_points(build(network, 2, seed=0, width=1))

@@ -79,7 +79,7 @@ class Found:
     """
 
     def __init__(self, stored: Mapping[str, dict], wanted: Iterable[Any]):
-        defaults = {type(config).__name__: _named(type(config)())[1] for config in wanted}
+        defaults = dict(_named(kind()) for kind in {type(config) for config in wanted})
         self._records: dict[str, dict] = {}
         for record in sorted(stored.values(), key=lambda record: record["provenance"]["started"]):
             kind = record["kind"]
