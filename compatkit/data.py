@@ -8,8 +8,6 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,9 +22,10 @@ from torch import Tensor
 from . import generated
 from .devices import seeded_generator
 from .extras import require
-from .files import replacing
+from .stored import data_root, digest, read_arrays, write_arrays
 
 EMBEDDED_SIZE = 16  # side of the embedded and generated images, in pixels
+STORED_SETS = 4  # that a process keeps in memory, the last ones used
 
 
 # --- what a set is ----------------------------------------------------------------------------------------------------
@@ -94,7 +93,7 @@ class ImageSet:
     def digest(self) -> str:
         """12 hex digits that tell this set, the pixels and labels of both splits and the names of its classes, from any
         other; ``stored_digest`` finds the same for its file."""
-        return _digest(_arrays(self))[:12]
+        return digest(_arrays(self))[:12]
 
     @cached_property
     def train_digest(self) -> str:
@@ -104,6 +103,8 @@ class ImageSet:
         return digest.hexdigest()[:12]
 
     def to(self, device) -> ImageSet:
+        if self.device == torch.device(device):
+            return self
         return ImageSet(self.name, self.train.to(device), self.test.to(device), self.classes)
 
     def with_channels(self, channels: int) -> ImageSet:
@@ -125,6 +126,8 @@ class ImageSet:
 
     def limit(self, train: int | None = None, test: int | None = None) -> ImageSet:
         """The first ``train`` and ``test`` images of an even draw from all classes; None keeps the split whole."""
+        if train is test is None:
+            return self  # with what it has computed of itself
         return ImageSet(self.name, _even_draw(self.train, train), _even_draw(self.test, test), self.classes)
 
 
@@ -199,7 +202,8 @@ def load(name: str, root: str | os.PathLike | None = None, **options) -> ImageSe
             ``glyphs_plain``, ``glyphs_cluttered``, ``glyphs_other`` and ``shapes`` are generated from a seed;
             ``cifar10``, ``cifar100`` and ``stl10`` are downloaded once by torchvision; ``imagefolder:PATH`` reads
             PATH/train/CLASS/* and PATH/test/CLASS/* (or val); any other NAME is read from NAME.npz in ``root``. A
-            NAME.npz that is already there is always preferred to a download.
+            NAME.npz that is already there is always preferred to a download, and a process reads it once (it keeps the
+            last ``STORED_SETS``): leave the tensors as they are.
         root: folder of NAME.npz files; by default ``$COMPATKIT_DATA`` or else the user's cache folder. One of your own:
             ``numpy.savez(file, x_train=..., y_train=..., x_test=..., y_test=..., class_names=...)``, images uint8
             (n, c, h, w) and of one size, labels integers, one name (text) for each label.
@@ -223,7 +227,7 @@ def load(name: str, root: str | os.PathLike | None = None, **options) -> ImageSe
     if options:
         raise ValueError(f"options: {name} takes none, got {sorted(options)}")
     if path.exists():
-        return read_npz(path)
+        return _read_once(path, path.stat().st_size, path.stat().st_mtime_ns)
     if name in DOWNLOADS:
         return _download(name, path)
     stored = sorted(p.stem for p in path.parent.glob("*.npz"))
@@ -233,21 +237,28 @@ def load(name: str, root: str | os.PathLike | None = None, **options) -> ImageSe
     )
 
 
-def data_root(root: str | os.PathLike | None = None) -> Path:
-    """The folder of NAME.npz files: ``root``, or ``$COMPATKIT_DATA``, or compatkit/ in the user's cache folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(root or os.environ.get("COMPATKIT_DATA") or cache / "compatkit")
-
-
-ARRAYS = ("x_train", "y_train", "x_test", "y_test", "class_names")
-
-
 def write_npz(path: Path, image_set: ImageSet) -> None:
-    """Store a set as ``path`` with a checksum inside, atomically: a reader sees the old file or the new one, never a
-    part."""
-    arrays = _arrays(image_set)
-    with replacing(path) as file:
-        np.savez(file, allow_pickle=False, sha256=np.array(_digest(arrays)), **arrays)
+    """Store a set as ``path`` with a checksum inside, atomically."""
+    write_arrays(path, _arrays(image_set))
+
+
+def read_npz(path: Path) -> ImageSet:
+    """Read what ``write_npz`` wrote, or a file of the same form without a checksum. Nothing is unpickled.
+
+    Raises:
+        ValueError: the file, which is named, is truncated, altered since it was written, or not of that form.
+    """
+    arrays = read_arrays(path)
+    train, test = (
+        Split(torch.from_numpy(arrays[f"x_{part}"]), torch.from_numpy(arrays[f"y_{part}"].astype(np.int64)))
+        for part in ("train", "test")
+    )
+    return ImageSet(path.stem, train, test, tuple(map(str, arrays["class_names"])))
+
+
+@lru_cache(STORED_SETS)
+def _read_once(path: Path, size: int, modified: int) -> ImageSet:
+    return read_npz(path)
 
 
 def _arrays(image_set: ImageSet) -> dict[str, np.ndarray]:
@@ -259,87 +270,6 @@ def _arrays(image_set: ImageSet) -> dict[str, np.ndarray]:
         "y_test": image_set.test.labels.cpu().numpy().astype(np.int64),
         "class_names": np.array(image_set.classes),
     }
-
-
-def stored_digest(name: str, root: str | os.PathLike | None = None) -> str | None:
-    """The digest of the set in NAME.npz, read from the checksum inside where there is one; None where there is no such
-    file, or none that can be read."""
-    path = data_root(root) / f"{name}.npz"
-    if name.startswith("imagefolder:") or not path.is_file():
-        return None
-    return _digest_of_file(path, path.stat().st_size, path.stat().st_mtime_ns)
-
-
-@lru_cache(64)
-def _digest_of_file(path: Path, size: int, modified: int) -> str | None:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if "sha256" in file:
-                return str(file["sha256"])[:12]
-        return read_npz(path).digest
-    except (ValueError, TypeError, OSError, zipfile.BadZipFile):
-        return None
-
-
-def read_npz(path: Path) -> ImageSet:
-    """Read what ``write_npz`` wrote, or a file of the same form without a checksum. Nothing is unpickled.
-
-    Raises:
-        ValueError: the file, which is named, is truncated, altered since it was written, or not of that form.
-    """
-    try:
-        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in ARRAYS}
-            expected = str(file["sha256"]) if "sha256" in file else None
-    except PermissionError:
-        raise
-    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, EOFError, OSError, RuntimeError) as error:
-        raise ValueError(
-            f"{path}: truncated, damaged or not an image set ({error}); delete it and load it again"
-        ) from error
-    if expected is not None and expected != _digest(arrays):
-        raise ValueError(f"{path}: its content does not match its checksum; delete it and load it again")
-    problem = _form_problem(arrays)
-    if problem:
-        raise ValueError(f"{path}: {problem}")
-    train, test = (
-        Split(torch.from_numpy(arrays[f"x_{part}"]), torch.from_numpy(arrays[f"y_{part}"].astype(np.int64)))
-        for part in ("train", "test")
-    )
-    return ImageSet(path.stem, train, test, tuple(map(str, arrays["class_names"])))
-
-
-def _digest(arrays: dict[str, np.ndarray]) -> str:
-    digest = hashlib.sha256()
-    for key in ARRAYS:
-        array = np.ascontiguousarray(arrays[key])
-        digest.update(f"{key} {array.dtype.str} {array.shape}".encode())
-        digest.update(array.data if array.dtype.kind != "U" else array.tobytes())
-    return digest.hexdigest()
-
-
-def _form_problem(arrays: dict[str, np.ndarray]) -> str | None:
-    names = arrays["class_names"]
-    if names.ndim != 1 or names.dtype.kind != "U":
-        return f"class_names must be a list of strings, got {names.dtype} {names.shape}"
-    if double := [name for name, count in Counter(names.tolist()).items() if count > 1]:
-        return f"class_names must differ, got {double} more than once"
-    for part in ("train", "test"):
-        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
-        if x.dtype != np.uint8 or x.ndim != 4 or len(x) == 0:
-            return f"x_{part} must be uint8 (n, c, h, w) with n > 0, got {x.dtype} {x.shape}"
-        if not all(x.shape):
-            return f"x_{part} must have a size, got {x.shape}"
-        if x.shape[3] <= 4 < min(x.shape[1:3]):
-            return f"x_{part} must be (n, c, h, w), got {x.shape} with the channels last: transpose(0, 3, 1, 2)"
-        if y.shape != (len(x),) or y.dtype.kind not in "iu":
-            return f"y_{part} must be {len(x)} integers, got {y.dtype} {y.shape}"
-        if y.min() < 0 or y.max() >= len(names):
-            return f"y_{part} must lie in 0..{len(names) - 1}, got {y.min()}..{y.max()}"
-    shapes = [arrays[f"x_{part}"].shape[1:] for part in ("train", "test")]
-    if shapes[0] != shapes[1]:
-        return f"x_train and x_test must be images of one size, got {shapes[0]} and {shapes[1]}"
-    return None
 
 
 # --- embedded sets ----------------------------------------------------------------------------------------------------

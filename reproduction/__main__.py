@@ -8,7 +8,6 @@ import inspect
 import sys
 import traceback
 from collections.abc import Sequence
-from itertools import chain
 from typing import Any
 
 from compatkit import command_line
@@ -125,7 +124,8 @@ def _experiments(options: argparse.Namespace) -> list[str]:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from .experiments import EXPERIMENTS, PRESETS
+    from .experiments import EXPERIMENTS, KINDS, PRESETS
+    from .records.index import index
     from .records.provenance import is_stale
     from .records.store import load_all, results_root
     from .runs import runner
@@ -133,11 +133,10 @@ def _status(options: argparse.Namespace) -> None:
     print(f"records in {results_root()}")
     print(f"{'experiment':<17}{'preset':<9}{'recorded':>9}{'planned':>9}{'other':>7}{'stale':>7}{'minutes':>9}")
     stored = {preset: load_all(preset) for preset in PRESETS}
-    plans = {(name, preset): runner.configs(name, preset) for name in EXPERIMENTS for preset in PRESETS}
-    found = {preset: runner.Found(stored[preset], chain.from_iterable(plans.values())) for preset in PRESETS}
+    found = {preset: index(preset, None, KINDS) for preset in PRESETS}
     for name in EXPERIMENTS:
         for preset in PRESETS:
-            planned = plans[name, preset]
+            planned = runner.configs(name, preset)
             records = {r["run_id"]: r for r in map(found[preset].record, planned) if r is not None}
             others = [r for r in stored[preset].values() if r["experiment"] == name and r["run_id"] not in records]
             every = [*records.values(), *others]

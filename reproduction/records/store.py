@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -9,6 +10,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 from compatkit.files import locked
 
@@ -103,10 +105,72 @@ def _cut_unfinished_line(descriptor: int) -> int:
     return end
 
 
+class _File:
+    """The lines of one file of records, each parsed once: what others append is read when it is asked for next, and a
+    file that was replaced is read anew."""
+
+    def __init__(self, path: Path):
+        self.path, self.replaced = path, 0
+        self._forget()
+
+    def _forget(self) -> None:
+        self.records: list[dict] = []
+        self._end, self._tail, self._inode = 0, b"", 0
+        self.replaced += 1
+
+    def refresh(self) -> list[dict]:
+        """All records, in order. An unfinished last line (a process killed while it wrote) is passed over.
+
+        Raises:
+            ValueError: any other line is no record; the message has file and line.
+        """
+        try:
+            with open(self.path, "rb") as file:
+                if not self._goes_on(file):
+                    self._forget()
+                self._inode = os.fstat(file.fileno()).st_ino
+                file.seek(self._end)
+                *lines, _unfinished = file.read().split(b"\n")
+        except FileNotFoundError:
+            self._forget()
+            return self.records
+        first = len(self.records) + 1
+        self.records += [_parsed(line, f"{self.path}, line {n}") for n, line in enumerate(lines, first)]
+        self._end += sum(len(line) + 1 for line in lines)
+        self._tail = lines[-1][-256:] + b"\n" if lines else self._tail
+        return self.records
+
+    def _goes_on(self, file: BinaryIO) -> bool:
+        """Whether the file still begins with what was read of it."""
+        file.seek(self._end - len(self._tail))
+        return os.fstat(file.fileno()).st_ino == self._inode and file.read(len(self._tail)) == self._tail
+
+
+def _parsed(line: bytes, where: str) -> dict:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        raise ValueError(f"{where}: not JSON ({error})") from error
+    if not isinstance(record, dict) or any(key not in record for key in RECORD_KEYS):
+        missing = [key for key in RECORD_KEYS if not isinstance(record, dict) or key not in record]
+        raise ValueError(f"{where}: not a record, lacks {', '.join(missing)}")
+    return record
+
+
+_file = functools.cache(_File)
+
+
+def files(preset: str, root: str | os.PathLike | None = None) -> list[_File]:
+    """The files of a preset, by name."""
+    folder = _record_path("all", preset, root).parent
+    return [_file(path.absolute()) for path in sorted(folder.glob("[!.]*.jsonl"))]
+
+
 def load(experiment: str, preset: str, root: str | os.PathLike | None = None) -> list[dict]:
     """Records of an experiment: the newest of each ``run_id``, in the order in which the runs first appeared.
 
-    An unfinished last line (a process killed while it wrote) is passed over.
+    They are kept in memory and handed out again, so leave them as they are. An unfinished last line (a process killed
+    while it wrote) is passed over.
 
     Returns:
         ``[]`` without a file.
@@ -114,22 +178,8 @@ def load(experiment: str, preset: str, root: str | os.PathLike | None = None) ->
     Raises:
         ValueError: any other line is no record; the message has file and line.
     """
-    path = _record_path(experiment, preset, root)
-    try:
-        *lines, _unfinished = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
-    newest: dict[str, dict] = {}
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: not JSON ({error})") from error
-        if not isinstance(record, dict) or any(key not in record for key in RECORD_KEYS):
-            missing = [key for key in RECORD_KEYS if not isinstance(record, dict) or key not in record]
-            raise ValueError(f"{path}, line {number}: not a record, lacks {', '.join(missing)}")
-        newest[record["run_id"]] = record
-    return list(newest.values())
+    records = _file(_record_path(experiment, preset, root).absolute()).refresh()
+    return list({record["run_id"]: record for record in records}.values())
 
 
 def load_all(preset: str, root: str | os.PathLike | None = None) -> dict[str, dict]:
@@ -138,13 +188,11 @@ def load_all(preset: str, root: str | os.PathLike | None = None) -> dict[str, di
     Raises:
         ValueError: as in ``load``.
     """
-    folder = _record_path("all", preset, root).parent
     found: dict[str, dict] = {}
-    for path in sorted(folder.glob("[!.]*.jsonl")):
-        for record in load(path.stem, preset, root):
-            other = found.get(record["run_id"])
-            if other is None or other["provenance"]["started"] < record["provenance"]["started"]:
-                found[record["run_id"]] = record
+    for record in (record for file in files(preset, root) for record in file.refresh()):
+        other = found.get(record["run_id"])
+        if other is None or other["provenance"]["started"] <= record["provenance"]["started"]:
+            found[record["run_id"]] = record
     return found
 
 

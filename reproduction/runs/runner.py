@@ -19,18 +19,18 @@ from typing import Any
 
 import torch
 
-from compatkit.data import BUILT_IN, stored_digest
 from compatkit.devices import check_device, default_device
 from compatkit.files import locked
 from compatkit.progress import progress
 from compatkit.training import uses_bf16
 
-from ..experiments import EXPERIMENTS, kind_of
+from ..experiments import EXPERIMENTS, KINDS, kind_of
 from ..experiments.context import Context
 from ..experiments.presets import Plan, override
+from ..records.index import index
 from ..records.pins import pinned
 from ..records.provenance import code_state, is_stale, provenance
-from ..records.store import append, load_all, results_root, run_id
+from ..records.store import append, results_root, run_id
 
 code_state()  # now, while the files are what was imported
 
@@ -54,7 +54,7 @@ class Job:
     def checkpoints(self) -> Path:
         # of this code only: a run that goes on after its numbers have changed would be neither the old nor the new one
         version = pinned().versions.get(self.experiment, "new")
-        return self.root / ".checkpoints" / f"{run_id(*_named(self.config), {})}-{version}"
+        return self.root / ".checkpoints" / f"{run_id(*named(self.config), {})}-{version}"
 
     @property
     def shared(self) -> Path:
@@ -63,50 +63,12 @@ class Job:
 
     def stored(self) -> dict | None:
         """The record of this run, whichever experiment it was made for, if there is one."""
-        return Found(load_all(self.preset, self.root), [self.config]).record(self.config)
+        return index(self.preset, self.root, KINDS).record(self.config)
 
 
-def _named(config: Any) -> tuple[str, dict]:
+def named(config: Any) -> tuple[str, dict]:
     """Kind and settings of a run, as a record holds them."""
     return type(config).__name__, json.loads(json.dumps(asdict(config)))  # as it will be read back: tuples become lists
-
-
-class Found:
-    """The stored records of a preset by the config of their run.
-
-    A setting that was added to a kind of run after a record was made is taken to have been at its default. A record
-    whose images have since been replaced, by other files of the same name, is not found.
-    """
-
-    def __init__(self, stored: Mapping[str, dict], wanted: Iterable[Any]):
-        defaults = dict(_named(kind()) for kind in {type(config) for config in wanted})
-        self._records: dict[str, dict] = {}
-        for record in sorted(stored.values(), key=lambda record: record["provenance"]["started"]):
-            kind = record["kind"]
-            if kind in defaults and _same_images(record["data"]):
-                self._records[_key(kind, _filled(record["config"], defaults[kind]))] = record
-
-    def record(self, config: Any) -> dict | None:
-        """The newest record of the run with this config."""
-        return self._records.get(_key(*_named(config)))
-
-
-def _filled(config: Mapping, defaults: Mapping) -> dict:
-    """A config with the defaults of the settings that it lacks."""
-    return {
-        name: _filled(config.get(name, {}), default) if isinstance(default, dict) else config.get(name, default)
-        for name, default in defaults.items()
-    }
-
-
-def _key(kind: str, config: Mapping) -> str:
-    return json.dumps([kind, config], sort_keys=True)
-
-
-def _same_images(data: Mapping[str, str]) -> bool:
-    """Whether the files that a run read are what they were; a file that is not here cannot tell, and what becomes of a
-    generated set is a matter of ``is_stale``."""
-    return all(name in BUILT_IN or stored_digest(name) in (None, digest) for name, digest in data.items())
 
 
 def plan(
@@ -134,7 +96,7 @@ def configs(
 
 def missing(wanted: Sequence[Any], preset: str, root: str | os.PathLike | None = None) -> list:
     """Those configs whose runs have no record."""
-    found = Found(load_all(preset, root), wanted)
+    found = index(preset, root, KINDS)
     return [config for config in wanted if found.record(config) is None]
 
 
@@ -194,7 +156,7 @@ def records(
     if threads < 1 or jobs < 1:
         raise ValueError(f"threads, jobs: must be at least 1, got {threads} and {jobs}")
     wanted = plan(experiment, preset, seeds, settings)
-    found = Found(load_all(preset, root), [config for _, config in wanted])
+    found = index(preset, root, KINDS)
     made = {config: found.record(config) for _, config in wanted}
     absent = [
         Job(experiment, preset, config, root, device, threads)
@@ -237,7 +199,7 @@ def recorded(
 ) -> list[dict]:
     """Those of ``records`` that are there already; nothing is made."""
     wanted = plan(experiment, preset, seeds, settings)
-    found = Found(load_all(preset, root), [config for _, config in wanted])
+    found = index(preset, root, KINDS)
     return _under_rows(wanted, {config: found.record(config) for _, config in wanted})
 
 
@@ -259,7 +221,7 @@ def make(job: Job, refresh: bool = False, show_progress: bool = False) -> dict:
         _reset_peak_memory(job.device)
         context = Context(job.device, checkpoints, job.shared, show_progress)
         metrics = kind_of(job.config).run(job.config, context)
-        kind, config = _named(job.config)
+        kind, config = named(job.config)
         record = {
             "experiment": job.experiment,
             "preset": job.preset,

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from compatkit import data
+from compatkit import data, stored
 from compatkit.data import ImageSet, Split
 
 
@@ -147,25 +147,36 @@ def test_generated_sets_check_their_options(options):
             data.load(name, **options)
 
 
+def test_a_stored_set_is_read_once_and_anew_when_it_is_replaced(tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(data, "read_npz", lambda path, inner=data.read_npz: read.append(path) or inner(path))
+    data.write_npz(tmp_path / "mine.npz", small_set(seed=1))
+    first = data.load("mine", tmp_path)
+    assert data.load("mine", tmp_path) is first and first.limit() is first and first.to("cpu") is first
+    data.write_npz(tmp_path / "mine.npz", small_set(seed=2))
+    second = data.load("mine", tmp_path)
+    assert not torch.equal(first.train.images, second.train.images) and len(read) == 2
+
+
 def test_the_digest_of_a_set_is_that_of_its_file_and_changes_with_every_part(tmp_path):
     one = small_set()
     data.write_npz(tmp_path / "one.npz", one)
-    assert data.stored_digest("one", tmp_path) == one.digest == data.load("one", tmp_path).digest
+    assert stored.stored_digest("one", tmp_path) == one.digest == data.load("one", tmp_path).digest
     with np.load(tmp_path / "one.npz") as file:
-        np.savez(tmp_path / "plain.npz", **{key: file[key] for key in data.ARRAYS})
-    assert data.stored_digest("plain", tmp_path) == one.digest, "without a checksum inside"
+        np.savez(tmp_path / "plain.npz", **{key: file[key] for key in stored.ARRAYS})
+    assert stored.stored_digest("plain", tmp_path) == one.digest, "without a checksum inside"
     narrow = ImageSet(one.name, *(Split(p.images, p.labels.int()) for p in (one.train, one.test)), one.classes)
     assert narrow.digest == one.digest, "whatever integers the labels are"
     other = small_set()
     other.test.images[0, 0, 0, 0] += 1
     renamed = ImageSet(one.name, one.train, one.test, ("cat", "dog", "elk"))
     assert len({one.digest, other.digest, renamed.digest}) == 3 and other.train_digest == one.train_digest
-    assert data.stored_digest("two", tmp_path) is None
+    assert stored.stored_digest("two", tmp_path) is None
     (tmp_path / "two.npz").write_bytes(b"no set")
     np.save(tmp_path / "three.npy", np.zeros(3))
     (tmp_path / "three.npy").rename(tmp_path / "three.npz")
     for name in ("two", "three"):
-        assert data.stored_digest(name, tmp_path) is None
+        assert stored.stored_digest(name, tmp_path) is None
         with pytest.raises(ValueError, match=rf"{name}\.npz"):
             data.load(name, tmp_path)
 

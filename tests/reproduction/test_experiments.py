@@ -665,7 +665,7 @@ def test_a_run_that_several_experiments_plan_is_made_once(tmp_path, trained, mon
     assert trained == list(dict.fromkeys(config for plan in plans.values() for config in plan))
     for name in plans:
         assert [(r["row"], r["config"]) for r in found[name]] == [
-            (row, runner._named(config)[1]) for row, config in runner.plan(name, "smoke")
+            (row, runner.named(config)[1]) for row, config in runner.plan(name, "smoke")
         ]
     files = {path.stem for path in (tmp_path / "smoke").iterdir()}
     assert files == set(plans) - {"fig6", "fig10"}, "these two need nothing of their own"
@@ -821,15 +821,6 @@ def test_replaced_images_do_not_have_the_records_of_those_they_replaced(tmp_path
     assert len(second) == 1 and first[0]["run_id"] != second[0]["run_id"]
     (tmp_path / "one.npz").unlink()
     assert runner.recorded("fig2", "smoke", settings=options["settings"], root=folder) == second, "none to compare with"
-
-
-def test_a_setting_that_is_added_later_is_taken_to_have_been_at_its_default(tmp_path, trained):
-    made = runner.make(job_of(tiny(), tmp_path))
-    older = made | {"config": {k: v for k, v in made["config"].items() if k != "normalization"}}
-    older["config"]["recipe"] = {k: v for k, v in made["config"]["recipe"].items() if k != "flip"}
-    found = runner.Found({"old": older}, [tiny()])
-    assert found.record(tiny()) == older
-    assert found.record(tiny(normalization="layer")) is found.record(override(tiny(), {"recipe.flip": True})) is None
 
 
 BAD = [

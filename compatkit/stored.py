@@ -1,0 +1,110 @@
+"""Image sets as files: NAME.npz with a checksum inside, read and written without torch."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from .files import replacing
+
+ARRAYS = ("x_train", "y_train", "x_test", "y_test", "class_names")
+
+
+def data_root(root: str | os.PathLike | None = None) -> Path:
+    """The folder of NAME.npz files: ``root``, or ``$COMPATKIT_DATA``, or compatkit/ in the user's cache folder."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(root or os.environ.get("COMPATKIT_DATA") or cache / "compatkit")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Store the ``ARRAYS`` of a set as ``path`` with a checksum inside, atomically: a reader sees the old file or the
+    new one, never a part."""
+    with replacing(path) as file:
+        np.savez(file, allow_pickle=False, sha256=np.array(digest(arrays)), **arrays)
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The ``ARRAYS`` of a file that ``write_arrays`` wrote, or of one of the same form without a checksum. Nothing is
+    unpickled.
+
+    Raises:
+        ValueError: the file, which is named, is truncated, altered since it was written, or not of that form.
+    """
+    try:
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in ARRAYS}
+            expected = str(file["sha256"]) if "sha256" in file else None
+    except PermissionError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, EOFError, OSError, RuntimeError) as error:
+        raise ValueError(
+            f"{path}: truncated, damaged or not an image set ({error}); delete it and load it again"
+        ) from error
+    if expected is not None and expected != digest(arrays):
+        raise ValueError(f"{path}: its content does not match its checksum; delete it and load it again")
+    problem = _form_problem(arrays)
+    if problem:
+        raise ValueError(f"{path}: {problem}")
+    return arrays
+
+
+def stored_digest(name: str, root: str | os.PathLike | None = None) -> str | None:
+    """The digest of the set in NAME.npz, read from the checksum inside where there is one; None where there is no such
+    file, or none that can be read."""
+    path = data_root(root) / f"{name}.npz"
+    if name.startswith("imagefolder:") or not path.is_file():
+        return None
+    return _digest_of_file(path, path.stat().st_size, path.stat().st_mtime_ns)
+
+
+@lru_cache(64)
+def _digest_of_file(path: Path, size: int, modified: int) -> str | None:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if "sha256" in file:
+                return str(file["sha256"])[:12]
+        return digest(read_arrays(path))[:12]
+    except (ValueError, TypeError, OSError, zipfile.BadZipFile):
+        return None
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """64 hex digits that tell the pixels, labels and class names of a set from any other."""
+    found = hashlib.sha256()
+    for key in ARRAYS:
+        array = np.ascontiguousarray(arrays[key])
+        found.update(f"{key} {array.dtype.str} {array.shape}".encode())
+        found.update(array.data if array.dtype.kind != "U" else array.tobytes())
+    return found.hexdigest()
+
+
+def _form_problem(arrays: dict[str, np.ndarray]) -> str | None:
+    names = arrays["class_names"]
+    if names.ndim != 1 or names.dtype.kind != "U":
+        return f"class_names must be a list of strings, got {names.dtype} {names.shape}"
+    if double := [name for name, count in Counter(names.tolist()).items() if count > 1]:
+        return f"class_names must differ, got {double} more than once"
+    for part in ("train", "test"):
+        x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
+        if x.dtype != np.uint8 or x.ndim != 4 or len(x) == 0:
+            return f"x_{part} must be uint8 (n, c, h, w) with n > 0, got {x.dtype} {x.shape}"
+        if not all(x.shape):
+            return f"x_{part} must have a size, got {x.shape}"
+        if x.shape[3] <= 4 < min(x.shape[1:3]):
+            return f"x_{part} must be (n, c, h, w), got {x.shape} with the channels last: transpose(0, 3, 1, 2)"
+        if y.shape != (len(x),) or y.dtype.kind not in "iu":
+            return f"y_{part} must be {len(x)} integers, got {y.dtype} {y.shape}"
+        if y.min() < 0 or y.max() >= len(names):
+            return f"y_{part} must lie in 0..{len(names) - 1}, got {y.min()}..{y.max()}"
+    shapes = [arrays[f"x_{part}"].shape[1:] for part in ("train", "test")]
+    if shapes[0] != shapes[1]:
+        return f"x_train and x_test must be images of one size, got {shapes[0]} and {shapes[1]}"
+    return None
