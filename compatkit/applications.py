@@ -20,14 +20,9 @@ from torch import Tensor, nn
 from .data import ImageSet, Split
 from .models import Module, extend_classifier, sized_layers
 from .objectives import Pretext, Target, pretext_of
+from .recipes import ADAPTATION, TUNING, Recipe
 from .recombination import recombine
-from .training import Recipe, Task, freeze, train, unfreeze
-
-ADAPTATION = Recipe(steps=1_000, batch_size=64, optimizer="sgd", lr=1e-5, weight_decay=0.0, schedule="constant")
-"""App. E; whether rotations were mirrored or cropped as well is not said."""
-
-TUNING = Recipe(steps=2_000, lr=1e-3, weight_decay=0.0, schedule="cosine")
-"""App. E sets the weight decay to 0; rate, length and schedule are ours."""
+from .training import Task, freeze, train, unfreeze
 
 
 def adapt(

@@ -2,7 +2,7 @@
 side-information stored beside them, into the space of a new model; and its baseline, backward compatible training.
 
     h = Transformation(old.shape[1], side.shape[1], new.shape[1])
-    train([FitTransformation(h, old, side, new)], RECIPE)
+    train([FitTransformation(h, old, side, new)], recipes.TRANSFORMATION)
     gallery = transform(h, old, side)
 """
 
@@ -20,9 +20,6 @@ from .encoders import digest
 from .models import seeded
 from .normalization import evaluation
 from .training import Recipe
-
-RECIPE = Recipe(optimizer="adam", lr=5e-4, weight_decay=2**-15, batch_size=1024, schedule="cosine", precision="fp32")
-"""App. D, but for the steps: 80 epochs of the new model's training set."""
 
 
 class Transformation(nn.Module):

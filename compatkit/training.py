@@ -34,68 +34,7 @@ from .models import Module
 from .normalization import batch_norms
 from .objectives import Minibatch, Term
 from .progress import progress
-
-ROTATIONS = ("all", "sampled")
-OPTIMIZERS = ("adam", "sgd")
-SCHEDULES = ("constant", "step", "one-cycle", "cosine")
-PRECISIONS = ("auto", "fp32", "bf16", "fp64")
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How to train. The defaults are those of paper A, App. E.
-
-    Attributes:
-        steps: minibatches that *each* network sees (the paper does not say whether its 20 000 are per network or in
-            all).
-        batch_size: images in a minibatch.
-        optimizer: "adam" or "sgd" (with ``momentum``, Nesterov off).
-        lr: the highest learning rate.
-        weight_decay: L2 penalty in the gradient.
-        momentum: of "sgd".
-        schedule: "step" divides lr by 10 every ``decay_every`` steps; "one-cycle" climbs linearly to lr over the first
-            quarter and falls to 0 along a cosine; "cosine" does so with a twentieth; "constant".
-        decay_every: see ``schedule``.
-        rotations: "all" four for RP, or one "sampled" for each image; of arrangements there is always one.
-        crop: random crops of images padded by so many pixels, see ``Batches``.
-        flip: mirrored at random.
-        precision: "bf16" autocast, "fp32", or "auto": bf16 where the device has arithmetic for it (see ``uses_bf16``);
-            "fp64" makes weights and minibatches double: slow, and the same on every machine to many digits.
-        channels_last: memory order of images and weights; None: on GPUs.
-        compile: compile the loss with ``torch.compile``.
-        deterministic: choose only convolution algorithms that give the same bits each time.
-
-    Raises:
-        ValueError: for an unknown word, and a number out of range.
-    """
-
-    steps: int = 20_000
-    batch_size: int = 512
-    optimizer: str = "adam"
-    lr: float = 0.01
-    weight_decay: float = 1e-7
-    momentum: float = 0.9
-    schedule: str = "step"
-    decay_every: int = 5_000
-    rotations: str = "all"
-    crop: int = 0
-    flip: bool = False
-    precision: str = "auto"
-    channels_last: bool | None = None
-    compile: bool = False
-    deterministic: bool = True
-
-    def __post_init__(self):
-        choices = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "rotations": ROTATIONS, "precision": PRECISIONS}
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name}: must be one of {allowed}, got {getattr(self, name)!r}")
-        for name in ("steps", "batch_size", "lr", "decay_every"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name}: must be positive, got {getattr(self, name)}")
-        for name in ("crop", "weight_decay", "momentum"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: must not be negative, got {getattr(self, name)}")
+from .recipes import Recipe
 
 
 class Trainable(Protocol):

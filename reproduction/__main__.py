@@ -68,21 +68,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(options: argparse.Namespace) -> None:
-    from .experiments import EXPERIMENTS, PRESETS
-    from .runs import runner
+    from .experiments import EXPERIMENTS, PRESETS, configs
 
     for name, experiment in EXPERIMENTS.items():
-        counts = ", ".join(f"{len(runner.configs(name, preset))} at {preset}" for preset in PRESETS)
+        counts = ", ".join(f"{len(configs(name, preset))} at {preset}" for preset in PRESETS)
         text = inspect.getdoc(experiment) or ""
         print(f"{name}\n    " + "\n    ".join([*text.splitlines(), f"Runs: {counts}."]))
 
 
 def _run(options: argparse.Namespace) -> int:
+    from .experiments import configs
     from .records.provenance import summary
     from .runs import runner
 
     names, failed = _experiments(options), False
-    planned = [runner.configs(name, options.preset, options.seeds, dict(options.settings)) for name in names]
+    planned = [configs(name, options.preset, options.seeds, dict(options.settings)) for name in names]
     runner.check(runner.missing([c for configs in planned for c in configs], options.preset))  # not after an hour
     try:
         for name in names:
@@ -124,11 +124,11 @@ def _experiments(options: argparse.Namespace) -> list[str]:
 
 
 def _status(options: argparse.Namespace) -> None:
-    from .experiments import EXPERIMENTS, KINDS, PRESETS
+    from .experiments import EXPERIMENTS, PRESETS, configs
+    from .experiments.settings import KINDS
     from .records.index import index
     from .records.provenance import is_stale
     from .records.store import load_all, results_root
-    from .runs import runner
 
     print(f"records in {results_root()}")
     print(f"{'experiment':<17}{'preset':<9}{'recorded':>9}{'planned':>9}{'other':>7}{'stale':>7}{'minutes':>9}")
@@ -136,7 +136,7 @@ def _status(options: argparse.Namespace) -> None:
     found = {preset: index(preset, None, KINDS) for preset in PRESETS}
     for name in EXPERIMENTS:
         for preset in PRESETS:
-            planned = runner.configs(name, preset)
+            planned = configs(name, preset)
             records = {r["run_id"]: r for r in map(found[preset].record, planned) if r is not None}
             others = [r for r in stored[preset].values() if r["experiment"] == name and r["run_id"] not in records]
             every = [*records.values(), *others]

@@ -16,7 +16,7 @@ TRAINERS = (
     "compatkit.training",
     "compatkit.applications",
     "compatkit.gallery.maps",
-    "reproduction.experiments.context",
+    "reproduction.runs.context",
 )
 """Modules that call ``train``."""
 
@@ -92,7 +92,7 @@ def part(task, name, what="head"):
 @pytest.fixture
 def trained(monkeypatch):
     """The configs of the runs that are made; nothing is trained."""
-    from reproduction.experiments import KINDS
+    from reproduction.runs.kinds import KINDS
 
     configs = []
 

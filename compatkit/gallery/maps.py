@@ -21,10 +21,11 @@ from torch import Tensor
 from .. import costs, retrieval
 from ..alignment import CLOSED_FORMS, Affine
 from ..encoders import fit_width
-from ..fct import RECIPE, FitTransformation, Transformation, transform
+from ..fct import FitTransformation, Transformation, transform
 from ..intervals import Interval, difference, interval
 from ..models import count_parameters
 from ..progress import progress
+from ..recipes import TRANSFORMATION
 from ..training import train
 from .embeddings import is_unit
 
@@ -232,7 +233,7 @@ def _fit_h(pairs: Pairs, width: int, steps: int, seed: int, checkpoint, shown: b
     scales = [_spread(x) for x in (old, side, pairs.new)]
     h = Transformation(old.shape[1], side.shape[1], len(mean), width, seed=seed)
     task = FitTransformation(h, old / scales[0], side / scales[1], (pairs.new - mean) / scales[2], seed=seed)
-    recipe = replace(RECIPE, steps=steps)
+    recipe = replace(TRANSFORMATION, steps=steps)
     train([task], recipe, checkpoint=checkpoint, label="fitting h", show_progress=shown)
     with torch.no_grad():
         h.get_parameter("old_branch.0.weight").div_(scales[0])

@@ -1,10 +1,11 @@
 """Every figure and table of both papers as a function from a preset to its runs, each under the row that it belongs to;
-and how each kind of run is checked and made. ``runs`` turns configs into records."""
+``runs`` makes them."""
 
-from types import ModuleType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from . import adaptation, applications, classifier, forward, pair, reusable, transfer, update
+from . import applications, forward, reusable
+from .presets import Plan, override
 
 EXPERIMENTS = {
     # paper A
@@ -38,16 +39,25 @@ EXPERIMENTS = {
 }
 PRESETS = ("smoke", "laptop", "cifar", "paper")
 
-# For each class of config the module with its check(config, context) and run(config, context).
-KINDS: dict[type, ModuleType] = {
-    pair.PairRun: pair,
-    adaptation.AdaptationRun: adaptation,
-    classifier.ClassifierRun: classifier,
-    transfer.TransferRun: transfer,
-    update.UpdateRun: update,
-}
+
+def plan(
+    experiment: str, preset: str, seeds: Sequence[int] | None = None, settings: Mapping[str, Any] | None = None
+) -> Plan:
+    """The runs of an experiment at a preset, each under its row, with ``settings`` (overrides by name) applied to each.
+
+    Raises:
+        ValueError: for an unknown experiment, preset or setting.
+    """
+    if experiment not in EXPERIMENTS:
+        raise ValueError(f"experiment: must be one of {', '.join(EXPERIMENTS)}, got {experiment!r}")
+    found: dict[Any, str] = {}
+    for row, config in EXPERIMENTS[experiment](preset, seeds):
+        found.setdefault(override(config, settings or {}), row)  # settings can make runs equal that were different
+    return [(row, config) for config, row in found.items()]
 
 
-def kind_of(config: Any) -> ModuleType:
-    """The module that checks and makes runs of this config."""
-    return KINDS[type(config)]
+def configs(
+    experiment: str, preset: str, seeds: Sequence[int] | None = None, settings: Mapping[str, Any] | None = None
+) -> list:
+    """The run configs of ``plan``."""
+    return [config for _, config in plan(experiment, preset, seeds, settings)]

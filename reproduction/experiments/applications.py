@@ -6,11 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .adaptation import DIRECTIONS, AdaptationRun
-from .classifier import VARIANTS, ClassifierRun
 from .presets import Plan, override, preset_runs
 from .reusable import EMBEDDED_PAIRS, LAPTOP_RECIPE
-from .transfer import METHODS, TransferRun
+from .settings import DIRECTIONS, TRANSFER_METHODS, VARIANTS, AdaptationRun, ClassifierRun, TransferRun
 
 SMOKE = {
     "n_train": 100,
@@ -181,5 +179,5 @@ def transfer(preset: str, seeds: Sequence[int] | None = None) -> Plan[TransferRu
     return [
         (method, replace(run, method=method))
         for run in preset_runs(TransferRun(), TRANSFER_PRESETS, preset, seeds)
-        for method in METHODS
+        for method in TRANSFER_METHODS
     ]

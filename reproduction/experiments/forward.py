@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from .presets import Plan, preset_runs
-from .update import UpdateRun
+from .settings import UpdateRun
 
 EMBEDDED = (
     {"data": "shapes", "classes": (50, 100)},

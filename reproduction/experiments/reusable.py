@@ -9,12 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
 
-from compatkit.models import build, split_points
-
-from .pair import PairRun
 from .presets import Plan, override, preset_runs
+from .settings import PairRun
 
 FIG2 = ("independent", "IIW", "RP", "DCC", "IIW+RP", "IIW+DCC", "RP+DCC", "IIW+RP+DCC", "upper bound")
 """The settings of Fig. 2; in the upper bound each network has a rotation head of its own."""
@@ -221,11 +218,7 @@ def _boundaries(run: PairRun) -> dict[str, str]:
     """The blocks after which a network can be split, and the setting for each. A stage's name where it ends, so that
     Fig. 2's runs are among them; not after pooling, which has no weights, so that it would be the split before it once
     more."""
-    points = [name for name in _points(run.network) if name != "pool"]
-    last = [name for name in points if name.startswith(f"{run.split_at}_block")][-1:]
-    return {name: run.split_at if name in last else name for name in points}
-
-
-@cache
-def _points(network: str) -> list[str]:
-    return split_points(build(network, 2, seed=0, width=1))
+    blocks = (int(run.network.removeprefix("resnet")) - 2) // 6  # of each of the three stages
+    points = ["stem", *(f"stage{stage}_block{block}" for stage in (1, 2, 3) for block in range(1, blocks + 1))]
+    last = f"{run.split_at}_block{blocks}"
+    return {name: run.split_at if name == last else name for name in points}

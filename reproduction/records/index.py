@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -65,12 +65,12 @@ def _kept(preset: str, root: Path, defaults: str) -> Index:
     return Index(preset, root, json.loads(defaults))
 
 
-def index(preset: str, root: str | os.PathLike | None, kinds: Mapping[type, Any]) -> Index:
+def index(preset: str, root: str | os.PathLike | None, kinds: Iterable[type]) -> Index:
     """The index of a preset, up to date; made once a process.
 
     Args:
         preset, root: as in ``store.load``.
-        kinds: has the class of config of each kind of run as keys.
+        kinds: the class of settings of each kind of run.
     """
     defaults = json.dumps({kind.__name__: asdict(kind()) for kind in kinds})
     return _kept(preset, Path(root or results_root()).absolute(), defaults).refresh()

@@ -27,8 +27,9 @@ import torch
 from compatkit.data import BUILT_IN, ImageSet, Split, write_npz
 from compatkit.training import Recipe
 
-from ..experiments import EXPERIMENTS, kind_of
-from ..experiments.context import Context
+from ..experiments import EXPERIMENTS
+from .context import Context
+from .kinds import kind_of
 
 DIGITS = 12  # significant ones that are pinned
 

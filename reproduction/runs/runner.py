@@ -24,13 +24,15 @@ from compatkit.files import locked
 from compatkit.progress import progress
 from compatkit.training import uses_bf16
 
-from ..experiments import EXPERIMENTS, KINDS, kind_of
-from ..experiments.context import Context
-from ..experiments.presets import Plan, override
+from ..experiments import plan
+from ..experiments.presets import Plan
+from ..experiments.settings import KINDS
 from ..records.index import index
 from ..records.pins import pinned
 from ..records.provenance import code_state, is_stale, provenance
 from ..records.store import append, results_root, run_id
+from .context import Context
+from .kinds import kind_of
 
 code_state()  # now, while the files are what was imported
 
@@ -69,29 +71,6 @@ class Job:
 def named(config: Any) -> tuple[str, dict]:
     """Kind and settings of a run, as a record holds them."""
     return type(config).__name__, json.loads(json.dumps(asdict(config)))  # as it will be read back: tuples become lists
-
-
-def plan(
-    experiment: str, preset: str, seeds: Sequence[int] | None = None, settings: Mapping[str, Any] | None = None
-) -> Plan:
-    """The runs of an experiment at a preset, each under its row, with ``settings`` (overrides by name) applied to each.
-
-    Raises:
-        ValueError: for an unknown experiment, preset or setting.
-    """
-    if experiment not in EXPERIMENTS:
-        raise ValueError(f"experiment: must be one of {', '.join(EXPERIMENTS)}, got {experiment!r}")
-    found: dict[Any, str] = {}
-    for row, config in EXPERIMENTS[experiment](preset, seeds):
-        found.setdefault(override(config, settings or {}), row)  # settings can make runs equal that were different
-    return [(row, config) for config, row in found.items()]
-
-
-def configs(
-    experiment: str, preset: str, seeds: Sequence[int] | None = None, settings: Mapping[str, Any] | None = None
-) -> list:
-    """The run configs of ``plan``."""
-    return [config for _, config in plan(experiment, preset, seeds, settings)]
 
 
 def missing(wanted: Sequence[Any], preset: str, root: str | os.PathLike | None = None) -> list:

@@ -13,10 +13,9 @@ from compatkit.batches import ARRANGEMENTS
 from compatkit.data import ImageSet, Split, load
 from compatkit.normalization import evaluation
 from compatkit.training import Recipe
-from reproduction.experiments import adaptation
-from reproduction.experiments.adaptation import AdaptationRun
-from reproduction.experiments.context import Context
-from reproduction.runs import runner
+from reproduction.experiments.settings import AdaptationRun
+from reproduction.runs import adaptation, runner
+from reproduction.runs.context import Context
 
 from ..compatkit.test_embedders import same, state
 from ..conftest import data_folder, each_step, on_each_step, part
@@ -307,7 +306,7 @@ def test_a_run_becomes_a_record(whole, tmp_path):
 )
 def test_configs_are_checked(change, message):
     with pytest.raises(ValueError, match=message):
-        tiny(**change)
+        adaptation.check(tiny(**change), Context())
 
 
 @pytest.mark.parametrize(

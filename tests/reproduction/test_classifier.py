@@ -14,10 +14,9 @@ from compatkit.data import load
 from compatkit.models import auxiliary_head, count_parameters
 from compatkit.normalization import evaluation
 from compatkit.training import Recipe
-from reproduction.experiments import classifier
-from reproduction.experiments.classifier import ARCHITECTURES, VARIANTS, ClassifierRun
-from reproduction.experiments.context import Context
-from reproduction.runs import runner
+from reproduction.experiments.settings import ARCHITECTURES, VARIANTS, ClassifierRun
+from reproduction.runs import classifier, runner
+from reproduction.runs.context import Context
 
 from ..compatkit.test_embedders import same, state
 from ..conftest import data_folder, each_step, on_each_step, part

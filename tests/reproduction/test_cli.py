@@ -1,15 +1,17 @@
 """python -m reproduction: what it prints, and how it answers mistakes."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
+from reproduction import experiments
 from reproduction.__main__ import main
-from reproduction.experiments import EXPERIMENTS, PRESETS, pair
+from reproduction.experiments import EXPERIMENTS, PRESETS
 from reproduction.records import provenance
 from reproduction.records import store as records
-from reproduction.runs import runner
+from reproduction.runs import pair, runner
 
 
 @pytest.fixture(autouse=True)
@@ -51,8 +53,17 @@ def test_list_says_how_many_runs_each_experiment_takes(capsys):
     assert list(listed) == list(EXPERIMENTS)
     assert listed["fig2"] == listed["fig10"] == "18 at smoke, 54 at laptop, 27 at cifar, 90 at paper."
     for name in EXPERIMENTS:
-        counts = [f"{len(runner.configs(name, preset))} at {preset}" for preset in PRESETS]
+        counts = [f"{len(experiments.configs(name, preset))} at {preset}" for preset in PRESETS]
         assert listed[name] == ", ".join(counts) + "."
+
+
+def test_listing_and_status_need_no_torch(tmp_path):
+    (tmp_path / "torch.py").write_text("raise AssertionError('torch was imported')")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    for command in ("list", "status"):
+        arguments = [sys.executable, "-m", "reproduction", command]
+        done = subprocess.run(arguments, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0 and "table6" in done.stdout, done.stderr
 
 
 def test_run_then_status(capsys):
@@ -68,7 +79,7 @@ def test_several_experiments_are_run_in_the_order_given(capsys, trained):
     lines = capsys.readouterr().out.splitlines()
     starts = ["incremental: 6 runs at preset smoke", "fig2: 18 runs at preset smoke", "fig10: 18 runs at preset smoke"]
     assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts
-    planned = [config for name in ("incremental", "fig2") for config in runner.configs(name, "smoke", [5])]
+    planned = [config for name in ("incremental", "fig2") for config in experiments.configs(name, "smoke", [5])]
     assert trained == list(dict.fromkeys(planned)), "what two of them plan is made once"
     assert {config.seed for config in trained} == {5}
     assert len(records.load("incremental", "smoke")) == 6 and len(records.load("fig2", "smoke")) == 16
@@ -119,9 +130,9 @@ def test_shared_runs_are_recorded_for_every_experiment_that_plans_them(capsys, t
     monkeypatch.setattr(provenance, "is_stale", lambda r: r["config"]["method"] == "IIW+DCC")
     shown = table(capsys)
     assert list(shown) == [(name, preset) for name in EXPERIMENTS for preset in PRESETS]
-    fig2 = set(runner.configs("fig2", "smoke"))
+    fig2 = set(experiments.configs("fig2", "smoke"))
     for (name, preset), (recorded, planned, other, stale, _) in shown.items():
-        configs = runner.configs(name, preset)
+        configs = experiments.configs(name, preset)
         made = [config for config in configs if config in fig2]
         assert (recorded, planned) == (len(made), len(configs)), (name, preset)
         assert other == (10 if (name, preset) == ("fig5", "smoke") else 0), (name, preset)

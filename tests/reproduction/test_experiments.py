@@ -19,15 +19,15 @@ from torch import nn
 from compatkit import models, normalization, recombination
 from compatkit.data import common_classes, load, write_npz
 from reproduction import experiments
-from reproduction.experiments import pair, reusable
-from reproduction.experiments.context import Context
-from reproduction.experiments.pair import NORMALIZATIONS, PairRun
+from reproduction.experiments import reusable
 from reproduction.experiments.presets import override, settings
 from reproduction.experiments.reusable import FIG2
+from reproduction.experiments.settings import NORMALIZATIONS, PairRun
 from reproduction.records import provenance, store
 from reproduction.records.pins import Pins, pinned
 from reproduction.records.provenance import is_stale
-from reproduction.runs import runner
+from reproduction.runs import pair, runner
+from reproduction.runs.context import Context
 
 from ..compatkit.test_data import small_set
 from ..conftest import each_step, on_each_step, part
@@ -58,13 +58,13 @@ def steps(monkeypatch):
 @pytest.mark.parametrize("preset", experiments.PRESETS)
 @pytest.mark.parametrize("name", experiments.EXPERIMENTS)
 def test_every_experiment_at_every_preset_is_a_list_of_distinct_runs(name, preset):
-    configs = runner.configs(name, preset)
-    assert len(set(configs)) == len(configs) > 0 and all(row for row, _ in runner.plan(name, preset))
+    configs = experiments.configs(name, preset)
+    assert len(set(configs)) == len(configs) > 0 and all(row for row, _ in experiments.plan(name, preset))
     assert experiments.EXPERIMENTS[name].__doc__
 
 
 def test_fig2_is_the_whole_grid_on_both_embedded_pairs():
-    configs = runner.configs("fig2", "laptop")
+    configs = experiments.configs("fig2", "laptop")
     assert len(FIG2) == 9
     grid = {(c.a, c.b, c.method, c.seed) for c in configs}
     pairs = {("digits", "mnist5k"), ("glyphs_plain", "glyphs_cluttered")}
@@ -72,7 +72,7 @@ def test_fig2_is_the_whole_grid_on_both_embedded_pairs():
 
 
 def test_the_paper_preset_is_the_published_recipe():
-    config = runner.configs("fig2", "paper")[0]
+    config = experiments.configs("fig2", "paper")[0]
     recipe = config.recipe
     assert (config.a, config.b, config.network, config.split_at) == ("cifar10", "stl10", "resnet56", "stage2")
     assert (recipe.steps, recipe.batch_size, recipe.lr, recipe.weight_decay) == (20_000, 512, 0.01, 1e-7)
@@ -84,16 +84,16 @@ def test_the_paper_preset_is_the_published_recipe():
     [("smoke", "glyphs_other"), ("laptop", "glyphs_other"), ("cifar", "tiny_imagenet"), ("paper", "tiny_imagenet")],
 )
 def test_fig2_pretrained_is_fig2_from_weights_learnt_on_a_third_set(preset, third):
-    configs = runner.configs("fig2_pretrained", preset)
+    configs = experiments.configs("fig2_pretrained", preset)
     assert {c.pretrained_on for c in configs} == {third}
     assert third not in {name for c in configs for name in (c.a, c.b)}
-    plain = [c for c in runner.configs("fig2", preset) if c.a in ("glyphs_plain", "cifar10")]
+    plain = [c for c in experiments.configs("fig2", preset) if c.a in ("glyphs_plain", "cifar10")]
     assert [replace(c, pretrained_on="") for c in configs] == plain and len(plain) % len(FIG2) == 0
 
 
 def laptop(name, *methods):
     """The runs of an experiment at laptop scale, those of some methods or all."""
-    return [c for c in runner.configs(name, "laptop") if not methods or c.method in methods]
+    return [c for c in experiments.configs(name, "laptop") if not methods or c.method in methods]
 
 
 def test_incremental_is_the_joint_run_and_both_orders():
@@ -124,18 +124,18 @@ def test_fig6_needs_no_runs_of_its_own():
     [("laptop", "glyphs_cluttered", {"a": "glyphs_plain"}), ("paper", "cifar10", {"b": "stl10"})],
 )
 def test_fig7_is_every_method_with_one_set_in_both_roles(preset, image_set, partner):
-    configs = runner.configs("fig7", preset)
+    configs = experiments.configs("fig7", preset)
     assert {(c.a, c.b) for c in configs} == {(image_set, image_set)}
     assert [replace(c, **partner) for c in configs] == [
-        c for c in runner.configs("fig2", preset) if image_set in (c.a, c.b)
+        c for c in experiments.configs("fig2", preset) if image_set in (c.a, c.b)
     ]
 
 
 @pytest.mark.parametrize("preset", experiments.PRESETS)
 def test_fig8_cuts_a_network_once_at_every_boundary_up_to_pooling(preset):
-    fig2 = [c for c in runner.configs("fig2", preset) if c.method in ("IIW+RP", "IIW+DCC")]
+    fig2 = [c for c in experiments.configs("fig2", preset) if c.method in ("IIW+RP", "IIW+DCC")]
     cuts = {}
-    for config in runner.configs("fig8", preset):
+    for config in experiments.configs("fig8", preset):
         cuts.setdefault(replace(config, split_at=fig2[0].split_at), []).append(config.split_at)
     assert set(cuts) == set(fig2), "but for the cut they are runs of Fig. 2, and these are among them"
     network = models.build(fig2[0].network, 10, width=1)
@@ -152,12 +152,12 @@ def test_fig9_is_every_number_of_common_classes_and_rotation_instead():
 
 @pytest.mark.parametrize("preset", experiments.PRESETS)
 def test_fig10_is_fig2(preset):
-    assert runner.configs("fig10", preset) == runner.configs("fig2", preset)
+    assert experiments.configs("fig10", preset) == experiments.configs("fig2", preset)
 
 
 @pytest.mark.parametrize(("preset", "rotations", "steps"), [("laptop", "sampled", 300), ("paper", "all", 20_000)])
 def test_choices_are_other_rotations_and_half_the_steps_beside_the_runs_of_fig2(preset, rotations, steps):
-    configs, fig2 = runner.configs("choices", preset), set(runner.configs("fig2", preset))
+    configs, fig2 = experiments.configs("choices", preset), set(experiments.configs("fig2", preset))
     runs = {}
     for c in configs:
         base = replace(c, recipe=replace(c.recipe, rotations=rotations, steps=steps))
@@ -661,11 +661,11 @@ def test_a_finished_run_is_not_run_again(tmp_path, monkeypatch):
 
 def test_a_run_that_several_experiments_plan_is_made_once(tmp_path, trained, monkeypatch):
     found = {name: records(tmp_path, name, settings={}) for name in experiments.EXPERIMENTS}
-    plans = {name: runner.configs(name, "smoke") for name in experiments.EXPERIMENTS}
+    plans = {name: experiments.configs(name, "smoke") for name in experiments.EXPERIMENTS}
     assert trained == list(dict.fromkeys(config for plan in plans.values() for config in plan))
     for name in plans:
         assert [(r["row"], r["config"]) for r in found[name]] == [
-            (row, runner.named(config)[1]) for row, config in runner.plan(name, "smoke")
+            (row, runner.named(config)[1]) for row, config in experiments.plan(name, "smoke")
         ]
     files = {path.stem for path in (tmp_path / "smoke").iterdir()}
     assert files == set(plans) - {"fig6", "fig10"}, "these two need nothing of their own"
@@ -678,7 +678,7 @@ def test_an_experiment_makes_only_what_no_other_has_made(tmp_path, trained):
     first = records(tmp_path, "fig10", settings={})
     trained.clear()
     found = records(tmp_path, "fig6", settings={})
-    plan = runner.configs("fig6", "smoke")
+    plan = experiments.configs("fig6", "smoke")
     assert trained == [config for config in plan if config.pretrained_on]
     assert [r for r, config in zip(found, plan, strict=True) if not config.pretrained_on] == [
         r for r in first if r["config"]["method"] in ("independent", "IIW", "RP", "DCC", "IIW+DCC")
@@ -824,6 +824,7 @@ def test_replaced_images_do_not_have_the_records_of_those_they_replaced(tmp_path
 
 
 BAD = [
+    ({"method": "magic"}, "method.*IIW"),
     ({"left_out": ("x",)}, "leave_out: .*'x'"),
     ({"n_train": 1}, "n_train: must be at least 10, one for each class of digits, got 1"),
     ({"split_at": "stage9"}, "at: no boundary after 'stage9'"),
@@ -901,7 +902,6 @@ def test_a_run_says_what_it_is_in_a_line():
         ({"seed.x": 3}, "seed.x"),
         ({"width": "wide"}, "width.*'wide'"),
         ({"recipe.flip": 1}, "flip"),
-        ({"method": "magic"}, "method.*IIW"),
         ({"scheme": "together"}, "scheme"),
         ({"width": None}, "width"),
         ({"width": True}, "width"),
@@ -923,11 +923,15 @@ def test_bad_settings_are_answered(changes, message):
         override(PairRun(), changes)
 
 
+def test_normalisations_are_those_that_can_be_put_in():
+    assert set(NORMALIZATIONS) == {"batch", *normalization.REPLACEMENTS, "unit length", "unit-length loss"}
+
+
 def test_unknown_experiments_and_presets_are_answered():
     with pytest.raises(ValueError, match="experiment.*fig2"):
-        runner.configs("fig99", "smoke")
+        experiments.configs("fig99", "smoke")
     with pytest.raises(ValueError, match="preset.*laptop"):
-        runner.configs("fig2", "huge")
+        experiments.configs("fig2", "huge")
 
 
 def test_the_training_path_needs_only_torch_and_numpy(tmp_path):

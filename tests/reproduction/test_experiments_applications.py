@@ -7,12 +7,17 @@ import pytest
 import torch
 
 from compatkit import data, models, training
-from reproduction.experiments import EXPERIMENTS, PRESETS, applications, classifier, context, transfer
-from reproduction.experiments.adaptation import AdaptationRun
-from reproduction.experiments.classifier import ClassifierRun
-from reproduction.experiments.networks import cut_network
-from reproduction.experiments.transfer import TransferRun
-from reproduction.runs import runner
+from reproduction import experiments
+from reproduction.experiments import EXPERIMENTS, PRESETS, applications
+from reproduction.experiments.settings import (
+    TRANSFER_METHODS,
+    VARIANTS,
+    AdaptationRun,
+    ClassifierRun,
+    TransferRun,
+)
+from reproduction.runs import context
+from reproduction.runs.networks import cut_network
 
 from ..compatkit.test_data import small_set
 from ..compatkit.test_embedders import same, state
@@ -100,8 +105,8 @@ def test_every_direction_has_its_reverse_and_a_jigsaw_the_usual_rate(preset):
 @pytest.mark.parametrize(
     ("name", "role", "kinds"),
     [
-        ("classifier", "variant", classifier.VARIANTS),
-        ("transfer", "method", transfer.METHODS),
+        ("classifier", "variant", VARIANTS),
+        ("transfer", "method", TRANSFER_METHODS),
     ],
 )
 @pytest.mark.parametrize("preset", PRESETS)
@@ -220,14 +225,14 @@ def test_presets_grow(name):
     ],
 )
 def test_settings_change_every_run_and_nothing_else(name, settings):
-    runs = runner.configs(name, "smoke", settings=settings)
+    runs = experiments.configs(name, "smoke", settings=settings)
     assert len(runs) == len(plan(name, "smoke"))
     for run, before in zip(runs, plan(name, "smoke"), strict=True):
         assert flat(run) == flat(before) | settings
 
 
 def test_one_rate_for_all_leaves_no_larger_steps():
-    runs = runner.configs("adaptation", "smoke", settings={"adapt_recipe.lr": 0.1})
+    runs = experiments.configs("adaptation", "smoke", settings={"adapt_recipe.lr": 0.1})
     assert len(runs) == len(plan("adaptation", "smoke")) * 2 // 3
 
 
@@ -243,7 +248,7 @@ def test_one_rate_for_all_leaves_no_larger_steps():
 )
 def test_impossible_settings_are_answered(name, settings, message):
     with pytest.raises(ValueError, match=message):
-        runner.configs(name, "smoke", settings=settings)
+        experiments.configs(name, "smoke", settings=settings)
 
 
 # --- networks ---------------------------------------------------------------------------------------------------------

@@ -6,15 +6,14 @@ from dataclasses import asdict, replace
 import pytest
 
 from compatkit.data import write_npz
-from reproduction.experiments.pair import PairRun
 from reproduction.experiments.presets import override
-from reproduction.experiments.update import UpdateRun
+from reproduction.experiments.settings import PairRun, UpdateRun
 from reproduction.records import store
 from reproduction.records.index import index
 
 from ..compatkit.test_data import small_set
 
-KINDS = {PairRun: None, UpdateRun: None}
+KINDS = (PairRun, UpdateRun)
 
 
 def record_of(config, second=0, data=None, **changes):

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from compatkit import models, normalization, recombination, similarity
-from reproduction.experiments import measures
+from reproduction.runs import measures
 
 from ..compatkit.test_data import small_set
 

@@ -10,10 +10,9 @@ import torch
 
 from compatkit.data import load
 from compatkit.training import Recipe
-from reproduction.experiments import transfer
-from reproduction.experiments.context import Context
-from reproduction.experiments.transfer import METHODS, TransferRun
-from reproduction.runs import runner
+from reproduction.experiments.settings import TRANSFER_METHODS, TransferRun
+from reproduction.runs import runner, transfer
+from reproduction.runs.context import Context
 
 from ..compatkit.test_embedders import same, state
 from ..conftest import data_folder, each_step, on_each_step, part
@@ -93,7 +92,7 @@ def on_target(extractor, head):
     return average_class_accuracy(extractor, head, images, target.test.labels.tolist())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TRANSFER_METHODS)
 def test_a_run_returns_the_curve_of_fine_tuning(whole, method):
     metrics = whole(method).metrics
     names = {"own network", "direct", "steps", "accuracy by step", "steps in an epoch", "seconds per step"}
@@ -107,7 +106,7 @@ def test_a_run_returns_the_curve_of_fine_tuning(whole, method):
     assert whole(method).recipe == replace(TUNE, steps=2 * per_epoch)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TRANSFER_METHODS)
 def test_accuracies_against_a_loop_over_images(whole, method):
     made = whole(method)
     source, target = made.tasks["source"], made.tasks["target"]
@@ -130,7 +129,7 @@ def test_a_re_initialised_head_has_learnt_nothing(whole):
     assert buffers and not any(value.any() for value in buffers.values())
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TRANSFER_METHODS)
 def test_fine_tuning_leaves_the_trained_networks_as_they_are(whole, method):
     made = whole(method)
     assert not same(state(made.network[0]), state(made.extractor))
@@ -141,7 +140,7 @@ def test_fine_tuning_leaves_the_trained_networks_as_they_are(whole, method):
 # --- what source and target have in common ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TRANSFER_METHODS)
 def test_only_identical_weights_are_identical_whatever_the_number_of_classes(whole, method):
     source, target = (whole(method).before[name] for name in ("source", "target"))
     assert (part(source, "target")[-1].out_features, part(target, "target")[-1].out_features) == (4, 3)
@@ -153,7 +152,7 @@ def test_only_identical_weights_are_identical_whatever_the_number_of_classes(who
     assert source.seed != target.seed, "images never come in one order: that would be more than the same start"
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TRANSFER_METHODS)
 def test_the_rotation_head_is_that_of_the_third_set_or_each_network_has_its_own(whole, method):
     made = whole(method)
     source, target = made.tasks["source"], made.tasks["target"]
@@ -191,7 +190,7 @@ def test_methods_share_the_networks_that_they_have_in_common(whole, steps, tmp_p
         tuned = 10 + 3  # and three times what is timed
         return metrics, steps.count("third"), steps.count("source"), steps.count("target") - tuned
 
-    found = {method: reproducible(whole(method).metrics) for method in METHODS}
+    found = {method: reproducible(whole(method).metrics) for method in TRANSFER_METHODS}
     assert trained("independent") == (found["independent"], 0, 3, 3)
     assert trained("re-initialised head") == (found["re-initialised head"], 0, 0, 0)
     assert found["independent"]["own network"] == found["re-initialised head"]["own network"]

@@ -8,25 +8,22 @@ import pytest
 import torch
 from PIL import Image
 
-from compatkit import data, fct
+from compatkit import data, fct, recipes
 from compatkit.data import ImageSet, Split, load
 from compatkit.encoders import Contrastive, Reconstruction, Supervised
 from compatkit.training import Recipe
-from reproduction.experiments import EXPERIMENTS, PRESETS, context, forward, update
-from reproduction.experiments.context import Context
-from reproduction.experiments.update import (
-    ATTRIBUTES,
-    METHODS,
-    SIDES,
+from reproduction.experiments import EXPERIMENTS, PRESETS, forward
+from reproduction.experiments.settings import ATTRIBUTES, SIDES, UPDATE_METHODS, UpdateRun
+from reproduction.runs import context, runner, update
+from reproduction.runs.context import Context
+from reproduction.runs.update import (
     Trainer,
     Update,
-    UpdateRun,
     attribute_index,
     by_attribute,
     measure,
     prepare,
 )
-from reproduction.runs import runner
 
 from ..compatkit.test_embedders import same, state
 from ..conftest import data_folder, each_step, on_each_step
@@ -112,7 +109,6 @@ def steps(monkeypatch):
         ({"old_task": "size"}, "old_task: .*colour.*size"),
         ({"method": "bct"}, "method: .*BCT.*bct"),
         ({"side": "simclr"}, "side: .*SimCLR.*simclr"),
-        ({"loss": "triplet"}, "loss: .*arcface.*triplet"),
         ({"classes": (4,)}, r"classes: two versions.*\(4,\)"),
         ({"classes": (1, 4)}, r"classes: .*two classes.*\(1, 4\)"),
         ({"method": "BCT", "classes": (2, 4, 8)}, r"classes: BCT.*two versions.*\(2, 4, 8\)"),
@@ -131,6 +127,11 @@ def test_configs_are_checked(change, message):
         tiny(**change)
 
 
+def test_a_loss_that_there_is_not_fails_before_anything_is_trained():
+    with pytest.raises(ValueError, match="loss: .*arcface.*triplet"):
+        update.check(tiny(loss="triplet"), Context())
+
+
 def test_the_defaults_are_the_published_recipe():
     assert (LARGE.classes, LARGE.old_dim, LARGE.new_dim, LARGE.side_dim, LARGE.h_width) == (
         (500, 1000),
@@ -141,7 +142,7 @@ def test_the_defaults_are_the_published_recipe():
     assert (recipe.optimizer, recipe.lr, recipe.momentum) == ("sgd", 1.024, 0.875)
     assert (recipe.weight_decay, recipe.batch_size, recipe.schedule) == (2**-15, 1024, "cosine")
     assert recipe.steps * recipe.batch_size == pytest.approx(100 * 1_281_167, rel=0.01), "100 epochs of ImageNet-1k"
-    assert LARGE.h_recipe == fct.RECIPE
+    assert LARGE.h_recipe == recipes.TRANSFORMATION
 
 
 def test_a_run_is_called_by_what_is_special_about_it():
@@ -667,7 +668,7 @@ def test_every_experiment_lists_possible_runs_without_loading_images(no_images, 
     for run in runs:
         assert max(run.classes) + run.held_out <= NUMBER_OF_CLASSES[run.data]
         assert run.recipe.steps <= 12 or preset != "smoke"
-        assert run.side in SIDES and run.method in METHODS
+        assert run.side in SIDES and run.method in UPDATE_METHODS
     assert len(runs) <= 12 or preset != "smoke"
 
 

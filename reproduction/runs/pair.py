@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -13,10 +13,10 @@ from compatkit.data import ImageSet, class_index, common_classes
 from compatkit.models import auxiliary_head, build, split
 from compatkit.normalization import REPLACEMENTS, UnitLength, replace_batch_norm
 from compatkit.objectives import DCC, Pretext, Target, Term, identical_initial_weights
-from compatkit.training import Recipe, Task, freeze
+from compatkit.training import Task, freeze
 
-from .checks import check_choices, check_filled, check_numbers
-from .context import Context
+from ..experiments.settings import PairRun
+from .context import Context, check_filled
 from .measures import measure
 
 
@@ -44,9 +44,6 @@ AUXILIARIES = {
 }
 """What a method can be made of, beside IIW."""
 
-SCHEMES = ("joint", "incremental")
-NORMALIZATIONS = ("batch", *REPLACEMENTS, "unit length", "unit-length loss")
-
 
 def parts_of(method: str) -> tuple[str, ...]:
     """What a method is made of: "independent" of nothing, the "upper bound" of a rotation head for each network,
@@ -63,60 +60,6 @@ def parts_of(method: str) -> tuple[str, ...]:
             f"{method!r}"
         )
     return parts
-
-
-@dataclass(frozen=True)
-class PairRun:
-    """Two networks, on the sets ``a`` and ``b``, made compatible by ``method``. The defaults are paper A's (Sec. 4,
-    App. E).
-
-    Attributes:
-        a, b: names of image sets, see ``data.load``.
-        left_out: common classes that are treated as if they were not shared.
-        dcc_classes: how many of the common classes the shared head of DCC learns, the first of them; None means all.
-        method: see ``parts_of``.
-        scheme: "joint", or "incremental" (``a`` first, then ``b`` with the heads frozen).
-        network, width: see ``models.build``.
-        split_at: see ``models.split``.
-        normalization: "batch"; "layer" or "instance" in its place; or BN and features made "unit length" or drawn to it
-            by a "unit-length loss" (App. C.1).
-        pretrained_on: a set on which the networks first learn rotation alone, by the same recipe; "" for random
-            weights.
-        n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
-        test_batch_size: images in a batch at most when BN uses the statistics of test batches.
-        recipe: how both networks are trained.
-        seed: of weights, order and augmentation.
-    """
-
-    a: str = "cifar10"
-    b: str = "stl10"
-    left_out: tuple[str, ...] = ()
-    dcc_classes: int | None = None
-    method: str = "independent"
-    scheme: str = "joint"
-    network: str = "resnet56"
-    width: int = 16
-    split_at: str = "stage2"
-    normalization: str = "batch"
-    pretrained_on: str = ""
-    n_train: int | None = None
-    n_test: int | None = None
-    test_batch_size: int = 512
-    recipe: Recipe = field(default_factory=Recipe)
-    seed: int = 0
-
-    def __post_init__(self):
-        parts_of(self.method)
-        check_choices(self, {"scheme": SCHEMES, "normalization": NORMALIZATIONS})
-        check_numbers(self, width=1, n_train=1, n_test=1, test_batch_size=1, dcc_classes=2)
-
-    def __str__(self) -> str:
-        changed = [
-            f"{name} {value}"
-            for name in ("scheme", "split_at", "dcc_classes", "normalization", "pretrained_on")
-            if (value := getattr(self, name)) != getattr(PairRun, name)
-        ]
-        return ", ".join([f"{self.a} x {self.b}", self.method, *changed, f"seed {self.seed}"])
 
 
 @dataclass

@@ -3,71 +3,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-
 import torch
 from torch import nn
 
 from compatkit import costs
-from compatkit.applications import TUNING, update_head
+from compatkit.applications import update_head
 from compatkit.data import ImageSet
 from compatkit.models import auxiliary_head, count_parameters, fit_channels, sized_layers
 from compatkit.normalization import evaluation
 from compatkit.objectives import Pretext, Target
 from compatkit.recombination import all_logits, recombine
-from compatkit.training import Recipe, Task
+from compatkit.training import Task
 
-from .checks import check_choices, check_filled, check_numbers
-from .context import Context
+from ..experiments.settings import ARCHITECTURES, ClassifierRun
+from .context import Context, check_filled
 from .networks import cut_network
-
-ARCHITECTURES = ("ResNet", "Wide ResNet", "MobileNetV2")
-VARIANTS = ("extractor frozen", "RP frozen", "independent", "upper bound", "upper bound, changed architecture")
-"""How the head is updated, and what that is compared with."""
-
-
-@dataclass(frozen=True)
-class ClassifierRun:
-    """Three extractors under one head, which then learns more classes. The defaults are paper A's (Sec. 5.2, App. E);
-    the width of the Wide ResNet, where ResNets are split and how long the head is tuned it does not say.
-
-    Attributes:
-        data: name of an image set, see ``data.load``.
-        first_classes: how many classes there are at first.
-        variant: "extractor frozen" (Sec. 5.2) or "RP frozen" (App. D) while the head is updated; "independent":
-            extractors that were trained under heads of their own; "upper bound": each network trained on all classes,
-            as it is or under the common head ("changed architecture").
-        networks, widths, splits: of each of ``ARCHITECTURES``, see ``models.build`` and ``models.split``; the last one
-            gives the head.
-        n_train, n_test: images of the set, drawn evenly from all classes; None takes them all.
-        test_batch_size: images in a batch at most when BN uses the statistics of test batches.
-        recipe: of the first classes and the upper bounds.
-        tune_recipe: of the updated head.
-        seed: of weights, order and augmentation.
-    """
-
-    data: str = "cifar10"
-    first_classes: int = 5
-    variant: str = "extractor frozen"
-    networks: tuple[str, ...] = ("resnet56", "resnet56", "mobilenetv2")
-    widths: tuple[int, ...] = (16, 64, 32)
-    splits: tuple[str, ...] = ("stage2", "stage2", "block10")
-    n_train: int | None = None
-    n_test: int | None = None
-    test_batch_size: int = 512
-    recipe: Recipe = field(default_factory=lambda: Recipe(crop=4, flip=True))
-    tune_recipe: Recipe = field(default_factory=lambda: replace(TUNING, crop=4, flip=True))
-    seed: int = 0
-
-    def __post_init__(self):
-        check_choices(self, {"variant": VARIANTS})
-        check_numbers(self, first_classes=2, n_train=1, n_test=1, test_batch_size=1)
-        sizes = (len(self.networks), len(self.widths), len(self.splits))
-        if sizes != (len(ARCHITECTURES),) * 3:
-            raise ValueError(f"networks, widths, splits: one for each of {ARCHITECTURES} is needed, got {sizes}")
-
-    def __str__(self) -> str:
-        return f"{self.data}, {self.variant}, seed {self.seed}"
 
 
 def check(config: ClassifierRun, context: Context) -> None:

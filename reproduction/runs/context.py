@@ -60,3 +60,15 @@ class Context:
     def _noted(self, history: list[dict]) -> list[dict]:
         self.histories.append(history)
         return history
+
+
+def check_filled(image_set: ImageSet, n_train: int | None, n_test: int | None) -> None:
+    """A set with as many images as were asked for.
+
+    Raises:
+        ValueError: they are fewer than its classes, so that some class has none to learn from, or to test on.
+    """
+    for name, limit, split in (("n_train", n_train, image_set.train), ("n_test", n_test, image_set.test)):
+        if len(split) < max(2, len(image_set.classes)):
+            wanted = f"at least {len(image_set.classes)}, one for each class of {image_set.name}"
+            raise ValueError(f"{name}: must be {wanted}, got {len(split) if limit is None else limit}")

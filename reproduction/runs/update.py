@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -24,130 +24,15 @@ from compatkit.encoders import (
     linear_classifier,
     projection_head,
 )
-from compatkit.fct import RECIPE, FitTransformation, Transformation, synthesised_classifier, transform
+from compatkit.fct import FitTransformation, Transformation, synthesised_classifier, transform
 from compatkit.models import count_parameters
 from compatkit.retrieval import RetrievalScores, evaluate, negative_flips
 from compatkit.similarity import linear_cka
 from compatkit.training import Recipe, Trainable
 
-from .checks import check_choices, check_filled, check_numbers
-from .context import Context
-
-ATTRIBUTES = {"colour": 0, "shape": 1}  # words of the class names of ``shapes``
-TASKS = ("class", *ATTRIBUTES)
-METHODS = ("FCT", "BCT", "BCT, synthesised")
-SIDES = (
-    "none",
-    "autoencoder",
-    "other old model",
-    "old model with Mixup",
-    "SimCLR",
-    "SimCLR on the new set",
-    *ATTRIBUTES,
-)
-"""What can be stored beside an embedding (Sec. 5.1); a true attribute is known for ``shapes`` only."""
-ORDERS = ("stored", "text")
-
-SGD = Recipe(
-    steps=125_000,
-    batch_size=1024,
-    optimizer="sgd",
-    lr=1.024,
-    momentum=0.875,
-    weight_decay=2**-15,
-    schedule="cosine",
-    flip=True,
-)
-"""Of embedding models (App. C): 100 epochs of ImageNet-1k. The old model takes as many steps as the new one here."""
-
-
-@dataclass(frozen=True)
-class UpdateRun:
-    """A model that is updated, and its gallery. The defaults are paper B's (Secs. 3.3, 4.3, App. C and D).
-
-    Attributes:
-        data: name of the set whose test images are gallery and queries at once, see ``data.load``.
-        image_size: side in pixels to which an ``imagefolder:`` is scaled.
-        n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
-        classes: how many classes each version of the model learns, the first of them; two or more versions.
-        class_order: "stored", or "text": numbers of classes sorted as text, as in the authors' code for CIFAR-100.
-        disjoint: the last version learns only classes that the one before it does not.
-        held_out: the last so many classes are learnt by no version, and they alone are the gallery.
-        evaluated_on: another set as the gallery.
-        old_task: what the first version learns to tell apart, "class", or the "colour" or "shape" of ``shapes``.
-        method: "FCT"; or "BCT" on the classes that the old classifier knows, or on all of them, those it does not know
-            "synthesised".
-        side: one of ``SIDES``.
-        side_data: another set to train the side-information's model on.
-        without_old: the transformation sees side-information alone.
-        loss, scale, margin: see ``encoders.Supervised``; with "arcface" embeddings are scaled to length 1.
-        old_network, old_width, old_dim: the embedder of all versions but the last, see ``embedders.embedder``.
-        new_network, new_width, new_dim: of the last.
-        side_dim: width of the side-information.
-        h_width: of the transformation's mixer.
-        recipe, side_recipe, h_recipe: how embedders, side-information models and transformations are trained.
-        seed: of weights, order and augmentation.
-    """
-
-    data: str = "imagefolder:imagenet"
-    image_size: int | None = None
-    n_train: int | None = None
-    n_test: int | None = None
-    classes: tuple[int, ...] = (500, 1000)
-    class_order: str = "stored"
-    disjoint: bool = False
-    held_out: int = 0
-    evaluated_on: str = ""
-    old_task: str = "class"
-    method: str = "FCT"
-    side: str = "SimCLR"
-    side_data: str = ""
-    without_old: bool = False
-    loss: str = "softmax"
-    scale: float = 64.0
-    margin: float = 0.5
-    old_network: str = "torchvision:resnet50"
-    old_width: int = 16
-    old_dim: int = 128
-    new_network: str = "torchvision:resnet50"
-    new_width: int = 16
-    new_dim: int = 128
-    side_dim: int = 128
-    h_width: int = 2048
-    recipe: Recipe = SGD
-    side_recipe: Recipe = SGD
-    h_recipe: Recipe = field(default_factory=lambda: RECIPE)
-    seed: int = 0
-
-    def __post_init__(self):
-        words = {"class_order": ORDERS, "old_task": TASKS, "method": METHODS, "side": SIDES, "loss": LOSSES}
-        check_choices(self, words)
-        sizes = dict.fromkeys(("old_width", "old_dim", "new_width", "new_dim", "side_dim", "h_width"), 1)
-        check_numbers(self, image_size=1, n_train=1, n_test=1, held_out=0, **sizes)
-        if len(self.classes) < 2 or min(self.classes) < 2:
-            raise ValueError(f"classes: two versions or more of two classes or more are needed, got {self.classes}")
-        if self.disjoint and self.classes[-1] - self.classes[-2] < 2:
-            raise ValueError(
-                f"disjoint: the last version must learn two classes or more of its own, got {self.classes}"
-            )
-        if self.side in ATTRIBUTES and (self.disjoint or self.held_out or self.evaluated_on):
-            raise ValueError(
-                f"side: {self.side} is known of classes that the last version learns, and the gallery has others where "
-                "disjoint, held_out or evaluated_on is set"
-            )
-        if self.method != "FCT" and len(self.classes) > 2:
-            raise ValueError(f"classes: BCT is run for two versions, got {self.classes}")
-
-    def __str__(self) -> str:
-        changed = [
-            f"{name} {value}"
-            for name in ("old_task", "disjoint", "held_out", "evaluated_on", "side_data", "without_old", "loss")
-            if (value := getattr(self, name)) != getattr(UpdateRun, name)
-        ]
-        sizes = f"{self.old_network}-{self.old_width}-{self.old_dim} h {self.h_width}"
-        update = " to ".join(map(str, self.classes))
-        return ", ".join([f"{self.data} {update}", self.method, self.side, *changed, sizes, f"seed {self.seed}"])
-
+from ..experiments.checks import check_choices
+from ..experiments.settings import ATTRIBUTES, UpdateRun
+from .context import Context, check_filled
 
 # --- data -------------------------------------------------------------------------------------------------------------
 
@@ -167,6 +52,7 @@ def check(config: UpdateRun, context: Context) -> None:
     Raises:
         ValueError: settings that cannot be run.
     """
+    check_choices(config, {"loss": LOSSES})
     update = prepare(config, context)
     for image_set in update.sets:
         check_filled(image_set, config.n_train, None)

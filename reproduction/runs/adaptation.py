@@ -2,84 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 import torch
 from torch import nn
 
-from compatkit.applications import ADAPTATION, adapt, log_steps
+from compatkit.applications import adapt, log_steps
 from compatkit.data import ImageSet, Split, common_classes
 from compatkit.models import auxiliary_head
 from compatkit.objectives import Pretext, PretextTask, Target, pretext_of
 from compatkit.recombination import class_accuracy
-from compatkit.training import Recipe, Task
+from compatkit.training import Task
 
-from .checks import check_choices, check_filled, check_numbers
-from .context import Context
+from ..experiments.settings import AdaptationRun
+from .context import Context, check_filled
 from .networks import cut_network
-
-SOURCE = Recipe(
-    steps=70_000, batch_size=64, optimizer="sgd", lr=0.01, weight_decay=5e-4, decay_every=20_000, crop=4, flip=True
-)
-"""App. E. Its last rate is 1e-5, that of adaptation, so that its first one is 0.01; mirroring and crops are ours."""
-
-
-DIRECTIONS = ("a to b", "b to a")
-
-
-@dataclass(frozen=True)
-class AdaptationRun:
-    """A network that learns the classes of one set and a pretext, adapted to another set through the pretext alone. The
-    defaults are paper A's (Sec. 5.1, App. E); where it is split the paper does not say.
-
-    Attributes:
-        a, b: names of image sets, see ``data.load``.
-        direction: "a to b" or "b to a".
-        left_out: common classes that are left out, training included.
-        third: a set on which the pretext's head is trained first; "" for none.
-        pretext: a key of ``objectives.PRETEXTS``.
-        network, width: see ``models.build``.
-        split_at: see ``models.split``.
-        n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
-        test_batch_size: images in a batch at most when BN uses the statistics of test batches.
-        recipe: of the third set and of the source.
-        adapt_recipe: of adaptation.
-        seed: of weights, order and augmentation.
-    """
-
-    a: str = "cifar10"
-    b: str = "stl10"
-    direction: str = "a to b"
-    left_out: tuple[str, ...] = ()
-    third: str = "imagefolder:imagenet"
-    pretext: str = "rotation"
-    network: str = "wrn28"
-    width: int = 256
-    split_at: str = "stage2"
-    n_train: int | None = None
-    n_test: int | None = None
-    test_batch_size: int = 512
-    recipe: Recipe = field(default_factory=lambda: SOURCE)
-    adapt_recipe: Recipe = field(default_factory=lambda: ADAPTATION)
-    seed: int = 0
-
-    def __post_init__(self):
-        pretext_of(self.pretext)  # for its check
-        check_choices(self, {"direction": DIRECTIONS})
-        check_numbers(self, width=1, n_train=1, n_test=1, test_batch_size=1)
-
-    @property
-    def source(self) -> str:
-        """The set with labels."""
-        return self.a if self.direction == "a to b" else self.b
-
-    @property
-    def target(self) -> str:
-        """The set without."""
-        return self.b if self.direction == "a to b" else self.a
-
-    def __str__(self) -> str:
-        return f"{self.source} to {self.target}, {self.pretext}, rate {self.adapt_recipe.lr:g}, seed {self.seed}"
 
 
 def check(config: AdaptationRun, context: Context) -> None:

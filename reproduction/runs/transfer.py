@@ -2,67 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from torch import nn
 
 from compatkit import costs
-from compatkit.applications import TUNING, log_steps, transfer
+from compatkit.applications import log_steps, transfer
 from compatkit.data import ImageSet
 from compatkit.models import auxiliary_head
 from compatkit.objectives import Pretext, Target
 from compatkit.recombination import class_accuracy
-from compatkit.training import Recipe, Task, freeze
+from compatkit.training import Task, freeze
 
-from .checks import check_choices, check_filled, check_numbers
-from .context import Context
+from ..experiments.settings import TransferRun
+from .context import Context, check_filled
 from .networks import cut_network
 
 TIMED_STEPS = 10
-METHODS = ("RP", "RP+IIW", "IIW", "re-initialised head", "independent")
-
-
-@dataclass(frozen=True)
-class TransferRun:
-    """A network on ``source``, one on ``target``, and the extractor of the first with the head of the second. The
-    defaults are paper A's (Sec. 5.3, App. E).
-
-    Attributes:
-        third: the set on which the rotation head is trained that source and target are then trained with.
-        source, target: names of image sets, see ``data.load``.
-        method: "RP"; "RP+IIW", both from the same weights; "independent": each with a rotation head of its own; "IIW":
-            that from the same weights; "re-initialised head": a new head on the source's extractor.
-        network, width: see ``models.build``.
-        split_at: see ``models.split``.
-        n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
-        test_batch_size: images in a batch at most when BN uses the statistics of test batches.
-        epochs: of fine-tuning on the target.
-        recipe: of the networks.
-        tune_recipe: of fine-tuning; its steps follow from ``epochs``.
-        seed: of weights, order and augmentation.
-    """
-
-    third: str = "cifar100"
-    source: str = "imagefolder:imagenet"
-    target: str = "cifar10"
-    method: str = "RP"
-    network: str = "resnet56"
-    width: int = 16
-    split_at: str = "stage2"
-    n_train: int | None = None
-    n_test: int | None = None
-    test_batch_size: int = 512
-    epochs: int = 5
-    recipe: Recipe = field(default_factory=lambda: Recipe(crop=4, flip=True))
-    tune_recipe: Recipe = field(default_factory=lambda: replace(TUNING, schedule="constant", crop=4, flip=True))
-    seed: int = 0
-
-    def __post_init__(self):
-        check_choices(self, {"method": METHODS})
-        check_numbers(self, epochs=1, width=1, n_train=1, n_test=1, test_batch_size=1)
-
-    def __str__(self) -> str:
-        return f"{self.source} to {self.target}, {self.method}, seed {self.seed}"
 
 
 def check(config: TransferRun, context: Context) -> None:

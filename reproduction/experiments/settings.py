@@ -1,0 +1,349 @@
+"""What a run can be set to: a frozen dataclass for each kind of run, whose defaults are the papers'. How runs are made
+stands in ``runs``; nothing here needs torch, so that plans are made and listed at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from compatkit.recipes import ADAPTATION, TRANSFORMATION, TUNING, Recipe
+
+from .checks import check_choices, check_numbers
+
+# --- paper A: analysis ------------------------------------------------------------------------------------------------
+
+SCHEMES = ("joint", "incremental")
+NORMALIZATIONS = ("batch", "layer", "instance", "unit length", "unit-length loss")
+
+
+@dataclass(frozen=True)
+class PairRun:
+    """Two networks, on the sets ``a`` and ``b``, made compatible by ``method``. The defaults are paper A's (Sec. 4,
+    App. E).
+
+    Attributes:
+        a, b: names of image sets, see ``data.load``.
+        left_out: common classes that are treated as if they were not shared.
+        dcc_classes: how many of the common classes the shared head of DCC learns, the first of them; None means all.
+        method: see ``runs.pair.parts_of``.
+        scheme: "joint", or "incremental" (``a`` first, then ``b`` with the heads frozen).
+        network, width: see ``models.build``.
+        split_at: see ``models.split``.
+        normalization: "batch"; "layer" or "instance" in its place; or BN and features made "unit length" or drawn to it
+            by a "unit-length loss" (App. C.1).
+        pretrained_on: a set on which the networks first learn rotation alone, by the same recipe; "" for random
+            weights.
+        n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
+        test_batch_size: images in a batch at most when BN uses the statistics of test batches.
+        recipe: how both networks are trained.
+        seed: of weights, order and augmentation.
+    """
+
+    a: str = "cifar10"
+    b: str = "stl10"
+    left_out: tuple[str, ...] = ()
+    dcc_classes: int | None = None
+    method: str = "independent"
+    scheme: str = "joint"
+    network: str = "resnet56"
+    width: int = 16
+    split_at: str = "stage2"
+    normalization: str = "batch"
+    pretrained_on: str = ""
+    n_train: int | None = None
+    n_test: int | None = None
+    test_batch_size: int = 512
+    recipe: Recipe = field(default_factory=Recipe)
+    seed: int = 0
+
+    def __post_init__(self):
+        check_choices(self, {"scheme": SCHEMES, "normalization": NORMALIZATIONS})
+        check_numbers(self, width=1, n_train=1, n_test=1, test_batch_size=1, dcc_classes=2)
+
+    def __str__(self) -> str:
+        changed = [
+            f"{name} {value}"
+            for name in ("scheme", "split_at", "dcc_classes", "normalization", "pretrained_on")
+            if (value := getattr(self, name)) != getattr(PairRun, name)
+        ]
+        return ", ".join([f"{self.a} x {self.b}", self.method, *changed, f"seed {self.seed}"])
+
+
+# --- paper A: applications --------------------------------------------------------------------------------------------
+
+SOURCE = Recipe(
+    steps=70_000, batch_size=64, optimizer="sgd", lr=0.01, weight_decay=5e-4, decay_every=20_000, crop=4, flip=True
+)
+"""App. E. Its last rate is 1e-5, that of adaptation, so that its first one is 0.01; mirroring and crops are ours."""
+
+
+DIRECTIONS = ("a to b", "b to a")
+
+
+@dataclass(frozen=True)
+class AdaptationRun:
+    """A network that learns the classes of one set and a pretext, adapted to another set through the pretext alone. The
+    defaults are paper A's (Sec. 5.1, App. E); where it is split the paper does not say.
+
+    Attributes:
+        a, b: names of image sets, see ``data.load``.
+        direction: "a to b" or "b to a".
+        left_out: common classes that are left out, training included.
+        third: a set on which the pretext's head is trained first; "" for none.
+        pretext: a key of ``objectives.PRETEXTS``.
+        network, width: see ``models.build``.
+        split_at: see ``models.split``.
+        n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
+        test_batch_size: images in a batch at most when BN uses the statistics of test batches.
+        recipe: of the third set and of the source.
+        adapt_recipe: of adaptation.
+        seed: of weights, order and augmentation.
+    """
+
+    a: str = "cifar10"
+    b: str = "stl10"
+    direction: str = "a to b"
+    left_out: tuple[str, ...] = ()
+    third: str = "imagefolder:imagenet"
+    pretext: str = "rotation"
+    network: str = "wrn28"
+    width: int = 256
+    split_at: str = "stage2"
+    n_train: int | None = None
+    n_test: int | None = None
+    test_batch_size: int = 512
+    recipe: Recipe = field(default_factory=lambda: SOURCE)
+    adapt_recipe: Recipe = field(default_factory=lambda: ADAPTATION)
+    seed: int = 0
+
+    def __post_init__(self):
+        check_choices(self, {"direction": DIRECTIONS})
+        check_numbers(self, width=1, n_train=1, n_test=1, test_batch_size=1)
+
+    @property
+    def source(self) -> str:
+        """The set with labels."""
+        return self.a if self.direction == "a to b" else self.b
+
+    @property
+    def target(self) -> str:
+        """The set without."""
+        return self.b if self.direction == "a to b" else self.a
+
+    def __str__(self) -> str:
+        return f"{self.source} to {self.target}, {self.pretext}, rate {self.adapt_recipe.lr:g}, seed {self.seed}"
+
+
+ARCHITECTURES = ("ResNet", "Wide ResNet", "MobileNetV2")
+VARIANTS = ("extractor frozen", "RP frozen", "independent", "upper bound", "upper bound, changed architecture")
+"""How the head is updated, and what that is compared with."""
+
+
+@dataclass(frozen=True)
+class ClassifierRun:
+    """Three extractors under one head, which then learns more classes. The defaults are paper A's (Sec. 5.2, App. E);
+    the width of the Wide ResNet, where ResNets are split and how long the head is tuned it does not say.
+
+    Attributes:
+        data: name of an image set, see ``data.load``.
+        first_classes: how many classes there are at first.
+        variant: "extractor frozen" (Sec. 5.2) or "RP frozen" (App. D) while the head is updated; "independent":
+            extractors that were trained under heads of their own; "upper bound": each network trained on all classes,
+            as it is or under the common head ("changed architecture").
+        networks, widths, splits: of each of ``ARCHITECTURES``, see ``models.build`` and ``models.split``; the last one
+            gives the head.
+        n_train, n_test: images of the set, drawn evenly from all classes; None takes them all.
+        test_batch_size: images in a batch at most when BN uses the statistics of test batches.
+        recipe: of the first classes and the upper bounds.
+        tune_recipe: of the updated head.
+        seed: of weights, order and augmentation.
+    """
+
+    data: str = "cifar10"
+    first_classes: int = 5
+    variant: str = "extractor frozen"
+    networks: tuple[str, ...] = ("resnet56", "resnet56", "mobilenetv2")
+    widths: tuple[int, ...] = (16, 64, 32)
+    splits: tuple[str, ...] = ("stage2", "stage2", "block10")
+    n_train: int | None = None
+    n_test: int | None = None
+    test_batch_size: int = 512
+    recipe: Recipe = field(default_factory=lambda: Recipe(crop=4, flip=True))
+    tune_recipe: Recipe = field(default_factory=lambda: replace(TUNING, crop=4, flip=True))
+    seed: int = 0
+
+    def __post_init__(self):
+        check_choices(self, {"variant": VARIANTS})
+        check_numbers(self, first_classes=2, n_train=1, n_test=1, test_batch_size=1)
+        sizes = (len(self.networks), len(self.widths), len(self.splits))
+        if sizes != (len(ARCHITECTURES),) * 3:
+            raise ValueError(f"networks, widths, splits: one for each of {ARCHITECTURES} is needed, got {sizes}")
+
+    def __str__(self) -> str:
+        return f"{self.data}, {self.variant}, seed {self.seed}"
+
+
+TRANSFER_METHODS = ("RP", "RP+IIW", "IIW", "re-initialised head", "independent")
+
+
+@dataclass(frozen=True)
+class TransferRun:
+    """A network on ``source``, one on ``target``, and the extractor of the first with the head of the second. The
+    defaults are paper A's (Sec. 5.3, App. E).
+
+    Attributes:
+        third: the set on which the rotation head is trained that source and target are then trained with.
+        source, target: names of image sets, see ``data.load``.
+        method: "RP"; "RP+IIW", both from the same weights; "independent": each with a rotation head of its own; "IIW":
+            that from the same weights; "re-initialised head": a new head on the source's extractor.
+        network, width: see ``models.build``.
+        split_at: see ``models.split``.
+        n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
+        test_batch_size: images in a batch at most when BN uses the statistics of test batches.
+        epochs: of fine-tuning on the target.
+        recipe: of the networks.
+        tune_recipe: of fine-tuning; its steps follow from ``epochs``.
+        seed: of weights, order and augmentation.
+    """
+
+    third: str = "cifar100"
+    source: str = "imagefolder:imagenet"
+    target: str = "cifar10"
+    method: str = "RP"
+    network: str = "resnet56"
+    width: int = 16
+    split_at: str = "stage2"
+    n_train: int | None = None
+    n_test: int | None = None
+    test_batch_size: int = 512
+    epochs: int = 5
+    recipe: Recipe = field(default_factory=lambda: Recipe(crop=4, flip=True))
+    tune_recipe: Recipe = field(default_factory=lambda: replace(TUNING, schedule="constant", crop=4, flip=True))
+    seed: int = 0
+
+    def __post_init__(self):
+        check_choices(self, {"method": TRANSFER_METHODS})
+        check_numbers(self, epochs=1, width=1, n_train=1, n_test=1, test_batch_size=1)
+
+    def __str__(self) -> str:
+        return f"{self.source} to {self.target}, {self.method}, seed {self.seed}"
+
+
+# --- paper B ----------------------------------------------------------------------------------------------------------
+
+ATTRIBUTES = {"colour": 0, "shape": 1}  # words of the class names of ``shapes``
+TASKS = ("class", *ATTRIBUTES)
+UPDATE_METHODS = ("FCT", "BCT", "BCT, synthesised")
+SIDES = (
+    "none",
+    "autoencoder",
+    "other old model",
+    "old model with Mixup",
+    "SimCLR",
+    "SimCLR on the new set",
+    *ATTRIBUTES,
+)
+"""What can be stored beside an embedding (Sec. 5.1); a true attribute is known for ``shapes`` only."""
+ORDERS = ("stored", "text")
+
+SGD = Recipe(
+    steps=125_000,
+    batch_size=1024,
+    optimizer="sgd",
+    lr=1.024,
+    momentum=0.875,
+    weight_decay=2**-15,
+    schedule="cosine",
+    flip=True,
+)
+"""Of embedding models (App. C): 100 epochs of ImageNet-1k. The old model takes as many steps as the new one here."""
+
+
+@dataclass(frozen=True)
+class UpdateRun:
+    """A model that is updated, and its gallery. The defaults are paper B's (Secs. 3.3, 4.3, App. C and D).
+
+    Attributes:
+        data: name of the set whose test images are gallery and queries at once, see ``data.load``.
+        image_size: side in pixels to which an ``imagefolder:`` is scaled.
+        n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
+        classes: how many classes each version of the model learns, the first of them; two or more versions.
+        class_order: "stored", or "text": numbers of classes sorted as text, as in the authors' code for CIFAR-100.
+        disjoint: the last version learns only classes that the one before it does not.
+        held_out: the last so many classes are learnt by no version, and they alone are the gallery.
+        evaluated_on: another set as the gallery.
+        old_task: what the first version learns to tell apart, "class", or the "colour" or "shape" of ``shapes``.
+        method: "FCT"; or "BCT" on the classes that the old classifier knows, or on all of them, those it does not know
+            "synthesised".
+        side: one of ``SIDES``.
+        side_data: another set to train the side-information's model on.
+        without_old: the transformation sees side-information alone.
+        loss, scale, margin: see ``encoders.Supervised``; with "arcface" embeddings are scaled to length 1.
+        old_network, old_width, old_dim: the embedder of all versions but the last, see ``embedders.embedder``.
+        new_network, new_width, new_dim: of the last.
+        side_dim: width of the side-information.
+        h_width: of the transformation's mixer.
+        recipe, side_recipe, h_recipe: how embedders, side-information models and transformations are trained.
+        seed: of weights, order and augmentation.
+    """
+
+    data: str = "imagefolder:imagenet"
+    image_size: int | None = None
+    n_train: int | None = None
+    n_test: int | None = None
+    classes: tuple[int, ...] = (500, 1000)
+    class_order: str = "stored"
+    disjoint: bool = False
+    held_out: int = 0
+    evaluated_on: str = ""
+    old_task: str = "class"
+    method: str = "FCT"
+    side: str = "SimCLR"
+    side_data: str = ""
+    without_old: bool = False
+    loss: str = "softmax"
+    scale: float = 64.0
+    margin: float = 0.5
+    old_network: str = "torchvision:resnet50"
+    old_width: int = 16
+    old_dim: int = 128
+    new_network: str = "torchvision:resnet50"
+    new_width: int = 16
+    new_dim: int = 128
+    side_dim: int = 128
+    h_width: int = 2048
+    recipe: Recipe = SGD
+    side_recipe: Recipe = SGD
+    h_recipe: Recipe = field(default_factory=lambda: TRANSFORMATION)
+    seed: int = 0
+
+    def __post_init__(self):
+        words = {"class_order": ORDERS, "old_task": TASKS, "method": UPDATE_METHODS, "side": SIDES}
+        check_choices(self, words)
+        sizes = dict.fromkeys(("old_width", "old_dim", "new_width", "new_dim", "side_dim", "h_width"), 1)
+        check_numbers(self, image_size=1, n_train=1, n_test=1, held_out=0, **sizes)
+        if len(self.classes) < 2 or min(self.classes) < 2:
+            raise ValueError(f"classes: two versions or more of two classes or more are needed, got {self.classes}")
+        if self.disjoint and self.classes[-1] - self.classes[-2] < 2:
+            raise ValueError(
+                f"disjoint: the last version must learn two classes or more of its own, got {self.classes}"
+            )
+        if self.side in ATTRIBUTES and (self.disjoint or self.held_out or self.evaluated_on):
+            raise ValueError(
+                f"side: {self.side} is known of classes that the last version learns, and the gallery has others where "
+                "disjoint, held_out or evaluated_on is set"
+            )
+        if self.method != "FCT" and len(self.classes) > 2:
+            raise ValueError(f"classes: BCT is run for two versions, got {self.classes}")
+
+    def __str__(self) -> str:
+        changed = [
+            f"{name} {value}"
+            for name in ("old_task", "disjoint", "held_out", "evaluated_on", "side_data", "without_old", "loss")
+            if (value := getattr(self, name)) != getattr(UpdateRun, name)
+        ]
+        sizes = f"{self.old_network}-{self.old_width}-{self.old_dim} h {self.h_width}"
+        update = " to ".join(map(str, self.classes))
+        return ", ".join([f"{self.data} {update}", self.method, self.side, *changed, sizes, f"seed {self.seed}"])
+
+
+KINDS = (PairRun, AdaptationRun, ClassifierRun, TransferRun, UpdateRun)
