@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -58,7 +58,7 @@ SGD = Recipe(
     schedule="cosine",
     flip=True,
 )
-"""Of embedding models (App. C): 100 epochs of ImageNet-1k. The old model takes as many steps as the new one here."""
+"""Of embedding models (App. C): 100 epochs of ImageNet-1k."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,10 @@ class UpdateRun:
         held_out: the last so many classes are learnt by no version, and they alone are the gallery.
         evaluated_on: another set as the gallery.
         old_task: what the first version learns to tell apart, "class", or the "colour" or "shape" of ``shapes``.
-        method: "FCT"; or "BCT" on the classes that the old classifier knows, or on all of them, those it does not know
-            "synthesised".
+        method: "FCT"; or "BCT" on the classes that the old classifier knows, or on all of them by a classifier that is
+            "synthesised". BCT's new model starts from the random weights of the independent one and takes its recipe;
+            the old classifier's loss weighs 1. Paper B does not say how it trained BCT; so does the public code of
+            Shen et al. 2020, to which it refers (openBCT).
         side: one of ``SIDES``.
         side_data: another set to train the side-information's model on.
         without_old: the transformation sees side-information alone.
@@ -85,7 +87,9 @@ class UpdateRun:
         new_network, new_width, new_dim: of the last.
         side_dim: width of the side-information.
         h_width: of the transformation's mixer.
-        recipe, side_recipe, h_recipe: how embedders, side-information models and transformations are trained.
+        recipe, side_recipe, h_recipe: how embedders, side-information models and transformations are trained. Their
+            steps are those for the training images of all classes of ``data``: what learns from fewer images, or from
+            others, takes as many epochs of its own.
         seed: of weights, order and augmentation.
     """
 
@@ -157,6 +161,7 @@ class Update:
     """The data of a run: ``sets[i]`` trains version i, ``gallery`` is what is searched and searched with."""
 
     sets: list[ImageSet]
+    n_whole: int  # training images of all classes
     gallery: Split
     known: Tensor | None  # of each gallery item: whether the first version learnt its class; None where all or none are
 
@@ -196,18 +201,18 @@ def prepare(config: UpdateRun, context: Context) -> Update:
         attribute_index(whole.classes, config.side)  # before anything is trained
     if config.disjoint:
         learnt[-1] = [name for name in learnt[-1] if name not in learnt[-2]]
-    sets = [whole.subset(names) for names in learnt]
+    sets, n_whole = [whole.subset(names) for names in learnt], len(whole.train)
     if config.old_task != "class":
         sets[0] = by_attribute(sets[0], config.old_task)
     if config.evaluated_on:
         channels = whole.train.images.shape[1]
         other = _load(config, config.evaluated_on, context).with_channels(channels).limit(test=config.n_test)
-        return Update(sets, other.test.to(context.device), None)
+        return Update(sets, n_whole, other.test.to(context.device), None)
     if config.held_out:
-        return Update(sets, whole.subset(order[-config.held_out :]).test, None)
+        return Update(sets, n_whole, whole.subset(order[-config.held_out :]).test, None)
     gallery = whole.subset(order[: max(config.classes)]).test
     known = gallery.labels < config.classes[0]
-    return Update(sets, gallery, None if known.all() else known)
+    return Update(sets, n_whole, gallery, None if known.all() else known)
 
 
 def _load(config: UpdateRun, name: str, context: Context) -> ImageSet:
@@ -269,7 +274,7 @@ class Trainer:
         seed = self._seed("transformation")
         h = Transformation(old.shape[1], side.shape[1], new.shape[1], self.config.h_width, seed=seed).to(old.device)
         task = FitTransformation(h, old, side, new, seed=seed)
-        self.context.train([task], self.config.h_recipe, name, f"{self.config}: {name}")
+        self.context.train([task], self._epochs(self.config.h_recipe, len(old)), name, f"{self.config}: {name}")
         return h
 
     def version(self, version: int) -> tuple[nn.Module, nn.Linear]:
@@ -284,8 +289,9 @@ class Trainer:
         known = torch.tensor([names.index(c) if c in names else -1 for c in new_set.classes])
         weight, known = old_classifier.weight.detach(), known.to(new_set.device)
         if self.config.method == "BCT, synthesised":
-            weight = synthesised_classifier(weight, known, self.embed(0, new_set.train), new_set.train.labels)
-            known = torch.arange(len(new_set.classes), device=new_set.device)
+            embedded, count = self.embed(0, new_set.train), len(new_set.classes)
+            weight = synthesised_classifier(weight, embedded, new_set.train.labels, count)
+            known = torch.arange(count, device=new_set.device)
         # from the weights and on the batches of the independent one
         seed = self._seed("class", self.config.classes[-1])
         return self._supervised(1, seed, "compatible new version", compatible=(weight, known))[0]
@@ -345,9 +351,14 @@ class Trainer:
     def _trained(self, task: Trainable, recipe: Recipe, label: str, result: tuple) -> tuple:
         """``result``, parts of ``task``, after training; what was trained before is taken from memory."""
         if label not in self._models:
-            self.context.train_once([task], recipe, f"{self.config}: {label}")
+            own = self._epochs(recipe, len(task.image_set.train))
+            self.context.train_once([task], own, f"{self.config}: {label}")
             self._models[label] = result
         return self._models[label]
+
+    def _epochs(self, recipe: Recipe, n: int) -> Recipe:
+        """The recipe for ``n`` images: as many epochs as its steps are on the training images of all classes."""
+        return replace(recipe, steps=max(1, round(recipe.steps * n / self.update.n_whole)))
 
     def _encode(self, model: nn.Module, image_set: ImageSet, split: Split) -> Tensor:
         return encode(model, image_set, split, unit=self.config.loss == "arcface")
