@@ -28,8 +28,9 @@ class Supervised:
 
     Args:
         compatible: weights (k, d) of a frozen old classifier, and for each class (classes,) its row there, or -1. Its
-            loss on the new embeddings, cut or filled with zeros to its width, is added with weight 1 for images of the
-            classes it knows: backward compatible training (Shen et al. 2020, eq. 6).
+            loss on the new embeddings, cut or filled with zeros to its width, is added as a mean over the images of the
+            classes it knows, with weight 1: backward compatible training (Shen et al. 2020, eq. 6; the weight is that
+            of their public code).
         mixup: train on blends of two images and of their labels, in shares drawn evenly from 0..1 (Zhang et al. 2018).
         scale, margin: of ArcFace.
     """
@@ -84,7 +85,9 @@ class Supervised:
             terms["target"] = torch.lerp(self._loss(embeddings, self.classifier.weight, others), terms["target"], share)
         if self.compatible is not None:
             weight, index = self.compatible
-            terms["compatible"] = self._loss(fit_width(embeddings, weight.shape[1]), weight, index[labels])
+            rows = index[labels]
+            share = (rows >= 0).to(weight.dtype).mean().clamp_min(1 / len(rows))
+            terms["compatible"] = self._loss(fit_width(embeddings, weight.shape[1]), weight, rows) / share
         return {name: term.mean() for name, term in terms.items()}
 
     def _loss(self, embeddings: Tensor, weight: Tensor, labels: Tensor) -> Tensor:

@@ -255,7 +255,7 @@ SGD = Recipe(
     schedule="cosine",
     flip=True,
 )
-"""Of embedding models (App. C): 100 epochs of ImageNet-1k. The old model takes as many steps as the new one here."""
+"""Of embedding models (App. C): 100 epochs of ImageNet-1k."""
 
 
 @dataclass(frozen=True)
@@ -272,8 +272,10 @@ class UpdateRun:
         held_out: the last so many classes are learnt by no version, and they alone are the gallery.
         evaluated_on: another set as the gallery.
         old_task: what the first version learns to tell apart, "class", or the "colour" or "shape" of ``shapes``.
-        method: "FCT"; or "BCT" on the classes that the old classifier knows, or on all of them, those it does not know
-            "synthesised".
+        method: "FCT"; or "BCT" on the classes that the old classifier knows, or on all of them by a classifier that is
+            "synthesised". BCT's new model starts from the random weights of the independent one and takes its recipe;
+            the old classifier's loss weighs 1. Paper B does not say how it trained BCT; so does the public code of
+            Shen et al. 2020, to which it refers (openBCT).
         side: one of ``SIDES``.
         side_data: another set to train the side-information's model on.
         without_old: the transformation sees side-information alone.
@@ -282,7 +284,9 @@ class UpdateRun:
         new_network, new_width, new_dim: of the last.
         side_dim: width of the side-information.
         h_width: of the transformation's mixer.
-        recipe, side_recipe, h_recipe: how embedders, side-information models and transformations are trained.
+        recipe, side_recipe, h_recipe: how embedders, side-information models and transformations are trained. Their
+            steps are those for the training images of all classes of ``data``: what learns from fewer images, or from
+            others, takes as many epochs of its own.
         seed: of weights, order and augmentation.
     """
 
