@@ -184,6 +184,60 @@ def fig10(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
     return fig2(preset, seeds)
 
 
+# --- questions of our own ---------------------------------------------------------------------------------------------
+
+
+def boundaries(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
+    """Beyond the paper, Fig. 8 for all methods that have heads to place: each at every block boundary, its auxiliary
+    heads where it is split. Independent networks and IIW are measured at all boundaries in Fig. 2's runs.
+    """
+    runs = [run for _, run in fig2(preset, seeds) if run.method in FIG2 and {"RP", "DCC"} & set(run.method.split("+"))]
+    return [
+        (f"{run.method} at {block}", replace(run, split_at=at))
+        for run in runs
+        for block, at in _boundaries(run).items()
+    ]
+
+
+def numbering(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
+    """Beyond the paper: is a late split lost because late features differ, or because IIW copies rows of the classifier
+    by number? Both networks number their classes alike, or with no class at the same number; split after stage 2 and
+    after the last block.
+    """
+    runs = _of(preset, seeds, "IIW", "IIW+DCC")
+    return [
+        (f"{run.method}, {words}, {block}", replace(run, numbering=how, split_at=at))
+        for run in runs
+        for block, at in list(_boundaries(run).items())[-2:]
+        for how, words in (("as a", "same numbers"), ("shifted", "other numbers"))
+    ]
+
+
+def orientation(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
+    """Beyond the paper: does RP help as far as telling a rotation needs the class? A growing share of all images is
+    turned at random, until upright is no more frequent than the rest and rotation cannot be told. On one pair of sets:
+    at laptop scale the glyphs.
+    """
+    pair = "glyphs_plain" if preset in ("smoke", "laptop") else "cifar10"
+    runs = [run for run in _of(preset, seeds, "independent", "RP", "DCC") if run.a == pair]
+    return [
+        (f"{run.method}, {share:.0%} turned", replace(run, turned=share))
+        for run in runs
+        for share in (0.0, 0.25, 0.5, 1.0)
+    ]
+
+
+def stitching(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
+    """Beyond the paper, which gives a correlation only: do independent networks recombine under the optimal permutation
+    of channels, or after a 1 x 1 convolution fitted on a few images, and how many make up for DCC?
+    """
+    counts = (10, 30, 100, 300, 1000) if preset != "smoke" else (10, 30)
+    runs = _of(preset, seeds, "independent", "IIW", "RP", "DCC")
+    return [(run.method, replace(run, stitches=counts)) for run in runs]
+
+
+# --- open choices -----------------------------------------------------------------------------------------------------
+
 OUR_CHOICE = "our choice"
 
 

@@ -12,7 +12,12 @@ from .checks import check_choices, check_numbers
 # --- paper A: analysis ------------------------------------------------------------------------------------------------
 
 SCHEMES = ("joint", "incremental")
+NUMBERINGS = ("stored", "as a", "shifted")
 NORMALIZATIONS = ("batch", "layer", "instance", "unit length", "unit-length loss")
+
+
+CHANGES = ("scheme", "split_at", "dcc_classes", "normalization", "numbering", "turned", "stitches", "pretrained_on")
+"""Settings that name a run where they are not at their defaults."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,13 @@ class PairRun:
         split_at: see ``models.split``.
         normalization: "batch"; "layer" or "instance" in its place; or BN and features made "unit length" or drawn to it
             by a "unit-length loss" (App. C.1).
+        numbering: how ``b`` numbers its classes: as "stored"; "as a", where a class that both sets have has one number;
+            or "shifted" against that, so that none has. Under IIW a number is a row of the classifier.
+        turned: share of the images of both sets, training and test, that are turned by a random number of quarter
+            turns, none included: at 1 upright is no more frequent than the rest.
+        stitches: numbers of training images without labels on which, after training, a 1 x 1 convolution is fitted
+            between the extractors, see ``alignment.stitch``; if there are any, the optimal permutation is measured as
+            well.
         pretrained_on: a set on which the networks first learn rotation alone, by the same recipe; "" for random
             weights.
         n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
@@ -48,6 +60,9 @@ class PairRun:
     width: int = 16
     split_at: str = "stage2"
     normalization: str = "batch"
+    numbering: str = "stored"
+    turned: float = 0.0
+    stitches: tuple[int, ...] = ()
     pretrained_on: str = ""
     n_train: int | None = None
     n_test: int | None = None
@@ -56,15 +71,13 @@ class PairRun:
     seed: int = 0
 
     def __post_init__(self):
-        check_choices(self, {"scheme": SCHEMES, "normalization": NORMALIZATIONS})
+        check_choices(self, {"scheme": SCHEMES, "normalization": NORMALIZATIONS, "numbering": NUMBERINGS})
+        if not 0 <= self.turned <= 1 or any(n < 5 for n in self.stitches):
+            raise ValueError(f"turned, stitches: 0..1 and at least 5 images, got {self.turned} and {self.stitches}")
         check_numbers(self, width=1, n_train=1, n_test=1, test_batch_size=1, dcc_classes=2)
 
     def __str__(self) -> str:
-        changed = [
-            f"{name} {value}"
-            for name in ("scheme", "split_at", "dcc_classes", "normalization", "pretrained_on")
-            if (value := getattr(self, name)) != getattr(PairRun, name)
-        ]
+        changed = [f"{name} {value}" for name in CHANGES if (value := getattr(self, name)) != getattr(PairRun, name)]
         return ", ".join([f"{self.a} x {self.b}", self.method, *changed, f"seed {self.seed}"])
 
 

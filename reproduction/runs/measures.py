@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from compatkit.alignment import permutation, ridge, stitch
 from compatkit.data import ImageSet
 from compatkit.models import split_points
 from compatkit.normalization import evaluation
@@ -29,9 +30,11 @@ def measure(
     sets: Sequence[ImageSet],
     common: Sequence[str],
     batch_size: int = 512,
+    stitches: Sequence[int] = (),
 ) -> dict[str, float | list]:
     """All measures of two networks, each an extractor and a head trained on one of the two ``sets``.
 
+    stitches: see ``stitched``.
     common: the classes on which networks are recombined; "chance/mean" is the accuracy of guessing one of them.
     batch_size: images in a test batch at most.
     """
@@ -47,6 +50,7 @@ def measure(
             accuracies(own[0], swapped, image_set, classes, common, batch_size)
             | by_boundary([networks[j] for j in order], image_set, classes, common, cut, batch_size)
             | similarities([networks[j] for j in order], image_set, cut, batch_size)
+            | stitched([extractors[j] for j in order], swapped[1], image_set, classes[1], common, batch_size, stitches)
         )
         found |= {f"{name}/{role}": value for name, value in measures.items()}
     for name in [key.removesuffix("/a") for key in found if key.endswith("/a")]:
@@ -115,6 +119,32 @@ def by_boundary(
         "recombination, unmasked": accuracy(whole[cut], labels, other, masked=False),
         **{f"recombination at {at}": accuracy(whole[at], labels, other) for at in points},
     }
+
+
+def stitched(
+    extractors: Sequence[nn.Module],
+    head: nn.Module,
+    image_set: ImageSet,
+    head_classes: Sequence[str],
+    common: Sequence[str],
+    batch_size: int,
+    counts: Sequence[int],
+) -> dict[str, float]:
+    """Accuracy of the first extractor with the head of the second, on the common classes, after a 1 x 1 convolution
+    that was fitted between the extractors on training images of the first one's set.
+
+    "recombination, stitched on N images": an affine map, for each of ``counts``. "recombination, permuted": the optimal
+    permutation of channels, on as many images as the largest of them. Nothing where there are none.
+    """
+    fits = [(f"stitched on {n} images", n, ridge) for n in counts]
+    fits += [("permuted", n, permutation) for n in [max(counts, default=0)] if n]
+    outputs, found = output_index(head_classes, common), {}
+    for name, n, fit in fits:
+        images = image_set.normalise(shuffled(image_set.limit(train=n).train).images)
+        between = nn.Sequential(extractors[0], stitch(*extractors, images, fit))
+        (logits,), labels = all_logits(between, [head], image_set, classes=common, batch_size=batch_size)
+        found[f"recombination, {name}"] = accuracy(logits, labels, outputs)
+    return found
 
 
 def similarities(
