@@ -161,7 +161,9 @@ class Judged:
         """The evidence that gives the claim its one verdict: the first with two runs or more, else the first."""
         several = (found for found in self.evidence if found.ours is not None and found.ours.n > 1)
         reason = self.claim.note if self.claim.one is None else "no runs"
-        return next(several, None) or next(iter(self.evidence), Evidence("", "", None, Verdict("not run", reason=reason)))
+        return next(several, None) or next(
+            iter(self.evidence), Evidence("", "", None, Verdict("not run", reason=reason))
+        )
 
     @property
     def word(self) -> str:
