@@ -13,7 +13,7 @@ from compatkit.intervals import Interval, interval
 
 from ..records.claims import number
 from ..records.published import paper_numbers, paper_value
-from ..records.verdicts import LEVEL_MARGIN, compare, judge_level
+from ..records.verdicts import compare, judge_level, level_margin
 from ..show import figures, tables
 from ..show.explorer import picker
 from .reusable import Records, Rows, by_data, choose, difference_table, differs, for_each_group, means_in_words
@@ -100,8 +100,8 @@ def _compared_adaptation(group: Records, direction: str) -> list[dict]:
 
 
 def adaptation_differences(records: Records, statements: Mapping[str, tuple[str, str]]) -> Markdown:
-    """Questions of ours, "text: (one, other)": by how much one row of ``by_adaptation`` is above another, mean over both
-    directions, seed by seed.
+    """Questions of ours, "text: (one, other)": by how much one row of ``by_adaptation`` is above another, seed by seed,
+    mean over both directions.
 
     Beside its rows there are "gain by rotation" and "gain by a jigsaw", each over its own source model with test BN.
     """
@@ -113,9 +113,8 @@ def adaptation_differences(records: Records, statements: Mapping[str, tuple[str,
             ("gain by a jigsaw", "with a jigsaw: adapted", "with a jigsaw: with test BN"),
         ):
             rows[name] = {seed: rows[after][seed] - rows[before][seed] for seed in rows[after]}
-        return difference_table(
-            "question", {text: (rows[one], rows[other]) for text, (one, other) in statements.items()}
-        )
+        pairs = {text: (rows[one], rows[other]) for text, (one, other) in statements.items()}
+        return difference_table("question", pairs)
 
     return for_each_group(by_data(records), show)
 
@@ -189,8 +188,8 @@ def by_deployment(group: Records, variant: str) -> Rows:
 
 
 def classifier_table(records: Records) -> Markdown:
-    """Figs. 3 and 11, paper | ours: accuracy on all classes with the head that was updated on the Wide ResNet. Levels are
-    judged only where everything is the paper's."""
+    """Figs. 3 and 11, paper | ours: accuracy on all classes with the head that was updated on the Wide ResNet. Levels
+    are judged only where everything is the paper's."""
     printed = _printed_deployments()
 
     def show(group: Records) -> Markdown:
@@ -206,7 +205,7 @@ def classifier_table(records: Records) -> Markdown:
                 ours, paper = [100 * v for v in seeds.values()], printed.get((row, column))
                 span = tables.span(interval(ours) if ours else None)
                 body.append([row, column, tables.number(paper), span, str(len(ours))])
-                verdicts.append(judge_level(ours, paper, LEVEL_MARGIN.get("accuracy", 2.0), differs(group)))
+                verdicts.append(judge_level(ours, paper, level_margin("accuracy"), differs(group)))
         return tables.judged(["deployed", "how", "paper, %", "ours, %", "n"], body, verdicts)
 
     return for_each_group(by_set(records), show)
@@ -219,10 +218,8 @@ def classifier_differences(records: Records) -> Markdown:
         frozen, independent = (by_deployment(group, variant) for variant in ("extractor frozen", "independent"))
         # on the reference the head serves the extractor that it was updated on
         others = [theirs for ours, theirs in ARCHITECTURES.items() if ours != REFERENCE]
-        return difference_table(
-            "question",
-            {f"{name}: a common head above heads of their own": (frozen[name], independent[name]) for name in others},
-        )
+        text = "{}: a common head above heads of their own"
+        return difference_table("question", {text.format(name): (frozen[name], independent[name]) for name in others})
 
     return for_each_group(by_set(records), show)
 

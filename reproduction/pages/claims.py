@@ -26,8 +26,8 @@ def item_in_words(paper: str, item: str) -> str:
 
 
 def table(records: Mapping[str, Records], paper: str, *items: str) -> Markdown:
-    """The claims of some figures and tables of a paper and the verdict on each, for each set of images, from the records
-    of their experiments by name. The report takes its verdicts from the same rule, on the best images there are."""
+    """The claims of some figures and tables of a paper and the verdict on each, for each set of images, from records by
+    the name of their experiment. The report takes its verdicts from the same rule, on the best images there are."""
     found = {c: evidence(c, Source("", records, {})) for c in claims(paper, *items) if c.kind != "level"}
     images = dict.fromkeys(one.images for several in found.values() for one in several)
     parts = []

@@ -177,8 +177,8 @@ def _compared(records: Records, item: str, measure: str) -> dict[str, dict]:
 def differences(
     records: Records, statements: Mapping[str, tuple[str, str]], item: str, measure: str = "CMC top-1"
 ) -> Markdown:
-    """Questions of ours, "text: (one, other)": by how much row one is above the other, in points of ``measure``, seed by
-    seed. What the paper claims is judged in ``pages.claims``."""
+    """Questions of ours, "text: (one, other)": by how much row one is above the other, in points of ``measure``, seed
+    by seed. What the paper claims is judged in ``pages.claims``."""
 
     def show(group: Records) -> Markdown:
         found = ITEMS[item].rows(group, measure)

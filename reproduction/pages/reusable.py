@@ -246,7 +246,7 @@ def provenance(records: Records) -> Markdown:
 
 def differences(records: Records, statements: Mapping[str, tuple[str, str]], item: str = "fig2") -> Markdown:
     """Questions of ours, "text: (one, other)": by how much one row is above the other, in the paper's unit, seed by
-    seed: all methods of a seed share initial weights and batches. What the paper claims is judged in ``pages.claims``."""
+    seed: all methods of a seed share initial weights and batches. The paper's claims are judged in ``pages.claims``."""
     how = ITEMS[item]
 
     def show(group: Records) -> Markdown:

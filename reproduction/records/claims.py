@@ -98,9 +98,8 @@ def _claim(row: Mapping[str, str], printed: Mapping[tuple, float | None]) -> Cla
     for name, allowed in (("paper", PAPERS), ("kind", KINDS), ("direction", DIRECTIONS), ("unit", UNITS)):
         if row[name] not in allowed:
             raise ValueError(f"claims.csv, {row['id']}: {name} must be one of {', '.join(allowed)}, got {row[name]!r}")
-    numbers = [
-        printed[row["paper"], *key.split(" | ")] if (key := row[f"paper_{n}"]) else None for n in ("one", "other")
-    ]
+    keys = [row[name].split(" | ") for name in ("paper_one", "paper_other")]
+    numbers = [printed[(row["paper"], *key)] if key != [""] else None for key in keys]
     one, other = (_side(row, row[n]) for n in ("one", "other"))
     names = ("id", "paper", "item", "kind", "direction", "unit", "note")
     return Claim(

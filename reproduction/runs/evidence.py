@@ -17,7 +17,7 @@ PHOTOGRAPHS = dict.fromkeys(("fig2", "fig5", "fig6", "fig10"), CPU_SIZED)
 
 def sources(root: str | os.PathLike | None = None) -> list[Source]:
     """What is on record: the papers' recipe, then photographs on a GPU, photographs on a CPU, small images."""
-    everything: Mapping[str, Mapping[str, Any]] = dict.fromkeys(EXPERIMENTS, {})
+    everything: dict[str, Mapping[str, Any]] = {name: {} for name in EXPERIMENTS}
     return [
         _source("paper", "paper", everything, root),
         _source("cifar", "cifar", everything, root),
