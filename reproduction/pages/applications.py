@@ -166,11 +166,6 @@ REFERENCE = "Wide ResNet"
 CLASSES = {"all classes": "accuracy", "classes there were": "old classes", "new classes": "new classes"}
 
 
-def by_set(records: Records) -> dict[str, list[Mapping]]:
-    """The records of each set."""
-    return _groups(records, "{data}")
-
-
 def by_deployment(group: Records, variant: str) -> Rows:
     """Fig. 3 and Fig. 11 for one set: accuracy on all classes by deployed architecture and seed.
 
@@ -208,7 +203,7 @@ def classifier_table(records: Records) -> Markdown:
                 verdicts.append(judge_level(ours, paper, level_margin("accuracy"), differs(group)))
         return tables.judged(["deployed", "how", "paper, %", "ours, %", "n"], body, verdicts)
 
-    return for_each_group(by_set(records), show)
+    return for_each_group(by_data(records), show)
 
 
 def classifier_differences(records: Records) -> Markdown:
@@ -221,7 +216,7 @@ def classifier_differences(records: Records) -> Markdown:
         text = "{}: a common head above heads of their own"
         return difference_table("question", {text.format(name): (frozen[name], independent[name]) for name in others})
 
-    return for_each_group(by_set(records), show)
+    return for_each_group(by_data(records), show)
 
 
 def _printed_deployments() -> dict[tuple[str, str], float | None]:
@@ -231,7 +226,7 @@ def _printed_deployments() -> dict[tuple[str, str], float | None]:
 
 def classifier_explorer(records: Records) -> ipywidgets.Widget:
     """Pick data, variant and classes: the head's accuracy, by the extractor it was updated on and the one it serves."""
-    groups = by_set(records)
+    groups = by_data(records)
 
     def spans(data: str, variant: str, classes: str) -> list[list[Interval]]:
         runs = choose(groups[data], variant=variant)
@@ -280,7 +275,10 @@ PUBLISHED_DIRECT = {"IIW": "–", "re-initialised head": "chance", "independent"
 
 def by_target(records: Records) -> dict[str, list[Mapping]]:
     """The records of each target."""
-    return _groups(records, "{source} → {target}")
+    found: dict[str, list[Mapping]] = {}
+    for record in records:
+        found.setdefault("{source} → {target}".format(**record["config"]), []).append(record)
+    return found
 
 
 def transfer_explorer(records: Records) -> ipywidgets.Widget:
@@ -383,11 +381,3 @@ def _steps_to(metrics: Mapping, goal: float) -> int | None:
 def provenance(records: Records) -> Markdown:
     """Where the runs come from."""
     return tables.origins({"": records})
-
-
-def _groups(records: Records, name: str) -> dict[str, list[Mapping]]:
-    """Records by a name that is made of their configs."""
-    found: dict[str, list[Mapping]] = {}
-    for record in records:
-        found.setdefault(name.format(**record["config"]), []).append(record)
-    return found

@@ -27,14 +27,17 @@ def item_in_words(paper: str, item: str) -> str:
 
 def table(records: Mapping[str, Records], paper: str, *items: str) -> Markdown:
     """The claims of some figures and tables of a paper and the verdict on each, for each set of images, from records by
-    the name of their experiment. The report takes its verdicts from the same rule, on the best images there are."""
-    found = {c: evidence(c, Source("", records, {})) for c in claims(paper, *items) if c.kind != "level"}
-    images = dict.fromkeys(one.images for several in found.values() for one in several)
+    the name of their experiment; claims that need another experiment are left out. The report takes its verdicts from
+    the same rule, on the best images there are."""
+    if not any(records.values()):
+        return Markdown("No runs are stored here.")
+    chosen = [c for c in claims(paper, *items) if c.kind != "level" and records.keys() >= set(c.experiments)]
+    found = {c: evidence(c, Source("", records, {})) for c in chosen}
     parts = []
-    for name in images:
+    for name in dict.fromkeys(one.images for several in found.values() for one in several):
         body = [_line(c, one) for c, several in found.items() for one in several if one.images == name]
         parts.append(f"**{name}**\n\n{tables.table(['claim', 'verdict', 'paper', 'ours', 'n'], body).data}")
-    missing = [c.text for c, several in found.items() if not several]
+    missing = [f"{c.text}{f' ({c.note})' if c.note else ''}" for c, several in found.items() if not several]
     parts += [f"Not run here: {'; '.join(missing)}."] if missing else []
     return Markdown("\n\n".join(parts))
 

@@ -17,7 +17,7 @@ from ..records.published import paper_numbers
 from ..records.verdicts import compare
 from ..show import figures, tables
 from ..show.explorer import picker
-from .reusable import Records, Rows, choose, difference_table, differs, for_each_group, means_in_words
+from .reusable import Records, Rows, by_data, choose, difference_table, differs, for_each_group, means_in_words
 
 MEASURES = ("CMC top-1", "CMC top-5", "mAP@1.0")
 QUERIES = {"all queries": "", "queries of old classes": " of old classes", "queries of new classes": " of new classes"}
@@ -26,15 +26,6 @@ BARE = f"FCT {WITHOUT}"
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
-
-
-def by_data(records: Records) -> dict[str, list[Mapping]]:
-    """The records of each update, "data, classes to classes"."""
-    groups: dict[str, list[Mapping]] = {}
-    for record in records:
-        config = record["config"]
-        groups.setdefault(f"{config['data']}, {' to '.join(map(str, config['classes']))}", []).append(record)
-    return groups
 
 
 def case(records: Records, name: str, measure: str) -> dict[int, float]:

@@ -15,13 +15,13 @@ from IPython.display import Markdown
 
 from compatkit.intervals import difference, interval
 
+from ..records.claims import Records, by_images, images_in_words
 from ..records.published import paper_numbers
 from ..records.store import by_row
 from ..records.verdicts import compare
 from ..show import figures, tables
 from ..show.explorer import picker
 
-Records = Sequence[Mapping]
 Rows = dict[str, dict[int, float]]  # {row: {seed: value}}
 Group = TypeVar("Group")
 
@@ -40,11 +40,9 @@ UNSHARED_OUTPUTS = {
 
 
 def by_data(records: Records) -> dict[str, list[Mapping]]:
-    """The records of each pair of data sets, in either order, by the pair's name "a × b"."""
-    groups: dict[frozenset, list[Mapping]] = {}
-    for record in records:
-        groups.setdefault(frozenset(record["config"][role] for role in "ab"), []).append(record)
-    return {"{a} × {b}".format(**group[0]["config"]): group for group in groups.values()}
+    """The records of each pair of data sets (in either order), update or set, by its name: "a × b", "data, classes to
+    classes", "data"."""
+    return {images_in_words(group): group for group in by_images(records).values()}
 
 
 def choose(records: Records, **config) -> list[Mapping]:

@@ -33,7 +33,7 @@ class Side:
     experiment: str
     row: str
     metric: str
-    where: Mapping[str, str]
+    where: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def _side(row: Mapping[str, str], text: str) -> Side | float | None:
     if not text:
         return None
     if match := re.fullmatch(r"(?:(\w+) / )?(.+) \| (.+)", text):
-        where = dict(part.split("=") for part in row["where"].split("; ") if part)
+        where = tuple(tuple(part.split("=")) for part in row["where"].split("; ") if part)
         return Side(match[1] or row["experiment"], match[2], match[3], where)
     return float(text)
 
@@ -136,7 +136,7 @@ def images(config: Mapping) -> tuple:
 
 
 def images_in_words(records: Records) -> str:
-    """The name of the ``images`` of some records."""
+    """The name of the ``images`` that records have in common."""
     config = records[0]["config"]
     if "a" in config:
         return "{a} × {b}".format(**config)
@@ -161,7 +161,7 @@ def chosen(side: Side, records: Records) -> list[Mapping]:
         r
         for r in records
         if r["row"] == side.row
-        and all(str(r["config"][name]) == value for name, value in side.where.items())
+        and all(str(r["config"][name]) == value for name, value in side.where)
         and number(r["metrics"], side.metric) is not None
     ]
 

@@ -15,15 +15,21 @@ PHOTOGRAPHS = dict.fromkeys(("fig2", "fig5", "fig6", "fig10"), CPU_SIZED)
 """Experiments whose runs at preset "cifar" were made in a size for two CPU cores as well, with the settings for it."""
 
 
-def sources(root: str | os.PathLike | None = None) -> list[Source]:
-    """What is on record: the papers' recipe, then photographs on a GPU, photographs on a CPU, small images."""
+def sources(preset: str | None = None, root: str | os.PathLike | None = None) -> list[Source]:
+    """What is on record: the papers' recipe, then photographs on a GPU, photographs on a CPU, small images.
+
+    Args:
+        preset: only what belongs to this one; None takes all.
+        root: the record store, see ``records.store.results_root``.
+    """
     everything: dict[str, Mapping[str, Any]] = {name: {} for name in EXPERIMENTS}
-    return [
-        _source("paper", "paper", everything, root),
-        _source("cifar", "cifar", everything, root),
-        _source("cifar, in a size for CPUs", "cifar", PHOTOGRAPHS, root),
-        _source("laptop", "laptop", everything, root),
-    ]
+    places = {
+        "paper": ("paper", everything),
+        "cifar": ("cifar", everything),
+        "cifar, in a size for CPUs": ("cifar", PHOTOGRAPHS),
+        "laptop": ("laptop", everything),
+    }
+    return [_source(name, *place, root) for name, place in places.items() if preset in (None, place[0])]
 
 
 def _source(
