@@ -75,10 +75,9 @@ def summary(found: Sequence[Judged]) -> Markdown:
     """The totals in words: checks, levels, how many tests there are, and how many errors to expect of them."""
     every, checks, levels = totals(found, *KINDS), totals(found, "check"), totals(found, "level")
     decided = sum(every.words[word] for word in DECIDED)
-    unjudged = levels.words["not judged"]
     return Markdown(
         f"**Checks**, which nobody doubts: {checks.words['shown']} of {sum(checks.words.values())} are shown. "
-        f"**Levels**: {levels.tested} of {sum(levels.words.values())} are judged; {unjudged} are not, because images, "
+        f"**Levels**: {levels.tested} of {sum(levels.words.values())} are judged; the others are not, because images, "
         "network or schedule are not the paper's.\n\n"
         f"**How sure is that?** {every.tested} claims are tested, each at 95 %, and {decided} are decided. At most "
         f"{every.tested * 0.05:.0f} of those decisions are to be expected wrong by chance alone. After Holm's "
@@ -151,15 +150,15 @@ def _row(one: Judged) -> str:
 def _more(one: Judged) -> str:
     """What the row folds away: how it is judged, and what other records say."""
     claim, best = one.claim, one.best
-    said = [f"Margin {claim.margin:g} {claim.unit}{f' ({claim.note})' if claim.note else ''}"] if claim.one else []
+    if claim.one is None:
+        return ""
+    said = [f"Margin {claim.margin:g}{f' ({claim.note})' if claim.note else ''}"]
     said += [best.verdict.reason] if best.ours and best.verdict.reason else []
-    said += (
-        [f"{best.stale} of its records are stale" if best.stale > 1 else "one record is stale"] if best.stale else []
-    )
+    said += [f"stale records: {best.stale}"] if best.stale else []
     said += [
         f"on {other.images} ({other.source}) {_in_short(one, other)}" for other in one.evidence if other is not best
     ]
-    return f"<details><summary>more</summary>{html.escape('; '.join(said))}.</details>" if said else ""
+    return f"<details><summary>more</summary>{html.escape('; '.join(said))}.</details>"
 
 
 def _in_short(one: Judged, found: Evidence) -> str:
@@ -196,28 +195,18 @@ def choices(sources: Sequence[Source]) -> Markdown:
 
 
 def costs(sources: Sequence[Source]) -> Markdown:
-    """What the records of each experiment cost by preset, in minutes of one core (of a GPU where it says so), and the
-    number of runs. A run that several experiments need is counted for each, and once in the total."""
-    shown = [source for source in sources if any(source.records.values())]
-    if not shown:
-        return Markdown("No runs.")
-    names = [
-        name
-        for name in dict.fromkeys(name for s in shown for name in s.records)
-        if any(s.records.get(name) for s in shown)
-    ]
-    body = [[name, *(cell for s in shown for cell in _cost(s.records.get(name, ())))] for name in names]
-    every = [{r["run_id"]: r for runs in s.records.values() for r in runs}.values() for s in shown]
-    body.append(["**each run once**", *(cell for runs in every for cell in _cost(list(runs)))])
-    header = ["experiment", *(text for s in shown for text in (f"{s.name}: minutes", "runs"))]
-    return tables.table(header, body)
+    """What the records of each experiment cost, in minutes of one core (of a GPU where it says so). A run that several
+    experiments need is counted for each, and once in the total of its preset."""
+    names = dict.fromkeys(name for source in sources for name in source.records)
+    body = [_cost(name, s.name, s.records[name]) for name in names for s in sources if s.records.get(name)]
+    for source in sources:
+        every = {r["run_id"]: r for records in source.records.values() for r in records}
+        body += [_cost("**all, each run once**", source.name, list(every.values()))] if every else []
+    return tables.table(["experiment", "preset", "runs", "minutes", "stale"], body)
 
 
-def _cost(records: Sequence[Mapping]) -> tuple[str, str]:
-    if not records:
-        return "–", "–"
-    stale = sum(map(is_stale, records))
-    return cpu_minutes(records), f"{len(records)}{f' ({stale} stale)' if stale else ''}"
+def _cost(name: str, preset: str, records: Sequence[Mapping]) -> list[str]:
+    return [name, preset, str(len(records)), cpu_minutes(records), str(sum(map(is_stale, records)))]
 
 
 def inconsistencies() -> Markdown:

@@ -39,11 +39,12 @@ def comparison(rows: Sequence[Mapping], unit: str = "%", digits: int = 1) -> Mar
 
 
 def judged(header: Sequence[str], body: Sequence[Sequence[str]], verdicts: Sequence[Verdict]) -> Markdown:
-    """A table of levels with a verdict for each line in its second column; where no level is judged, a sentence under
-    it says why."""
+    """A table of levels with a verdict for each printed one in its second column; where no level is judged, a sentence
+    under it says why."""
     if any(verdict.p_value is not None for verdict in verdicts):
-        lines = ([first, verdict_cell(v), *rest] for (first, *rest), v in zip(body, verdicts, strict=True))
-        return table([header[0], "verdict", *header[1:]], list(lines))
+        cells = ["–" if verdict.word == "not judged" else verdict_cell(verdict) for verdict in verdicts]
+        lines = [[first, cell, *rest] for (first, *rest), cell in zip(body, cells, strict=True)]
+        return table([header[0], "verdict", *header[1:]], lines)
     reasons = [verdict.reason for verdict in verdicts if verdict.reason.startswith("level")]
     why = "\n\n*" + reasons[0].replace("level not", "Levels are not", 1) + ".*" if reasons else ""
     return Markdown(table(header, body).data + why)
