@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import multiprocessing
-import operator
 import os
 import shutil
 import signal
@@ -27,8 +25,8 @@ from compatkit.progress import progress
 from compatkit.training import uses_bf16
 
 from ..experiments import plan
-from ..experiments.presets import Plan
-from ..experiments.presets import settings as settings_of
+from ..experiments.evidence import recorded as recorded
+from ..experiments.evidence import under_rows
 from ..experiments.settings import KINDS
 from ..records.index import index
 from ..records.pins import pinned
@@ -154,33 +152,7 @@ def records(
             made[job.config] = outcome
     if failures:
         raise _failed(failures, len(absent))
-    return _under_rows(experiment, wanted, made)
-
-
-def _under_rows(experiment: str, wanted: Plan, made: Mapping[Any, dict | None]) -> list[dict]:
-    return [
-        {**record, "row": row, "differs": _differs(experiment, row, replace(config, seed=0))}
-        for row, config in wanted
-        if (record := made[config]) is not None
-    ]
-
-
-@functools.cache
-def _differs(experiment: str, row: str, config: Any) -> tuple[str, ...]:
-    """The settings in which a run is not the paper's: none where the experiment plans it at preset "paper", else those
-    that differ from the most similar run under the same row there. How numbers are stored changes no result."""
-    ours = _settings(config)
-    planned = [(name, _settings(other)) for name, other in plan(experiment, "paper", [0])]
-    same_row = [other for name, other in planned if name == row] or [other for _, other in planned]
-    changed = ([name for name, value in ours.items() if other[name] != value] for other in same_row)
-    return tuple(min(changed, key=len))
-
-
-def _settings(config: Any) -> dict[str, Any]:
-    """A config as one level of names and values, without what changes no result."""
-    same = ("recipe.precision", "recipe.channels_last")
-    values = ((name, operator.attrgetter(name)(config)) for name in settings_of(config))
-    return {name: value for name, value in values if not name.endswith(same)}
+    return under_rows(experiment, wanted, made)
 
 
 def _failed(failures: Mapping[Job, Exception], count: int) -> RunsFailed:
@@ -191,20 +163,6 @@ def _failed(failures: Mapping[Job, Exception], count: int) -> RunsFailed:
     failed = RunsFailed(f"{len(failures)} of {count} runs failed{others}. {listing}")
     failed.__cause__ = next(iter(failures.values()))
     return failed
-
-
-def recorded(
-    experiment: str,
-    preset: str,
-    *,
-    seeds: Sequence[int] | None = None,
-    settings: Mapping[str, Any] | None = None,
-    root: str | os.PathLike | None = None,
-) -> list[dict]:
-    """Those of ``records`` that are there already; nothing is made."""
-    wanted = plan(experiment, preset, seeds, settings)
-    found = index(preset, root, KINDS)
-    return _under_rows(experiment, wanted, {config: found.record(config) for _, config in wanted})
 
 
 def make(job: Job, refresh: bool = False, show_progress: bool = False) -> dict:

@@ -3,15 +3,15 @@
 import csv
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from reproduction.experiments import EXPERIMENTS
+from reproduction.experiments import EXPERIMENTS, evidence
 from reproduction.records import claims, pins, store
 from reproduction.records.claims import Side
 from reproduction.records.verdicts import judged, level_margin
-from reproduction.runs import evidence
 
 CLAIMS = claims.claims()
 SIDES = [(c, side) for c in CLAIMS for side in (c.one, c.other) if isinstance(side, Side)]
@@ -245,15 +245,11 @@ def test_every_verdict_is_what_naive_code_finds_in_the_records(sources):
 
 
 def test_only_the_papers_own_runs_differ_in_nothing(sources):
-    from dataclasses import replace
-
-    from reproduction.runs import runner
-
     # the toy is drawn in the paper and run here, at every preset alike
     smaller = (runs for s in sources[1:] for name, runs in s.records.items() if name != "fig1_toy")
     assert all(r["differs"] for runs in smaller for r in runs)
     for name in ("fig2", "table1", "fig8", "transfer"):
         for row, config in EXPERIMENTS[name]("paper", [3]):
-            assert runner._differs(name, row, replace(config, seed=0)) == ()
+            assert evidence.differs(name, row, replace(config, seed=0)) == ()
             slower = replace(config, recipe=replace(config.recipe, steps=config.recipe.steps // 2, precision="fp32"))
-            assert runner._differs(name, row, replace(slower, seed=0)) == ("recipe.steps",)
+            assert evidence.differs(name, row, replace(slower, seed=0)) == ("recipe.steps",)
