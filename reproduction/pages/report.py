@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
@@ -176,16 +177,21 @@ def not_run(found: Sequence[Judged], sources: Sequence[Source]) -> Markdown:
         recorded, planned = sum(map(len, source.records.values())), sum(source.planned.values())
         empty = [name for name, runs in source.records.items() if not runs]
         presets.append([source.name, str(recorded), str(planned), ", ".join(empty) if recorded else "everything"])
-    missing = [
-        f"- {item_in_words(one.claim.paper, one.claim.item)}: {one.claim.text}. *{one.best.verdict.reason}.*"
-        for one in found
-        if one.word == "not run"
+    nothing = [one.claim for one in found if one.word == "not run"]
+    why = [
+        f"{item_in_words(claim.paper, claim.item)}: {claim.text}. *Not run: {claim.note}.*"
+        for claim in nothing
+        if claim.one is None
     ]
-    appendix = [r["row"] for r in paper_numbers("ramanujan", "appendix")]
+    waiting = Counter(item_in_words(claim.paper, claim.item) for claim in nothing if claim.one is not None)
+    if waiting:
+        why.append(
+            f"Claims whose runs are not on record: {', '.join(f'{n} of {item}' for item, n in waiting.items())}."
+        )
+    appendix = ", ".join(r["row"] for r in paper_numbers("ramanujan", "appendix"))
+    why.append(f"B, appendix: it was not at hand. The main text names {appendix}.")
     table = tables.table(["preset", "runs recorded", "planned", "nothing yet of"], presets)
-    return Markdown(
-        f"{table.data}\n\n" + "\n".join(missing) + f"\n- B, appendix, which was not at hand: {', '.join(appendix)}."
-    )
+    return Markdown(f"{table.data}\n\n{_bullets(why)}")
 
 
 def choices(sources: Sequence[Source]) -> Markdown:
