@@ -69,11 +69,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _list(options: argparse.Namespace) -> None:
     from .experiments import EXPERIMENTS, PRESETS, configs
+    from .experiments.evidence import recorded
+    from .records.provenance import cpu_minutes
 
     for name, experiment in EXPERIMENTS.items():
         counts = ", ".join(f"{len(configs(name, preset))} at {preset}" for preset in PRESETS)
+        made = {preset: records for preset in PRESETS if (records := recorded(name, preset))}
+        costs = [f"{len(records)} runs at {p} took {cpu_minutes(records)} minutes" for p, records in made.items()]
+        took = f"On record, of one core: {', '.join(costs)}." if costs else "Nothing is on record."
         text = inspect.getdoc(experiment) or ""
-        print(f"{name}\n    " + "\n    ".join([*text.splitlines(), f"Runs: {counts}."]))
+        print(f"{name}\n    " + "\n    ".join([*text.splitlines(), f"Runs: {counts}.", took]))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -131,7 +136,8 @@ def _status(options: argparse.Namespace) -> None:
     from .records.store import load_all, results_root
 
     print(f"records in {results_root()}")
-    print(f"{'experiment':<17}{'preset':<9}{'recorded':>9}{'planned':>9}{'other':>7}{'stale':>7}{'minutes':>9}")
+    header = f"{'experiment':<17}{'preset':<9}{'recorded':>9}{'planned':>9}{'seeds':>7}{'other':>7}{'stale':>7}"
+    print(f"{header}{'minutes':>9}")
     stored = {preset: load_all(preset) for preset in PRESETS}
     found = {preset: index(preset, None, KINDS) for preset in PRESETS}
     for name in EXPERIMENTS:
@@ -141,8 +147,10 @@ def _status(options: argparse.Namespace) -> None:
             others = [r for r in stored[preset].values() if r["experiment"] == name and r["run_id"] not in records]
             every = [*records.values(), *others]
             minutes = sum(r["provenance"]["wall_seconds"] for r in every) / 60
-            counts = len(records), len(planned), len(others), sum(map(is_stale, every))
-            print(f"{name:<17}{preset:<9}{counts[0]:>9}{counts[1]:>9}{counts[2]:>7}{counts[3]:>7}{minutes:>9.1f}")
+            seeds = len({r["seed"] for r in records.values()})
+            counts = seeds, len(others), sum(map(is_stale, every))
+            line = f"{name:<17}{preset:<9}{len(records):>9}{len(planned):>9}" + "".join(f"{n:>7}" for n in counts)
+            print(f"{line}{minutes:>9.1f}")
 
 
 def _golden(options: argparse.Namespace) -> int:

@@ -25,7 +25,8 @@ from compatkit.progress import progress
 from compatkit.training import uses_bf16
 
 from ..experiments import plan
-from ..experiments.presets import Plan
+from ..experiments.evidence import recorded as recorded
+from ..experiments.evidence import under_rows
 from ..experiments.settings import KINDS
 from ..records.index import index
 from ..records.pins import pinned
@@ -110,8 +111,8 @@ def records(
     root: str | os.PathLike | None = None,
     show_progress: bool = True,
 ) -> list[dict]:
-    """The records of an experiment, in the order of its plan, each with its "row"; runs that have none in any
-    experiment are made first.
+    """The records of an experiment, in the order of its plan, each with its "row" and with the settings in which it
+    "differs" from the paper's run; runs that have none in any experiment are made first.
 
     Args:
         experiment, preset: see ``plan``.
@@ -151,11 +152,7 @@ def records(
             made[job.config] = outcome
     if failures:
         raise _failed(failures, len(absent))
-    return _under_rows(wanted, made)
-
-
-def _under_rows(wanted: Plan, made: Mapping[Any, dict | None]) -> list[dict]:
-    return [{**record, "row": row} for row, config in wanted if (record := made[config]) is not None]
+    return under_rows(experiment, wanted, made)
 
 
 def _failed(failures: Mapping[Job, Exception], count: int) -> RunsFailed:
@@ -166,20 +163,6 @@ def _failed(failures: Mapping[Job, Exception], count: int) -> RunsFailed:
     failed = RunsFailed(f"{len(failures)} of {count} runs failed{others}. {listing}")
     failed.__cause__ = next(iter(failures.values()))
     return failed
-
-
-def recorded(
-    experiment: str,
-    preset: str,
-    *,
-    seeds: Sequence[int] | None = None,
-    settings: Mapping[str, Any] | None = None,
-    root: str | os.PathLike | None = None,
-) -> list[dict]:
-    """Those of ``records`` that are there already; nothing is made."""
-    wanted = plan(experiment, preset, seeds, settings)
-    found = index(preset, root, KINDS)
-    return _under_rows(wanted, {config: found.record(config) for _, config in wanted})
 
 
 def make(job: Job, refresh: bool = False, show_progress: bool = False) -> dict:
