@@ -69,12 +69,16 @@ def _parser() -> argparse.ArgumentParser:
 
 def _list(options: argparse.Namespace) -> None:
     from .experiments import EXPERIMENTS, PRESETS, configs
-    from .experiments.evidence import recorded
+    from .experiments.settings import KINDS
+    from .records.index import index
     from .records.provenance import cpu_minutes
 
+    indices = {preset: index(preset, None, KINDS) for preset in PRESETS}
     for name, experiment in EXPERIMENTS.items():
-        counts = ", ".join(f"{len(configs(name, preset))} at {preset}" for preset in PRESETS)
-        made = {preset: records for preset in PRESETS if (records := recorded(name, preset))}
+        planned = {preset: configs(name, preset) for preset in PRESETS}
+        counts = ", ".join(f"{len(runs)} at {preset}" for preset, runs in planned.items())
+        found = {preset: list(filter(None, map(indices[preset].record, runs))) for preset, runs in planned.items()}
+        made = {preset: records for preset, records in found.items() if records}
         costs = [f"{len(records)} runs at {p} took {cpu_minutes(records)} minutes" for p, records in made.items()]
         took = f"On record, of one core: {', '.join(costs)}." if costs else "Nothing is on record."
         text = inspect.getdoc(experiment) or ""
