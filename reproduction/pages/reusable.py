@@ -24,6 +24,7 @@ from ..show.explorer import picker
 
 Rows = dict[str, dict[int, float]]  # {row: {seed: value}}
 Group = TypeVar("Group")
+"""Records, or what was made of them."""
 
 MEASURES = {
     "recombination accuracy": "recombination",
