@@ -129,6 +129,7 @@ def test_equivalence_is_rarely_found_where_there_is_none():
 def test_holm_by_hand():
     assert intervals.holm([0.01, 0.04, 0.03, 0.005]) == [True, False, False, True]
     assert intervals.holm([0.02, 0.02, 0.03]) == [False] * 3, "the first must pass a third of the level"
+    assert intervals.holm([0.01, 0.02, 0.04]) == [True] * 3, "the second half of it, the last all of it"
     assert intervals.holm([0.04]) == [True] and intervals.holm([]) == []
     assert intervals.holm([0.9, 0.0]) == [False, True]
 
