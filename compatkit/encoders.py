@@ -8,6 +8,7 @@ training.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 
 import torch
@@ -127,8 +128,8 @@ def arcface_logits(
     with torch.autocast(embeddings.device.type, enabled=False):
         cosine = F.linear(*(F.normalize(at_least_float32(x), dim=1) for x in (embeddings, weight)))
     own = cosine.gather(1, labels[:, None]).clamp(-1 + 1e-6, 1 - 1e-6)
-    m = torch.tensor(margin, device=own.device)
-    moved = torch.where(own > -m.cos(), (own.acos() + m).cos(), own - 1 + m.cos())
+    turn = math.cos(margin)
+    moved = torch.where(own > -turn, (own.acos() + margin).cos(), own - 1 + turn)
     return scale * cosine.scatter(1, labels[:, None], moved)
 
 
@@ -259,7 +260,8 @@ def _grey(images: Tensor) -> Tensor:
     """Luma (n, 1, h, w) of colour images; images of one channel as they are."""
     if images.shape[1] != 3:
         return images
-    return (images * images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    red, green, blue = images.split(1, 1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def _hue_turned(images: Tensor, turns: Tensor) -> Tensor:
