@@ -81,8 +81,8 @@ def summary(found: Sequence[Judged]) -> Markdown:
         f"**Levels**: {levels.tested} of {sum(levels.words.values())} are judged; the others are not, because images, "
         "network or schedule are not the paper's.\n\n"
         f"**How sure is that?** {every.tested} claims are tested, each at 95 %, and {decided} are decided. At most "
-        f"{every.tested * 0.05:.0f} of those decisions are to be expected wrong by chance alone. After Holm's "
-        f"correction, which allows a chance of 5 % for a single error among them all, {every.after_holm} stand."
+        f"{every.tested * 0.05:.0f} of those decisions are to be expected wrong by chance alone. Holm's "
+        f"correction, which allows a chance of 5 % for a single error among them all, leaves {every.after_holm}."
     )
 
 
@@ -137,6 +137,7 @@ def _row(one: Judged) -> str:
     shown += [f"paper {paper}"] if claim.published is not None else []
     shown += [f"n = {best.ours.n}", html.escape(f"{best.images} ({best.source})")] if best.ours else []
     shown += [f"{tables.seeds_needed(best.verdict)} would decide"] if word == "open" and best.verdict.p_value else []
+    shown += [f"stale records: {best.stale}"] if best.stale else []
     shown += [f'<a href="{CHAPTERS[claim.paper, claim.item]}">{item}</a>']
     kind = {"paper": PAPERS[claim.paper], "kind": claim.kind, "verdict": word}
     attributes = " ".join(f'data-{name}="{value}"' for name, value in kind.items())
@@ -155,7 +156,6 @@ def _more(one: Judged) -> str:
         return ""
     said = [f"Margin {claim.margin:g}{f' ({claim.note})' if claim.note else ''}"]
     said += [best.verdict.reason] if best.ours and best.verdict.reason else []
-    said += [f"stale records: {best.stale}"] if best.stale else []
     said += [
         f"on {other.images} ({other.source}) {_in_short(one, other)}" for other in one.evidence if other is not best
     ]
@@ -185,9 +185,7 @@ def not_run(found: Sequence[Judged], sources: Sequence[Source]) -> Markdown:
     ]
     waiting = Counter(item_in_words(claim.paper, claim.item) for claim in nothing if claim.one is not None)
     if waiting:
-        why.append(
-            f"Claims whose runs are not on record: {', '.join(f'{n} of {item}' for item, n in waiting.items())}."
-        )
+        why.append(f"Claims whose runs are not on record: {'; '.join(f'{item} ({n})' for item, n in waiting.items())}.")
     appendix = ", ".join(r["row"] for r in paper_numbers("ramanujan", "appendix"))
     why.append(f"B, appendix: it was not at hand. The main text names {appendix}.")
     table = tables.table(["preset", "runs recorded", "planned", "nothing yet of"], presets)
