@@ -351,7 +351,6 @@ MEASURED = {
     "nearest": nearest,
 }
 WAITS = {
-    "mutual neighbours": "adds up on the host what each chunk shares",
     "CKA": "checks each batch for values that are not finite",
     "cross-correlation": "checks each batch for values that are not finite",
     "CKA of batches": "checks each layer in each batch for values that are not finite",
