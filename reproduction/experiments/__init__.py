@@ -48,6 +48,12 @@ KINDS: dict[type, ModuleType] = {
 }
 
 
+def stored_under(preset: str) -> str:
+    """The preset in whose folder records are kept: ``cifar-cpu`` is ``cifar`` with networks and schedules for two CPU
+    cores, for the experiments that can be made there (``CPU_SIZED`` in their modules)."""
+    return "cifar" if preset == "cifar-cpu" else preset
+
+
 def kind_of(config: Any) -> ModuleType:
     """The module that checks and makes runs of this config."""
     return KINDS[type(config)]

@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +25,7 @@ from compatkit.files import locked
 from compatkit.progress import progress
 from compatkit.training import uses_bf16
 
-from ..experiments import EXPERIMENTS, kind_of
+from ..experiments import EXPERIMENTS, kind_of, stored_under
 from ..experiments.context import Context
 from ..experiments.presets import Plan, override
 from ..records.pins import pinned
@@ -110,31 +110,44 @@ def _same_images(data: Mapping[str, str]) -> bool:
 
 
 def plan(
-    experiment: str, preset: str, seeds: Sequence[int] | None = None, settings: Mapping[str, Any] | None = None
+    experiment: str,
+    preset: str,
+    seeds: Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    rows: Collection[str] = (),
 ) -> Plan:
-    """The runs of an experiment at a preset, each under its row, with ``settings`` (overrides by name) applied to each.
+    """The runs of an experiment at a preset, each under its row, with ``settings`` (overrides by name) applied to each;
+    those of some ``rows`` alone, if any are named.
 
     Raises:
-        ValueError: for an unknown experiment, preset or setting.
+        ValueError: for an unknown experiment, preset, setting or row.
     """
     if experiment not in EXPERIMENTS:
         raise ValueError(f"experiment: must be one of {', '.join(EXPERIMENTS)}, got {experiment!r}")
-    found: dict[Any, str] = {}
-    for row, config in EXPERIMENTS[experiment](preset, seeds):
-        found.setdefault(override(config, settings or {}), row)  # settings can make runs equal that were different
+    whole, found = EXPERIMENTS[experiment](preset, seeds), {}
+    known = dict.fromkeys(row for row, _ in whole)
+    if unknown := [row for row in rows if row not in known]:
+        raise ValueError(f"rows: {experiment} has {'; '.join(known)}, got {'; '.join(unknown)}")
+    for row, config in whole:
+        if not rows or row in rows:
+            found.setdefault(override(config, settings or {}), row)  # settings can make runs equal that were different
     return [(row, config) for config, row in found.items()]
 
 
 def configs(
-    experiment: str, preset: str, seeds: Sequence[int] | None = None, settings: Mapping[str, Any] | None = None
+    experiment: str,
+    preset: str,
+    seeds: Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    rows: Collection[str] = (),
 ) -> list:
     """The run configs of ``plan``."""
-    return [config for _, config in plan(experiment, preset, seeds, settings)]
+    return [config for _, config in plan(experiment, preset, seeds, settings, rows)]
 
 
 def missing(wanted: Sequence[Any], preset: str, root: str | os.PathLike | None = None) -> list:
     """Those configs whose runs have no record."""
-    found = Found(load_all(preset, root), wanted)
+    found = Found(load_all(stored_under(preset), root), wanted)
     return [config for config in wanted if found.record(config) is None]
 
 
@@ -161,6 +174,7 @@ def records(
     *,
     seeds: Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None,
+    rows: Collection[str] = (),
     jobs: int = 1,
     executor: Executor | None = None,
     device: str | None = None,
@@ -175,6 +189,7 @@ def records(
     Args:
         experiment, preset: see ``plan``.
         seeds, settings: instead of and on top of those of the preset.
+        rows: of the experiment to make; none named means all.
         jobs: processes at once; 1 makes the runs in this process.
         executor: any ``concurrent.futures.Executor`` of processes that see the same file system, in place of ``jobs``.
         device: "cpu", "cuda", ...; None takes a GPU if there is one.
@@ -193,7 +208,7 @@ def records(
     check_device(device)
     if threads < 1 or jobs < 1:
         raise ValueError(f"threads, jobs: must be at least 1, got {threads} and {jobs}")
-    wanted = plan(experiment, preset, seeds, settings)
+    wanted, preset = plan(experiment, preset, seeds, settings, rows), stored_under(preset)
     found = Found(load_all(preset, root), [config for _, config in wanted])
     made = {config: found.record(config) for _, config in wanted}
     absent = [
@@ -237,7 +252,7 @@ def recorded(
 ) -> list[dict]:
     """Those of ``records`` that are there already; nothing is made."""
     wanted = plan(experiment, preset, seeds, settings)
-    found = Found(load_all(preset, root), [config for _, config in wanted])
+    found = Found(load_all(stored_under(preset), root), [config for _, config in wanted])
     return _under_rows(wanted, {config: found.record(config) for _, config in wanted})
 
 

@@ -173,7 +173,43 @@ def test_choices_are_other_rotations_and_half_the_steps_beside_the_runs_of_fig2(
 @pytest.mark.parametrize("sets", reusable.EMBEDDED_PAIRS)
 def test_embedded_pairs_have_as_many_common_classes_as_fig9_counts_to(sets):
     common = common_classes(load(sets["a"]), load(sets["b"]), leave_out=sets.get("left_out", ()))
-    assert len(common) == reusable.N_COMMON == 9
+    numbers = {c.dcc_classes or len(common) for c in runner.configs("fig9", "laptop") if c.a == sets["a"]}
+    assert numbers == set(range(2, 10)) and len(common) == 9
+
+
+def test_photographs_on_a_cpu_are_runs_of_the_cifar_preset_made_small_in_any_order():
+    small, large = runner.configs("incremental", "cifar-cpu"), runner.configs("incremental", "cifar")
+    assert [{c.a, c.b} for c in small] == [{"cifar10", "tin10"}] * len(large)
+    assert [(c.method, c.scheme, c.seed, c.a == "cifar10") for c in small] == [
+        (c.method, c.scheme, c.seed, c.a == "cifar10") for c in large
+    ]
+    assert runner.configs("fig2", "cifar-cpu") == runner.configs("fig2", "cifar", settings=reusable.CPU_SIZED)
+    numbers = {row: c.dcc_classes for row, c in runner.plan("fig9", "cifar-cpu", [0])}
+    assert numbers == {"IIW+RP": None, "8 classes": None} | {f"{n} classes": n for n in range(2, 8)}
+    with pytest.raises(ValueError, match="preset: must be one of .*cifar-cpu"):
+        runner.configs("classifier", "cifar-cpu")
+
+
+def test_records_of_photographs_on_a_cpu_are_among_those_of_the_cifar_preset(tmp_path, monkeypatch):
+    image_set = small_set(n=40, classes=("ant", "bee", "cat"), size=16)
+    monkeypatch.setenv("COMPATKIT_DATA", str(tmp_path))
+    for name in ("cifar10", "tin10"):
+        write_npz(tmp_path / f"{name}.npz", image_set)
+    settings = {"recipe.steps": 1, "recipe.batch_size": 4, "width": 4, "network": "resnet8"}
+    options = {"seeds": [0], "settings": settings, "root": tmp_path / "results"}
+    made = runner.records("fig2", "cifar-cpu", rows=["IIW"], **options, show_progress=False)
+    assert [(r["row"], r["preset"]) for r in made] == [("IIW", "cifar")]
+    assert runner.recorded("fig2", "cifar-cpu", **options) == made
+    assert list(store.load_all("cifar", tmp_path / "results")) == [made[0]["run_id"]]
+    missing = runner.missing(runner.configs("fig2", "cifar-cpu", [0], settings), "cifar-cpu", tmp_path / "results")
+    assert len(missing) == len(FIG2) - 1
+
+
+def test_some_rows_of_an_experiment():
+    whole = runner.plan("fig2", "laptop")
+    assert runner.plan("fig2", "laptop", rows=["DCC", "IIW+RP"]) == [p for p in whole if p[0] in ("DCC", "IIW+RP")]
+    with pytest.raises(ValueError, match=r"rows: fig2 has independent; IIW; .*, got RP\+IIW"):
+        runner.plan("fig2", "laptop", rows=["DCC", "RP+IIW"])
 
 
 # --- one run ----------------------------------------------------------------------------------------------------------
