@@ -83,7 +83,9 @@ class PairRun:
         pretrained_on: a set on which the networks first learn rotation alone, by the same recipe; "" for random
             weights.
         n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
-        test_batch_size: images in a batch at most when BN uses the statistics of test batches.
+        test_batch_size: images in a batch at most when BN uses the statistics of test batches. These are of the common
+            classes alone where accuracy is: whether the unshared class was in the batches the paper does not say.
+        similarity_images: test images at most on which features are compared; None takes them all, as in App. C.2.
         recipe: how both networks are trained.
         seed: of weights, order and augmentation.
     """
@@ -102,13 +104,14 @@ class PairRun:
     n_train: int | None = None
     n_test: int | None = None
     test_batch_size: int = 512
+    similarity_images: int | None = 500
     recipe: Recipe = field(default_factory=Recipe)
     seed: int = 0
 
     def __post_init__(self):
         parts_of(self.method)
         check_choices(self, {"scheme": SCHEMES, "normalization": NORMALIZATIONS})
-        check_numbers(self, width=1, n_train=1, n_test=1, test_batch_size=1, dcc_classes=2)
+        check_numbers(self, width=1, n_train=1, n_test=1, test_batch_size=1, similarity_images=1, dcc_classes=2)
 
     def __str__(self) -> str:
         changed = [
@@ -233,9 +236,9 @@ def run(config: PairRun, context: Context) -> dict[str, float | list]:
     """Prepare, train, evaluate."""
     pair = prepare(config, context)
     train_pair(pair, config, context)
-    return evaluate(pair, config.test_batch_size)
+    return evaluate(pair, config.test_batch_size, config.similarity_images)
 
 
-def evaluate(pair: Pair, test_batch_size: int = 512) -> dict[str, float | list]:
+def evaluate(pair: Pair, test_batch_size: int = 512, similarity_images: int | None = 500) -> dict[str, float | list]:
     """All measures of a pair of networks, see ``measures``."""
-    return measure(pair.extractors, pair.heads, pair.sets, pair.common, test_batch_size)
+    return measure(pair.extractors, pair.heads, pair.sets, pair.common, test_batch_size, similarity_images)

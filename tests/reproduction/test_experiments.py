@@ -81,7 +81,12 @@ def test_the_paper_preset_is_the_published_recipe():
 
 @pytest.mark.parametrize(
     ("preset", "third"),
-    [("smoke", "glyphs_other"), ("laptop", "glyphs_other"), ("cifar", "tiny_imagenet"), ("paper", "tiny_imagenet")],
+    [
+        ("smoke", "glyphs_other"),
+        ("laptop", "glyphs_other"),
+        ("cifar", "tiny_imagenet"),
+        ("paper", "imagefolder:imagenet"),
+    ],
 )
 def test_fig2_pretrained_is_fig2_from_weights_learnt_on_a_third_set(preset, third):
     configs = runner.configs("fig2_pretrained", preset)
