@@ -23,8 +23,9 @@ class Recipe:
         weight_decay: L2 penalty in the gradient.
         momentum: of "sgd".
         schedule: "step" divides lr by 10 every ``decay_every`` steps; "one-cycle" climbs linearly to lr over the first
-            quarter and falls to 0 along a cosine; "cosine" does so with a twentieth; "constant".
+            quarter and falls to 0 along a cosine; "cosine" does so with ``warm_up``; "constant".
         decay_every: see ``schedule``.
+        warm_up: share of the steps in which "cosine" climbs.
         rotations: "all" four for RP, or one "sampled" for each image; of arrangements there is always one.
         crop: random crops of images padded by so many pixels, see ``Batches``.
         flip: mirrored at random.
@@ -51,6 +52,7 @@ class Recipe:
     momentum: float = 0.9
     schedule: str = "step"
     decay_every: int = 5_000
+    warm_up: float = 0.05
     rotations: str = "all"
     crop: int = 0
     flip: bool = False
@@ -67,6 +69,8 @@ class Recipe:
         for name in ("steps", "batch_size", "lr", "decay_every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: must be positive, got {getattr(self, name)}")
+        if not 0 < self.warm_up < 1:
+            raise ValueError(f"warm_up: must be between 0 and 1, got {self.warm_up}")
         for name in ("crop", "weight_decay", "momentum"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: must not be negative, got {getattr(self, name)}")

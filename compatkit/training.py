@@ -164,7 +164,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     if recipe.schedule == "step":
         return recipe.lr * 0.1 ** (step // recipe.decay_every)
     if recipe.schedule in ("one-cycle", "cosine"):
-        done, climb = (step + 1) / recipe.steps, 0.25 if recipe.schedule == "one-cycle" else 0.05
+        done, climb = (step + 1) / recipe.steps, 0.25 if recipe.schedule == "one-cycle" else recipe.warm_up
         rise, fall = done / climb, (1 + math.cos(math.pi * (done - climb) / (1 - climb))) / 2
         return recipe.lr * (rise if done < climb else fall)
     return recipe.lr

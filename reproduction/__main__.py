@@ -29,8 +29,9 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="make the runs of an experiment that have no record yet")
     run.add_argument("experiments", nargs="+", metavar="EXPERIMENT", help="one or several, or all")
-    run.add_argument("--preset", default="laptop", help="smoke, laptop (default), cifar or paper")
+    run.add_argument("--preset", default="laptop", help="smoke, laptop (default), cifar, cifar-cpu or paper")
     run.add_argument("--seeds", type=_seeds, metavar="0,1,2", help="instead of those of the preset; 0-4 is a range")
+    run.add_argument("--rows", type=_rows, default=(), metavar="ROW;ROW", help="only these rows of the experiment")
     run.add_argument("--jobs", type=int, default=1, help="processes at once (default 1)")
     run.add_argument(
         "--threads", type=int, default=1, help="threads of each process (default 1: best for small networks)"
@@ -91,7 +92,8 @@ def _run(options: argparse.Namespace) -> int:
     from .runs import runner
 
     names, failed = _experiments(options), False
-    planned = [configs(name, options.preset, options.seeds, dict(options.settings)) for name in names]
+    settings = dict(options.settings)
+    planned = [configs(name, options.preset, options.seeds, settings, options.rows) for name in names]
     runner.check(runner.missing([c for configs in planned for c in configs], options.preset))  # not after an hour
     try:
         for name in names:
@@ -100,7 +102,8 @@ def _run(options: argparse.Namespace) -> int:
                     name,
                     options.preset,
                     seeds=options.seeds,
-                    settings=dict(options.settings),
+                    settings=settings,
+                    rows=options.rows,
                     jobs=options.jobs,
                     threads=options.threads,
                     device=options.device,
@@ -207,6 +210,10 @@ def _seeds(text: str) -> list[int]:
             raise argparse.ArgumentTypeError(f"seeds are numbers or rising ranges, such as 0,1,5-7, got {text!r}")
         seeds += found
     return seeds
+
+
+def _rows(text: str) -> list[str]:
+    return [row.strip() for row in text.split(";")]
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -14,11 +14,10 @@ from ..records.verdicts import Source
 from . import EXPERIMENTS, plan
 from .presets import Plan
 from .presets import settings as settings_of
-from .reusable import CPU_SIZED
 from .settings import KINDS
 
-PHOTOGRAPHS = dict.fromkeys(("fig2", "fig5", "fig6", "fig10"), CPU_SIZED)
-"""Experiments whose runs at preset "cifar" were made in a size for two CPU cores as well, with the settings for it."""
+BEST_FIRST = ("paper", "cifar", "cifar-cpu", "laptop")
+"""The presets in the order in which their runs speak for a claim."""
 
 
 def sources(preset: str | None = None, root: str | os.PathLike | None = None) -> list[Source]:
@@ -28,22 +27,12 @@ def sources(preset: str | None = None, root: str | os.PathLike | None = None) ->
         preset: only what belongs to this one; None takes all.
         root: the record store, see ``records.store.results_root``.
     """
-    everything: dict[str, Mapping[str, Any]] = {name: {} for name in EXPERIMENTS}
-    places = {
-        "paper": ("paper", everything),
-        "cifar": ("cifar", everything),
-        "cifar, in a size for CPUs": ("cifar", PHOTOGRAPHS),
-        "laptop": ("laptop", everything),
-    }
-    return [_source(name, *place, root) for name, place in places.items() if preset in (None, place[0])]
+    return [_source(name, root) for name in BEST_FIRST if preset in (None, name)]
 
 
-def _source(
-    name: str, preset: str, experiments: Mapping[str, Mapping[str, Any]], root: str | os.PathLike | None
-) -> Source:
-    planned = {e: len(plan(e, preset, settings=settings)) for e, settings in experiments.items()}
-    found = {e: recorded(e, preset, settings=settings, root=root) for e, settings in experiments.items()}
-    return Source(name, found, planned)
+def _source(preset: str, root: str | os.PathLike | None) -> Source:
+    planned = {experiment: len(plan(experiment, preset)) for experiment in EXPERIMENTS}
+    return Source(preset, {experiment: recorded(experiment, preset, root=root) for experiment in EXPERIMENTS}, planned)
 
 
 def recorded(

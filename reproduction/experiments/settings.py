@@ -45,7 +45,9 @@ class PairRun:
         pretrained_on: a set on which the networks first learn rotation alone, by the same recipe; "" for random
             weights.
         n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
-        test_batch_size: images in a batch at most when BN uses the statistics of test batches.
+        test_batch_size: images in a batch at most when BN uses the statistics of test batches. These are of the common
+            classes alone where accuracy is: whether the unshared class was in the batches the paper does not say.
+        similarity_images: test images at most on which features are compared; None takes them all, as in App. C.2.
         recipe: how both networks are trained.
         seed: of weights, order and augmentation.
     """
@@ -67,6 +69,7 @@ class PairRun:
     n_train: int | None = None
     n_test: int | None = None
     test_batch_size: int = 512
+    similarity_images: int | None = 500
     recipe: Recipe = field(default_factory=Recipe)
     seed: int = 0
 
@@ -74,7 +77,7 @@ class PairRun:
         check_choices(self, {"scheme": SCHEMES, "normalization": NORMALIZATIONS, "numbering": NUMBERINGS})
         if not 0 <= self.turned <= 1 or any(n < 5 for n in self.stitches):
             raise ValueError(f"turned, stitches: 0..1 and at least 5 images, got {self.turned} and {self.stitches}")
-        check_numbers(self, width=1, n_train=1, n_test=1, test_batch_size=1, dcc_classes=2)
+        check_numbers(self, width=1, n_train=1, n_test=1, test_batch_size=1, similarity_images=1, dcc_classes=2)
 
     def __str__(self) -> str:
         changed = [f"{name} {value}" for name in CHANGES if (value := getattr(self, name)) != getattr(PairRun, name)]

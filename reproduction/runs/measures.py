@@ -21,7 +21,6 @@ from compatkit.recombination import accuracy, all_logits, output_index, shuffled
 from compatkit.similarity import CKAMap, CrossCorrelation, layer_features, layer_names, match_channels, mutual_knn
 
 TEST_BATCHES = (8, 32, 128)  # sizes of test batches that are tried beside the one in the config
-SIMILARITY_IMAGES = 500  # test images at most on which features are compared
 
 
 def measure(
@@ -30,13 +29,16 @@ def measure(
     sets: Sequence[ImageSet],
     common: Sequence[str],
     batch_size: int = 512,
+    similarity_images: int | None = 500,
     stitches: Sequence[int] = (),
 ) -> dict[str, float | list]:
     """All measures of two networks, each an extractor and a head trained on one of the two ``sets``.
 
     stitches: see ``stitched``.
     common: the classes on which networks are recombined; "chance/mean" is the accuracy of guessing one of them.
-    batch_size: images in a test batch at most.
+    batch_size: images in a test batch at most. Where accuracy is on the common classes, so are the test batches:
+    images of a class that is not shared have no part in BN's statistics.
+    similarity_images: test images at most on which features are compared; None takes them all.
     """
     networks = [_whole(*parts) for parts in zip(extractors, heads, strict=True)]
     cut = layer_names(extractors[0])[-1]
@@ -49,7 +51,7 @@ def measure(
         measures = (
             accuracies(own[0], swapped, image_set, classes, common, batch_size)
             | by_boundary([networks[j] for j in order], image_set, classes, common, cut, batch_size)
-            | similarities([networks[j] for j in order], image_set, cut, batch_size)
+            | similarities([networks[j] for j in order], image_set, cut, batch_size, similarity_images)
             | stitched([extractors[j] for j in order], swapped[1], image_set, classes[1], common, batch_size, stitches)
         )
         found |= {f"{name}/{role}": value for name, value in measures.items()}
@@ -148,9 +150,9 @@ def stitched(
 
 
 def similarities(
-    networks: Sequence[nn.Sequential], image_set: ImageSet, cut: str, batch_size: int
+    networks: Sequence[nn.Sequential], image_set: ImageSet, cut: str, batch_size: int, n_images: int | None
 ) -> dict[str, float | list]:
-    """How alike two networks respond to the same test images after each block B.
+    """How alike two networks respond to the same test images, at most ``n_images``, after each block B.
 
     "cross-correlation at B": mean Pearson correlation of channel i of one with channel i of the other (App. C.2);
     "matched cross-correlation at B": under the permutation that makes it largest; "CKA at B": linear, positions count
@@ -159,7 +161,7 @@ def similarities(
     ``cut`` with its counterpart, largest first (Fig. 6); "matched channel correlations": under the permutation. What is
     matched needs scipy and is left out where there is none, so that a bare GPU machine can make every run.
     """
-    batches, _ = _batches(image_set.limit(test=SIMILARITY_IMAGES), image_set, batch_size)
+    batches, _ = _batches(image_set.limit(test=n_images), image_set, batch_size)
     layers, blocks = split_points(networks[0]), layer_names(networks[0])
     cka = CKAMap()
     correlations = {at: CrossCorrelation() for at in layers}

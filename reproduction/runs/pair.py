@@ -209,9 +209,12 @@ def run(config: PairRun, context: Context) -> dict[str, float | list]:
     """Prepare, train, evaluate."""
     pair = prepare(config, context)
     train_pair(pair, config, context)
-    return evaluate(pair, config.test_batch_size, config.stitches)
+    return evaluate(pair, config.test_batch_size, config.similarity_images, config.stitches)
 
 
-def evaluate(pair: Pair, test_batch_size: int = 512, stitches: Sequence[int] = ()) -> dict[str, float | list]:
+def evaluate(
+    pair: Pair, test_batch_size: int = 512, similarity_images: int | None = 500, stitches: Sequence[int] = ()
+) -> dict[str, float | list]:
     """All measures of a pair of networks, see ``measures``."""
-    return measure(pair.extractors, pair.heads, pair.sets, pair.common, test_batch_size, stitches)
+    parts = pair.extractors, pair.heads, pair.sets, pair.common
+    return measure(*parts, test_batch_size, similarity_images, stitches)

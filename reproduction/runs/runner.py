@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -103,6 +103,7 @@ def records(
     *,
     seeds: Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None,
+    rows: Collection[str] = (),
     jobs: int = 1,
     executor: Executor | None = None,
     device: str | None = None,
@@ -117,6 +118,7 @@ def records(
     Args:
         experiment, preset: see ``plan``.
         seeds, settings: instead of and on top of those of the preset.
+        rows: of the experiment to make; none named means all.
         jobs: processes at once; 1 makes the runs in this process.
         executor: any ``concurrent.futures.Executor`` of processes that see the same file system, in place of ``jobs``.
         device: "cpu", "cuda", ...; None takes a GPU if there is one.
@@ -135,7 +137,7 @@ def records(
     check_device(device)
     if threads < 1 or jobs < 1:
         raise ValueError(f"threads, jobs: must be at least 1, got {threads} and {jobs}")
-    wanted = plan(experiment, preset, seeds, settings)
+    wanted = plan(experiment, preset, seeds, settings, rows)
     found = index(preset, root, KINDS)
     made = {config: found.record(config) for _, config in wanted}
     absent = [

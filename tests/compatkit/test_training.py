@@ -212,6 +212,7 @@ def test_runs_are_reproducible():
             Recipe(lr=2.0, schedule="cosine", steps=100),
             {0: 0.4, 2: 1.2, 4: 2.0, 51: 1.01653, 75: 0.29876, 98: 5.4674e-4},
         ),
+        (Recipe(lr=2.0, schedule="cosine", steps=100, warm_up=0.2), {0: 0.1, 9: 1.0, 19: 2.0, 59: 1.0}),
     ],
 )
 def test_schedules(recipe, expected):

@@ -122,6 +122,7 @@ def test_all_is_every_experiment_with_the_options_given(capsys, monkeypatch):
     expected = {
         "seeds": [0, 2],
         "settings": {"n_train": 300},
+        "rows": (),
         "jobs": 2,
         "threads": 3,
         "device": "cpu",
@@ -129,6 +130,11 @@ def test_all_is_every_experiment_with_the_options_given(capsys, monkeypatch):
     }
     assert all(options == expected for _, options in calls)
     assert capsys.readouterr().out.splitlines() == [f"{name}: No runs." for name in EXPERIMENTS]
+
+
+def test_rows_are_named_with_semicolons_between(trained):
+    assert main(["run", "fig2", "--preset", "smoke", "--rows", "IIW; RP+DCC"]) == 0
+    assert {config.method for config in trained} == {"IIW", "RP+DCC"} and len(trained) == 4
 
 
 @pytest.mark.parametrize("names", [["fig2", "fig99"], ["fig2", "all"], ["fig2", "incremental", "fig 5"]])
@@ -180,6 +186,7 @@ def test_minutes_are_of_the_runs_that_are_counted(capsys, trained, monkeypatch):
         (["run", "fig2", "--preset", "huge"], "huge"),
         (["run", "fig2", "--preset", "smoke", "--set", "speed=3"], "speed"),
         (["run", "fig9", "--preset", "smoke", "--set", "dcc_classes=1"], "dcc_classes"),
+        (["run", "fig2", "--preset", "smoke", "--rows", "RP;ABC"], "ABC"),
         (["run", "all", "--preset", "smoke", "--set", "normalization=group"], "normalization"),
     ],
 )

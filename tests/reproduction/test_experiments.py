@@ -81,7 +81,13 @@ def test_the_paper_preset_is_the_published_recipe():
 
 @pytest.mark.parametrize(
     ("preset", "third"),
-    [("smoke", "glyphs_other"), ("laptop", "glyphs_other"), ("cifar", "tiny_imagenet"), ("paper", "tiny_imagenet")],
+    [
+        ("smoke", "glyphs_other"),
+        ("laptop", "glyphs_other"),
+        ("cifar-cpu", "tiny_imagenet"),
+        ("cifar", "tiny_imagenet"),
+        ("paper", "imagefolder:imagenet"),
+    ],
 )
 def test_fig2_pretrained_is_fig2_from_weights_learnt_on_a_third_set(preset, third):
     configs = experiments.configs("fig2_pretrained", preset)
@@ -173,7 +179,26 @@ def test_choices_are_other_rotations_and_half_the_steps_beside_the_runs_of_fig2(
 @pytest.mark.parametrize("sets", reusable.EMBEDDED_PAIRS)
 def test_embedded_pairs_have_as_many_common_classes_as_fig9_counts_to(sets):
     common = common_classes(load(sets["a"]), load(sets["b"]), leave_out=sets.get("left_out", ()))
-    assert len(common) == reusable.N_COMMON == 9
+    numbers = {c.dcc_classes or len(common) for c in experiments.configs("fig9", "laptop") if c.a == sets["a"]}
+    assert numbers == set(range(2, 10)) and len(common) == 9
+
+
+def test_photographs_on_a_cpu_are_runs_of_the_cifar_preset_made_small_in_any_order():
+    small, large = experiments.configs("incremental", "cifar-cpu"), experiments.configs("incremental", "cifar")
+    assert [{c.a, c.b} for c in small] == [{"cifar10", "tin10"}] * len(large)
+    assert [(c.method, c.scheme, c.seed, c.a == "cifar10") for c in small] == [
+        (c.method, c.scheme, c.seed, c.a == "cifar10") for c in large
+    ]
+    assert experiments.configs("fig2", "cifar-cpu") == experiments.configs("fig2", "cifar", settings=reusable.CPU_SIZED)
+    numbers = {row: c.dcc_classes for row, c in experiments.plan("fig9", "cifar-cpu", [0])}
+    assert numbers == {"IIW+RP": None, "8 classes": None} | {f"{n} classes": n for n in range(2, 8)}
+
+
+def test_some_rows_of_an_experiment():
+    whole = experiments.plan("fig2", "laptop")
+    assert experiments.plan("fig2", "laptop", rows=["DCC", "IIW+RP"]) == [p for p in whole if p[0] in ("DCC", "IIW+RP")]
+    with pytest.raises(ValueError, match=r"rows: fig2 has independent; IIW; .*, got RP\+IIW"):
+        experiments.plan("fig2", "laptop", rows=["DCC", "RP+IIW"])
 
 
 # --- one run ----------------------------------------------------------------------------------------------------------

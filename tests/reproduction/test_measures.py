@@ -120,13 +120,19 @@ def test_bn_statistics_and_test_batches_change_what_they_name_alone(two, found):
     assert found["recombination, running statistics/a"] == pytest.approx(share)
 
 
-def test_features_are_compared_on_a_bounded_number_of_images(two, monkeypatch):
+@pytest.mark.parametrize("images", [12, None])
+def test_features_are_compared_once_on_a_bounded_number_of_images_or_on_all(two, monkeypatch, images):
     networks, sets = two
     seen = []
-    monkeypatch.setattr(measures, "SIMILARITY_IMAGES", 12)
-    networks[0].stem.register_forward_hook(lambda m, x, y: seen.append(len(y)))
-    measures.similarities(networks, sets[0], "stage2_block1", batch_size=5)
-    assert seen == [4, 4, 4], "once, in batches of equal size"
+    hook = networks[0].stem.register_forward_hook(lambda m, x, y: seen.append(len(y)))
+    measures.similarities(networks, sets[0], "stage2_block1", 5, images)
+    hook.remove()
+    assert sum(seen) == (images or len(sets[0].test)) and max(seen) - min(seen) <= 1 and max(seen) <= 5, "once"
+    counts, original = [], measures.similarities
+    monkeypatch.setattr(measures, "similarities", lambda *a: counts.append(a[4]) or original(*a))
+    extractors, heads = zip(*(models.split(n, "stage2") for n in networks), strict=True)
+    measures.measure(extractors, heads, sets, COMMON, 512, images)
+    assert counts == [images] * 2
 
 
 def test_stitches_are_fitted_on_training_images_and_put_between(two):
