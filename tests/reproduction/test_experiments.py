@@ -361,7 +361,7 @@ def outcome(config):
     weights = torch.cat([t.detach().flatten() for task in p.tasks for m in task.modules() for t in m.parameters()])
     sizes = []
     p.extractors[0].register_forward_hook(lambda m, x, y: sizes.append(tuple(y.shape)))
-    pair.evaluate(p, config.test_batch_size, config.stitches)
+    pair.evaluate(p, config.test_batch_size, config.similarity_images, config.stitches)
     return weights, sizes
 
 
