@@ -163,7 +163,7 @@ class Contrastive:
         batches = Batches(self.image_set, recipe.batch_size, seed=self.seed)
 
         def draw(step: int) -> tuple[Tensor]:
-            images = self.image_set.train.images[batches.order(step)].repeat(2, 1, 1, 1)
+            images = self.image_set.train.gather(batches.order(step)).repeat(2, 1, 1, 1)
             seen = views(images, batches.order.reseeded(4, step), flip=recipe.flip)
             return (self.image_set.normalise(seen.mul(255)),)
 
