@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .data import ImageSet
+from .data import ImageSet, Split
 from .devices import seed_for
 
 
@@ -64,14 +64,14 @@ class Batches:
                 f"batch_size: 1 .. {len(split)} images can be drawn from {image_set.name}, got {batch_size}"
             )
         self.image_set, self.labels = image_set, split.labels
-        self.order = Order(len(split), batch_size, seed, split.images.device)
+        self.order = Order(len(split), batch_size, seed, split.labels.device)
         self.crop, self.flip = crop, flip
-        self.padded = F.pad(split.images, (crop,) * 4) if crop else split.images
+        self.padded = Split(F.pad(split.images, (crop,) * 4), split.labels) if crop else split
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Normalised float images (b, c, h, w) and labels (b,) of training step ``step``."""
         chosen = self.order(step)
-        images = self.padded[chosen]
+        images = self.padded.gather(chosen)
         if self.crop or self.flip:
             images = crop_and_flip(images, self.order.reseeded(1, step), crop=self.crop, flip=self.flip)
         return self.image_set.normalise(images), self.labels[chosen]

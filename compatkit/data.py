@@ -6,6 +6,8 @@ A set is two splits and its class names; ``batches`` draws minibatches from it.
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 import os
 import tempfile
 from collections import Counter
@@ -22,10 +24,12 @@ from torch import Tensor
 from . import generated
 from .devices import seeded_generator
 from .extras import require
+from .files import replacing
 from .stored import data_root, digest, read_arrays, write_arrays
 
 EMBEDDED_SIZE = 16  # side of the embedded and generated images, in pixels
 STORED_SETS = 4  # that a process keeps in memory, the last ones used
+LARGE = 2**33  # bytes; more images than that stay on the host, mapped from a file, and minibatches of them are moved
 
 
 # --- what a set is ----------------------------------------------------------------------------------------------------
@@ -33,7 +37,8 @@ STORED_SETS = 4  # that a process keeps in memory, the last ones used
 
 @dataclass(frozen=True)
 class Split:
-    """Images (n, c, h, w) as uint8 and their labels (n,) as int64, on one device."""
+    """Images (n, c, h, w) as uint8 and their labels (n,) as int64, on one device; more images than ``LARGE`` bytes are
+    on the host wherever the labels are."""
 
     images: Tensor
     labels: Tensor
@@ -45,7 +50,11 @@ class Split:
         return Split(self.images[index], self.labels[index])
 
     def to(self, device) -> Split:
-        return Split(self.images.to(device), self.labels.to(device))
+        return Split(self.images if self.images.nbytes > LARGE else self.images.to(device), self.labels.to(device))
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The images of these rows (b,), where the labels are."""
+        return self.images[rows.to(self.images.device)].to(self.labels.device)
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,8 @@ class ImageSet:
         """Mean and standard deviation of each channel over the training images, each (1, c, 1, 1), for pixels in
         0..1."""
         dtype = torch.get_default_dtype()
+        if dtype not in self._statistics and self.train.images.nbytes > LARGE:
+            self._statistics[dtype] = _counted_statistics(self.train.images, dtype, self.device)
         if dtype not in self._statistics:
             channels = self.train.images.transpose(0, 1).flatten(1)
             # one channel at a time, so that only one is ever held as floats
@@ -98,8 +109,8 @@ class ImageSet:
     @cached_property
     def train_digest(self) -> str:
         """12 hex digits that tell the pixels and labels of the training split from any other."""
-        digest = hashlib.sha256(self.train.images.cpu().numpy().tobytes())
-        digest.update(self.train.labels.cpu().numpy().tobytes())
+        digest = hashlib.sha256(self.train.images.cpu().contiguous().numpy().data)
+        digest.update(self.train.labels.cpu().numpy().data)
         return digest.hexdigest()[:12]
 
     def to(self, device) -> ImageSet:
@@ -173,9 +184,26 @@ def common_classes(*sets: ImageSet, leave_out: Sequence[str] = ()) -> tuple[str,
     return common
 
 
+def _counted_statistics(images: Tensor, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel, from how often each of the 256 values occurs."""
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
+    for part in images.split(1024):
+        counts += torch.stack([channel.flatten().bincount(minlength=256) for channel in part.transpose(0, 1)])
+    share, value = counts.double() / counts.sum(1, keepdim=True), torch.arange(256).double() / 255
+    mean = share @ value
+    std = ((share * (value - mean[:, None]).square()).sum(1)).sqrt()
+    mean, std = (x.to(device, dtype).view(1, -1, 1, 1) for x in (mean, std))
+    return mean, std.clamp_min(1e-3)
+
+
 def _relabel(split: Split, index: Tensor) -> Split:
     labels = index.to(split.labels.device)[split.labels]
-    return Split(split.images[labels >= 0], labels[labels >= 0])
+    rows = (labels >= 0).nonzero().flatten()
+    if len(rows) and int(rows[-1] - rows[0]) + 1 == len(rows):
+        # they stand together, as in a folder whose first classes are wanted: nothing is copied
+        together = slice(int(rows[0]), int(rows[-1]) + 1)
+        return Split(split.images[together], labels[together])
+    return Split(split.images[rows.to(split.images.device)], labels[rows])
 
 
 def _even_draw(split: Split, n: int | None) -> Split:
@@ -524,8 +552,8 @@ def shrink(images: Tensor, size: int, chunk: int = 1000) -> Tensor:
 
 
 def _image_folder(root: Path, size: int = 32) -> ImageSet:
-    """A user's own images, PATH/train/CLASS/* and PATH/test/CLASS/* (or val), in colour, scaled to ``size`` x
-    ``size``."""
+    """A user's own images, PATH/train/CLASS/* and PATH/test/CLASS/* (or val), in colour, scaled to ``size`` x ``size``;
+    more than ``LARGE`` bytes of them are converted once to a file beside them, and mapped from it."""
     held_out = next((root / part for part in ("test", "val") if (root / part).is_dir()), None)
     if held_out is None or not (root / "train").is_dir():
         raise ValueError(f"imagefolder: {root} must hold the folders train/CLASS and test/CLASS (or val/CLASS)")
@@ -540,8 +568,24 @@ def _image_folder(root: Path, size: int = 32) -> ImageSet:
     if parts[0].classes != parts[1].classes:
         different = sorted(set(parts[0].classes) ^ set(parts[1].classes))
         raise ValueError(f"imagefolder: train and test of {root} differ in the classes {different}")
-    train, test = (Split(torch.stack([x for x, _ in p]), torch.tensor(p.targets)) for p in parts)
+    train, test = (Split(_pixels(p, size), torch.tensor(p.targets)) for p in parts)
     return ImageSet(root.name, train, test, tuple(parts[0].classes))
+
+
+def _pixels(folder, size: int) -> Tensor:
+    """The images of torchvision's ``ImageFolder`` (n, 3, size, size), mapped from a file if they are ``LARGE``."""
+    shape = (len(folder), 3, size, size)
+    if math.prod(shape) <= LARGE:
+        return torch.stack([image for image, _ in folder])
+    files = [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path, _ in folder.samples]
+    name = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]
+    stored = Path(folder.root).with_name(f"{Path(folder.root).name}-{size}-{name}.npy")
+    if not stored.exists():
+        with replacing(stored) as file:
+            np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+            for image, _ in folder:
+                file.write(image.numpy().data)
+    return torch.from_numpy(np.load(stored, mmap_mode="c", allow_pickle=False))  # "c": torch maps no read-only arrays
 
 
 def _read_image(file: str) -> Tensor:

@@ -119,6 +119,6 @@ def encode(model: nn.Module, image_set: ImageSet, split: Split, *, batch_size: i
         unit: scale embeddings to length 1.
     """
     with evaluation(model, "running"):
-        batches = split.images.split(batch_size)
+        batches = (part.to(split.labels.device) for part in split.images.split(batch_size))
         found = torch.cat([at_least_float32(model(as_precise(image_set.normalise(batch), model))) for batch in batches])
     return F.normalize(found, dim=1) if unit else found

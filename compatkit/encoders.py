@@ -32,7 +32,9 @@ class Supervised:
             loss on the new embeddings, cut or filled with zeros to its width, is added as a mean over the images of the
             classes it knows, with weight 1: backward compatible training (Shen et al. 2020, eq. 6; the weight is that
             of their public code).
-        mixup: train on blends of two images and of their labels, in shares drawn evenly from 0..1 (Zhang et al. 2018).
+        mixup: train on blends of two images (Zhang et al. 2018) with the label of the one that has the larger share,
+            which is drawn evenly from 1/2..1: "applied only on images (for labels we use one-hot vectors)" (paper B,
+            Sec. 5.1), which says neither whose label nor how shares are drawn.
         scale, margin: of ArcFace.
     """
 
@@ -52,8 +54,6 @@ class Supervised:
     ):
         if loss not in LOSSES:
             raise ValueError(f"loss: must be one of {LOSSES}, got {loss!r}")
-        if loss == "arcface" and mixup:
-            raise ValueError(f"mixup: a blend of labels has no margin, so arcface needs False, got {mixup}")
         self.image_set, self.model, self.classifier = image_set, model, classifier
         self.loss, self.smoothing, self.scale, self.margin = loss, smoothing, scale, margin
         self.mixup, self.compatible, self.seed = mixup, compatible, seed
@@ -65,25 +65,21 @@ class Supervised:
         return [self.model, self.classifier]
 
     def batches(self, recipe: Recipe) -> Callable[[int], tuple]:
-        """``draw(step)``: images and labels; with mixup also the labels of what is blended in, and shares."""
+        """``draw(step)``: images and labels."""
         batches = Batches(self.image_set, recipe.batch_size, seed=self.seed, crop=recipe.crop, flip=recipe.flip)
 
-        def draw(step: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        def draw(step: int) -> tuple[Tensor, Tensor]:
             images, labels = batches(step)
             generator = batches.order.reseeded(3, step)
             other = torch.randperm(len(labels), generator=generator, device=self.device)
-            share = torch.rand(len(labels), generator=generator, device=self.device)
-            return torch.lerp(images[other], images, share[:, None, None, None]), labels, labels[other], share
+            share = 0.5 + 0.5 * torch.rand(len(labels), 1, 1, 1, generator=generator, device=self.device)
+            return torch.lerp(images[other], images, share), labels
 
         return draw if self.mixup else batches
 
-    def losses(
-        self, images: Tensor, labels: Tensor, others: Tensor | None = None, share: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
         embeddings = self.model(images)
         terms = {"target": self._loss(embeddings, self.classifier.weight, labels)}
-        if others is not None and share is not None:
-            terms["target"] = torch.lerp(self._loss(embeddings, self.classifier.weight, others), terms["target"], share)
         if self.compatible is not None:
             weight, index = self.compatible
             rows = index[labels]
@@ -168,7 +164,7 @@ class Contrastive:
         batches = Batches(self.image_set, recipe.batch_size, seed=self.seed)
 
         def draw(step: int) -> tuple[Tensor]:
-            images = self.image_set.train.images[batches.order(step)].repeat(2, 1, 1, 1)
+            images = self.image_set.train.gather(batches.order(step)).repeat(2, 1, 1, 1)
             seen = views(images, batches.order.reseeded(4, step), flip=recipe.flip)
             return (self.image_set.normalise(seen.mul(255)),)
 

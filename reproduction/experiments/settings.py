@@ -261,8 +261,10 @@ SIDES = (
 """What can be stored beside an embedding (Sec. 5.1); a true attribute is known for ``shapes`` only."""
 ORDERS = ("stored", "text")
 
+IMAGENET = 1_281_167  # training images
+
 SGD = Recipe(
-    steps=125_000,
+    steps=round(100 * IMAGENET / 1024),
     batch_size=1024,
     optimizer="sgd",
     lr=1.024,
@@ -271,7 +273,11 @@ SGD = Recipe(
     schedule="cosine",
     flip=True,
 )
-"""Of embedding models (App. C): 100 epochs of ImageNet-1k."""
+"""Of embedding models (App. C): 100 epochs of ImageNet-1k, 5 of them warm-up. Images are mirrored; the authors' code
+takes crops of random size as well."""
+
+H = replace(TRANSFORMATION, steps=round(80 * IMAGENET / 1024))
+"""Of transformations (App. D): 80 epochs of ImageNet-1k."""
 
 
 @dataclass(frozen=True)
@@ -333,7 +339,7 @@ class UpdateRun:
     h_width: int = 2048
     recipe: Recipe = SGD
     side_recipe: Recipe = SGD
-    h_recipe: Recipe = field(default_factory=lambda: TRANSFORMATION)
+    h_recipe: Recipe = H
     seed: int = 0
 
     def __post_init__(self):

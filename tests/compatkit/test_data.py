@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from compatkit import data, stored
+from compatkit.batches import Batches
 from compatkit.data import ImageSet, Split
 
 
@@ -371,6 +372,65 @@ def test_image_folder(tmp_path):
         data.load(f"imagefolder:{tmp_path}")
     with pytest.raises(ValueError, match="train/CLASS"):
         data.load(f"imagefolder:{tmp_path / 'nothing'}")
+
+
+@pytest.fixture
+def folder_of_three_classes(tmp_path):
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 4), ("val", 2)):
+        for name in ("ant", "bee", "cat"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for k in range(count):
+                pixels = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / part / name / f"{k}.png")
+    return tmp_path
+
+
+def test_many_images_of_a_folder_are_mapped_from_a_file_that_is_made_once(folder_of_three_classes, monkeypatch):
+    name = f"imagefolder:{folder_of_three_classes}"
+    usual = data.load(name, size=8)
+    monkeypatch.setattr(data, "LARGE", 6 * 3 * 8 * 8)  # the 12 training images are more, the 6 for testing are not
+    mapped = data.load(name, size=8)
+    assert mapped.digest == usual.digest and mapped.train_digest == usual.train_digest
+    [file] = folder_of_three_classes.glob("*.npy")
+    assert file.name.startswith("train-8-") and file.stat().st_size < 12 * 3 * 8 * 8 + 200
+    read = []
+    original = data._read_image
+    monkeypatch.setattr(data, "_read_image", lambda file: read.append(file) or original(file))
+    assert data.load(name, size=8).digest == usual.digest and len(read) == 6, "training images come from the file"
+    extra = folder_of_three_classes / "train" / "ant" / "0.png"
+    Image.new("RGB", (8, 8)).save(extra)
+    assert (data.load(name, size=8).train.images[0] == 0).all(), "another file for other images"
+
+
+def test_many_images_are_learnt_from_as_few_are(monkeypatch):
+    usual = small_set(n=40)
+    expected = [Batches(usual, 8, seed=1, crop=crop, flip=True)(2) for crop in (0, 2)]
+    monkeypatch.setattr(data, "LARGE", 0)
+    many = ImageSet("many", usual.train, usual.test, usual.classes)
+    for crop, (images, labels) in zip((0, 2), expected, strict=True):
+        found = Batches(many, 8, seed=1, crop=crop, flip=True)(2)
+        assert torch.allclose(found[0], images, atol=0.05) and torch.equal(found[1], labels)
+    for found, of in zip(many.pixel_statistics, usual.pixel_statistics, strict=True):
+        assert found.shape == of.shape and found.dtype == of.dtype and torch.allclose(found, of, rtol=1e-3)
+    meta = many.to("meta")
+    assert meta.device.type == "meta" and meta.train.images is many.train.images, "they stay where they are"
+
+
+def test_classes_that_stand_together_are_taken_without_a_copy():
+    images = torch.arange(6, dtype=torch.uint8).view(6, 1, 1, 1).clone()
+    split = Split(images, torch.tensor([0, 0, 1, 1, 2, 2]))
+    whole = ImageSet("sorted", split, split, ("ant", "bee", "cat"))
+    for classes, rows in (
+        (("ant", "bee"), [0, 1, 2, 3]),
+        (("cat", "bee"), [2, 3, 4, 5]),
+        (("cat", "ant"), [0, 1, 4, 5]),
+    ):
+        found = whole.subset(classes).train
+        assert found.images.flatten().tolist() == rows
+        assert [classes[y] for y in found.labels] == [whole.classes[split.labels[r]] for r in rows]
+        shares = found.images.untyped_storage().data_ptr() == images.untyped_storage().data_ptr()
+        assert shares == (rows != [0, 1, 4, 5])
 
 
 @pytest.fixture

@@ -142,7 +142,7 @@ def test_the_defaults_are_the_published_recipe():
     assert (recipe.optimizer, recipe.lr, recipe.momentum) == ("sgd", 1.024, 0.875)
     assert (recipe.weight_decay, recipe.batch_size, recipe.schedule) == (2**-15, 1024, "cosine")
     assert recipe.steps * recipe.batch_size == pytest.approx(100 * 1_281_167, rel=0.01), "100 epochs of ImageNet-1k"
-    assert LARGE.h_recipe == recipes.TRANSFORMATION
+    assert LARGE.h_recipe == replace(recipes.TRANSFORMATION, steps=100_091), "80 epochs"
 
 
 def test_a_run_is_called_by_what_is_special_about_it():
@@ -686,6 +686,9 @@ NUMBER_OF_CLASSES = {
     "cifar100": 100,
     "tiny_imagenet": 200,
     "imagefolder:imagenet": 1000,
+    "imagefolder:places365": 365,
+    "imagefolder:vggface2": 8631,
+    "imagefolder:cifar100": 100,
 }
 
 
@@ -737,7 +740,8 @@ def test_table_1_is_each_method_on_each_set():
 
 
 def test_the_paper_preset_is_the_published_recipe():
-    assert forward._bases("paper") == [replace(LARGE, image_size=224)]
+    h_recipe = replace(LARGE.h_recipe, warm_up=5 / 80)
+    assert forward._bases("paper") == [replace(LARGE, image_size=224, h_recipe=h_recipe)]
 
 
 def test_only_the_first_set_where_all_would_take_too_long():
