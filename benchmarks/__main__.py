@@ -25,8 +25,6 @@ from .harness import Row, markdown, table
 BENCHMARKS = {
     "training": "Training",
     "gpu": "Training on a GPU",
-    "similarity": "Similarity",
-    "retrieval": "Retrieval",
     "gallery": "A gallery that is carried over",
     "commands": "Commands, pages and records",
 }
@@ -60,7 +58,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if unknown := [name for name in options.names if name not in BENCHMARKS]:
         parser.error(f"NAME: must be one of {', '.join(BENCHMARKS)}, got {', '.join(unknown)}")
-    torch.set_num_threads(1)
     found = {name: measured(name, options.quick) for name in options.names or BENCHMARKS}
     if not options.names and not options.quick:
         write_atomically(PAGE, page(found))

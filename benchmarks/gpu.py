@@ -46,7 +46,6 @@ def images_per_second(processes: int, device: str, steps: int) -> float:
 def _start(barrier: Barrier) -> None:
     global _all_warm
     _all_warm = barrier
-    torch.set_num_threads(1)
 
 
 def _seconds(device: str, steps: int) -> float:

@@ -97,8 +97,8 @@ def missing(*modules: str) -> str:
 
 
 def apart(function: Callable, *arguments) -> Any:
-    """``function(*arguments)`` in a new process with one thread. The function is named in a module."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+    """``function(*arguments)`` in a new process. The function is named in a module."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
 

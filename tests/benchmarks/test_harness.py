@@ -1,11 +1,12 @@
 """A faster side has a ratio over 1, a promise is met or not, memory is what a function takes, and tables say so."""
 
 import os
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
-import torch
 
 from benchmarks.harness import Row, apart, compared, markdown, measured, missing, peak_mib, promised, ratio, table
 
@@ -33,8 +34,8 @@ def test_sides_take_turns_and_the_first_round_only_warms_up():
         calls.append("ours")
         time.sleep(0.5 * (len(calls) == 1))
 
-    row = compared("turns", ours, lambda: calls.append("other"), rounds=2)
-    assert calls == ["ours", "other"] * 3
+    row = compared("turns", ours, lambda: calls.append("other"), rounds=1)
+    assert calls == ["ours", "other"] * 2
     assert float(row.note.split()[0]) < 0.1
 
 
@@ -60,14 +61,20 @@ def test_a_promise_is_met_or_not(arguments, words, met):
     assert promised(**arguments) == (words, met)
 
 
-def test_apart_is_another_process_with_one_thread():
+def test_apart_is_another_process_whose_errors_arrive():
     assert apart(os.getpid) != os.getpid()
-    assert apart(torch.get_num_threads) == 1
     with pytest.raises(ZeroDivisionError):
         apart(divmod, 1, 0)
 
 
+def test_everything_has_one_thread(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    code = "import benchmarks.harness, torch; print(torch.get_num_threads())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "1\n"
+
+
 def mebibytes(count):
+    np.ones((5 * count, 2**20), np.uint8)  # a peak of its own, which does not count
     return (np.ones((count, 2**20), np.uint8),)
 
 
@@ -76,7 +83,7 @@ def doubled(values):
 
 
 def test_peak_memory_is_what_a_function_takes_beyond_its_input():
-    assert 100 <= peak_mib(mebibytes, doubled, 50) < 150  # 50 given, 100 made
+    assert 95 < peak_mib(mebibytes, doubled, 50) < 145  # 50 given, 100 made
     assert peak_mib(mebibytes, len, 50) < 10
 
 
