@@ -1,17 +1,24 @@
-"""Closed-form maps from old embeddings to new ones: what a learned transformation has to beat. Not in paper B.
+"""Closed-form maps between the features of two networks: what a learned transformation, or training for compatibility,
+has to beat. Not in the papers.
 
-Each is fitted on paired embeddings of the same items and is then a function of old embeddings, with side-information
-appended where there is any.
+Each is fitted on paired features of the same items and is then a function of the first network's. ``stitch`` fits one
+between two extractors, so that what follows the one can follow the other.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
+from .devices import at_least_float32
 from .encoders import fit_width
+from .models import as_precise
+from .normalization import evaluation
+from .similarity import cross_correlation, match_channels
 
 RIDGE_PENALTIES = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
@@ -68,6 +75,61 @@ def ridge(old: Tensor, new: Tensor, penalties: tuple[float, ...] = RIDGE_PENALTI
         errors = [(fit(old[held_out]) - new[held_out]).square().mean() for fit in fits]
         penalties = (penalties[int(torch.stack(errors).argmin())],)
     return _ridge(old, new, penalties)[0]
+
+
+def permutation(old: Tensor, new: Tensor) -> Affine:
+    """The channels of old features in the order in which they correlate most with those of the new ones.
+
+    Args:
+        old, new: (n, d) each.
+
+    Raises:
+        ValueError: widths differ, or input as in ``similarity.cross_correlation``.
+
+    Source: Li et al. 2016; paper A, App. C.2.
+    """
+    if old.shape[1] != new.shape[1]:
+        raise ValueError(f"old, new: a permutation needs equal widths, got {old.shape[1]} and {new.shape[1]}")
+    columns, _ = match_channels(cross_correlation(old, new))
+    return Affine(F.one_hot(columns, new.shape[1]).to(old.dtype), old.new_zeros(new.shape[1]))
+
+
+@torch.no_grad()
+def stitch(
+    source: nn.Module,
+    target: nn.Module,
+    images: Tensor,
+    fit: Callable[[Tensor, Tensor], Affine] = ridge,
+    *,
+    statistics: str = "batch",
+) -> nn.Conv2d:
+    """A 1 x 1 convolution that brings the feature maps of one extractor nearest to those of another: with it, the heads
+    of ``target`` follow ``source``. No labels are needed.
+
+        nn.Sequential(source, stitch(source, target, images), head_of_target)
+
+    Args:
+        source, target: extractors whose maps have one height and width.
+        images: normalised (n, c, h, w); all go through at once.
+        fit: a closed form of this module.
+        statistics: how BN normalises, "batch" or "running", see ``normalization``.
+
+    Raises:
+        ValueError: the extractors do not give maps of one size.
+
+    Source: Lenc and Vedaldi 2015; Bansal et al. 2021.
+    """
+    with evaluation(source, statistics), evaluation(target, statistics):
+        old, new = (at_least_float32(extractor(as_precise(images, extractor))) for extractor in (source, target))
+    if old.ndim != 4 or old.shape[2:] != new.shape[2:]:
+        raise ValueError(f"source, target: maps of one size are needed, got {tuple(old.shape)} and {tuple(new.shape)}")
+    # position by position, so that what ``ridge`` holds out are whole images where their number is a multiple of 5
+    rows = [maps.permute(2, 3, 0, 1).flatten(0, 2) for maps in (old, new)]
+    affine = fit(*rows)
+    layer = nn.Conv2d(old.shape[1], new.shape[1], 1, device=old.device, dtype=old.dtype)
+    layer.weight.copy_(affine.weight.T[:, :, None, None])
+    layer.bias.copy_(affine.bias)  # type: ignore[union-attr]
+    return layer
 
 
 def _ridge(old: Tensor, new: Tensor, penalties: tuple[float, ...]) -> list[Affine]:

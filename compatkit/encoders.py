@@ -8,6 +8,7 @@ training.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
 
 import torch
@@ -28,8 +29,9 @@ class Supervised:
 
     Args:
         compatible: weights (k, d) of a frozen old classifier, and for each class (classes,) its row there, or -1. Its
-            loss on the new embeddings, cut or filled with zeros to its width, is added with weight 1 for images of the
-            classes it knows: backward compatible training (Shen et al. 2020, eq. 6).
+            loss on the new embeddings, cut or filled with zeros to its width, is added as a mean over the images of the
+            classes it knows, with weight 1: backward compatible training (Shen et al. 2020, eq. 6; the weight is that
+            of their public code).
         mixup: train on blends of two images and of their labels, in shares drawn evenly from 0..1 (Zhang et al. 2018).
         scale, margin: of ArcFace.
     """
@@ -84,7 +86,9 @@ class Supervised:
             terms["target"] = torch.lerp(self._loss(embeddings, self.classifier.weight, others), terms["target"], share)
         if self.compatible is not None:
             weight, index = self.compatible
-            terms["compatible"] = self._loss(fit_width(embeddings, weight.shape[1]), weight, index[labels])
+            rows = index[labels]
+            share = (rows >= 0).to(weight.dtype).mean().clamp_min(1 / len(rows))
+            terms["compatible"] = self._loss(fit_width(embeddings, weight.shape[1]), weight, rows) / share
         return {name: term.mean() for name, term in terms.items()}
 
     def _loss(self, embeddings: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
@@ -124,8 +128,8 @@ def arcface_logits(
     with torch.autocast(embeddings.device.type, enabled=False):
         cosine = F.linear(*(F.normalize(at_least_float32(x), dim=1) for x in (embeddings, weight)))
     own = cosine.gather(1, labels[:, None]).clamp(-1 + 1e-6, 1 - 1e-6)
-    m = torch.tensor(margin, device=own.device)
-    moved = torch.where(own > -m.cos(), (own.acos() + m).cos(), own - 1 + m.cos())
+    turn = math.cos(margin)
+    moved = torch.where(own > -turn, (own.acos() + margin).cos(), own - 1 + turn)
     return scale * cosine.scatter(1, labels[:, None], moved)
 
 
@@ -256,7 +260,8 @@ def _grey(images: Tensor) -> Tensor:
     """Luma (n, 1, h, w) of colour images; images of one channel as they are."""
     if images.shape[1] != 3:
         return images
-    return (images * images.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, keepdim=True)
+    red, green, blue = images.split(1, 1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def _hue_turned(images: Tensor, turns: Tensor) -> Tensor:

@@ -124,27 +124,30 @@ def transform(h: nn.Module, old: Tensor, side: Tensor, *, chunk: int = 65_536) -
 
 
 @torch.no_grad()
-def synthesised_classifier(old_classifier: Tensor, known: Tensor, embeddings: Tensor, labels: Tensor) -> Tensor:
-    """The old classifier, extended to classes that it was not trained on, for backward compatible training on all
-    classes of the new task: their weight is the direction of their mean old embedding, at the mean length of the known
-    weights, without which softmax would not compare them.
+def synthesised_classifier(old_classifier: Tensor, embeddings: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """An old classifier for classes that it was not trained on, for backward compatible training on all classes of the
+    new task: the weight of each class is the direction of its mean old embedding, at the mean length of the trained
+    weights.
+
+    Trained weights are not kept for the classes that have them: they tell classes apart by their differences, while
+    means of embeddings that are not negative have a large product with any such embedding, so that in a mixture of the
+    two every image would look like a new class.
 
     Args:
         old_classifier: (old classes, d).
-        known: (new classes,), the row of each new class in it, or -1.
         embeddings, labels: (n, d) and (n,), old embeddings and new labels of the new training images.
+        num_classes: of the new task.
 
     Returns:
-        (new classes, d).
+        (num_classes, d).
 
     Raises:
-        ValueError: a class is neither known nor has an image.
+        ValueError: a class has no image.
 
-    Source: Shen et al. 2020, Sec. 3.3.
+    Source: Shen et al. 2020, Sec. 3.3; all classes as in their public code, one length for all is ours.
     """
-    sums = embeddings.new_zeros(len(known), embeddings.shape[1]).index_add_(0, labels, embeddings)
-    empty = ((labels.bincount(minlength=len(known)) == 0) & (known < 0)).nonzero().flatten().tolist()
+    empty = (labels.bincount(minlength=num_classes) == 0).nonzero().flatten().tolist()
     if empty:
-        raise ValueError(f"labels: classes {empty} are new and have no image to take a mean embedding of")
-    synthesised = F.normalize(sums, dim=1) * old_classifier.norm(dim=1).mean()
-    return torch.where(known[:, None] >= 0, old_classifier[known.clamp_min(0)], synthesised)
+        raise ValueError(f"labels: classes {empty} have no image to take a mean embedding of")
+    sums = embeddings.new_zeros(num_classes, embeddings.shape[1]).index_add_(0, labels, embeddings)
+    return F.normalize(sums, dim=1) * old_classifier.norm(dim=1).mean()

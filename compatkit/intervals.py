@@ -1,4 +1,5 @@
-"""Intervals of means over networks or seeds, of differences between them, and of rank correlations.
+"""Intervals of means over networks or seeds, of differences between them, and of rank correlations; tests that a mean
+lies beyond a bound, or within a margin of 0.
 
 Imports the standard library alone, and scipy when an interval is asked for, so that pages of results open quickly.
 """
@@ -122,6 +123,82 @@ def difference(
     degrees = variance**2 / sum(part**2 / df for part, df in parts)
     half = quantile(degrees, level) * math.sqrt(variance)
     return Interval(mean, mean - half, mean + half, n)
+
+
+def above(values: Sequence[float], bound: float = 0.0) -> float:
+    """p-value of Student's one-sided test that a mean over networks or seeds lies above a bound.
+
+    Args:
+        values: one a network or seed, or the differences of pairs.
+        bound: in the values' unit.
+
+    Returns:
+        The probability, were the mean at the bound, of values that speak for more at least as clearly. It is half a
+        per cent where the 99 % interval ends at the bound.
+
+    Raises:
+        ValueError: fewer than 2 values, NaN or infinity.
+    """
+    numbers = _finite(values, "values")
+    if len(numbers) < 2:
+        raise ValueError(f"values: at least two are needed for a test, got {numbers}")
+    distance = statistics.fmean(numbers) - bound
+    error = statistics.stdev(numbers) / math.sqrt(len(numbers))
+    if error == 0:
+        return float(distance <= 0)
+    special = require("scipy.special", "similarity")
+    return float(special.stdtr(len(numbers) - 1, -distance / error))
+
+
+def equivalence(values: Sequence[float], margin: float) -> float:
+    """p-value of two one-sided tests that a mean lies within ``margin`` of 0, on either side.
+
+    It is at most 0.05 where the 90 % interval lies within. A wide interval never shows equivalence.
+
+    Args:
+        values: as in ``above``.
+        margin: what is too small to matter, in the values' unit.
+
+    Raises:
+        ValueError: as in ``above``.
+
+    Source: Schuirmann 1987.
+    """
+    return max(above(values, -margin), above([-value for value in values], -margin))
+
+
+def holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
+    """Which of several tests stand when the probability of a single wrong one among them all is to be ``level``.
+
+    Args:
+        p_values: one a test.
+        level: in 0..1.
+
+    Source: Holm 1979.
+    """
+    order = sorted(range(len(p_values)), key=p_values.__getitem__)
+    stands = [False] * len(p_values)
+    for place, test in enumerate(order):
+        if p_values[test] > level / (len(p_values) - place):
+            break
+        stands[test] = True
+    return stands
+
+
+def values_needed(spread: float, distance: float, level: float = 0.95, most: int = 50) -> int | None:
+    """How many networks or seeds make half the width of an interval smaller than a distance.
+
+    Args:
+        spread: standard deviation over networks or seeds.
+        distance: between the mean and what the interval must not reach, in the same unit.
+        level: of the interval.
+        most: where to stop.
+
+    Returns:
+        The number, 2 or more; None where ``most`` are too few.
+    """
+    numbers = range(2, most + 1)
+    return next((n for n in numbers if quantile(n - 1, level) * spread / math.sqrt(n) < distance), None)
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float], level: float = 0.95) -> Interval:

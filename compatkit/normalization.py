@@ -86,7 +86,8 @@ def recalibrated(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
         if bn.running_mean is None:  # it has never kept any
             like = next(module.parameters())
             bn.running_mean, bn.running_var = like.new_zeros(bn.num_features), like.new_ones(bn.num_features)
-            bn.num_batches_tracked = torch.zeros((), dtype=torch.int64, device=like.device)
+        # counted on the host, which reads it at each batch; reading it from a GPU would wait for all that went before
+        bn.num_batches_tracked = torch.zeros((), dtype=torch.int64)
         bn.track_running_stats = True  # also where a frozen layer has stopped to
         bn.reset_running_stats()
         bn.training, bn.momentum = True, None  # momentum None: cumulative average
@@ -97,6 +98,8 @@ def recalibrated(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
         raise ValueError("batches: at least one batch is needed to recalibrate, got none")
     for bn, momentum in zip(layers, momenta, strict=True):
         bn.momentum = momentum
+        assert bn.num_batches_tracked is not None and bn.running_mean is not None
+        bn.num_batches_tracked = bn.num_batches_tracked.to(bn.running_mean.device)
     return module.eval()
 
 

@@ -23,16 +23,22 @@ class Recipe:
         weight_decay: L2 penalty in the gradient.
         momentum: of "sgd".
         schedule: "step" divides lr by 10 every ``decay_every`` steps; "one-cycle" climbs linearly to lr over the first
-            quarter and falls to 0 along a cosine; "cosine" does so with a twentieth; "constant".
+            quarter and falls to 0 along a cosine; "cosine" does so with ``warm_up``; "constant".
         decay_every: see ``schedule``.
+        warm_up: share of the steps in which "cosine" climbs.
         rotations: "all" four for RP, or one "sampled" for each image; of arrangements there is always one.
         crop: random crops of images padded by so many pixels, see ``Batches``.
         flip: mirrored at random.
         precision: "bf16" autocast, "fp32", or "auto": bf16 where the device has arithmetic for it (see ``uses_bf16``);
             "fp64" makes weights and minibatches double: slow, and the same on every machine to many digits.
         channels_last: memory order of images and weights; None: on GPUs.
-        compile: compile the loss with ``torch.compile``.
-        deterministic: choose only convolution algorithms that give the same bits each time.
+        compile: compile the loss of each task with ``torch.compile``. Measured on one CPU core, three terms, batches of
+            128 images of 32 x 32, fp32, against ``channels_last`` alone: ResNet-14 of width 16 is 1.1 times as fast
+            with sampled rotations, 1.4 times with all; of width 8 it is slower, 0.93 and 0.98 times as fast. Training
+            starts 5 s later, and 20 to 27 s before torch has kept the code (in ``TORCHINDUCTOR_CACHE_DIR``, or a
+            folder that a restart of the machine may empty).
+        deterministic: choose only algorithms of convolution, and on a GPU of products, that give the same bits each
+            time.
 
     Raises:
         ValueError: for an unknown word, and a number out of range.
@@ -46,6 +52,7 @@ class Recipe:
     momentum: float = 0.9
     schedule: str = "step"
     decay_every: int = 5_000
+    warm_up: float = 0.05
     rotations: str = "all"
     crop: int = 0
     flip: bool = False
@@ -62,6 +69,8 @@ class Recipe:
         for name in ("steps", "batch_size", "lr", "decay_every"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name}: must be positive, got {getattr(self, name)}")
+        if not 0 < self.warm_up < 1:
+            raise ValueError(f"warm_up: must be between 0 and 1, got {self.warm_up}")
         for name in ("crop", "weight_decay", "momentum"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: must not be negative, got {getattr(self, name)}")

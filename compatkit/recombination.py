@@ -83,16 +83,16 @@ def accuracy_matrix(
         raise ValueError(
             f"head_classes: one list for each of the {len(heads)} heads is needed, got {len(head_classes)}"
         )
-    outputs = [output_index(classes, common or image_set.classes) for classes in head_classes]
-    matrix = []
-    for extractor in extractors:
+    outputs = torch.stack([output_index(classes, common or image_set.classes) for classes in head_classes])
+    outputs = outputs.to(image_set.device)  # once, not for each pair: a GPU waits for a copy
+    matrix = torch.empty(len(extractors), len(heads), dtype=torch.float64, device=image_set.device)
+    for row, extractor in zip(matrix, extractors, strict=True):
         per_head, labels = all_logits(
             extractor, heads, image_set, classes=common, statistics=statistics, batch_size=batch_size
         )
-        matrix.append(
-            [accuracy(each, labels, index, masked=masked) for each, index in zip(per_head, outputs, strict=True)]
-        )
-    return torch.tensor(matrix)
+        for place, (logits, index) in enumerate(zip(per_head, outputs, strict=True)):
+            row[place] = _hits(logits, labels, index, masked).mean()
+    return matrix.to("cpu", torch.get_default_dtype())
 
 
 @torch.no_grad()
@@ -147,9 +147,13 @@ def accuracy(logits: Tensor, labels: Tensor, outputs: Tensor, *, masked: bool = 
         outputs: which output stands for each label, see ``output_index``.
         masked: only these outputs compete.
     """
-    outputs = outputs.to(logits.device)
+    return _hits(logits, labels, outputs.to(logits.device), masked).mean().item()
+
+
+def _hits(logits: Tensor, labels: Tensor, outputs: Tensor, masked: bool) -> Tensor:
+    """Of each image (n,), 1 where its class gets the highest logit, else 0."""
     hits = logits[:, outputs].argmax(1) == labels if masked else logits.argmax(1) == outputs[labels]
-    return hits.double().mean().item()
+    return hits.double()
 
 
 def class_accuracy(

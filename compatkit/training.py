@@ -17,12 +17,14 @@ import math
 import operator
 import os
 import time
+import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from types import FunctionType
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +37,10 @@ from .normalization import batch_norms
 from .objectives import Minibatch, Term
 from .progress import progress
 from .recipes import Recipe
+
+CUBLAS, FIXED_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+if not torch.cuda.is_initialized():  # cuBLAS reads it once, at its first product
+    os.environ.setdefault(CUBLAS, FIXED_WORKSPACE)
 
 
 class Trainable(Protocol):
@@ -158,7 +164,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
     if recipe.schedule == "step":
         return recipe.lr * 0.1 ** (step // recipe.decay_every)
     if recipe.schedule in ("one-cycle", "cosine"):
-        done, climb = (step + 1) / recipe.steps, 0.25 if recipe.schedule == "one-cycle" else 0.05
+        done, climb = (step + 1) / recipe.steps, 0.25 if recipe.schedule == "one-cycle" else recipe.warm_up
         rise, fall = done / climb, (1 + math.cos(math.pi * (done - climb) / (1 - climb))) / 2
         return recipe.lr * (rise if done < climb else fall)
     return recipe.lr
@@ -206,7 +212,7 @@ def train(
     run = _Run(tasks, recipe, None if checkpoint is None else Path(checkpoint))
     saved_at = time.monotonic()
     log_every = math.ceil(recipe.steps * len(tasks) / 100)
-    with _deterministic(recipe.deterministic):
+    with _deterministic(recipe, run.device):
         run.probe(probe, probe_at)
         for step in progress(run.step, recipe.steps, label, shown=show_progress):
             run.advance(log=step % log_every == 0 or step == recipe.steps - 1)
@@ -266,7 +272,7 @@ class _Run:
         self.modules.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.optimizer = _optimizer([p for p in self.modules.parameters() if p.requires_grad], recipe)
         self.autocast = _autocast(recipe, self.device)
-        self.losses = [torch.compile(type(t).losses) if recipe.compile else type(t).losses for t in tasks]
+        self.losses = [_compiled(type(task).losses) if recipe.compile else type(task).losses for task in tasks]
         self.step, self.saved = 0, -1
         self.history: list[dict[str, Any]] = []
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
@@ -379,6 +385,15 @@ def _setting(value: Any) -> str:
     return getattr(value, "__qualname__", None) or str(value)
 
 
+def _compiled(losses: Callable[..., dict[str, Tensor]]) -> Callable[..., dict[str, Tensor]]:
+    """``losses``, compiled for one task of one run and for its shapes alone."""
+    # torch counts by code: with one for all tasks of a process it would compile for any shape from the second on, and
+    # not at all from the ninth, so that bits would depend on what was trained before; so each has a copy
+    f = cast(FunctionType, losses)
+    own = FunctionType(f.__code__.replace(), f.__globals__, f.__name__, f.__defaults__, f.__closure__)
+    return torch.compile(own, dynamic=False)
+
+
 def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "adam":
         return torch.optim.Adam(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay, fused=True)
@@ -407,8 +422,14 @@ def _memory_format(recipe: Recipe, device: torch.device) -> torch.memory_format:
     return torch.channels_last if wanted else torch.contiguous_format
 
 
-def _deterministic(wanted: bool) -> AbstractContextManager:
-    if wanted and torch.cuda.is_available():
-        allow_tf32 = torch.backends.cudnn.allow_tf32  # which flags() would set to True
-        return torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=allow_tf32)
-    return nullcontext()
+def _deterministic(recipe: Recipe, device: torch.device) -> AbstractContextManager:
+    if not recipe.deterministic or device.type != "cuda":
+        return nullcontext()
+    if CUBLAS not in os.environ:
+        warnings.warn(
+            "deterministic: the GPU was in use before compatkit.training was imported, so products may differ from run "
+            f"to run in their last bits; import it earlier, or set {CUBLAS}={FIXED_WORKSPACE} before Python starts",
+            stacklevel=3,
+        )
+    allow_tf32 = torch.backends.cudnn.allow_tf32  # which flags() would set to True
+    return torch.backends.cudnn.flags(benchmark=False, deterministic=True, allow_tf32=allow_tf32)

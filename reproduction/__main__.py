@@ -29,8 +29,9 @@ def _parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="make the runs of an experiment that have no record yet")
     run.add_argument("experiments", nargs="+", metavar="EXPERIMENT", help="one or several, or all")
-    run.add_argument("--preset", default="laptop", help="smoke, laptop (default), cifar or paper")
+    run.add_argument("--preset", default="laptop", help="smoke, laptop (default), cifar, cifar-cpu or paper")
     run.add_argument("--seeds", type=_seeds, metavar="0,1,2", help="instead of those of the preset; 0-4 is a range")
+    run.add_argument("--rows", type=_rows, default=(), metavar="ROW;ROW", help="only these rows of the experiment")
     run.add_argument("--jobs", type=int, default=1, help="processes at once (default 1)")
     run.add_argument(
         "--threads", type=int, default=1, help="threads of each process (default 1: best for small networks)"
@@ -69,11 +70,20 @@ def _parser() -> argparse.ArgumentParser:
 
 def _list(options: argparse.Namespace) -> None:
     from .experiments import EXPERIMENTS, PRESETS, configs
+    from .experiments.settings import KINDS
+    from .records.index import index
+    from .records.provenance import cpu_minutes
 
+    indices = {preset: index(preset, None, KINDS) for preset in PRESETS}
     for name, experiment in EXPERIMENTS.items():
-        counts = ", ".join(f"{len(configs(name, preset))} at {preset}" for preset in PRESETS)
+        planned = {preset: configs(name, preset) for preset in PRESETS}
+        counts = ", ".join(f"{len(runs)} at {preset}" for preset, runs in planned.items())
+        found = {preset: list(filter(None, map(indices[preset].record, runs))) for preset, runs in planned.items()}
+        made = {preset: records for preset, records in found.items() if records}
+        costs = [f"{len(records)} runs at {p} took {cpu_minutes(records)} minutes" for p, records in made.items()]
+        took = f"On record, of one core: {', '.join(costs)}." if costs else "Nothing is on record."
         text = inspect.getdoc(experiment) or ""
-        print(f"{name}\n    " + "\n    ".join([*text.splitlines(), f"Runs: {counts}."]))
+        print(f"{name}\n    " + "\n    ".join([*text.splitlines(), f"Runs: {counts}.", took]))
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -82,7 +92,8 @@ def _run(options: argparse.Namespace) -> int:
     from .runs import runner
 
     names, failed = _experiments(options), False
-    planned = [configs(name, options.preset, options.seeds, dict(options.settings)) for name in names]
+    settings = dict(options.settings)
+    planned = [configs(name, options.preset, options.seeds, settings, options.rows) for name in names]
     runner.check(runner.missing([c for configs in planned for c in configs], options.preset))  # not after an hour
     try:
         for name in names:
@@ -91,7 +102,8 @@ def _run(options: argparse.Namespace) -> int:
                     name,
                     options.preset,
                     seeds=options.seeds,
-                    settings=dict(options.settings),
+                    settings=settings,
+                    rows=options.rows,
                     jobs=options.jobs,
                     threads=options.threads,
                     device=options.device,
@@ -131,7 +143,8 @@ def _status(options: argparse.Namespace) -> None:
     from .records.store import load_all, results_root
 
     print(f"records in {results_root()}")
-    print(f"{'experiment':<17}{'preset':<9}{'recorded':>9}{'planned':>9}{'other':>7}{'stale':>7}{'minutes':>9}")
+    header = f"{'experiment':<17}{'preset':<9}{'recorded':>9}{'planned':>9}{'seeds':>7}{'other':>7}{'stale':>7}"
+    print(f"{header}{'minutes':>9}")
     stored = {preset: load_all(preset) for preset in PRESETS}
     found = {preset: index(preset, None, KINDS) for preset in PRESETS}
     for name in EXPERIMENTS:
@@ -141,8 +154,10 @@ def _status(options: argparse.Namespace) -> None:
             others = [r for r in stored[preset].values() if r["experiment"] == name and r["run_id"] not in records]
             every = [*records.values(), *others]
             minutes = sum(r["provenance"]["wall_seconds"] for r in every) / 60
-            counts = len(records), len(planned), len(others), sum(map(is_stale, every))
-            print(f"{name:<17}{preset:<9}{counts[0]:>9}{counts[1]:>9}{counts[2]:>7}{counts[3]:>7}{minutes:>9.1f}")
+            seeds = len({r["seed"] for r in records.values()})
+            counts = seeds, len(others), sum(map(is_stale, every))
+            line = f"{name:<17}{preset:<9}{len(records):>9}{len(planned):>9}" + "".join(f"{n:>7}" for n in counts)
+            print(f"{line}{minutes:>9.1f}")
 
 
 def _golden(options: argparse.Namespace) -> int:
@@ -195,6 +210,10 @@ def _seeds(text: str) -> list[int]:
             raise argparse.ArgumentTypeError(f"seeds are numbers or rising ranges, such as 0,1,5-7, got {text!r}")
         seeds += found
     return seeds
+
+
+def _rows(text: str) -> list[str]:
+    return [row.strip() for row in text.split(";")]
 
 
 def _setting(text: str) -> tuple[str, Any]:

@@ -1,7 +1,7 @@
 """Every figure and table of both papers as a function from a preset to its runs, each under the row that it belongs to;
 ``runs`` makes them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from . import applications, forward, reusable
@@ -19,6 +19,10 @@ EXPERIMENTS = {
     "fig9": reusable.fig9,
     "fig10": reusable.fig10,
     "choices": reusable.choices,
+    "boundaries": reusable.boundaries,
+    "numbering": reusable.numbering,
+    "orientation": reusable.orientation,
+    "stitching": reusable.stitching,
     "adaptation": applications.adaptation,
     "classifier": applications.classifier,
     "transfer": applications.transfer,
@@ -37,27 +41,41 @@ EXPERIMENTS = {
     "disjoint": forward.disjoint,
     "embedding_width": forward.embedding_width,
 }
-PRESETS = ("smoke", "laptop", "cifar", "paper")
+PRESETS = ("smoke", "laptop", "cifar-cpu", "cifar", "paper")
+""""cifar-cpu" is "cifar" with networks and schedules for two CPU cores."""
 
 
 def plan(
-    experiment: str, preset: str, seeds: Sequence[int] | None = None, settings: Mapping[str, Any] | None = None
+    experiment: str,
+    preset: str,
+    seeds: Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    rows: Collection[str] = (),
 ) -> Plan:
-    """The runs of an experiment at a preset, each under its row, with ``settings`` (overrides by name) applied to each.
+    """The runs of an experiment at a preset, each under its row, with ``settings`` (overrides by name) applied to each;
+    those of some ``rows`` alone, if any are named.
 
     Raises:
-        ValueError: for an unknown experiment, preset or setting.
+        ValueError: for an unknown experiment, preset, setting or row.
     """
     if experiment not in EXPERIMENTS:
         raise ValueError(f"experiment: must be one of {', '.join(EXPERIMENTS)}, got {experiment!r}")
-    found: dict[Any, str] = {}
-    for row, config in EXPERIMENTS[experiment](preset, seeds):
-        found.setdefault(override(config, settings or {}), row)  # settings can make runs equal that were different
+    whole, found = EXPERIMENTS[experiment](preset, seeds), {}
+    known = dict.fromkeys(row for row, _ in whole)
+    if unknown := [row for row in rows if row not in known]:
+        raise ValueError(f"rows: {experiment} has {'; '.join(known)}, got {'; '.join(unknown)}")
+    for row, config in whole:
+        if not rows or row in rows:
+            found.setdefault(override(config, settings or {}), row)  # settings can make runs equal that were different
     return [(row, config) for config, row in found.items()]
 
 
 def configs(
-    experiment: str, preset: str, seeds: Sequence[int] | None = None, settings: Mapping[str, Any] | None = None
+    experiment: str,
+    preset: str,
+    seeds: Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    rows: Collection[str] = (),
 ) -> list:
     """The run configs of ``plan``."""
-    return [config for _, config in plan(experiment, preset, seeds, settings)]
+    return [config for _, config in plan(experiment, preset, seeds, settings, rows)]

@@ -12,7 +12,12 @@ from .checks import check_choices, check_numbers
 # --- paper A: analysis ------------------------------------------------------------------------------------------------
 
 SCHEMES = ("joint", "incremental")
+NUMBERINGS = ("stored", "as a", "shifted")
 NORMALIZATIONS = ("batch", "layer", "instance", "unit length", "unit-length loss")
+
+
+CHANGES = ("scheme", "split_at", "dcc_classes", "normalization", "numbering", "turned", "stitches", "pretrained_on")
+"""Settings that name a run where they are not at their defaults."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +35,19 @@ class PairRun:
         split_at: see ``models.split``.
         normalization: "batch"; "layer" or "instance" in its place; or BN and features made "unit length" or drawn to it
             by a "unit-length loss" (App. C.1).
+        numbering: how ``b`` numbers its classes: as "stored"; "as a", where a class that both sets have has one number;
+            or "shifted" against that, so that none has. Under IIW a number is a row of the classifier.
+        turned: share of the images of both sets, training and test, that are turned by a random number of quarter
+            turns, none included: at 1 upright is no more frequent than the rest.
+        stitches: numbers of training images without labels on which, after training, a 1 x 1 convolution is fitted
+            between the extractors, see ``alignment.stitch``; if there are any, the optimal permutation is measured as
+            well.
         pretrained_on: a set on which the networks first learn rotation alone, by the same recipe; "" for random
             weights.
         n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
-        test_batch_size: images in a batch at most when BN uses the statistics of test batches.
+        test_batch_size: images in a batch at most when BN uses the statistics of test batches. These are of the common
+            classes alone where accuracy is: whether the unshared class was in the batches the paper does not say.
+        similarity_images: test images at most on which features are compared; None takes them all, as in App. C.2.
         recipe: how both networks are trained.
         seed: of weights, order and augmentation.
     """
@@ -48,23 +62,25 @@ class PairRun:
     width: int = 16
     split_at: str = "stage2"
     normalization: str = "batch"
+    numbering: str = "stored"
+    turned: float = 0.0
+    stitches: tuple[int, ...] = ()
     pretrained_on: str = ""
     n_train: int | None = None
     n_test: int | None = None
     test_batch_size: int = 512
+    similarity_images: int | None = 500
     recipe: Recipe = field(default_factory=Recipe)
     seed: int = 0
 
     def __post_init__(self):
-        check_choices(self, {"scheme": SCHEMES, "normalization": NORMALIZATIONS})
-        check_numbers(self, width=1, n_train=1, n_test=1, test_batch_size=1, dcc_classes=2)
+        check_choices(self, {"scheme": SCHEMES, "normalization": NORMALIZATIONS, "numbering": NUMBERINGS})
+        if not 0 <= self.turned <= 1 or any(n < 5 for n in self.stitches):
+            raise ValueError(f"turned, stitches: 0..1 and at least 5 images, got {self.turned} and {self.stitches}")
+        check_numbers(self, width=1, n_train=1, n_test=1, test_batch_size=1, similarity_images=1, dcc_classes=2)
 
     def __str__(self) -> str:
-        changed = [
-            f"{name} {value}"
-            for name in ("scheme", "split_at", "dcc_classes", "normalization", "pretrained_on")
-            if (value := getattr(self, name)) != getattr(PairRun, name)
-        ]
+        changed = [f"{name} {value}" for name in CHANGES if (value := getattr(self, name)) != getattr(PairRun, name)]
         return ", ".join([f"{self.a} x {self.b}", self.method, *changed, f"seed {self.seed}"])
 
 
@@ -255,7 +271,7 @@ SGD = Recipe(
     schedule="cosine",
     flip=True,
 )
-"""Of embedding models (App. C): 100 epochs of ImageNet-1k. The old model takes as many steps as the new one here."""
+"""Of embedding models (App. C): 100 epochs of ImageNet-1k."""
 
 
 @dataclass(frozen=True)
@@ -272,8 +288,10 @@ class UpdateRun:
         held_out: the last so many classes are learnt by no version, and they alone are the gallery.
         evaluated_on: another set as the gallery.
         old_task: what the first version learns to tell apart, "class", or the "colour" or "shape" of ``shapes``.
-        method: "FCT"; or "BCT" on the classes that the old classifier knows, or on all of them, those it does not know
-            "synthesised".
+        method: "FCT"; or "BCT" on the classes that the old classifier knows, or on all of them by a classifier that is
+            "synthesised". BCT's new model starts from the random weights of the independent one and takes its recipe;
+            the old classifier's loss weighs 1. Paper B does not say how it trained BCT; so does the public code of
+            Shen et al. 2020, to which it refers (openBCT).
         side: one of ``SIDES``.
         side_data: another set to train the side-information's model on.
         without_old: the transformation sees side-information alone.
@@ -282,7 +300,9 @@ class UpdateRun:
         new_network, new_width, new_dim: of the last.
         side_dim: width of the side-information.
         h_width: of the transformation's mixer.
-        recipe, side_recipe, h_recipe: how embedders, side-information models and transformations are trained.
+        recipe, side_recipe, h_recipe: how embedders, side-information models and transformations are trained. Their
+            steps are those for the training images of all classes of ``data``: what learns from fewer images, or from
+            others, takes as many epochs of its own.
         seed: of weights, order and augmentation.
     """
 

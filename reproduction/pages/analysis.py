@@ -18,7 +18,6 @@ from ..records.store import by_row
 from ..show import figures, tables
 from ..show.explorer import picker
 from .reusable import (
-    PAPERS_DATA,
     RUNNING,
     STATISTICS,
     Records,
@@ -31,9 +30,8 @@ from .reusable import (
     by_split,
     choose,
     columns,
-    difference_row,
     difference_table,
-    for_each_pair,
+    for_each_group,
     means_in_words,
     network_layers,
     own_and_swapped,
@@ -60,25 +58,14 @@ def _chance(records: Records) -> float:
 # --- another start ----------------------------------------------------------------------------------------------------
 
 
-def against(records: Records, others: Records, item: str, other_item: str) -> Markdown:
-    """For each method the difference between two experiments, in points, in the paper and in our runs, seed by seed.
-
-    A difference that the paper does not print has no verdict.
-    """
-    numbers = [published(i) for i in (item, other_item)]
+def against(records: Records, others: Records) -> Markdown:
+    """For each method the difference between two experiments, in points, seed by seed."""
     other_groups = by_data(others)
-
-    def show(name: str, group: Records) -> Markdown:
-        found = [scores(g) for g in (group, other_groups[name])]
-        body = [
-            difference_row(
-                m, [f[m] for f in found], [n[m] for n in numbers], same_data=name == PAPERS_DATA, stated=False
-            )
-            for m in found[0]
-        ]
-        return difference_table("method", body)
-
-    return for_each_pair(records, show)
+    parts = {}
+    for name, group in by_data(records).items():
+        ours, theirs = scores(group), scores(other_groups[name])
+        parts[name] = {method: (ours[method], theirs[method]) for method in ours}
+    return for_each_group(parts, lambda pairs: difference_table("method", pairs))
 
 
 # --- what the paper leaves open ---------------------------------------------------------------------------------------
@@ -93,7 +80,7 @@ def choices_table(records: Records) -> Markdown:
     """What each open choice changes in recombination accuracy, in points, by method; taken seed by seed."""
     shown = ("IIW", "RP", "DCC", "IIW+RP", "IIW+RP+DCC")
 
-    def show(name: str, group: Records) -> Markdown:
+    def show(group: Records) -> Markdown:
         ours = [r for r in group if r["row"] == OUR_CHOICE]
         rows = {text: by_row(ours, "method", f"{key}/mean") for text, key in OPEN_CHOICES.items()}
         for row in dict.fromkeys(r["row"] for r in group if r["row"] != OUR_CHOICE):
@@ -102,7 +89,7 @@ def choices_table(records: Records) -> Markdown:
         body = [[text, *(_effect(row.get(m), usual[m]) for m in shown)] for text, row in rows.items()]
         return tables.table(["instead of our choice", *shown], body)
 
-    return for_each_pair(records, show)
+    return for_each_group(by_data(records), show)
 
 
 def _effect(changed: Mapping[int, float] | None, usual: Mapping[int, float]) -> str:
@@ -145,22 +132,11 @@ def normalisation_explorer(records: Records) -> ipywidgets.Widget:
 def statistics_gain(records: Records) -> Markdown:
     """For every method what the statistics of test batches gain over running ones, in points, seed by seed."""
 
-    def show(name: str, group: Records) -> Markdown:
+    def show(group: Records) -> Markdown:
         batch, running = (by_row(group, "method", f"{STATISTICS[row]}/mean") for row in ("per test batch", RUNNING))
-        body = [
-            difference_row(
-                method,
-                [batch[method], running[method]],
-                [None, None],
-                same_data=name == PAPERS_DATA,
-                stated=method == "IIW+DCC",  # the paper's case
-            )
-            for method in batch
-            if method != "upper bound"
-        ]
-        return difference_table("method", body)
+        return difference_table("method", {m: (batch[m], running[m]) for m in batch if m != "upper bound"})
 
-    return for_each_pair(choose(records, normalization="batch"), show)
+    return for_each_group(by_data(choose(records, normalization="batch")), show)
 
 
 # --- where to split ---------------------------------------------------------------------------------------------------
@@ -403,7 +379,7 @@ def rank_correlations(records: Records, layer: str = "stage2") -> Markdown:
     pairs; and, of two pairs that differ in nothing but the seed, how often the more similar one fits better (guessing:
     half of the time), mean over settings. That mean has no interval: all settings share a few seeds."""
 
-    def show(name: str, group: Records) -> Markdown:
+    def show(group: Records) -> Markdown:
         body, at = [], block_of(layer, network_layers(group))
         for measure in similarities(group):
             overall = rank_correlation(*_pooled(similarity_points(group, measure, at)))
@@ -413,7 +389,7 @@ def rank_correlations(records: Records, layer: str = "stage2") -> Markdown:
         header = ["similarity", "rank correlation", "n", "the more similar seed fits better", "settings"]
         return tables.table(header, body)
 
-    return for_each_pair(records, show)
+    return for_each_group(by_data(records), show)
 
 
 def agreement(records: Records, measure: str, layer: str) -> list[float]:

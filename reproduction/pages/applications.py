@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import ipywidgets
@@ -12,11 +11,12 @@ from IPython.display import Markdown
 
 from compatkit.intervals import Interval, interval
 
+from ..records.claims import number
 from ..records.published import paper_numbers, paper_value
-from ..records.verdicts import compare
+from ..records.verdicts import compare, judge_level, level_margin
 from ..show import figures, tables
 from ..show.explorer import picker
-from .reusable import Records, Rows, by_data, choose, difference_row, difference_table, for_each_group, means_in_words
+from .reusable import Records, Rows, by_data, choose, difference_table, differs, for_each_group, means_in_words
 
 # --- domain adaptation (Sec. 5.1) -------------------------------------------------------------------------------------
 
@@ -66,24 +66,23 @@ def kinds(records: Records) -> dict[str, list[Mapping]]:
 
 
 def adaptation_table(records: Records) -> Markdown:
-    """Table 1, paper | ours, in both directions and their mean; the verdict is on the mean, against the source
-    model."""
+    """Table 1, paper | ours, in both directions and their mean. A verdict is on the level of the mean, and only where
+    everything is the paper's."""
 
     def show(group: Records) -> Markdown:
         columns, config = [_compared_adaptation(group, direction) for direction in DIRECTIONS], group[0]["config"]
         names = ("{a} → {b}".format(**config), "{b} → {a}".format(**config), "mean")
-        header = ["", "paper: CIFAR-10 → STL-10, back, mean, %", *(f"{name}, %" for name in names), "n", "verdict"]
+        header = ["", "paper: CIFAR-10 → STL-10, back, mean, %", *(f"{name}, %" for name in names), "n"]
         body = [
             [
                 cells[0]["row"],
                 " · ".join(tables.number(c["paper"]) for c in cells) if cells[0]["paper"] else "–",
                 *(tables.span(c["ours"]) for c in cells),
                 str(cells[-1]["n"]),
-                tables.verdict_cell(cells[-1]["verdict"]) if cells[-1]["row"] in TABLE_1 else "–",
             ]
             for cells in zip(*columns, strict=True)
         ]
-        return tables.table(header, body)
+        return tables.judged(header, body, [cell["verdict"] for cell in columns[-1]])
 
     return for_each_group(by_data(records), show)
 
@@ -95,38 +94,29 @@ def _compared_adaptation(group: Records, direction: str) -> list[dict]:
         item="table1",
         column=DIRECTIONS[direction],
         metric="test accuracy",
-        reference="source model",
-        same_data=_is_papers_pair(group),
+        differs=differs(group),
         scale=100,
     )
 
 
-def adaptation_claims(records: Records, statements: Mapping[str, tuple[str, str]], *, stated: bool = True) -> Markdown:
-    """Whether one row of Table 1 is above another, mean over both directions, seed by seed: "text: (one, other)".
+def adaptation_differences(records: Records, statements: Mapping[str, tuple[str, str]]) -> Markdown:
+    """Questions of ours, "text: (one, other)": by how much one row of ``by_adaptation`` is above another, seed by seed,
+    mean over both directions.
 
-    Beside the rows of ``by_adaptation`` there are "gain by rotation" and "gain by a jigsaw", each over its own source
-    model with test BN. stated: the paper says so; otherwise nothing is judged.
+    Beside its rows there are "gain by rotation" and "gain by a jigsaw", each over its own source model with test BN.
     """
-    printed = {r["row"]: r["value"] for r in paper_numbers("gygli", "table1") if r["column"] == "mean"}
 
     def show(group: Records) -> Markdown:
-        rows, how = by_adaptation(group, "mean"), {"same_data": _is_papers_pair(group), "stated": stated}
+        rows = by_adaptation(group, "mean")
         for name, after, before in (
             ("gain by rotation", "adapted through RP", "source model with test BN"),
             ("gain by a jigsaw", "with a jigsaw: adapted", "with a jigsaw: with test BN"),
         ):
             rows[name] = {seed: rows[after][seed] - rows[before][seed] for seed in rows[after]}
-        body = [
-            difference_row(text, [rows[row] for row in pair], [printed.get(row) for row in pair], **how)
-            for text, pair in statements.items()
-        ]
-        return _difference_table(body, stated)
+        pairs = {text: (rows[one], rows[other]) for text, (one, other) in statements.items()}
+        return difference_table("question", pairs)
 
     return for_each_group(by_data(records), show)
-
-
-def _is_papers_pair(group: Records) -> bool:
-    return {group[0]["config"][role] for role in "ab"} == {"cifar10", "stl10"}
 
 
 def adaptation_explorer(records: Records) -> ipywidgets.Widget:
@@ -176,11 +166,6 @@ REFERENCE = "Wide ResNet"
 CLASSES = {"all classes": "accuracy", "classes there were": "old classes", "new classes": "new classes"}
 
 
-def by_set(records: Records) -> dict[str, list[Mapping]]:
-    """The records of each set."""
-    return _groups(records, "{data}")
-
-
 def by_deployment(group: Records, variant: str) -> Rows:
     """Fig. 3 and Fig. 11 for one set: accuracy on all classes by deployed architecture and seed.
 
@@ -198,13 +183,12 @@ def by_deployment(group: Records, variant: str) -> Rows:
 
 
 def classifier_table(records: Records) -> Markdown:
-    """Figs. 3 and 11, paper | ours: accuracy on all classes with the head that was updated on the Wide ResNet. What
-    Fig. 3 is judged by is the lower bound; other columns are compared by ``classifier_claims``."""
+    """Figs. 3 and 11, paper | ours: accuracy on all classes with the head that was updated on the Wide ResNet. Levels
+    are judged only where everything is the paper's."""
     printed = _printed_deployments()
 
     def show(group: Records) -> Markdown:
-        body = []
-        verdicts = {row["row"]: row["verdict"] for row in _compared_classifier(group)}
+        body, verdicts = [], []
         for column in (
             "extractor frozen",
             "RP frozen",
@@ -213,57 +197,26 @@ def classifier_table(records: Records) -> Markdown:
             "independent",
         ):
             for row, seeds in by_deployment(group, column).items():
-                ours = interval([100 * v for v in seeds.values()])
-                judged = tables.verdict_cell(verdicts[row]) if column == "extractor frozen" else "–"
-                body.append(
-                    [row, column, tables.number(printed.get((row, column))), tables.span(ours), str(ours.n), judged]
-                )
-        return tables.table(["deployed", "how", "paper, %", "ours, %", "n", "verdict"], body)
+                ours, paper = [100 * v for v in seeds.values()], printed.get((row, column))
+                span = tables.span(interval(ours) if ours else None)
+                body.append([row, column, tables.number(paper), span, str(len(ours))])
+                verdicts.append(judge_level(ours, paper, level_margin("accuracy"), differs(group)))
+        return tables.judged(["deployed", "how", "paper, %", "ours, %", "n"], body, verdicts)
 
-    return for_each_group(by_set(records), show)
-
-
-def _compared_classifier(group: Records) -> list[dict]:
-    """Fig. 3's recombinations against its lower bound: half of the classes, all right."""
-    rows = by_deployment(group, "extractor frozen")
-    reasoned = paper_value("gygli", "fig3", "lower bound", "recombined", "accuracy")
-    return compare(
-        rows | {"lower bound": dict.fromkeys(rows["ResNet-56"], reasoned / 100)},
-        paper="gygli",
-        item="fig3",
-        column="recombined",
-        metric="accuracy",
-        reference="lower bound",
-        same_data=_is_papers_set(group),
-        scale=100,
-    )
+    return for_each_group(by_data(records), show)
 
 
-def _is_papers_set(group: Records) -> bool:
-    return group[0]["config"]["data"] == "cifar10"
-
-
-def classifier_claims(records: Records) -> Markdown:
-    """What Fig. 11 says: what freezing the rotation head changes, and how far from the upper bound the heads remain."""
-    printed = _printed_deployments()
+def classifier_differences(records: Records) -> Markdown:
+    """What a common head is worth beyond the paper: against extractors that were trained under heads of their own."""
 
     def show(group: Records) -> Markdown:
-        body = []
-        for text, one, other in (
-            ("{}: upper bound above the transferred head", "upper bound", "extractor frozen"),
-            ("{}: RP frozen against extractor frozen", "RP frozen", "extractor frozen"),
-            ("{}: compatible above independent", "extractor frozen", "independent"),
-        ):
-            for ours, name in ARCHITECTURES.items():
-                if other == "independent" and ours == REFERENCE:
-                    continue  # there the head serves the extractor that it was updated on
-                pair = [by_deployment(group, variant)[name] for variant in (one, other)]
-                theirs = [printed.get((name, variant)) for variant in (one, other)]
-                how = {"same_data": _is_papers_set(group), "stated": False}
-                body.append(difference_row(text.format(name), pair, theirs, **how))
-        return difference_table("claim", body)
+        frozen, independent = (by_deployment(group, variant) for variant in ("extractor frozen", "independent"))
+        # on the reference the head serves the extractor that it was updated on
+        others = [theirs for ours, theirs in ARCHITECTURES.items() if ours != REFERENCE]
+        text = "{}: a common head above heads of their own"
+        return difference_table("question", {text.format(name): (frozen[name], independent[name]) for name in others})
 
-    return for_each_group(by_set(records), show)
+    return for_each_group(by_data(records), show)
 
 
 def _printed_deployments() -> dict[tuple[str, str], float | None]:
@@ -273,7 +226,7 @@ def _printed_deployments() -> dict[tuple[str, str], float | None]:
 
 def classifier_explorer(records: Records) -> ipywidgets.Widget:
     """Pick data, variant and classes: the head's accuracy, by the extractor it was updated on and the one it serves."""
-    groups = by_set(records)
+    groups = by_data(records)
 
     def spans(data: str, variant: str, classes: str) -> list[list[Interval]]:
         runs = choose(groups[data], variant=variant)
@@ -322,7 +275,10 @@ PUBLISHED_DIRECT = {"IIW": "–", "re-initialised head": "chance", "independent"
 
 def by_target(records: Records) -> dict[str, list[Mapping]]:
     """The records of each target."""
-    return _groups(records, "{source} → {target}")
+    found: dict[str, list[Mapping]] = {}
+    for record in records:
+        found.setdefault("{source} → {target}".format(**record["config"]), []).append(record)
+    return found
 
 
 def transfer_explorer(records: Records) -> ipywidgets.Widget:
@@ -349,11 +305,8 @@ def _axis(group: Records) -> str:
 
 def by_epoch(group: Records, epochs: int) -> Rows:
     """Accuracy after so many epochs of fine-tuning, by method and seed."""
-
-    def after(metrics: Mapping) -> float:
-        return metrics["accuracy by step"][metrics["steps"].index(epochs * int(metrics["steps in an epoch"]))]
-
-    return {m: {r["seed"]: after(r["metrics"]) for r in choose(group, method=m)} for m in TRANSFERS}
+    after = f"accuracy after {epochs} epochs"
+    return {m: {r["seed"]: number(r["metrics"], after) for r in choose(group, method=m)} for m in TRANSFERS}
 
 
 def transfer_table(records: Records) -> Markdown:
@@ -378,19 +331,14 @@ def transfer_table(records: Records) -> Markdown:
     return for_each_group(by_target(records), show)
 
 
-def transfer_claims(
-    records: Records, statements: Mapping[str, tuple[str, str, int]], *, stated: bool = True
-) -> Markdown:
-    """Whether one method is above another after so many epochs, seed by seed: "text: (one, other, epochs)". stated: the
-    paper says so; otherwise nothing is judged."""
+def transfer_differences(records: Records, statements: Mapping[str, tuple[str, str, int]]) -> Markdown:
+    """Questions of ours, "text: (one, other, epochs)": by how much one method is above another after so many epochs,
+    seed by seed."""
 
     def show(group: Records) -> Markdown:
-        body = []
-        for text, (one, other, epochs) in statements.items():
-            rows = by_epoch(group, epochs)
-            how = {"same_data": False, "stated": stated}
-            body.append(difference_row(text, [rows[one], rows[other]], [None, None], **how))
-        return _difference_table(body, stated)
+        rows = {epochs: by_epoch(group, epochs) for *_, epochs in statements.values()}
+        pairs = {text: (rows[epochs][one], rows[epochs][other]) for text, (one, other, epochs) in statements.items()}
+        return difference_table("question", pairs)
 
     return for_each_group(by_target(records), show)
 
@@ -433,33 +381,3 @@ def _steps_to(metrics: Mapping, goal: float) -> int | None:
 def provenance(records: Records) -> Markdown:
     """Where the runs come from."""
     return tables.origins({"": records})
-
-
-def verdicts(records: Records, item: str) -> dict[str, Counter]:
-    """How often each verdict was given to a number that the paper measured itself, for "table1" or "fig3", by data.
-    What Figs. 4 and 11 say are differences, which the chapters judge."""
-    if item == "table1":
-        found = {
-            name: [row for direction in DIRECTIONS for row in _compared_adaptation(group, direction)]
-            for name, group in by_data(records).items()
-        }
-    else:
-        found = {name: _compared_classifier(group) for name, group in by_set(records).items()}
-    measured = {*TABLE_1, *ARCHITECTURES.values()}
-    return {name: Counter(r["verdict"] for r in rows if r["row"] in measured) for name, rows in found.items()}
-
-
-def _difference_table(body: Sequence[Sequence[str]], stated: bool) -> Markdown:
-    """The paper's claims as ``reusable.difference_table`` shows them; of questions of ours neither number nor
-    verdict."""
-    if stated:
-        return difference_table("claim", body)
-    return tables.table(["question", "ours", "n"], [[text, ours, n] for text, _, ours, n, _ in body])
-
-
-def _groups(records: Records, name: str) -> dict[str, list[Mapping]]:
-    """Records by a name that is made of their configs."""
-    found: dict[str, list[Mapping]] = {}
-    for record in records:
-        found.setdefault(name.format(**record["config"]), []).append(record)
-    return found

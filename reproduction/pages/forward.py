@@ -4,7 +4,6 @@ explorers."""
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -18,7 +17,7 @@ from ..records.published import paper_numbers
 from ..records.verdicts import compare
 from ..show import figures, tables
 from ..show.explorer import picker
-from .reusable import Records, Rows, choose, difference_row, difference_table, for_each_group, means_in_words
+from .reusable import Records, Rows, by_data, choose, difference_table, differs, for_each_group, means_in_words
 
 MEASURES = ("CMC top-1", "CMC top-5", "mAP@1.0")
 QUERIES = {"all queries": "", "queries of old classes": " of old classes", "queries of new classes": " of new classes"}
@@ -27,15 +26,6 @@ BARE = f"FCT {WITHOUT}"
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------
-
-
-def by_data(records: Records) -> dict[str, list[Mapping]]:
-    """The records of each update, "data, classes to classes"."""
-    groups: dict[str, list[Mapping]] = {}
-    for record in records:
-        config = record["config"]
-        groups.setdefault(f"{config['data']}, {' to '.join(map(str, config['classes']))}", []).append(record)
-    return groups
 
 
 def case(records: Records, name: str, measure: str) -> dict[int, float]:
@@ -113,11 +103,10 @@ def by_bytes(records: Records, measure: str) -> Rows:
 
 @dataclass(frozen=True)
 class Item:
-    """How a table of the paper is read from records; ``column``: of paper.csv. ``reference``: the row of trends."""
+    """How a table of the paper is read from records; ``column``: of paper.csv."""
 
     rows: Callable[[Records, str], Rows]
     column: str = "ImageNet-1k"
-    reference: str | None = "old/old"
     measures: tuple[str, ...] = MEASURES
 
 
@@ -126,9 +115,9 @@ ITEMS = {
     "table2": Item(by_case, "Places-365"),
     "table3": Item(by_case, "VGGFace2"),
     "sec43": Item(by_case, "Places-365", measures=("CMC top-1",)),
-    "table5": Item(by_hop, reference="phi1/phi1"),
-    "table6": Item(by_side, reference="none"),
-    "sec52": Item(by_bytes, reference=None, measures=("CMC top-1",)),
+    "table5": Item(by_hop),
+    "table6": Item(by_side),
+    "sec52": Item(by_bytes, measures=("CMC top-1",)),
 }
 
 
@@ -136,19 +125,19 @@ ITEMS = {
 
 
 def comparison(records: Records, item: str) -> Markdown:
-    """Paper | ours for each update: CMC top-1, top-5 and mAP; the verdict is on the trend of CMC top-1 against the
-    row of reference, since none of the images are the paper's."""
+    """Paper | ours for each update: CMC top-1, top-5 and mAP. A verdict is on the level of CMC top-1, and only where
+    everything is the paper's."""
     how = ITEMS[item]
 
     def show(group: Records) -> Markdown:
         columns = [_compared(group, item, measure) for measure in how.measures]
-        header = ["", *(f"{who} {m}, %" for m in how.measures for who in ("paper", "ours")), "n", "verdict"]
+        header = ["", *(f"{who} {m}, %" for m in how.measures for who in ("paper", "ours")), "n"]
         body = []
         for row in columns[0]:
             cells = [columns[i].get(row) for i in range(len(columns))]
             numbers = [text for c in cells for text in (_paper(c), tables.span(c["ours"]) if c else "–")]
-            body.append([row, *numbers, str(cells[0]["n"]), tables.verdict_cell(cells[0]["verdict"])])
-        return tables.table(header, body)
+            body.append([row, *numbers, str(cells[0]["n"])])
+        return tables.judged(header, body, [cell["verdict"] for cell in columns[0].values()])
 
     return for_each_update(records, show)
 
@@ -170,44 +159,23 @@ def _compared(records: Records, item: str, measure: str) -> dict[str, dict]:
         item=item,
         column=how.column,
         metric=measure,
-        reference=how.reference,
-        same_data=False,
+        differs=differs(records),
         scale=100,
     )
     return {row["row"]: row for row in rows}
 
 
-def verdicts(records: Records, item: str) -> dict[str, Counter]:
-    """How often each verdict was given to a published CMC top-1 of ``item``, by update."""
-    return {
-        name: Counter(r["verdict"] for r in _compared(group, item, "CMC top-1").values() if r["paper"] is not None)
-        for name, group in by_data(records).items()
-    }
-
-
-def claims(
+def differences(
     records: Records, statements: Mapping[str, tuple[str, str]], item: str, measure: str = "CMC top-1"
 ) -> Markdown:
-    """Statements of the paper, "text: (one, other)": that row one is above the other, in points of ``measure``.
-
-    Intervals are of differences taken seed by seed. Judged is the direction, see ``results.verdict``.
-    """
-    how = ITEMS[item]
-    printed = {
-        r["row"]: r["value"]
-        for r in paper_numbers("ramanujan", item)
-        if (r["column"], r["metric"]) == (how.column, measure)
-    }
+    """Questions of ours, "text: (one, other)": by how much row one is above the other, in points of ``measure``, seed
+    by seed. What the paper claims is judged in ``pages.claims``."""
 
     def show(group: Records) -> Markdown:
-        found = how.rows(group, measure)
-        body = [
-            difference_row(
-                text, [found.get(row, {}) for row in pair], [printed.get(row) for row in pair], same_data=False
-            )
-            for text, pair in statements.items()
-        ]
-        return difference_table("claim", body)
+        found = ITEMS[item].rows(group, measure)
+        return difference_table(
+            "question", {text: [found.get(row, {}) for row in pair] for text, pair in statements.items()}
+        )
 
     return for_each_update(records, show)
 
@@ -232,8 +200,8 @@ def architectures(records: Records, measure: str = "CMC top-1") -> Markdown:
         if column == "none":
             shown = measured(rows)
         else:
-            how = {"paper": "ramanujan", "item": "table4", "metric": measure, "same_data": False, "scale": 100}
-            shown = tables.comparison(compare(rows, column=column, reference="old/old", **how))
+            how = {"paper": "ramanujan", "item": "table4", "metric": measure, "scale": 100}
+            shown = tables.comparison(compare(rows, column=column, differs=differs(group), **how))
         parts.append(
             f"**{ours}**{f' (in the paper {column})' if column != 'none' else ', as the new one'}\n\n{shown.data}"
         )

@@ -4,27 +4,28 @@ explorers of Fig. 2. The explorers of the other figures stand in ``analysis``.""
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import ipywidgets
 import plotly.graph_objects as go
 from IPython.display import Markdown
 
-from compatkit.intervals import Interval, difference, interval
+from compatkit.intervals import difference, interval
 
+from ..records.claims import Records, by_images, images_in_words
 from ..records.published import paper_numbers
 from ..records.store import by_row
-from ..records.verdicts import compare, verdict
+from ..records.verdicts import compare
 from ..show import figures, tables
 from ..show.explorer import picker
 
-Records = Sequence[Mapping]
 Rows = dict[str, dict[int, float]]  # {row: {seed: value}}
+Group = TypeVar("Group")
+"""Records, or what was made of them."""
 
-PAPERS_DATA = "cifar10 × stl10"  # elsewhere only trends can be compared with the paper, not levels
 MEASURES = {
     "recombination accuracy": "recombination",
     "accuracy with the own head, common classes": "not recombined",
@@ -40,11 +41,9 @@ UNSHARED_OUTPUTS = {
 
 
 def by_data(records: Records) -> dict[str, list[Mapping]]:
-    """The records of each pair of data sets, in either order, by the pair's name "a × b"."""
-    groups: dict[frozenset, list[Mapping]] = {}
-    for record in records:
-        groups.setdefault(frozenset(record["config"][role] for role in "ab"), []).append(record)
-    return {"{a} × {b}".format(**group[0]["config"]): group for group in groups.values()}
+    """The records of each pair of data sets (in either order), update or set, by its name: "a × b", "data, classes to
+    classes", "data"."""
+    return {images_in_words(group): group for group in by_images(records).values()}
 
 
 def choose(records: Records, **config) -> list[Mapping]:
@@ -170,43 +169,55 @@ def by_split(records: Records, test_set: str = "mean") -> Rows:
 
 @dataclass(frozen=True)
 class Item:
-    """How a figure or table of the paper is read from records. ``reference``: the row to which trends refer.
-    ``scale``: from our unit to the paper's. ``printed``: the item's name in paper.csv where it is another."""
+    """How a figure or table of the paper is read from records. ``scale``: from our unit to the paper's. ``printed``:
+    the item's name in paper.csv where it is another."""
 
     rows: Callable[[Records], Rows]
-    reference: str | None = None
     metric: str = "recombination accuracy"
     scale: float = 100
     printed: str = ""
 
 
 ITEMS = {
-    "fig2": Item(scores, "independent"),
+    "fig2": Item(scores),
     "own tasks": Item(partial(scores, measure="own task"), metric="own-task accuracy", printed="fig2"),
-    "fig2_pretrained": Item(scores, "IIW"),  # the paper prints no number for independent ones
-    "sec4_incremental": Item(by_scheme, "joint"),
+    "fig2_pretrained": Item(scores),
+    "sec4_incremental": Item(by_scheme),
     "fig5": Item(by_normalization),
     "fig6": Item(by_correlation, metric="cross-correlation", scale=1),
-    "fig7": Item(scores, "independent"),
+    "fig7": Item(scores),
     "fig8": Item(by_split),
     "fig9": Item(by_classes),
 }
-"""What ``comparison``, ``claims`` and ``verdicts`` know."""
+"""What ``comparison`` and ``differences`` know."""
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
 def comparison(records: Records, item: str = "fig2") -> Markdown:
-    """Paper | ours for each pair of data sets; levels are judged only on the paper's own data."""
-    unit, digits = ("%", 1) if ITEMS[item].scale == 100 else ("correlation", 2)
-    reference = ITEMS[item].reference
-    judged = f"what is judged is the trend, the difference to `{reference}`" if reference else "no level can be judged"
+    """Paper | ours for each pair of data sets; levels are judged only where everything is the paper's."""
+    how = ITEMS[item]
+    unit, digits = ("%", 1) if how.scale == 100 else ("correlation", 2)
 
-    def show(name: str, group: Records) -> Markdown:
-        return tables.comparison(_compared(group, name, item), unit, digits)
+    def show(group: Records) -> Markdown:
+        rows = compare(
+            how.rows(group),
+            paper="gygli",
+            item=how.printed or item,
+            column="mean",
+            metric=how.metric,
+            differs=differs(group),
+            scale=how.scale,
+        )
+        return tables.comparison(rows, unit, digits)
 
-    return for_each_pair(records, show, elsewhere=f" (not the paper's images: {judged})")
+    return for_each_group(by_data(records), show)
+
+
+def differs(records: Records) -> set[str]:
+    """The settings in which any of these runs differs from the paper's."""
+    return {name for record in records for name in record["differs"]}
 
 
 def beside(*experiments: Records, item: str = "fig2") -> Markdown:
@@ -222,17 +233,8 @@ def beside(*experiments: Records, item: str = "fig2") -> Markdown:
     return tables.table(["", "paper, %", *ours], body)
 
 
-def for_each_pair(records: Records, show: Callable[[str, Records], Markdown], elsewhere: str = "") -> Markdown:
-    """A table for each pair of data sets under its name; ``elsewhere`` follows the name where it is not the paper's."""
-    parts = [
-        f"**{name}**{'' if name == PAPERS_DATA else elsewhere}\n\n{show(name, group).data}"
-        for name, group in by_data(records).items()
-    ]
-    return Markdown("\n\n".join(parts))
-
-
-def for_each_group(groups: Mapping[str, Records], show: Callable[[Records], Markdown]) -> Markdown:
-    """A table for each group of records under its name."""
+def for_each_group(groups: Mapping[str, Group], show: Callable[[Group], Markdown]) -> Markdown:
+    """A table for each group of records, or of what was made of them, under its name."""
     return Markdown("\n\n".join(f"**{name}**\n\n{show(group).data}" for name, group in groups.items()))
 
 
@@ -241,111 +243,28 @@ def provenance(records: Records) -> Markdown:
     return tables.origins(by_data(records))
 
 
-def claims(records: Records, statements: Mapping[str, tuple], item: str = "fig2") -> Markdown:
-    """Statements of the paper as differences between two rows: "text: (one, other)", that one is above the other, or
-    "text: (one, other, m)", that one loses at most m against the other, in the paper's unit.
-
-    The intervals are of differences taken seed by seed: all methods of a seed share initial weights and batches.
-    Verdicts: see ``results.verdict``; where the paper prints no numbers, the stated direction is what is judged. A loss
-    of at most m is shown or contradicted when the whole interval is on one side of m.
-    """
-    how, numbers = ITEMS[item], published(item)
-
-    def show(name: str, group: Records) -> Markdown:
-        found = how.rows(group)
-        body = [
-            difference_row(
-                text,
-                [found.get(row, {}) for row in (one, other)],
-                [numbers.get(row) for row in (one, other)],
-                scale=how.scale,
-                same_data=name == PAPERS_DATA,
-                margin=margin[0] if margin else None,
-            )
-            for text, (one, other, *margin) in statements.items()
-        ]
-        return difference_table("claim", body)
-
-    return for_each_pair(records, show)
-
-
-def difference_table(first: str, body: Sequence[Sequence[str]]) -> Markdown:
-    """A table of ``difference_row``s; ``first`` is the head of the column of what is said."""
-    return tables.table([first, "paper", "ours", "n", "verdict"], body)
-
-
-def difference_row(
-    text: str,
-    found: Sequence[Mapping[int, float]],
-    printed: Sequence[float | None],
-    *,
-    same_data: bool,
-    scale: float = 100,
-    margin: float | None = None,
-    stated: bool = True,
-) -> list[str]:
-    """A line of a table: what is said, the paper's difference, ours between the rows ``found``, n, the verdict.
-
-    stated: whether the paper says that the first is above the second where it prints no numbers. margin: the first
-    loses at most so much, in the paper's unit.
-    """
-    seeds = sorted(found[0].keys() & found[1].keys())
-    if not seeds:
-        return [text, "–", "–", "0", tables.verdict_cell("not run")]
-    ours, reference = ([scale * row[seed] for seed in seeds] for row in found)
-    gap, digits = difference(ours, reference, paired=True), 1 if scale == 100 else 2
-    known = None not in printed
-    if margin is not None:
-        judged = _loses_at_most(margin, gap, same_data)
-    elif known or stated:
-        # the difference itself is the level, and its sign the trend
-        judged = verdict(
-            [one - other for one, other in zip(ours, reference, strict=True)],
-            printed[0] - printed[1] if known else scale,
-            reference=[0.0] * len(seeds),
-            published_reference=0.0,
-            same_data=known and same_data,
-            point=scale / 100,
-            paired=True,
-        )
-    paper = tables.number(printed[0] - printed[1], signed=True, digits=digits) if known else "–"
-    if margin is not None:
-        paper = f"≥ -{margin:g}"
-    cell = tables.verdict_cell(judged) if known or stated or margin is not None else "–"
-    return [text, paper, tables.span(gap, signed=True, digits=digits), str(gap.n), cell]
-
-
-def _loses_at_most(margin: float, gap: Interval, same_data: bool) -> str:
-    if gap.n < 2 or gap.low < -margin <= gap.high:
-        return "undecided"
-    if gap.high < -margin:
-        return "not reproduced"
-    return "reproduced" if same_data else "trend only"
-
-
-def verdicts(records: Records, item: str = "fig2") -> dict[str, Counter]:
-    """How often each verdict was given to a number that the paper prints in ``item``, by pair of data sets."""
-    parts = [name for name, how in ITEMS.items() if (how.printed or name) == item]
-    return {
-        name: Counter(
-            row["verdict"] for part in parts for row in _compared(group, name, part) if row["paper"] is not None
-        )
-        for name, group in by_data(records).items()
-    }
-
-
-def _compared(group: Records, name: str, item: str) -> list[dict]:
+def differences(records: Records, statements: Mapping[str, tuple[str, str]], item: str = "fig2") -> Markdown:
+    """Questions of ours, "text: (one, other)": by how much one row is above the other, in the paper's unit, seed by
+    seed: all methods of a seed share initial weights and batches. The paper's claims are judged in ``pages.claims``."""
     how = ITEMS[item]
-    return compare(
-        how.rows(group),
-        paper="gygli",
-        item=how.printed or item,
-        column="mean",
-        metric=how.metric,
-        reference=how.reference,
-        same_data=name == PAPERS_DATA,
-        scale=how.scale,
-    )
+
+    def show(group: Records) -> Markdown:
+        found = how.rows(group)
+        pairs = {text: [found.get(row, {}) for row in pair] for text, pair in statements.items()}
+        return difference_table("question", pairs, how.scale)
+
+    return for_each_group(by_data(records), show)
+
+
+def difference_table(first: str, pairs: Mapping[str, Sequence[Mapping[int, float]]], scale: float = 100) -> Markdown:
+    """A line for each pair of rows: what is said, the difference between them seed by seed, n. ``first`` is the head of
+    the column of what is said; ``scale`` takes values to the unit that is shown."""
+    body = []
+    for text, (one, other) in pairs.items():
+        seeds = sorted(one.keys() & other.keys())
+        gap = difference(*([scale * row[s] for s in seeds] for row in (one, other)), paired=True) if seeds else None
+        body.append([text, tables.span(gap, signed=True, digits=1 if scale == 100 else 2), str(len(seeds))])
+    return tables.table([first, "ours", "n"], body)
 
 
 def published(item: str) -> dict[str, float | None]:

@@ -106,6 +106,17 @@ def is_stale(record: Mapping) -> bool:
     return version is None or record["provenance"]["golden"] != version or not images
 
 
+def cpu_minutes(records: Sequence[Mapping]) -> str:
+    """What runs cost, as their records say: minutes of one core, and of GPUs where there were any. A run that went on
+    from a checkpoint counts its last part only, so that with any of these it is "at least" so much."""
+    minutes = {"": 0.0, " GPU": 0.0}
+    for made in (record["provenance"] for record in records):
+        on_cpu = made["device"].startswith("cpu")
+        minutes["" if on_cpu else " GPU"] += made["wall_seconds"] / 60 * (made["threads"] if on_cpu else 1)
+    more = "≥ " if any(record["provenance"].get("resumed") for record in records) else ""
+    return " + ".join(f"{more}{value:.1f}{device}" for device, value in minutes.items() if value) or "0.0"
+
+
 def summary(records: Sequence[Mapping]) -> str:
     """One short sentence: how many runs, on what, how long, and how many of them are stale."""
     if not records:

@@ -12,12 +12,17 @@ from .store import CHECKOUT, results_root
 PAPER_COLUMNS = ("paper", "item", "row", "column", "metric", "value", "spread", "note")
 
 
-def _paper_csv() -> Path:
-    places = (results_root() / "paper.csv", CHECKOUT / "results" / "paper.csv")
+def table_file(name: str) -> Path:
+    """Where a table that comes with the code lies.
+
+    Raises:
+        FileNotFoundError: nowhere.
+    """
+    places = (results_root() / name, CHECKOUT / "results" / name)
     for place in places:
         if place.is_file():
             return place
-    raise FileNotFoundError("paper.csv: neither in the results folder nor in the checkout")
+    raise FileNotFoundError(f"{name}: neither in the results folder nor in the checkout")
 
 
 def paper_numbers(paper: str | None = None, item: str | None = None) -> list[dict]:
@@ -33,7 +38,7 @@ def paper_numbers(paper: str | None = None, item: str | None = None) -> list[dic
     Raises:
         KeyError: an unknown paper or item; the message has near misses.
     """
-    with open(_paper_csv(), newline="", encoding="utf-8") as file:
+    with open(table_file("paper.csv"), newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
         for name in ("value", "spread"):

@@ -105,7 +105,7 @@ def _cut_unfinished_line(descriptor: int) -> int:
     return end
 
 
-class _File:
+class RecordFile:
     """The lines of one file of records, each parsed once: what others append is read when it is asked for next, and a
     file that was replaced is read anew."""
 
@@ -157,10 +157,10 @@ def _parsed(line: bytes, where: str) -> dict:
     return record
 
 
-_file = functools.cache(_File)
+_file = functools.cache(RecordFile)
 
 
-def files(preset: str, root: str | os.PathLike | None = None) -> list[_File]:
+def files(preset: str, root: str | os.PathLike | None = None) -> list[RecordFile]:
     """The files of a preset, by name."""
     folder = _record_path("all", preset, root).parent
     return [_file(path.absolute()) for path in sorted(folder.glob("[!.]*.jsonl"))]

@@ -1,195 +1,288 @@
-"""What our runs say about a published number, by a stated rule; the table paper | ours."""
+"""One rule for what our runs say of a claim, of a printed number, and of all claims together."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from compatkit.intervals import Interval, difference, interval, quantile
+from compatkit.intervals import Interval, above, equivalence, holm, interval, values_needed
 
+from .claims import UNITS, Claim, Records, Seeds, Side, by_images, chosen, images_in_words, values
+from .provenance import is_stale
 from .published import near_misses, paper_numbers
 
-VERDICTS = ("reproduced", "trend only", "not reproduced", "undecided", "not run")
+DECIDED = ("shown", "contradicted", "equal")
+VERDICTS = (*DECIDED, "open", "not judged", "not run")
 
-# One point is 1 for percentages. These metrics are printed as fractions, so there it is 0.01.
-POINT = {"linear CKA": 0.01, "cross-correlation": 0.01}
+MOST_SEEDS = 50
+"""Beyond so many seeds it is not said how many would decide."""
 
 
-def verdict(
-    ours: Sequence[float],
-    published: float | None,
-    *,
-    reference: Sequence[float] | None = None,
-    published_reference: float | None = None,
-    spread: float | None = None,
-    n_published: int | None = None,
-    same_data: bool,
-    point: float = 1.0,
-    paired: bool | None = None,
-) -> str:
-    """What our runs say about a published number, never more than the evidence.
+def level_margin(metric: str) -> float:
+    """How far a level may lie from a printed one, in the paper's unit: 0.05 of a correlation, else 2 points."""
+    return 0.05 if metric in ("linear CKA", "cross-correlation") else 2.0
 
-    Two things can be claimed of a row. Its *trend*: on which side of a reference row (say, ``independent``) it lies.
-    Its *level*: the number itself.
 
-    Trend, from the 95 % interval of our difference to ``reference`` (paired by seed if the lengths agree, Welch's
-    otherwise, see ``difference``):
+@dataclass(frozen=True)
+class Verdict:
+    """One of ``VERDICTS``.
 
-    - shown: the interval lies wholly on the side of 0 on which the paper's difference lies;
-    - contradicted: it lies wholly on the other side;
-    - open: it holds 0, or there is none since a side has fewer than 2 values;
-    - none claimed: ``reference`` or ``published_reference`` is None, or the paper's difference is 0.
+    Attributes:
+        word: the verdict.
+        p_value: of the test that comes nearest to a decision; None where nothing is judged.
+        seeds: how many would decide what is open, at the spread seen; None where ``MOST_SEEDS`` would not, or nothing
+            is open.
+        reason: why nothing is judged.
+    """
 
-    Level, only on the paper's own data (``same_data``) and with 2 values or more. Published value and ours agree if
-    they are no farther apart than our half width plus that of the published value, which is t * spread /
-    sqrt(n_published) or one ``point``, whichever is larger:
+    word: str
+    p_value: float | None = None
+    seeds: int | None = None
+    reason: str = ""
 
-    - agrees: so, and our half width is at most 5 points; a wider interval agrees with nearly anything and leaves the
-      level open;
-    - differs: farther apart;
-    - open: otherwise.
 
-    Verdict:
+def judge(differences: Sequence[float], direction: str, margin: float) -> Verdict:
+    """What the differences of pairs of runs say of a claim about their mean.
 
-    - ``not run``: no values.
-    - ``reproduced``: the level agrees, and the trend is shown or none was claimed.
-    - ``trend only``: the trend is shown, the level differs or is open (always open on other data).
-    - ``not reproduced``: the trend is contradicted; or the level differs and either no trend was claimed, or our
-      interval of the difference holds 0 and lies farther than one point from the published difference, so that the
-      effect is missing and not merely unseen.
-    - ``undecided``: everything else, so always with one value, when nothing was published, when the interval is too
-      wide to tell, and for a reference row on other data. Absence of evidence is not evidence of absence: more seeds
-      can change it.
+    With the 95 % interval of the mean (Student's t):
+
+    - ``shown``: it lies beyond the margin on the paper's side. For "above" that is above ``+margin``, for "not below"
+      above ``-margin``; "same" is shown by two one-sided tests at 5 %: the 90 % interval lies within the margin on
+      either side.
+    - ``contradicted``: it lies beyond the margin on the other side; for "same" on either side.
+    - ``equal``, for "above" alone: two one-sided tests show that there is no difference as large as the margin.
+    - ``open``: none of these, so always with one run. A wide interval decides nothing.
+    - ``not run``: no runs.
 
     Args:
-        ours: one value a run, in the paper's unit, as are all others.
-        published: None where the paper has no number.
-        reference, published_reference: of the row that trends refer to.
-        spread: standard deviation of the published value over ``n_published`` runs, where the paper tells.
-        same_data: our runs are on the paper's own data.
-        point: one point of the metric.
-        paired: see ``difference``.
-
-    Returns:
-        One of ``VERDICTS``.
+        differences: one a seed.
+        direction: of ``claims.DIRECTIONS``.
+        margin: in the differences' unit.
     """
-    if len(ours) == 0:
-        return "not run"
-    mine = interval(ours)
-    if published is None or mine.n < 2:
-        return "undecided"
-    trend, gap = _trend(ours, published, reference, published_reference, paired)
-    level = _level(mine, published, spread, n_published, point) if same_data else "open"
-    if trend == "contradicted":
-        return "not reproduced"
-    if level == "agrees" and trend in ("shown", "none claimed"):
-        return "reproduced"
-    if trend == "shown":
-        return "trend only"
-    if level == "differs":
-        if trend == "none claimed":
-            return "not reproduced"
-        if gap is not None and not gap.low - point <= published - published_reference <= gap.high + point:
-            return "not reproduced"
-    return "undecided"
+    if not differences:
+        return Verdict("not run", reason="no runs")
+    if len(differences) < 2:
+        return Verdict("open", reason="one run has no interval")
+    inside, beyond, below = (
+        equivalence(differences, margin),
+        2 * above(differences, -margin if direction == "not below" else margin),
+        2 * above([-d for d in differences], margin),
+    )
+    tests = {
+        "above": {"shown": beyond, "contradicted": below, "equal": inside},
+        "same": {"shown": inside, "contradicted": min(beyond, below)},
+        "not below": {"shown": beyond, "contradicted": below},
+    }[direction]
+    word = min(tests, key=tests.__getitem__)
+    p_value = min(1.0, tests[word])
+    if p_value > 0.05:
+        return Verdict("open", p_value, _seeds_needed(differences, direction, margin))
+    return Verdict(word, p_value)
 
 
-def _trend(ours, published, reference, published_reference, paired) -> tuple[str, Interval | None]:
-    if reference is None or published_reference is None or published == published_reference:
-        return "none claimed", None
-    if len(reference) == 0:
-        return "open", None
-    gap = difference(ours, reference, paired=paired)
-    if gap.n < 2:
-        return "open", None
-    if gap.low <= 0 <= gap.high:
-        return "open", gap
-    return ("shown" if (gap.mean > 0) == (published > published_reference) else "contradicted"), gap
+def _seeds_needed(differences: Sequence[float], direction: str, margin: float) -> int | None:
+    """How many seeds would decide, were mean and spread to stay what they are."""
+    mean, spread = statistics.fmean(differences), statistics.stdev(differences)
+    inside = abs(mean) < margin and direction != "not below"
+    distance = abs(mean + margin) if direction == "not below" else abs(abs(mean) - margin)
+    return values_needed(spread, distance, level=0.9 if inside else 0.95, most=MOST_SEEDS)
 
 
-def _level(mine: Interval, published: float, spread: float | None, n_published: int | None, point: float) -> str:
-    tolerance = point
-    if spread is not None and n_published is not None and n_published > 1:
-        tolerance = max(point, quantile(n_published - 1, 0.95) * spread / math.sqrt(n_published))
-    if abs(mine.mean - published) > mine.half_width + tolerance:
-        return "differs"
-    return "agrees" if mine.half_width <= 5 * point else "open"
+def judge_level(ours: Sequence[float], published: float | None, margin: float, differs: Iterable[str]) -> Verdict:
+    """What our runs say of a printed level: "same" in the sense of ``judge``, and only where everything is the paper's.
+
+    Args:
+        ours: one value a seed, in the paper's unit.
+        published: None where the paper has no number.
+        margin: in the same unit.
+        differs: the settings in which the runs are not the paper's; with any, the level is not judged.
+    """
+    if not ours:
+        return Verdict("not run", reason="no runs")
+    if published is None:
+        return Verdict("not judged", reason="no number is printed")
+    if differs:
+        return Verdict("not judged", reason=f"level not judged: other {in_words(differs)}")
+    return judge([value - published for value in ours], "same", margin)
+
+
+def in_words(differs: Iterable[str]) -> str:
+    """Of what kind settings are that differ: "images, network and schedule"."""
+    kinds = {_kind(name) for name in differs}
+    *first, last = [kind for kind in ("images", "network", "schedule") if kind in kinds]
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _kind(setting: str) -> str:
+    if "recipe" in setting or setting == "epochs":
+        return "schedule"
+    return "network" if any(part in setting for part in ("network", "width", "dim", "split")) else "images"
+
+
+# --- claims -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """Records that belong together: those of one preset, or of one with other settings, by experiment. ``planned``: how
+    many runs each experiment has there, recorded or not."""
+
+    name: str
+    records: Mapping[str, Records]
+    planned: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the runs of one source on the same images say of a claim.
+
+    Attributes:
+        source, images: in words.
+        ours: the difference, or the level, in the claim's unit; None where there are no runs.
+        verdict: on the claim.
+        stale: how many of the records are stale.
+    """
+
+    source: str
+    images: str
+    ours: Interval | None
+    verdict: Verdict
+    stale: int = 0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim with all ``evidence`` on record, the best first."""
+
+    claim: Claim
+    evidence: tuple[Evidence, ...]
+
+    @property
+    def best(self) -> Evidence:
+        """The evidence that gives the claim its one verdict: the first with two runs or more, else the first."""
+        several = (found for found in self.evidence if found.ours is not None and found.ours.n > 1)
+        reason = self.claim.note if self.claim.one is None else "no runs"
+        return next(several, None) or next(
+            iter(self.evidence), Evidence("", "", None, Verdict("not run", reason=reason))
+        )
+
+    @property
+    def word(self) -> str:
+        """The claim's verdict."""
+        return self.best.verdict.word
+
+
+def differences(claim: Claim, records: Mapping[str, Records]) -> Seeds:
+    """A claim's difference, or its level, by seed, in its unit; seeds that one side lacks are left out."""
+    if claim.one is None:
+        return {}
+    scale, _ = UNITS[claim.unit]
+    ours = values(claim.one, records.get(claim.one.experiment, ()))
+    if isinstance(claim.other, Side):
+        reference = values(claim.other, records.get(claim.other.experiment, ()))
+        return {seed: scale * (ours[seed] - reference[seed]) for seed in ours.keys() & reference.keys()}
+    return {seed: scale * (value - (claim.other or 0.0)) for seed, value in ours.items()}
+
+
+def evidence(claim: Claim, source: Source) -> list[Evidence]:
+    """What the records of a source say of a claim, for each set of images that its plan names, in that order."""
+    groups = {name: by_images(source.records.get(name, ())) for name in claim.experiments}
+    found = []
+    for images in groups[claim.experiments[0]] if groups else ():
+        records = {name: group.get(images, []) for name, group in groups.items()}
+        by_seed = differences(claim, records)
+        if not by_seed:
+            continue
+        sides = [side for side in (claim.one, claim.other) if isinstance(side, Side)]
+        used = {r["run_id"]: r for side in sides for r in chosen(side, records[side.experiment])}.values()
+        found.append(
+            Evidence(
+                source.name,
+                images_in_words(records[claim.experiments[0]]),
+                interval(by_seed.values()),
+                _verdict(claim, list(by_seed.values()), used),
+                sum(map(is_stale, used)),
+            )
+        )
+    return found
+
+
+def _verdict(claim: Claim, by_seed: Sequence[float], used: Iterable[Mapping]) -> Verdict:
+    if claim.kind == "level":
+        return judge_level(by_seed, claim.published, claim.margin, {name for r in used for name in r["differs"]})
+    return judge(by_seed, claim.direction, claim.margin)
+
+
+def judged(claims: Iterable[Claim], sources: Sequence[Source]) -> list[Judged]:
+    """Each claim with the evidence of all sources, which stand in order, the best first; they are never blended."""
+    return [Judged(claim, tuple(found for s in sources for found in evidence(claim, s))) for claim in claims]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Of claims of one kind: how often each verdict was given; how many were ``tested``, which counts what is decided
+    or open; how many decisions stand (``after_holm``) when one wrong one among all claims is to have 5 %."""
+
+    words: Counter
+    tested: int
+    after_holm: int
+
+
+def totals(found: Sequence[Judged], *kinds: str) -> Totals:
+    """Count verdicts on claims of these kinds; Holm's correction is over all claims that are ``found``."""
+    tested = [one for one in found if one.best.verdict.p_value is not None]
+    stands = holm([one.best.verdict.p_value for one in tested])
+    chosen = [one.claim.kind in kinds for one in tested]
+    words = Counter(one.word for one in found if one.claim.kind in kinds)
+    return Totals(words, sum(chosen), sum(c and s for c, s in zip(chosen, stands, strict=True)))
+
+
+# --- printed numbers --------------------------------------------------------------------------------------------------
 
 
 def compare(
-    rows: Mapping[str, Sequence[float] | Mapping[int, float]],
+    rows: Mapping[str, Seeds],
     *,
     paper: str,
     item: str,
     column: str,
     metric: str,
-    reference: str | None = None,
-    same_data: bool,
-    n_published: int | None = None,
+    differs: Iterable[str],
     scale: float = 1.0,
 ) -> list[dict]:
     """The table paper | ours.
 
-    A published bound is shown but not judged as if it were a level.
-
     Args:
-        rows: for each name its values, one a seed, or ``{seed: value}`` as ``by_row`` gives, which pairs by seed where
-            the seeds agree and uses Welch's interval otherwise.
+        rows: for each name its values by seed.
         paper, item, column, metric: as in paper.csv.
-        reference: the row that trends refer to.
-        same_data, n_published: see ``verdict``.
+        differs: see ``judge_level``. A published bound is shown but not judged as if it were a level.
         scale: takes ours to the paper's unit (100 for fractions).
 
     Returns:
-        A dict ``{row, paper, ours, n, verdict, note}`` for each published row, in paper.csv's order, then for each row
-        of ours that the paper does not have. ``ours`` is an ``Interval`` or None.
+        A dict ``{row, paper, ours, n, verdict}`` for each published row, in paper.csv's order, then for each row of
+        ours that the paper does not have. ``ours`` is an ``Interval`` or None.
 
     Raises:
-        KeyError: an unknown item, column, metric or reference.
+        KeyError: an unknown item, column or metric.
     """
     published = {r["row"]: r for r in paper_numbers(paper, item) if r["column"] == column and r["metric"] == metric}
     if not published:
         wanted = (paper, item, "", column, metric)
         raise KeyError(f"paper.csv has no {column} | {metric} in {paper} {item}; near: {near_misses(wanted)}")
-    names = [*published, *(name for name in rows if name not in published)]
-    if reference is not None and reference not in names:
-        raise KeyError(f"reference: no row {reference!r}; rows are {', '.join(names)}")
     table = []
-    for name in names:
+    for name in [*published, *(name for name in rows if name not in published)]:
         theirs = published.get(name, {})
-        ours, other, paired = _aligned(rows.get(name, ()), rows.get(reference, ()), scale)
-        judged = name != reference and reference is not None
         bound = theirs.get("note", "").startswith("bound:")
-        notes = [theirs["note"] if theirs else "not in the paper"]
-        if name == reference:
-            notes.append("the row to which trends refer")
+        ours = [scale * value for value in rows.get(name, {}).values()]
         table.append(
             {
                 "row": name,
                 "paper": theirs.get("value"),
                 "ours": interval(ours) if ours else None,
                 "n": len(ours),
-                "verdict": verdict(
-                    ours,
-                    None if bound else theirs.get("value"),
-                    reference=other if judged else None,
-                    published_reference=published.get(reference, {}).get("value") if judged else None,
-                    spread=theirs.get("spread"),
-                    n_published=n_published,
-                    same_data=same_data,
-                    point=POINT.get(metric, 1.0),
-                    paired=paired,
-                ),
-                "note": "; ".join(filter(None, notes)),
+                "verdict": judge_level(ours, None if bound else theirs.get("value"), level_margin(metric), differs),
             }
         )
     return table
-
-
-def _aligned(ours, reference, scale: float) -> tuple[list[float], list[float], bool | None]:
-    """Values of both, by seed where the seeds are known, and whether they are pairs (None: by length)."""
-    paired = None
-    if isinstance(ours, Mapping) and isinstance(reference, Mapping):
-        paired = set(ours) == set(reference)
-    first, second = ([x[k] for k in sorted(x)] if isinstance(x, Mapping) else list(x) for x in (ours, reference))
-    return [float(v) * scale for v in first], [float(v) * scale for v in second], paired

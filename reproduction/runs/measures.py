@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from compatkit.alignment import permutation, ridge, stitch
 from compatkit.data import ImageSet
 from compatkit.models import split_points
 from compatkit.normalization import evaluation
@@ -20,7 +21,6 @@ from compatkit.recombination import accuracy, all_logits, output_index, shuffled
 from compatkit.similarity import CKAMap, CrossCorrelation, layer_features, layer_names, match_channels, mutual_knn
 
 TEST_BATCHES = (8, 32, 128)  # sizes of test batches that are tried beside the one in the config
-SIMILARITY_IMAGES = 500  # test images at most on which features are compared
 
 
 def measure(
@@ -29,13 +29,19 @@ def measure(
     sets: Sequence[ImageSet],
     common: Sequence[str],
     batch_size: int = 512,
+    similarity_images: int | None = 500,
+    stitches: Sequence[int] = (),
 ) -> dict[str, float | list]:
     """All measures of two networks, each an extractor and a head trained on one of the two ``sets``.
 
+    stitches: see ``stitched``.
     common: the classes on which networks are recombined; "chance/mean" is the accuracy of guessing one of them.
-    batch_size: images in a test batch at most.
+    batch_size: images in a test batch at most. Where accuracy is on the common classes, so are the test batches:
+    images of a class that is not shared have no part in BN's statistics.
+    similarity_images: test images at most on which features are compared; None takes them all.
     """
     networks = [_whole(*parts) for parts in zip(extractors, heads, strict=True)]
+    cut = layer_names(extractors[0])[-1]
     found: dict[str, float | list] = {}
     for i, (role, image_set) in enumerate(zip("ab", sets, strict=True)):
         # the network of this set first
@@ -44,8 +50,9 @@ def measure(
         classes = [sets[j].classes for j in order]
         measures = (
             accuracies(own[0], swapped, image_set, classes, common, batch_size)
-            | by_boundary([networks[j] for j in order], image_set, classes[1], common, batch_size)
-            | similarities([networks[j] for j in order], image_set, layer_names(own[0])[-1], batch_size)
+            | by_boundary([networks[j] for j in order], image_set, classes, common, cut, batch_size)
+            | similarities([networks[j] for j in order], image_set, cut, batch_size, similarity_images)
+            | stitched([extractors[j] for j in order], swapped[1], image_set, classes[1], common, batch_size, stitches)
         )
         found |= {f"{name}/{role}": value for name, value in measures.items()}
     for name in [key.removesuffix("/a") for key in found if key.endswith("/a")]:
@@ -62,28 +69,22 @@ def accuracies(
     common: Sequence[str],
     batch_size: int,
 ) -> dict[str, float]:
-    """Accuracy of an extractor with its own head and with the other one's, ``heads``, on the test images of its set.
+    """Accuracy of an extractor with its own head and with the other one's, ``heads``, on the test images of its set,
+    beyond what ``by_boundary`` finds.
 
-    "recombination": with the other head, on the common classes (its unshared outputs masked; "recombination, unmasked":
-    any output may win; "recombination, S statistics" and "recombination, test batches of N": BN otherwise, see
-    ``normalization``). "not recombined": with its own head, on the common classes. "own task": on all its classes.
+    "own task": with its own head, on all its classes. "recombination, S statistics" and "recombination, test batches of
+    N": with the other head, on the common classes (its unshared outputs masked) and BN so, see ``normalization``.
     """
-    own_outputs, other_outputs = (output_index(classes, common) for classes in head_classes)
-
-    def logits(heads, **how) -> tuple[list[Tensor], Tensor]:
-        return all_logits(extractor, heads, image_set, **{"batch_size": batch_size} | how)
+    own, outputs = heads[0], output_index(head_classes[1], common)
 
     def swapped(**how) -> float:
-        (other,), labels = logits(heads[1:], classes=common, **how)
-        return accuracy(other, labels, other_outputs)
+        options = {"classes": common, "batch_size": batch_size} | how
+        (other,), labels = all_logits(extractor, heads[1:], image_set, **options)
+        return accuracy(other, labels, outputs)
 
-    (own, other), labels = logits(heads, classes=common)
-    (whole,), all_labels = logits(heads[:1])
+    (whole,), labels = all_logits(extractor, [own], image_set, batch_size=batch_size)
     return {
-        "recombination": accuracy(other, labels, other_outputs),
-        "recombination, unmasked": accuracy(other, labels, other_outputs, masked=False),
-        "not recombined": accuracy(own, labels, own_outputs),
-        "own task": accuracy(whole, all_labels, torch.arange(len(image_set.classes))),
+        "own task": accuracy(whole, labels, torch.arange(len(image_set.classes))),
         **{f"recombination, {s} statistics": swapped(statistics=s) for s in ("running", "recalibrated")},
         **{f"recombination, test batches of {n}": swapped(batch_size=n) for n in TEST_BATCHES},
     }
@@ -92,27 +93,66 @@ def accuracies(
 def by_boundary(
     networks: Sequence[nn.Sequential],
     image_set: ImageSet,
-    other_classes: Sequence[str],
+    head_classes: Sequence[Sequence[str]],
     common: Sequence[str],
+    cut: str,
     batch_size: int,
 ) -> dict[str, float]:
-    """Accuracy "recombination at B": the first network up to block B, then the other, wherever training cut them."""
+    """Accuracy on the common classes of the first network, "not recombined", and of the first up to a block and the
+    other from there on, wherever training cut them. Outputs that are not shared are masked.
+
+    "recombination at B": up to block B. "recombination": up to the block ``cut``, as in training; "recombination,
+    unmasked": there, where any output may win.
+    """
     points = split_points(networks[0])
-    logits: dict[str, list[Tensor]] = {at: [] for at in points}
+    logits: dict[str, list[Tensor]] = {at: [] for at in [*points, "own"]}
     batches, labels = _batches(image_set.subset(common), image_set, batch_size)
     with torch.no_grad(), evaluation(networks[0]), evaluation(networks[1]):
         for features in batches:
             for place, at in enumerate(points):
                 features = networks[0][place](features)
                 logits[at].append(networks[1][place + 1 :](features))
-    outputs = output_index(other_classes, common)
-    return {f"recombination at {at}": accuracy(torch.cat(parts), labels, outputs) for at, parts in logits.items()}
+            logits["own"].append(networks[0][len(points) :](features))
+    whole = {at: torch.cat(parts) for at, parts in logits.items()}
+    own, other = (output_index(classes, common) for classes in head_classes)
+    return {
+        "not recombined": accuracy(whole["own"], labels, own),
+        "recombination": accuracy(whole[cut], labels, other),
+        "recombination, unmasked": accuracy(whole[cut], labels, other, masked=False),
+        **{f"recombination at {at}": accuracy(whole[at], labels, other) for at in points},
+    }
+
+
+def stitched(
+    extractors: Sequence[nn.Module],
+    head: nn.Module,
+    image_set: ImageSet,
+    head_classes: Sequence[str],
+    common: Sequence[str],
+    batch_size: int,
+    counts: Sequence[int],
+) -> dict[str, float]:
+    """Accuracy of the first extractor with the head of the second, on the common classes, after a 1 x 1 convolution
+    that was fitted between the extractors on training images of the first one's set.
+
+    "recombination, stitched on N images": an affine map, for each of ``counts``. "recombination, permuted": the optimal
+    permutation of channels, on as many images as the largest of them. Nothing where there are none.
+    """
+    fits = [(f"stitched on {n} images", n, ridge) for n in counts]
+    fits += [("permuted", n, permutation) for n in [max(counts, default=0)] if n]
+    outputs, found = output_index(head_classes, common), {}
+    for name, n, fit in fits:
+        images = image_set.normalise(shuffled(image_set.limit(train=n).train).images)
+        between = nn.Sequential(extractors[0], stitch(*extractors, images, fit))
+        (logits,), labels = all_logits(between, [head], image_set, classes=common, batch_size=batch_size)
+        found[f"recombination, {name}"] = accuracy(logits, labels, outputs)
+    return found
 
 
 def similarities(
-    networks: Sequence[nn.Sequential], image_set: ImageSet, cut: str, batch_size: int
+    networks: Sequence[nn.Sequential], image_set: ImageSet, cut: str, batch_size: int, n_images: int | None
 ) -> dict[str, float | list]:
-    """How alike two networks respond to the same test images after each block B.
+    """How alike two networks respond to the same test images, at most ``n_images``, after each block B.
 
     "cross-correlation at B": mean Pearson correlation of channel i of one with channel i of the other (App. C.2);
     "matched cross-correlation at B": under the permutation that makes it largest; "CKA at B": linear, positions count
@@ -121,7 +161,7 @@ def similarities(
     ``cut`` with its counterpart, largest first (Fig. 6); "matched channel correlations": under the permutation. What is
     matched needs scipy and is left out where there is none, so that a bare GPU machine can make every run.
     """
-    batches, _ = _batches(image_set.limit(test=SIMILARITY_IMAGES), image_set, batch_size)
+    batches, _ = _batches(image_set.limit(test=n_images), image_set, batch_size)
     layers, blocks = split_points(networks[0]), layer_names(networks[0])
     cka = CKAMap()
     correlations = {at: CrossCorrelation() for at in layers}

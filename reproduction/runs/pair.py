@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from compatkit import objectives
-from compatkit.data import ImageSet, class_index, common_classes
+from compatkit.batches import rotate
+from compatkit.data import ImageSet, Split, class_index, common_classes
+from compatkit.devices import seeded_generator
 from compatkit.models import auxiliary_head, build, split
 from compatkit.normalization import REPLACEMENTS, UnitLength, replace_batch_norm
 from compatkit.objectives import DCC, Pretext, Target, Term, identical_initial_weights
@@ -97,7 +100,7 @@ def prepare(config: PairRun, context: Context, *, pretrained: bool = True) -> Pa
     All methods of one seed start from the same weights and see the same batches, so that they can be compared in pairs.
     Pre-trained weights are made once for all runs that start from them; ``pretrained=False`` leaves that out.
     """
-    sets = [context.load(name).limit(config.n_train, config.n_test).to(context.device) for name in (config.a, config.b)]
+    sets = _sets(config, context)
     common = common_classes(*sets, leave_out=config.left_out)
     if len(common) < (config.dcc_classes or 0):
         raise ValueError(f"dcc_classes: {config.a} and {config.b} share {len(common)}, got {config.dcc_classes}")
@@ -132,6 +135,36 @@ def prepare(config: PairRun, context: Context, *, pretrained: bool = True) -> Pa
         for i, (image_set, (extractor, _), own) in enumerate(zip(sets, cut, terms, strict=True))
     )
     return Pair((sets[0], sets[1]), common, (first, second), (cut[0][1], cut[1][1]), tuple(shared))
+
+
+def _sets(config: PairRun, context: Context) -> tuple[ImageSet, ImageSet]:
+    a, b = (context.load(name).limit(config.n_train, config.n_test).to(context.device) for name in (config.a, config.b))
+    if config.numbering != "stored":
+        b = b.subset(numbered_as(a.classes, b.classes, shift=int(config.numbering == "shifted")))
+    if config.turned:
+        a, b = (turned(image_set, config.turned, config.seed) for image_set in (a, b))
+    return a, b
+
+
+def numbered_as(wanted: Sequence[str], classes: Sequence[str], shift: int = 0) -> list[str]:
+    """``classes`` in an order in which those that ``wanted`` has as well stand ``shift`` places after their place
+    there, around the end; the others fill the gaps."""
+    places = [name if name in classes else None for name in wanted[: len(classes)]]
+    others = iter([name for name in classes if name not in places])
+    filled = [next(others) if name is None else name for name in places] + list(others)
+    return filled[-shift:] + filled[:-shift] if shift else filled
+
+
+def turned(image_set: ImageSet, share: float, seed: int) -> ImageSet:
+    """A set a ``share`` of whose images is turned by a random number of quarter turns, 0 to 3."""
+
+    def noisy(split: Split, part: str) -> Split:
+        generator = seeded_generator("turned", image_set.name, part, seed)
+        turns = torch.randint(4, (len(split),), generator=generator)
+        turns[torch.rand(len(split), generator=generator) >= share] = 0
+        return Split(rotate(split.images, turns.to(split.labels.device)), split.labels)
+
+    return replace(image_set, train=noisy(image_set.train, "train"), test=noisy(image_set.test, "test"))
 
 
 def _network(config: PairRun, image_set: ImageSet, seed: int) -> nn.Sequential:
@@ -176,9 +209,12 @@ def run(config: PairRun, context: Context) -> dict[str, float | list]:
     """Prepare, train, evaluate."""
     pair = prepare(config, context)
     train_pair(pair, config, context)
-    return evaluate(pair, config.test_batch_size)
+    return evaluate(pair, config.test_batch_size, config.similarity_images, config.stitches)
 
 
-def evaluate(pair: Pair, test_batch_size: int = 512) -> dict[str, float | list]:
+def evaluate(
+    pair: Pair, test_batch_size: int = 512, similarity_images: int | None = 500, stitches: Sequence[int] = ()
+) -> dict[str, float | list]:
     """All measures of a pair of networks, see ``measures``."""
-    return measure(pair.extractors, pair.heads, pair.sets, pair.common, test_batch_size)
+    parts = pair.extractors, pair.heads, pair.sets, pair.common
+    return measure(*parts, test_batch_size, similarity_images, stitches)

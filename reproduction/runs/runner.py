@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -25,7 +25,8 @@ from compatkit.progress import progress
 from compatkit.training import uses_bf16
 
 from ..experiments import plan
-from ..experiments.presets import Plan
+from ..experiments.evidence import recorded as recorded
+from ..experiments.evidence import under_rows
 from ..experiments.settings import KINDS
 from ..records.index import index
 from ..records.pins import pinned
@@ -102,6 +103,7 @@ def records(
     *,
     seeds: Sequence[int] | None = None,
     settings: Mapping[str, Any] | None = None,
+    rows: Collection[str] = (),
     jobs: int = 1,
     executor: Executor | None = None,
     device: str | None = None,
@@ -110,12 +112,13 @@ def records(
     root: str | os.PathLike | None = None,
     show_progress: bool = True,
 ) -> list[dict]:
-    """The records of an experiment, in the order of its plan, each with its "row"; runs that have none in any
-    experiment are made first.
+    """The records of an experiment, in the order of its plan, each with its "row" and with the settings in which it
+    "differs" from the paper's run; runs that have none in any experiment are made first.
 
     Args:
         experiment, preset: see ``plan``.
         seeds, settings: instead of and on top of those of the preset.
+        rows: of the experiment to make; none named means all.
         jobs: processes at once; 1 makes the runs in this process.
         executor: any ``concurrent.futures.Executor`` of processes that see the same file system, in place of ``jobs``.
         device: "cpu", "cuda", ...; None takes a GPU if there is one.
@@ -134,7 +137,7 @@ def records(
     check_device(device)
     if threads < 1 or jobs < 1:
         raise ValueError(f"threads, jobs: must be at least 1, got {threads} and {jobs}")
-    wanted = plan(experiment, preset, seeds, settings)
+    wanted = plan(experiment, preset, seeds, settings, rows)
     found = index(preset, root, KINDS)
     made = {config: found.record(config) for _, config in wanted}
     absent = [
@@ -151,11 +154,7 @@ def records(
             made[job.config] = outcome
     if failures:
         raise _failed(failures, len(absent))
-    return _under_rows(wanted, made)
-
-
-def _under_rows(wanted: Plan, made: Mapping[Any, dict | None]) -> list[dict]:
-    return [{**record, "row": row} for row, config in wanted if (record := made[config]) is not None]
+    return under_rows(experiment, wanted, made)
 
 
 def _failed(failures: Mapping[Job, Exception], count: int) -> RunsFailed:
@@ -166,20 +165,6 @@ def _failed(failures: Mapping[Job, Exception], count: int) -> RunsFailed:
     failed = RunsFailed(f"{len(failures)} of {count} runs failed{others}. {listing}")
     failed.__cause__ = next(iter(failures.values()))
     return failed
-
-
-def recorded(
-    experiment: str,
-    preset: str,
-    *,
-    seeds: Sequence[int] | None = None,
-    settings: Mapping[str, Any] | None = None,
-    root: str | os.PathLike | None = None,
-) -> list[dict]:
-    """Those of ``records`` that are there already; nothing is made."""
-    wanted = plan(experiment, preset, seeds, settings)
-    found = index(preset, root, KINDS)
-    return _under_rows(wanted, {config: found.record(config) for _, config in wanted})
 
 
 def make(job: Job, refresh: bool = False, show_progress: bool = False) -> dict:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -42,6 +42,7 @@ class Update:
     """The data of a run: ``sets[i]`` trains version i, ``gallery`` is what is searched and searched with."""
 
     sets: list[ImageSet]
+    n_whole: int  # training images of all classes
     gallery: Split
     known: Tensor | None  # of each gallery item: whether the first version learnt its class; None where all or none are
 
@@ -82,18 +83,18 @@ def prepare(config: UpdateRun, context: Context) -> Update:
         attribute_index(whole.classes, config.side)  # before anything is trained
     if config.disjoint:
         learnt[-1] = [name for name in learnt[-1] if name not in learnt[-2]]
-    sets = [whole.subset(names) for names in learnt]
+    sets, n_whole = [whole.subset(names) for names in learnt], len(whole.train)
     if config.old_task != "class":
         sets[0] = by_attribute(sets[0], config.old_task)
     if config.evaluated_on:
         channels = whole.train.images.shape[1]
         other = _load(config, config.evaluated_on, context).with_channels(channels).limit(test=config.n_test)
-        return Update(sets, other.test.to(context.device), None)
+        return Update(sets, n_whole, other.test.to(context.device), None)
     if config.held_out:
-        return Update(sets, whole.subset(order[-config.held_out :]).test, None)
+        return Update(sets, n_whole, whole.subset(order[-config.held_out :]).test, None)
     gallery = whole.subset(order[: max(config.classes)]).test
     known = gallery.labels < config.classes[0]
-    return Update(sets, gallery, None if known.all() else known)
+    return Update(sets, n_whole, gallery, None if known.all() else known)
 
 
 def _load(config: UpdateRun, name: str, context: Context) -> ImageSet:
@@ -155,7 +156,7 @@ class Trainer:
         seed = self._seed("transformation")
         h = Transformation(old.shape[1], side.shape[1], new.shape[1], self.config.h_width, seed=seed).to(old.device)
         task = FitTransformation(h, old, side, new, seed=seed)
-        self.context.train([task], self.config.h_recipe, name, f"{self.config}: {name}")
+        self.context.train([task], self._epochs(self.config.h_recipe, len(old)), name, f"{self.config}: {name}")
         return h
 
     def version(self, version: int) -> tuple[nn.Module, nn.Linear]:
@@ -170,8 +171,9 @@ class Trainer:
         known = torch.tensor([names.index(c) if c in names else -1 for c in new_set.classes])
         weight, known = old_classifier.weight.detach(), known.to(new_set.device)
         if self.config.method == "BCT, synthesised":
-            weight = synthesised_classifier(weight, known, self.embed(0, new_set.train), new_set.train.labels)
-            known = torch.arange(len(new_set.classes), device=new_set.device)
+            embedded, count = self.embed(0, new_set.train), len(new_set.classes)
+            weight = synthesised_classifier(weight, embedded, new_set.train.labels, count)
+            known = torch.arange(count, device=new_set.device)
         # from the weights and on the batches of the independent one
         seed = self._seed("class", self.config.classes[-1])
         return self._supervised(1, seed, "compatible new version", compatible=(weight, known))[0]
@@ -231,9 +233,14 @@ class Trainer:
     def _trained(self, task: Trainable, recipe: Recipe, label: str, result: tuple) -> tuple:
         """``result``, parts of ``task``, after training; what was trained before is taken from memory."""
         if label not in self._models:
-            self.context.train_once([task], recipe, f"{self.config}: {label}")
+            own = self._epochs(recipe, len(task.image_set.train))
+            self.context.train_once([task], own, f"{self.config}: {label}")
             self._models[label] = result
         return self._models[label]
+
+    def _epochs(self, recipe: Recipe, n: int) -> Recipe:
+        """The recipe for ``n`` images: as many epochs as its steps are on the training images of all classes."""
+        return replace(recipe, steps=max(1, round(recipe.steps * n / self.update.n_whole)))
 
     def _encode(self, model: nn.Module, image_set: ImageSet, split: Split) -> Tensor:
         return encode(model, image_set, split, unit=self.config.loss == "arcface")

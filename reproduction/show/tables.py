@@ -10,8 +10,9 @@ from IPython.display import Markdown
 from compatkit.intervals import Interval
 
 from ..records.provenance import details, summary
+from ..records.verdicts import MOST_SEEDS, Verdict
 
-SIGNS = {"reproduced": "●", "trend only": "◐", "not reproduced": "○", "undecided": "◌", "not run": "–"}
+SIGNS = {"shown": "●", "contradicted": "✕", "equal": "=", "open": "◌", "not judged": "·", "not run": "–"}
 
 
 def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> Markdown:
@@ -29,25 +30,35 @@ def _is_numeric(cells: Sequence[str]) -> bool:
 
 
 def comparison(rows: Sequence[Mapping], unit: str = "%", digits: int = 1) -> Markdown:
-    """The table paper | ours from the rows of ``results.compare``: mean ± half width of the 95 % interval, n, and the
-    verdict where the paper prints a number."""
-    header = ["", f"paper, {unit}", f"ours, {unit}", "n", "verdict"]
+    """The table paper | ours from the rows of ``verdicts.compare``: mean ± half width of the 95 % interval, and n."""
     body = [
-        [
-            row["row"],
-            number(row["paper"], digits=digits),
-            span(row["ours"], digits=digits),
-            str(row["n"]),
-            "–" if row["paper"] is None and row["n"] else verdict_cell(row["verdict"]),
-        ]
+        [row["row"], number(row["paper"], digits=digits), span(row["ours"], digits=digits), str(row["n"])]
         for row in rows
     ]
-    return table(header, body)
+    return judged(["", f"paper, {unit}", f"ours, {unit}", "n"], body, [row["verdict"] for row in rows])
 
 
-def verdict_cell(verdict: str) -> str:
-    """A verdict with its sign, on one line however narrow the page."""
-    return f"{SIGNS[verdict]} {verdict}".replace(" ", "\N{NO-BREAK SPACE}")
+def judged(header: Sequence[str], body: Sequence[Sequence[str]], verdicts: Sequence[Verdict]) -> Markdown:
+    """A table of levels with a verdict for each printed one in its second column; where no level is judged, a sentence
+    under it says why."""
+    if any(verdict.p_value is not None for verdict in verdicts):
+        cells = ["–" if verdict.word == "not judged" else verdict_cell(verdict) for verdict in verdicts]
+        lines = [[first, cell, *rest] for (first, *rest), cell in zip(body, cells, strict=True)]
+        return table([header[0], "verdict", *header[1:]], lines)
+    reasons = [verdict.reason for verdict in verdicts if verdict.reason.startswith("level")]
+    why = "\n\n*" + reasons[0].replace("level not", "Levels are not", 1) + ".*" if reasons else ""
+    return Markdown(table(header, body).data + why)
+
+
+def verdict_cell(verdict: Verdict) -> str:
+    """A verdict with its sign, on one line however narrow the page; of an open one, how many seeds would decide it."""
+    cell = f"{SIGNS[verdict.word]} {verdict.word}".replace(" ", "\N{NO-BREAK SPACE}")
+    return cell if verdict.word != "open" or verdict.p_value is None else f"{cell} ({seeds_needed(verdict)})"
+
+
+def seeds_needed(verdict: Verdict) -> str:
+    """Of what is open: how many seeds would decide it, were mean and spread to stay what they are."""
+    return f"{verdict.seeds} seeds" if verdict.seeds else f"> {MOST_SEEDS} seeds"
 
 
 def number(value: float | None, signed: bool = False, digits: int = 1) -> str:

@@ -4,8 +4,19 @@ import math
 
 import pytest
 import torch
+from torch import nn
 
-from compatkit.alignment import CLOSED_FORMS, RIDGE_PENALTIES, Affine, identity, procrustes, ridge
+from compatkit import models, normalization
+from compatkit.alignment import (
+    CLOSED_FORMS,
+    RIDGE_PENALTIES,
+    Affine,
+    identity,
+    permutation,
+    procrustes,
+    ridge,
+    stitch,
+)
 
 
 def randn(*shape, seed=0, dtype=torch.float64):
@@ -145,3 +156,54 @@ def test_fitting_is_not_worse_than_doing_nothing():
 def test_embeddings_that_cannot_be_fitted_are_refused(fit, old, new, message):
     with pytest.raises(ValueError, match=message):
         fit(old, new)
+
+
+# --- stitches ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_permutation_is_found_again_whatever_the_scale_of_channels():
+    old, order = randn(80, 5), torch.tensor([3, 0, 4, 1, 2])
+    new = old[:, order] * torch.tensor([1.0, 5.0, 0.2, 3.0, 1.0]) + 7
+    fit = permutation(old, new)
+    assert torch.equal(fit(old), old[:, order]), "scale and shift are left alone"
+    with pytest.raises(ValueError, match="permutation needs equal widths, got 5 and 4"):
+        permutation(old, new[:, :4])
+
+
+def test_a_network_with_shuffled_and_scaled_channels_is_stitched_to_the_original():
+    """A network whose last convolution puts out the same channels in another order and scale does what the original
+    does once it is stitched to it; under a permutation alone it does not, because of the scale."""
+    net = models.build("resnet8", 4, seed=0, width=4).double()
+    extractor, head = models.split(net, "stage1")
+    order, scale = torch.randperm(4, generator=torch.Generator().manual_seed(1)), torch.tensor([0.5, 2.0, 1.0, 3.0])
+
+    class Changed(nn.Module):
+        def __init__(self, scale):
+            super().__init__()
+            self.inner, self.scale = extractor, scale.double().view(-1, 1, 1)
+
+        def forward(self, x):
+            return self.inner(x)[:, order] * self.scale
+
+    images = randn(20, 3, 8, 8)
+
+    def answers(*parts):
+        whole = nn.Sequential(*parts)
+        with torch.no_grad(), normalization.evaluation(whole):
+            return whole(images)
+
+    expected = answers(extractor, head)
+    changed = Changed(scale)
+    assert torch.allclose(answers(changed, stitch(changed, extractor, images), head), expected, atol=1e-3)
+    assert not torch.allclose(answers(changed, head), expected, atol=0.1)
+    shuffled = Changed(torch.ones(4))
+    assert torch.allclose(answers(shuffled, stitch(shuffled, extractor, images, permutation), head), expected)
+    permuted = answers(changed, stitch(changed, extractor, images, permutation), head)
+    assert not torch.allclose(permuted, expected, atol=0.1)
+
+
+def test_extractors_whose_maps_differ_in_size_are_not_stitched():
+    net = models.build("resnet8", 4, seed=0, width=4)
+    early, late = (models.split(net, at)[0] for at in ("stage1", "stage2"))
+    with pytest.raises(ValueError, match=r"maps of one size are needed, got \(5, 4, 8, 8\) and \(5, 8, 4, 4\)"):
+        stitch(early, late, torch.zeros(5, 3, 8, 8))

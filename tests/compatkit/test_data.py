@@ -1,5 +1,6 @@
 """Sets, their files, class alignment, and batches that depend on seed and step alone."""
 
+import re
 import shutil
 
 import numpy as np
@@ -370,6 +371,62 @@ def test_image_folder(tmp_path):
         data.load(f"imagefolder:{tmp_path}")
     with pytest.raises(ValueError, match="train/CLASS"):
         data.load(f"imagefolder:{tmp_path / 'nothing'}")
+
+
+@pytest.fixture
+def tiny_imagenet(tmp_path):
+    """A folder in the form of Tiny-ImageNet: 6 training and 2 validation images of each class. The red of an image is
+    the place of its class, its green the number of the image."""
+    folder = tmp_path / "tiny-imagenet-200"
+    ids = [wnid for group in data.TIN10.values() for wnid in group] + ["n00000001"]
+    lines = []
+
+    def write(file, red, green):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (64, 64), (red, green, 0)).save(file)
+
+    for place, wnid in enumerate(ids):
+        for i in range(6):
+            write(folder / "train" / wnid / "images" / f"{wnid}_{i}.png", place, i)
+        for i in (6, 7):
+            write(folder / "val" / "images" / f"val_{place}_{i}.png", place, i)
+            lines.append(f"val_{place}_{i}.png\t{wnid}\t0\t0\t63\t63")
+    (folder / "wnids.txt").write_text("\n".join(ids[::-1]) + "\n")
+    (folder / "val" / "val_annotations.txt").write_text("\n".join(lines[::-1]) + "\n")
+    return folder, ids
+
+
+def test_tiny_imagenet_is_made_from_its_folder_once(tiny_imagenet, tmp_path):
+    folder, ids = tiny_imagenet
+    found = data.load("tiny_imagenet", root=tmp_path)
+    assert found.classes == tuple(ids[::-1]) and found.train.images.shape == (6 * len(ids), 3, 32, 32)
+    assert len(found.test) == 2 * len(ids)
+    for split, numbers in ((found.train, range(6)), (found.test, (6, 7))):
+        pixels = split.images[:, :2, 9, 9].tolist()
+        assert all(found.classes[y] == ids[red] for y, (red, _) in zip(split.labels, pixels, strict=True))
+        assert sorted(pixels) == [[place, i] for place in range(len(ids)) for i in numbers]
+    shutil.rmtree(folder)
+    assert data.load("tiny_imagenet", root=tmp_path).digest == found.digest
+    with pytest.raises(FileNotFoundError, match="tin10: .*tiny-imagenet-200.zip"):
+        data.load("tin10", root=tmp_path)
+
+
+def test_the_groups_of_tin10_take_turns(tiny_imagenet):
+    folder, ids = tiny_imagenet
+    found = data._tin10(folder, n_train=5, n_test=3)
+    assert found.classes == tuple(data.TIN10) and len(data.TIN10) == 10
+    for label, group in enumerate(data.TIN10.values()):
+        turns = [[ids.index(wnid), i] for i in range(8) for wnid in group]
+        for split, expected in ((found.train, turns[:5]), (found.test, turns[5:8])):
+            shown = split.images[split.labels == label][:, :2, 9, 9].tolist()
+            assert sorted(shown) == sorted(expected)
+
+
+def test_tin10_shares_eight_classes_with_cifar10():
+    cifar10 = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+    assert [c for c in data.TIN10 if c not in cifar10] == ["monkey", "elephant"]
+    ids = [wnid for group in data.TIN10.values() for wnid in group]
+    assert len(set(ids)) == len(ids) == 25 and all(re.fullmatch(r"n\d{8}", wnid) for wnid in ids)
 
 
 def test_shrinking_averages():

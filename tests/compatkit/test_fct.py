@@ -194,26 +194,22 @@ def test_the_recipe_is_the_published_one():
     assert published.items() <= vars(TRANSFORMATION).items()
 
 
-def test_new_classes_get_their_mean_old_embedding_at_the_mean_known_length():
+def test_every_class_gets_its_mean_old_embedding_at_the_mean_length_of_trained_weights():
     weight = torch.tensor([[3.0, 4.0], [0.0, 1.0], [9.0, 0.0]])  # lengths 5, 1 and 9
-    known = torch.tensor([2, -1, 0, -1])
-    embeddings = torch.tensor([[1.0, 0.0], [1.0, 2.0], [50.0, 1.0], [2.0, 7.0], [0.0, 3.0]])
-    labels = torch.tensor([1, 1, 0, 3, 1])  # class 2 has no image and needs none
-    found = synthesised_classifier(weight, known, embeddings, labels)
-    mean_1, length_3 = (2 / 3, 5 / 3), math.hypot(2, 7)
+    embeddings = torch.tensor([[1.0, 0.0], [1.0, 2.0], [50.0, 0.0], [2.0, 7.0], [0.0, 3.0]])
+    found = synthesised_classifier(weight, embeddings, torch.tensor([1, 1, 0, 2, 1]), 3)
+    mean_1, length_2 = (2 / 3, 5 / 3), math.hypot(2, 7)
     expected = [
-        [9, 0],
+        [5, 0],
         [5 * mean_1[0] / math.hypot(*mean_1), 5 * mean_1[1] / math.hypot(*mean_1)],
-        [3, 4],
-        [5 * 2 / length_3, 5 * 7 / length_3],
+        [5 * 2 / length_2, 5 * 7 / length_2],
     ]
     assert torch.allclose(found, torch.tensor(expected))
 
 
-def test_a_new_class_without_an_image_is_an_error():
-    known, labels = torch.tensor([0, -1, -1, -1]), torch.tensor([0, 0, 2])
+def test_a_class_without_an_image_is_an_error():
     with pytest.raises(ValueError, match=r"labels: classes \[1, 3\]"):
-        synthesised_classifier(torch.ones(1, 2), known, torch.ones(3, 2), labels)
+        synthesised_classifier(torch.ones(1, 2), torch.ones(3, 2), torch.tensor([0, 0, 2]), 4)
 
 
 def test_the_modules_docstring_runs():

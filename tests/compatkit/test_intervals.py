@@ -87,3 +87,58 @@ def test_rank_correlation_of_constants_is_0_and_few_pairs_are_refused():
     for x, y in (([1, 2, 3], [1, 2, 3]), ([1, 2, 3, 4], [1, 2, 3]), ([1, 2, 3, math.nan], [1, 2, 3, 4])):
         with pytest.raises(ValueError, match=r"x|y"):
             intervals.rank_correlation(x, y)
+
+
+def test_a_mean_above_a_bound_against_scipy():
+    from scipy import stats
+
+    generator = random.Random(4)
+    for n in (2, 3, 8):
+        values = [generator.gauss(1, 2) for _ in range(n)]
+        expected = stats.ttest_1samp(values, 0.5, alternative="greater").pvalue
+        assert intervals.above(values, 0.5) == pytest.approx(expected)
+        assert intervals.above([-v for v in values], -0.5) == pytest.approx(1 - expected)
+        found = intervals.interval(values)
+        assert intervals.above(values, found.low) == pytest.approx(0.025), "the test and the interval are one"
+    assert intervals.above([2.0, 2.0], 1.0) == 0 and intervals.above([2.0, 2.0], 2.0) == 1
+    for bad, words in (([1.0], "two"), ([], "at least one"), ([1.0, math.nan], "finite")):
+        with pytest.raises(ValueError, match=words):
+            intervals.above(bad)
+
+
+def test_equivalence_is_two_one_sided_tests():
+    from scipy import stats
+
+    values = [0.3, -0.2, 0.5, 0.1, 0.0]
+    upper = stats.ttest_1samp(values, 1.0, alternative="less").pvalue
+    lower = stats.ttest_1samp(values, -1.0, alternative="greater").pvalue
+    assert intervals.equivalence(values, 1.0) == pytest.approx(max(upper, lower))
+    assert intervals.equivalence([-v for v in values], 1.0) == pytest.approx(max(upper, lower))
+    edge = max(map(abs, (intervals.interval(values, 0.9).low, intervals.interval(values, 0.9).high)))
+    assert intervals.equivalence(values, edge) == pytest.approx(0.05)
+    assert intervals.equivalence([5.0, -5.0, 4.0], 1.0) > 0.3, "noise never looks like agreement"
+    assert intervals.equivalence([3.0, 3.1, 2.9], 1.0) > 0.99
+
+
+def test_equivalence_is_rarely_found_where_there_is_none():
+    generator = random.Random(5)
+    found = [intervals.equivalence([generator.gauss(1, 0.3) for _ in range(5)], 1.0) <= 0.05 for _ in range(2000)]
+    assert abs(sum(found) / 2000 - 0.05) < 4 * math.sqrt(0.05 * 0.95 / 2000)
+
+
+def test_holm_by_hand():
+    assert intervals.holm([0.01, 0.04, 0.03, 0.005]) == [True, False, False, True]
+    assert intervals.holm([0.02, 0.02, 0.03]) == [False] * 3, "the first must pass a third of the level"
+    assert intervals.holm([0.01, 0.02, 0.04]) == [True] * 3, "the second half of it, the last all of it"
+    assert intervals.holm([0.04]) == [True] and intervals.holm([]) == []
+    assert intervals.holm([0.9, 0.0]) == [False, True]
+
+
+def test_the_number_needed_is_the_first_whose_interval_is_narrow_enough():
+    for spread, distance in ((1.0, 1.5), (2.0, 1.0), (1.0, 0.4)):
+        n = intervals.values_needed(spread, distance)
+        halves = {m: intervals.quantile(m - 1, 0.95) * spread / math.sqrt(m) for m in (n - 1, n) if m > 1}
+        assert halves[n] < distance and halves.get(n - 1, math.inf) >= distance
+    assert intervals.values_needed(1.0, 0.1) is None and intervals.values_needed(0.0, 0.1) == 2
+    assert intervals.values_needed(1.0, 0.0) is None
+    assert intervals.values_needed(1.0, 0.6, level=0.9) < intervals.values_needed(1.0, 0.6)

@@ -106,12 +106,15 @@ def test_cka_against_the_definition(n, p, q, unbiased):
     assert CKA(unbiased=unbiased).update(x, y).compute() == pytest.approx(expected, abs=1e-10)
 
 
+def moments(x, y):
+    return similarity._moments(x, y, [(0, 1)], torch.float64, unbiased=True)[0]
+
+
 def test_hsic_itself_against_the_definition():
     x, y = pair(17, 4, 6)
-    moments = similarity._Moments.of(similarity._Centred.of(x), similarity._Centred.of(y))
     k, l = x @ x.T, y @ y.T  # noqa: E741
-    assert moments.hsic(True) / (17 * 14) == pytest.approx(naive_hsic1(k, l), rel=1e-10)
-    assert moments.hsic(False) / 16**2 == pytest.approx(naive_hsic(k, l), rel=1e-10)
+    assert similarity._hsics([moments(x, y)], True)[0] / (17 * 14) == pytest.approx(naive_hsic1(k, l), rel=1e-10)
+    assert similarity._hsics([moments(x, y)], False)[0] / 16**2 == pytest.approx(naive_hsic(k, l), rel=1e-10)
 
 
 def test_unbiased_hsic_does_not_depend_on_the_origin():
@@ -124,8 +127,7 @@ def test_unbiased_hsic_does_not_depend_on_the_origin():
 @few
 def test_moments_of_two_sets_add_up_to_those_of_both(seed):
     x, y = pair(15, 3, 4, seed)
-    of = lambda part: similarity._Moments.of(similarity._Centred.of(x[part]), similarity._Centred.of(y[part]))  # noqa: E731
-    got, expected = of(slice(6)) + of(slice(6, None)), of(slice(None))
+    got, expected = moments(x[:6], y[:6]) + moments(x[6:], y[6:]), moments(x, y)
     for name in ("n", "mean_x", "mean_y", "xx", "yy", "xy", "ab", "bx", "ay"):
         a, b = (torch.as_tensor(getattr(m, name)).double() for m in (got, expected))
         assert torch.allclose(a, b, rtol=1e-9, atol=1e-8), name
@@ -235,19 +237,112 @@ def test_an_offset_in_single_precision_breaks_nothing(unbiased, offset):
     stream = CKA(unbiased=unbiased)
     for a, b in zip(x.split(37), y.split(37), strict=True):
         stream.update(a, b)
-    assert stream.compute() == pytest.approx(expected, abs=1e-10)
-    assert linear_cka(x, y, unbiased=unbiased) == pytest.approx(expected, abs=1e-10)
+    assert stream.compute() == pytest.approx(expected, abs=BOUND)
+    assert linear_cka(x, y, unbiased=unbiased) == pytest.approx(expected, abs=BOUND)
     assert linear_cka(x[:7], y[:7], unbiased=unbiased) == pytest.approx(
-        naive_cka(*(part[:7].double() - part[:7].double().mean(0) for part in (x, y)), unbiased), abs=1e-9
+        naive_cka(*(part[:7].double() - part[:7].double().mean(0) for part in (x, y)), unbiased), abs=BOUND
     )
-    assert torch.allclose(cross_correlation(x, y), naive_correlation(x.double(), y.double()), atol=1e-10)
+    assert torch.allclose(cross_correlation(x, y), naive_correlation(x.double(), y.double()), rtol=0, atol=BOUND)
     assert mutual_knn(x[:60], y[:60], k=5) == pytest.approx(naive_knn(x[:60].double(), y[:60].double(), 5))
 
 
-def test_half_precision_is_summed_in_double():
-    x, y = (part.bfloat16() for part in pair(40, 5, 6))
-    assert linear_cka(x, y) == linear_cka(x.double(), y.double())
-    assert cross_correlation(x, y).dtype == torch.float64
+# Single precision against double of the same numbers
+
+BOUND = 1e-6  # stated by the module
+
+
+def two_valued(n, p, share, seed=0):
+    """0.1 and 0.77: all products of a channel are among three numbers, and sums of equal numbers round all one way."""
+    g = torch.Generator().manual_seed(seed)
+    return torch.where(torch.rand(n, p, generator=g, dtype=torch.float64) < share, 0.77, 0.1)
+
+
+def far_out(x, i, times):
+    """Sample i moved away, so that the rest vanishes beside it."""
+    return x.index_fill(0, torch.tensor(i), 0) + times * x * (torch.arange(len(x)) == i)[:, None]
+
+
+def adversaries():
+    n, wide = 2500, (features(90, 700, 1), features(90, 500, 2, like=features(90, 700, 1)[:, :9]))
+    x = features(n, 60, 3)
+    y = features(n, 40, 4, like=x)
+    classes = torch.arange(n) // 250
+    scales = 10.0 ** torch.linspace(-18, 15, 60, dtype=torch.float64)
+    yield "plain", x, y
+    yield "offset", x + 1e6, y - 1e6
+    yield "rank-deficient", features(n, 2, 5) @ features(2, 60, 6), x
+    yield "one direction of two values", two_valued(n, 1, 0.3).expand(-1, 50), x
+    yield "one channel and its copies", two_valued(4 * n, 1, 0.5).expand(-1, 40), 1.37 * two_valued(4 * n, 1, 0.5)
+    yield "codes", two_valued(n, 60, 0.5), 1.3 * two_valued(n, 60, 0.5).roll(1, 1) + 0.1 * two_valued(n, 60, 0.5)
+    yield "fewer samples than features", *wide
+    yield "fewer samples, offset", wide[0] + 1e6, wide[1]
+    yield "fewer samples, codes", two_valued(90, 300, 0.3), two_valued(90, 300, 0.3) + two_valued(90, 300, 0.5, 1)
+    yield "classes in order", torch.eye(10, dtype=torch.float64)[classes] / 0.9, torch.eye(10)[classes // 2] * 1.7
+    yield "wide classes", torch.eye(40, dtype=torch.float64)[classes] / 0.9, torch.eye(40)[classes % 7] * 1.7
+    yield "unequal scales", x * scales, y + (x * scales)[:, :40] * scales[:40].reciprocal()
+    yield "tiny", 1e-41 * x, 1e-36 * y
+    yield "huge", 3e37 * x, y
+    yield "one sample far out", far_out(x, 7, 1e4), far_out(y, 7, 1e3)
+    yield "few samples, one far out", far_out(x, 5, 1e3)[:50], y[:50]
+    nearly = torch.full((n, 60), 0.1, dtype=torch.float32)
+    nearly[5] = torch.nextafter(nearly[5], torch.tensor(1.0))
+    nearly[7, 3] = 0.2
+    yield "nearly constant", nearly, 1e3 * (nearly - 0.1)[:, :40] + y
+
+
+ADVERSARIES = [
+    pytest.param(x.to(dtype).contiguous(), y.to(dtype).contiguous(), id=f"{name}, {dtype}")
+    for name, x, y in adversaries()
+    for dtype in (torch.float32, torch.float16)
+    if all(side.to(dtype).isfinite().all() and side.to(dtype).any() for side in (x, y))
+]
+
+
+@pytest.mark.parametrize(("x", "y"), ADVERSARIES)
+def test_single_precision_keeps_its_bound(x, y):
+    for unbiased in (False, True):
+        expected = linear_cka(x.double(), y.double(), unbiased=unbiased)
+        stream = CKA(unbiased=unbiased)
+        for a, b in zip(x.split(700), y.split(700), strict=True):
+            stream.update(a, b)
+        assert linear_cka(x, y, unbiased=unbiased) == pytest.approx(expected, abs=BOUND, rel=0)
+        assert stream.compute() == pytest.approx(expected, abs=BOUND, rel=0)
+    found, expected = cross_correlation(x, y), cross_correlation(x.double(), y.double())
+    assert torch.allclose(found, expected, rtol=0, atol=BOUND)
+
+
+def test_single_precision_is_used_and_double_stays_double(monkeypatch):
+    x, y = pair(300, 40, 50)
+    seen = []
+    add = similarity._add_single
+    monkeypatch.setattr(similarity, "_add_single", lambda total, x, y: (seen.append(x.dtype), add(total, x, y)))
+    for measure in (linear_cka, cross_correlation, lambda x, y: linear_cka(x[:60], y[:60], unbiased=True)):
+        measure(x, y), measure(x.float(), y), measure(x, y.float())
+        assert not seen
+        measure(x.float(), y.half())
+        assert set(seen) == {torch.float32}
+        seen.clear()
+
+
+def test_products_are_neither_tf32_nor_bfloat16(monkeypatch):
+    """Whatever is allowed outside, which stays allowed."""
+    x, y = (side.float() for side in pair(300, 40, 50))
+    seen, add = [], torch.Tensor.addmm_
+
+    def spy(total, a, b, **options):
+        seen.append((torch.get_float32_matmul_precision(), torch.is_autocast_enabled("cpu")))
+        return add(total, a, b, **options)
+
+    monkeypatch.setattr(torch.Tensor, "addmm_", spy)
+    expected = linear_cka(x, y), linear_cka(x[:60], y[:60])
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with torch.autocast("cpu", torch.bfloat16):
+            assert (linear_cka(x, y), linear_cka(x[:60], y[:60])) == expected
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert seen and set(seen) == {("highest", False)}
 
 
 # Streaming
@@ -459,7 +554,7 @@ def test_map_against_pair_by_pair(unbiased, pooled):
             x, y = (torch.cat([out[name] for out in run]) for run, name in zip(runs, (first, second), strict=True))
             size = 1 if pooled else min([*x.shape[2:], *y.shape[2:]] if x.ndim == y.ndim == 4 else [1])
             x, y = (m if m.ndim == 2 else nn.functional.adaptive_avg_pool2d(m.double(), size) for m in (x, y))
-            assert got[i, j].item() == pytest.approx(linear_cka(x, y, unbiased=unbiased), abs=1e-9)
+            assert got[i, j].item() == pytest.approx(linear_cka(x, y, unbiased=unbiased), abs=BOUND)
 
 
 def test_map_does_not_depend_on_the_batches_when_the_network_does_not(monkeypatch):

@@ -5,6 +5,7 @@ import copy
 import functools
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -211,6 +212,7 @@ def test_runs_are_reproducible():
             Recipe(lr=2.0, schedule="cosine", steps=100),
             {0: 0.4, 2: 1.2, 4: 2.0, 51: 1.01653, 75: 0.29876, 98: 5.4674e-4},
         ),
+        (Recipe(lr=2.0, schedule="cosine", steps=100, warm_up=0.2), {0: 0.1, 9: 1.0, 19: 2.0, 59: 1.0}),
     ],
 )
 def test_schedules(recipe, expected):
@@ -465,6 +467,40 @@ def test_precision_memory_order_and_compilation_train_the_same_task(monkeypatch)
     assert weight.is_contiguous(memory_format=torch.channels_last) and weight.dtype == torch.float32
 
 
+def test_each_run_is_compiled_for_itself_however_many_came_before(monkeypatch):
+    compiled = []
+
+    def backend(graph, inputs):
+        compiled.append([x.shape[0] for x in inputs if isinstance(x, torch.Tensor) and x.shape[1:] == (1,)][-1])
+        return graph
+
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
+    sizes = list(range(2, 13))
+    for size in sizes:
+        training.train([Line(), Line()], Recipe(steps=3, batch_size=size, compile=True))
+    assert compiled == [size for size in sizes for _ in range(2)] and all(type(size) is int for size in compiled)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="no compiler")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch's own, where it compiles
+def test_a_compiled_run_resumes_to_the_same_bits(tmp_path):
+    recipe = Recipe(steps=6, batch_size=8, lr=0.1, compile=True)
+    whole, halted, resumed = Line(), Line(), Line()
+    for line in (halted, resumed):
+        line.net.load_state_dict(whole.net.state_dict())
+
+    def killed(step):
+        if step == 4:
+            raise KeyboardInterrupt
+
+    history = training.train([whole], recipe)
+    with pytest.raises(KeyboardInterrupt):
+        training.train([halted], recipe, checkpoint=tmp_path / "run.pt", checkpoint_seconds=0, on_step=killed)
+    torch.compiler.reset()  # as in another process
+    assert training.train([resumed], recipe, checkpoint=tmp_path / "run.pt") == history
+    assert equal(resumed.net.state_dict(), whole.net.state_dict())
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -677,6 +713,34 @@ def test_train_once_waits_for_another_that_trains_the_same(tmp_path, taken, monk
         for thread in threads:
             thread.join()
     assert taken == [threads[0].name] * 6 and equal(everything(tasks[:1]), everything(tasks[1:]))
+
+
+@pytest.mark.parametrize(
+    ("before", "gpu_in_use", "after"),
+    [(None, False, ":4096:8"), (":16:8", False, ":16:8"), (None, True, None), (":16:8", True, ":16:8")],
+)
+def test_products_on_a_gpu_are_told_to_be_the_same_each_time(before, gpu_in_use, after):
+    script = f"""
+        import os, torch
+        torch.cuda.is_initialized = lambda: {gpu_in_use}
+        from compatkit import training
+        print(os.environ.get("CUBLAS_WORKSPACE_CONFIG"))
+    """
+    environment = {k: v for k, v in os.environ.items() if k != "CUBLAS_WORKSPACE_CONFIG"}
+    environment |= {"CUBLAS_WORKSPACE_CONFIG": before} if before else {}
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    assert found.strip() == str(after)
+
+
+def test_a_promise_that_comes_too_late_for_a_gpu_is_a_warning(monkeypatch):
+    gpu = torch.device("cuda")
+    training._deterministic(RECIPE, gpu)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    training._deterministic(replace(RECIPE, deterministic=False), gpu)
+    training._deterministic(RECIPE, torch.device("cpu"))
+    with pytest.warns(UserWarning, match="deterministic.*in use before.*CUBLAS_WORKSPACE_CONFIG=:4096:8"):
+        training._deterministic(RECIPE, gpu)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import json
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -235,3 +236,48 @@ def changed(driver, picker, before: str) -> None:
 
 def back_to(driver, picker, before: str) -> None:
     until(driver, lambda: driver.execute_script(PICTURE, picker) == before, "the first figure is back")
+
+
+def claims(driver) -> list[dict[str, str]]:
+    """The claims of the report that can be seen."""
+    rows = driver.find_elements(By.CSS_SELECTOR, ".compatkit-claims li")
+    return [
+        {k: row.get_attribute(f"data-{k}") for k in ("paper", "kind", "verdict")} for row in rows if row.is_displayed()
+    ]
+
+
+def pick(driver, name: str, value: str):
+    return driver.find_element(By.CSS_SELECTOR, f'[name="compatkit-{name}"][value="{value}"]')
+
+
+@needs_browser
+@needs_scripts
+@pytest.mark.parametrize("screen", SCREENS)
+def test_the_reports_filters_work_by_mouse_and_by_keyboard(screen, chromium, address):
+    open_page(chromium, f"{address}book/report.html", screen)
+    every = claims(chromium)
+    assert every and {row["kind"] for row in every} == {"finding"}, "checks and levels are there to be picked"
+    pick(chromium, "paper", "B").click()
+    some = claims(chromium)
+    assert some == [row for row in every if row["paper"] == "B"]
+    pick(chromium, "paper", "B").send_keys(Keys.ARROW_LEFT)
+    assert claims(chromium) == [row for row in every if row["paper"] == "A"], "arrow keys move within a group"
+    pick(chromium, "kind", "level").click()
+    assert {row["kind"] for row in claims(chromium)} == {"level"}
+    pick(chromium, "verdict", "equal").click()
+    nothing = chromium.find_element(By.CSS_SELECTOR, ".compatkit-claims .none")
+    assert claims(chromium) == [] and nothing.is_displayed()
+    pick(chromium, "kind", "all").click()
+    pick(chromium, "verdict", "open").click()
+    found = claims(chromium)
+    assert {row["verdict"] for row in found} <= {"open"} and nothing.is_displayed() == (not found)
+    for field in chromium.find_elements(By.CSS_SELECTOR, ".compatkit-claims input"):
+        assert field.accessible_name, "a screen reader says what is picked"
+
+
+def test_every_link_of_the_report_leads_to_a_heading(html):
+    report = html / "book" / "report.html"
+    links = set(re.findall(r'<a href="([^"#]+)#([^"]+)">[AB], ', report.read_text(encoding="utf-8")))
+    assert len(links) > 10
+    for page, heading in links:
+        assert f'id="{heading}"' in (report.parent / page).read_text(encoding="utf-8"), (page, heading)

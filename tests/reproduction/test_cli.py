@@ -21,12 +21,14 @@ def folder(tmp_path, monkeypatch):
 
 
 def table(capsys):
-    """What ``status`` prints: recorded, planned, other, stale, minutes by experiment and preset."""
+    """What ``status`` prints: recorded, planned, seeds, other, stale, minutes by experiment and preset."""
     assert main(["status"]) == 0
     where, header, *lines = capsys.readouterr().out.splitlines()
     assert where == f"records in {records.results_root()}"
-    assert header.split() == ["experiment", "preset", "recorded", "planned", "other", "stale", "minutes"]
-    assert {len(line) for line in (header, *lines)} == {17 + 9 + 9 + 9 + 7 + 7 + 9}, "columns stand below each other"
+    assert header.split() == ["experiment", "preset", "recorded", "planned", "seeds", "other", "stale", "minutes"]
+    assert {len(line) for line in (header, *lines)} == {17 + 9 + 9 + 9 + 7 + 7 + 7 + 9}, (
+        "columns stand below each other"
+    )
     rows = {}
     for line in lines:
         name, preset, *counts, minutes = line.split()
@@ -57,6 +59,19 @@ def test_list_says_how_many_runs_each_experiment_takes(capsys):
         assert listed[name] == ", ".join(counts) + "."
 
 
+def test_list_says_what_the_records_cost(capsys, trained, monkeypatch):
+    original = provenance.provenance
+    monkeypatch.setattr(runner, "provenance", lambda **made: original(**made | {"wall_seconds": 90.0, "threads": 2}))
+    assert main(["run", "fig2", "--preset", "smoke"]) == 0
+    capsys.readouterr()
+    assert main(["list"]) == 0
+    out = capsys.readouterr().out
+    assert out.count("On record, of one core: 18 runs at smoke took 54.0 minutes.") == 2, (
+        "fig2, and fig10 from its runs"
+    )
+    assert "Nothing is on record." in out
+
+
 def test_listing_and_status_need_no_torch(tmp_path):
     (tmp_path / "torch.py").write_text("raise AssertionError('torch was imported')")
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
@@ -71,7 +86,7 @@ def test_run_then_status(capsys):
     assert main(["run", "fig2", "--preset", "smoke", "--seeds", "3-4", *tiny]) == 0
     assert "fig2: 4 runs at preset smoke on " in capsys.readouterr().out
     assert {r["seed"] for r in records.load("fig2", "smoke")} == {3, 4}
-    assert table(capsys)["fig2", "smoke"][:4] == (0, 18, 4, 0), "recorded, planned, other, stale"
+    assert table(capsys)["fig2", "smoke"][:5] == (0, 18, 0, 4, 0), "recorded, planned, seeds, other, stale"
 
 
 def test_several_experiments_are_run_in_the_order_given(capsys, trained):
@@ -107,6 +122,7 @@ def test_all_is_every_experiment_with_the_options_given(capsys, monkeypatch):
     expected = {
         "seeds": [0, 2],
         "settings": {"n_train": 300},
+        "rows": (),
         "jobs": 2,
         "threads": 3,
         "device": "cpu",
@@ -114,6 +130,11 @@ def test_all_is_every_experiment_with_the_options_given(capsys, monkeypatch):
     }
     assert all(options == expected for _, options in calls)
     assert capsys.readouterr().out.splitlines() == [f"{name}: No runs." for name in EXPERIMENTS]
+
+
+def test_rows_are_named_with_semicolons_between(trained):
+    assert main(["run", "fig2", "--preset", "smoke", "--rows", "IIW; RP+DCC"]) == 0
+    assert {config.method for config in trained} == {"IIW", "RP+DCC"} and len(trained) == 4
 
 
 @pytest.mark.parametrize("names", [["fig2", "fig99"], ["fig2", "all"], ["fig2", "incremental", "fig 5"]])
@@ -131,16 +152,17 @@ def test_shared_runs_are_recorded_for_every_experiment_that_plans_them(capsys, t
     shown = table(capsys)
     assert list(shown) == [(name, preset) for name in EXPERIMENTS for preset in PRESETS]
     fig2 = set(experiments.configs("fig2", "smoke"))
-    for (name, preset), (recorded, planned, other, stale, _) in shown.items():
+    for (name, preset), (recorded, planned, seeds, other, stale, _) in shown.items():
         configs = experiments.configs(name, preset)
         made = [config for config in configs if config in fig2]
         assert (recorded, planned) == (len(made), len(configs)), (name, preset)
+        assert seeds == min(1, len(made)), (name, preset)
         assert other == (10 if (name, preset) == ("fig5", "smoke") else 0), (name, preset)
         assert stale == sum(config.method == "IIW+DCC" for config in made) + other, (name, preset)
-    assert shown["fig10", "smoke"][:4] == (18, 18, 0, 2)
-    assert shown["incremental", "smoke"][:4] == (2, 6, 0, 0)
-    assert shown["fig5", "smoke"][:4] == (2, 10, 10, 12)
-    assert shown["fig2_pretrained", "smoke"][:4] == (0, 9, 0, 0)
+    assert shown["fig10", "smoke"][:5] == (18, 18, 1, 0, 2)
+    assert shown["incremental", "smoke"][:5] == (2, 6, 1, 0, 0)
+    assert shown["fig5", "smoke"][:5] == (2, 10, 1, 10, 12)
+    assert shown["fig2_pretrained", "smoke"][:5] == (0, 9, 0, 0, 0)
 
 
 def test_minutes_are_of_the_runs_that_are_counted(capsys, trained, monkeypatch):
@@ -152,9 +174,9 @@ def test_minutes_are_of_the_runs_that_are_counted(capsys, trained, monkeypatch):
     assert len(trained) == 6
     capsys.readouterr()
     shown = table(capsys)
-    assert shown["fig2", "smoke"] == (2, 18, 2, 0, 6.0)
-    assert shown["fig10", "smoke"] == (2, 18, 0, 0, 3.0)
-    assert shown["incremental", "smoke"] == (0, 6, 4, 0, 6.0)
+    assert shown["fig2", "smoke"] == (2, 18, 1, 2, 0, 6.0)
+    assert shown["fig10", "smoke"] == (2, 18, 1, 0, 0, 3.0)
+    assert shown["incremental", "smoke"] == (0, 6, 0, 4, 0, 6.0)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +186,7 @@ def test_minutes_are_of_the_runs_that_are_counted(capsys, trained, monkeypatch):
         (["run", "fig2", "--preset", "huge"], "huge"),
         (["run", "fig2", "--preset", "smoke", "--set", "speed=3"], "speed"),
         (["run", "fig9", "--preset", "smoke", "--set", "dcc_classes=1"], "dcc_classes"),
+        (["run", "fig2", "--preset", "smoke", "--rows", "RP;ABC"], "ABC"),
         (["run", "all", "--preset", "smoke", "--set", "normalization=group"], "normalization"),
     ],
 )

@@ -22,7 +22,7 @@ from reproduction import experiments
 from reproduction.experiments import reusable
 from reproduction.experiments.presets import override, settings
 from reproduction.experiments.reusable import FIG2
-from reproduction.experiments.settings import NORMALIZATIONS, PairRun
+from reproduction.experiments.settings import NORMALIZATIONS, NUMBERINGS, PairRun
 from reproduction.records import provenance, store
 from reproduction.records.pins import Pins, pinned
 from reproduction.records.provenance import is_stale
@@ -81,7 +81,13 @@ def test_the_paper_preset_is_the_published_recipe():
 
 @pytest.mark.parametrize(
     ("preset", "third"),
-    [("smoke", "glyphs_other"), ("laptop", "glyphs_other"), ("cifar", "tiny_imagenet"), ("paper", "tiny_imagenet")],
+    [
+        ("smoke", "glyphs_other"),
+        ("laptop", "glyphs_other"),
+        ("cifar-cpu", "tiny_imagenet"),
+        ("cifar", "tiny_imagenet"),
+        ("paper", "imagefolder:imagenet"),
+    ],
 )
 def test_fig2_pretrained_is_fig2_from_weights_learnt_on_a_third_set(preset, third):
     configs = experiments.configs("fig2_pretrained", preset)
@@ -173,7 +179,26 @@ def test_choices_are_other_rotations_and_half_the_steps_beside_the_runs_of_fig2(
 @pytest.mark.parametrize("sets", reusable.EMBEDDED_PAIRS)
 def test_embedded_pairs_have_as_many_common_classes_as_fig9_counts_to(sets):
     common = common_classes(load(sets["a"]), load(sets["b"]), leave_out=sets.get("left_out", ()))
-    assert len(common) == reusable.N_COMMON == 9
+    numbers = {c.dcc_classes or len(common) for c in experiments.configs("fig9", "laptop") if c.a == sets["a"]}
+    assert numbers == set(range(2, 10)) and len(common) == 9
+
+
+def test_photographs_on_a_cpu_are_runs_of_the_cifar_preset_made_small_in_any_order():
+    small, large = experiments.configs("incremental", "cifar-cpu"), experiments.configs("incremental", "cifar")
+    assert [{c.a, c.b} for c in small] == [{"cifar10", "tin10"}] * len(large)
+    assert [(c.method, c.scheme, c.seed, c.a == "cifar10") for c in small] == [
+        (c.method, c.scheme, c.seed, c.a == "cifar10") for c in large
+    ]
+    assert experiments.configs("fig2", "cifar-cpu") == experiments.configs("fig2", "cifar", settings=reusable.CPU_SIZED)
+    numbers = {row: c.dcc_classes for row, c in experiments.plan("fig9", "cifar-cpu", [0])}
+    assert numbers == {"IIW+RP": None, "8 classes": None} | {f"{n} classes": n for n in range(2, 8)}
+
+
+def test_some_rows_of_an_experiment():
+    whole = experiments.plan("fig2", "laptop")
+    assert experiments.plan("fig2", "laptop", rows=["DCC", "IIW+RP"]) == [p for p in whole if p[0] in ("DCC", "IIW+RP")]
+    with pytest.raises(ValueError, match=r"rows: fig2 has independent; IIW; .*, got RP\+IIW"):
+        experiments.plan("fig2", "laptop", rows=["DCC", "RP+IIW"])
 
 
 # --- one run ----------------------------------------------------------------------------------------------------------
@@ -311,6 +336,9 @@ CHANGES = {
     "width": 5,
     "split_at": "stage1",
     "normalization": "unit-length loss",
+    "numbering": "shifted",
+    "turned": 0.5,
+    "stitches": (20,),
     "pretrained_on": "glyphs_other",
     "n_train": 70,
     "n_test": 50,
@@ -333,7 +361,7 @@ def outcome(config):
     weights = torch.cat([t.detach().flatten() for task in p.tasks for m in task.modules() for t in m.parameters()])
     sizes = []
     p.extractors[0].register_forward_hook(lambda m, x, y: sizes.append(tuple(y.shape)))
-    pair.evaluate(p, config.test_batch_size)
+    pair.evaluate(p, config.test_batch_size, config.stitches)
     return weights, sizes
 
 
@@ -346,6 +374,45 @@ def test_every_setting_changes_the_run(name):
     weights, sizes = outcome(config)
     other_weights, other_sizes = outcome(override(config, {name: CHANGES[name]}))
     assert sizes != other_sizes or not torch.equal(weights, other_weights)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "classes", "expected"),
+    [("abcd", "dxab", "abxd"), ("abcd", "abcd", "abcd"), ("abc", "xbya", "abxy"), ("abcde", "xb", "xb")],
+)
+def test_a_class_that_two_sets_have_gets_one_number_or_none_does(wanted, classes, expected):
+    found = pair.numbered_as(tuple(wanted), tuple(classes))
+    assert "".join(found) == expected
+    shifted = pair.numbered_as(tuple(wanted), tuple(classes), shift=1)
+    assert sorted(shifted) == sorted(classes)
+    assert not [1 for one, other in zip(wanted, shifted, strict=False) if one == other]
+
+
+def test_numbering_changes_labels_and_nothing_else():
+    pairs = {"a": "glyphs_plain", "b": "glyphs_cluttered", "left_out": ()}
+    stored, same, other = (built("IIW", **pairs, numbering=how) for how in NUMBERINGS)
+
+    def alike(p):
+        return {x for x, y in zip(p.sets[0].classes, p.sets[1].classes, strict=True) if x == y}
+
+    assert alike(stored) < alike(same) == set(same.common) and alike(other) == set()
+    for p in (same, other):
+        assert torch.equal(p.sets[0].train.labels, stored.sets[0].train.labels)
+        names = [[s.classes[label] for label in s.test.labels] for s in (p.sets[1], stored.sets[1])]
+        images = [s.test.images.flatten(1).double().sum(1).tolist() for s in (p.sets[1], stored.sets[1])]
+        assert sorted(zip(images[0], names[0], strict=True)) == sorted(zip(images[1], names[1], strict=True))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_so_many_images_are_turned_and_upright_is_one_of_four(share):
+    image_set = load("glyphs_plain")
+    found = pair.turned(image_set, share, seed=3)
+    for before, after in ((image_set.train, found.train), (image_set.test, found.test)):
+        same = torch.stack([(before.images.rot90(k, (2, 3)) == after.images).flatten(1).all(1) for k in range(4)])
+        assert same.any(0).all() and torch.equal(before.labels, after.labels)
+        upright = same[0].double().mean().item()
+        assert upright == pytest.approx(1 - 0.75 * share, abs=0.05)
+    assert not share or not torch.equal(found.train.images, pair.turned(image_set, share, seed=4).train.images)
 
 
 def test_masking_can_only_help():
@@ -668,7 +735,7 @@ def test_a_run_that_several_experiments_plan_is_made_once(tmp_path, trained, mon
             (row, runner.named(config)[1]) for row, config in experiments.plan(name, "smoke")
         ]
     files = {path.stem for path in (tmp_path / "smoke").iterdir()}
-    assert files == set(plans) - {"fig6", "fig10"}, "these two need nothing of their own"
+    assert files == set(plans) - {"fig6", "fig10"}, "these need nothing of their own"
     monkeypatch.setattr(runner, "make", lambda *a: pytest.fail("a recorded run was made again"))
     for name in reversed(plans):
         assert records(tmp_path, name, settings={}) == found[name]
@@ -910,6 +977,9 @@ def test_a_run_says_what_it_is_in_a_line():
         ({"dcc_classes": 1}, "dcc_classes.*at least 2"),
         ({"dcc_classes": 2.0}, "dcc_classes"),
         ({"normalization": "group"}, "normalization.*instance.*'group'"),
+        ({"numbering": "reversed"}, "numbering.*shifted.*'reversed'"),
+        ({"turned": 1.5}, "turned, stitches: .*1.5"),
+        ({"stitches": (100, 4)}, r"turned, stitches: .*\(100, 4\)"),
         ({"pretrained_on": None}, "pretrained_on"),
         ({"seed": -1}, "seed: must be at least 0, got -1"),
         ({"width": 0}, "width: must be at least 1"),

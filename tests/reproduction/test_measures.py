@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from compatkit import models, normalization, recombination, similarity
+from compatkit import alignment, models, normalization, recombination, similarity
 from reproduction.runs import measures
 
 from ..compatkit.test_data import small_set
@@ -120,10 +120,36 @@ def test_bn_statistics_and_test_batches_change_what_they_name_alone(two, found):
     assert found["recombination, running statistics/a"] == pytest.approx(share)
 
 
-def test_features_are_compared_on_a_bounded_number_of_images(two, monkeypatch):
+@pytest.mark.parametrize("images", [12, None])
+def test_features_are_compared_once_on_a_bounded_number_of_images_or_on_all(two, monkeypatch, images):
     networks, sets = two
     seen = []
-    monkeypatch.setattr(measures, "SIMILARITY_IMAGES", 12)
-    networks[0].stem.register_forward_hook(lambda m, x, y: seen.append(len(y)))
-    measures.similarities(networks, sets[0], "stage2_block1", batch_size=5)
-    assert seen == [4, 4, 4], "once, in batches of equal size"
+    hook = networks[0].stem.register_forward_hook(lambda m, x, y: seen.append(len(y)))
+    measures.similarities(networks, sets[0], "stage2_block1", 5, images)
+    hook.remove()
+    assert sum(seen) == (images or len(sets[0].test)) and max(seen) - min(seen) <= 1 and max(seen) <= 5, "once"
+    counts, original = [], measures.similarities
+    monkeypatch.setattr(measures, "similarities", lambda *a: counts.append(a[4]) or original(*a))
+    extractors, heads = zip(*(models.split(n, "stage2") for n in networks), strict=True)
+    measures.measure(extractors, heads, sets, COMMON, 512, images)
+    assert counts == [images] * 2
+
+
+def test_stitches_are_fitted_on_training_images_and_put_between(two):
+    networks, sets = two
+    extractors, heads = zip(*(models.split(n, "stage2") for n in networks), strict=True)
+    found = measures.measure(extractors, heads, sets, COMMON, batch_size=512, stitches=(10, 20))
+    plain = measures.measure(extractors, heads, sets, COMMON, batch_size=512)
+    kinds = ["permuted", "stitched on 10 images", "stitched on 20 images"]
+    assert {k for k in found if k not in plain} == {
+        f"recombination, {k}/{r}" for k in kinds for r in ("a", "b", "mean")
+    }
+    assert plain.items() <= found.items()
+    x, names = images(sets[1], COMMON)
+    train = sets[1].limit(train=10).train
+    layer = alignment.stitch(extractors[1], extractors[0], sets[1].normalise(train.images))
+    net = nn.Sequential(extractors[1], layer, heads[0])
+    with normalization.evaluation(net), torch.no_grad():
+        logits = net(x)[:, [A.index(c) for c in COMMON]]
+    share = sum(COMMON[i] == name for i, name in zip(logits.argmax(1).tolist(), names, strict=True)) / len(names)
+    assert found["recombination, stitched on 10 images/b"] == pytest.approx(share, abs=0.03)

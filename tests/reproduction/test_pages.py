@@ -2,10 +2,8 @@
 
 import pytest
 
-from reproduction.pages import reusable
-from reproduction.pages.scoreboard import scoreboard
+from reproduction.pages import claims, reusable
 from reproduction.records.provenance import provenance
-from reproduction.records.published import paper_numbers
 
 METHODS = ("independent", "RP", "DCC", "upper bound")
 
@@ -24,6 +22,7 @@ def record(method, seed, a="x", b="y"):
     made = provenance(experiment="fig2", device="cpu", threads=1, started=0.0, wall_seconds=6.0, peak_memory_mb=1.0)
     config = {"a": a, "b": b, "method": method, "seed": seed}
     found = {"experiment": "fig2", "preset": "laptop", "row": method, "seed": seed, "config": config, "data": {}}
+    found |= {"run_id": f"{method} {seed} {a}", "differs": () if a == "cifar10" else ("a", "b")}
     return found | {"metrics": metrics, "provenance": made}
 
 
@@ -41,13 +40,12 @@ def test_the_upper_bound_is_not_recombined(records):
 
 
 def test_comparison_has_a_table_for_each_pair(records):
-    text = reusable.comparison(records).data
+    text = reusable.comparison(records).data.replace("\N{NO-BREAK SPACE}", " ")
     assert text.count("| independent |") == 2
-    assert text.count("what is judged is the trend") == 1, "one pair is not the paper's"
-    assert "| RP | 50.1 | 51.0 ± 2.5 | 3 | ◐\N{NO-BREAK SPACE}trend\N{NO-BREAK SPACE}only |" in text, (
-        "other data: the trend"
-    )
-    assert "| RP | 50.1 | 51.0 ± 2.5 | 3 | ●\N{NO-BREAK SPACE}reproduced |" in text, "the paper's data: the level"
+    assert text.count("*Levels are not judged: other images.*") == 1, "one pair is not the paper's"
+    assert "| RP | 50.1 | 51.0 ± 2.5 | 3 |" in text, "other data"
+    assert "| RP | ◌ open (5 seeds) | 50.1 | 51.0 ± 2.5 | 3 |" in text, "the paper's data: the level"
+    assert "| upper bound | ✕ contradicted | 85.6 | 90.1 ± 0.2 | 3 |" in text
 
 
 def test_provenance_names_each_pair(records):
@@ -55,33 +53,25 @@ def test_provenance_names_each_pair(records):
     assert text.count("12 runs at preset laptop") == 2 and "x × y" in text and text.count("<details>") == 2
 
 
-def test_claims_are_differences_of_paired_seeds(records):
-    text = reusable.claims(records[:12], {"RP helps": ("RP", "independent"), "RP wins": ("RP", "DCC")}).data
-    assert "| RP helps | +39.5 | +40.0 ± 0.0 | 3 | ◐\N{NO-BREAK SPACE}trend\N{NO-BREAK SPACE}only |" in text
-    assert "| RP wins | -15.7 | -30.0 ± 0.0 | 3 | ◐\N{NO-BREAK SPACE}trend\N{NO-BREAK SPACE}only |" in text
-    [unpublished] = reusable.claims(
-        [r | {"config": r["config"] | {"method": "IIW+RP"}} for r in records[3:6]] + records[:3],
-        {"both help": ("IIW+RP", "independent")},
-    ).data.splitlines()[-1:]
-    assert unpublished.startswith("| both help | – | +40.0 ± 0.0 | 3 | ◐"), "the stated direction is judged"
-    reverse = [r | {"config": r["config"] | {"method": "RP"}} for r in records[:3]]
-    others = [r | {"config": r["config"] | {"method": "independent"}} for r in records[3:6]]
-    assert (
-        "not\N{NO-BREAK SPACE}reproduced" in reusable.claims(reverse + others, {"RP helps": ("RP", "independent")}).data
-    )
+def test_differences_are_of_paired_seeds(records):
+    text = reusable.differences(records[:12], {"RP helps": ("RP", "independent"), "RP wins": ("RP", "DCC")}).data
+    assert "| RP helps | +40.0 ± 0.0 | 3 |" in text and "| RP wins | -30.0 ± 0.0 | 3 |" in text
+    some = [r for r in records[:12] if (r["row"], r["seed"]) != ("RP", 1)]
+    assert "| RP helps | +40.0 ± 0.0 | 2 |" in reusable.differences(some, {"RP helps": ("RP", "independent")}).data
+    assert "| no | – | 0 |" in reusable.differences(some, {"no": ("RP", "IIW")}).data
 
 
-def test_verdicts_are_counted(records):
-    counts = reusable.verdicts(records)["x × y"]
-    assert counts["trend only"] == 3 and counts["not run"] == 3 and counts["undecided"] == 1
-
-
-def test_the_scoreboard_lists_every_item_of_both_papers(records):
-    text = scoreboard({("gygli", "fig2"): reusable.verdicts(records)}, {("gygli", "fig8"): "[split](x)"}).data
-    items = {(row["paper"], row["item"]) for row in paper_numbers()}
-    assert len(text.splitlines()) == 2 + len(items)
-    assert "| A, fig2 | 7 | x × y: " in text and "| A, fig9 | 2 | not run |  |" in text
-    assert "| A, fig8 | 0 | no number published | [split](x) |" in text
+def test_a_table_of_claims_has_the_verdict_second(records):
+    text = claims.table({"fig2": records}, "gygli", "fig2").data.replace("\N{NO-BREAK SPACE}", " ")
+    assert text.count("**x × y**") == text.count("**cifar10 × stl10**") == 1
+    head = "| claim | verdict | paper | ours | n |"
+    assert text.count(head) == 2
+    said = "The shared class head fits networks better than the shared rotation head"
+    assert text.count(f"| {said} | ● shown | +15.7 | +30.0 ± 0.0 | 3 |") == 2, "by one rule on all images"
+    assert "Not run here: The same initial weights alone" in text
+    assert claims.table({"fig2": []}, "gygli", "fig2").data == "No runs are stored here."
+    other = claims.table({"fig2_pretrained": records}, "gygli", "fig2_pretrained").data
+    assert "than the same random ones" not in other, "that needs the records of another experiment as well"
 
 
 def leaves(widget):

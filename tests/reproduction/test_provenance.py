@@ -116,3 +116,13 @@ def test_records_and_their_numbers_need_the_standard_library_only():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=CHECKOUT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_minutes_are_of_one_core_and_of_gpus_apart():
+    def made(device, seconds, threads=1, resumed=False):
+        return {"provenance": {"device": device, "wall_seconds": seconds, "threads": threads, "resumed": resumed}}
+
+    assert provenance.cpu_minutes([]) == "0.0"
+    assert provenance.cpu_minutes([made("cpu", 90), made("cpu", 30, threads=3)]) == "3.0"
+    assert provenance.cpu_minutes([made("cpu", 60), made("NVIDIA A100, bf16", 600, threads=8)]) == "1.0 + 10.0 GPU"
+    assert provenance.cpu_minutes([made("cpu", 60, resumed=True)]) == "≥ 1.0", "its first part was not counted"

@@ -1,7 +1,7 @@
 """Tables in Markdown: numbers with their intervals, nothing where there is nothing."""
 
 from compatkit.intervals import Interval, interval
-from reproduction.records.verdicts import compare
+from reproduction.records.verdicts import VERDICTS, Verdict, compare
 from reproduction.show import tables
 
 
@@ -20,11 +20,29 @@ def test_numbers():
     assert tables.span(interval([50.0])) == "50.0", "one value has no interval"
 
 
-def test_comparison_shows_paper_ours_n_and_verdict():
+def lines(markdown):
+    return markdown.data.replace("\N{NO-BREAK SPACE}", " ").splitlines()
+
+
+def test_comparison_shows_a_verdict_where_levels_are_judged():
     options = {"paper": "gygli", "item": "fig2", "column": "mean", "metric": "recombination accuracy"}
-    ours = {"independent": [10.0, 11.0, 12.0], "DCC": [60.0, 61.0, 62.0]}
-    text = tables.comparison(compare(ours, **options, reference="independent", same_data=False)).data
-    [dcc] = [line for line in text.splitlines() if line.startswith("| DCC")]
-    assert dcc == "| DCC | 65.8 | 61.0 ± 2.5 | 3 | ◐\N{NO-BREAK SPACE}trend\N{NO-BREAK SPACE}only |"
-    [missing] = [line for line in text.splitlines() if line.startswith("| RP |")]
-    assert missing == "| RP | 50.1 | – | 0 | –\N{NO-BREAK SPACE}not\N{NO-BREAK SPACE}run |"
+    ours = {"independent": {0: 10.0, 1: 11.0, 2: 12.0}, "DCC": {0: 65.6, 1: 65.8, 2: 66.0}}
+    here = lines(tables.comparison(compare(ours, **options, differs=())))
+    assert "| DCC | ● shown | 65.8 | 65.8 ± 0.5 | 3 |" in here and "| RP | – not run | 50.1 | – | 0 |" in here
+    assert "|  | verdict | paper, % | ours, % | n |" in here
+    there = lines(tables.comparison(compare(ours, **options, differs=["width", "recipe.lr"])))
+    assert "| DCC | 65.8 | 65.8 ± 0.5 | 3 |" in there and "|  | paper, % | ours, % | n |" in there
+    assert there[-1] == "*Levels are not judged: other network and schedule.*"
+
+
+def test_an_open_verdict_says_how_many_seeds_would_decide():
+    cells = {
+        Verdict("shown", 0.01): "● shown",
+        Verdict("open", 0.2, 12): "◌ open (12 seeds)",
+        Verdict("open", 0.2): "◌ open (> 50 seeds)",
+        Verdict("open"): "◌ open",
+        Verdict("not run"): "– not run",
+    }
+    for verdict, cell in cells.items():
+        assert tables.verdict_cell(verdict).replace("\N{NO-BREAK SPACE}", " ") == cell
+    assert set(tables.SIGNS) == set(VERDICTS) and len(set(tables.SIGNS.values())) == len(VERDICTS)

@@ -6,141 +6,212 @@ import random
 import pytest
 
 from reproduction.records import verdicts
+from reproduction.records.claims import Claim, Side
+from reproduction.records.verdicts import Evidence, Judged, Source, Verdict, judge, judge_level
 
-NOISE = [-0.4, 0.1, 0.3]
+NOISE = [-0.4, 0.1, 0.3]  # mean 0; the half width of its 95 % interval is 0.9, that of the 90 % interval 0.6
 
 
 def near(level, noise=1.0):
     return [level + noise * x for x in NOISE]
 
 
-CHANCE = near(10.6, 0.5)
-TREND = {"published_reference": 10.6, "reference": CHANCE}
-
-
 @pytest.mark.parametrize(
-    ("expected", "ours", "published", "options"),
+    ("expected", "differences", "direction"),
     [
-        ("not run", [], 65.8, TREND | {"same_data": True}),
-        ("not run", [], None, {"same_data": True}),
-        ("reproduced", near(66.0), 65.8, TREND | {"same_data": True}),
-        ("reproduced", near(86.0), 86.3, {"same_data": True}),  # only a level is claimed
-        ("reproduced", near(85.0), 86.3, {"same_data": True}),  # within half width + 1 point
-        ("trend only", near(66.0), 65.8, TREND | {"same_data": False}),
-        ("trend only", near(40.0), 65.8, TREND | {"same_data": True}),
-        ("trend only", near(66.0, 20), 65.8, TREND | {"same_data": True}),  # too wide to agree with one number
-        ("trend only", near(66.0)[:2], 65.8, TREND | {"same_data": False}),  # Welch, unequal numbers
-        ("trend only", near(5.0), 2.0, TREND | {"same_data": False}),  # the published side may be below
-        ("not reproduced", near(5.0), 65.8, TREND | {"same_data": False}),
-        ("not reproduced", near(5.0), 65.8, TREND | {"same_data": True}),
-        ("not reproduced", near(10.7, 0.7), 65.8, TREND | {"same_data": True}),  # neither the level nor the effect
-        ("not reproduced", near(70.0), 86.3, {"same_data": True}),
-        ("not reproduced", [65.8, 65.8], 65.8, {"reference": [70, 70.2], "published_reference": 10, "same_data": True}),
-        ("undecided", near(10.7, 0.7), 65.8, TREND | {"same_data": False}),  # other data: an effect may be smaller
-        ("undecided", [5.0, 60.0, 10.0], 65.8, TREND | {"same_data": True}),  # the interval holds 0 and 55
-        ("undecided", [65.8], 65.8, TREND | {"same_data": True}),
-        ("undecided", [65.8], 65.8, {"same_data": True}),
-        ("undecided", near(66.0), 65.8, TREND | {"reference": [10.6], "same_data": True}),
-        ("undecided", near(66.0), 65.8, TREND | {"reference": [], "same_data": True}),
-        ("undecided", near(66.0), None, TREND | {"same_data": True}),  # nothing was published
-        ("undecided", near(86.0), 86.3, {"same_data": False}),
-        ("undecided", near(86.0, 20), 86.3, {"same_data": True}),
-        ("undecided", near(11.0, 3), 10.7, TREND | {"same_data": True}),  # the level agrees, the trend is open
+        # with a margin of 1
+        ("shown", near(2.0), "above"),
+        ("open", near(1.8), "above"),  # the interval reaches the margin
+        ("equal", near(0.3), "above"),
+        ("equal", near(-0.3), "above"),
+        ("open", near(0.5), "above"),
+        ("open", near(0.0, 3), "above"),
+        ("open", near(-1.8), "above"),
+        ("contradicted", near(-2.0), "above"),
+        ("shown", near(0.3), "same"),
+        ("open", near(0.5), "same"),
+        ("open", near(0.0, 3), "same"),  # noise never looks like agreement
+        ("contradicted", near(2.0), "same"),
+        ("contradicted", near(-2.0), "same"),
+        ("shown", near(0.0), "not below"),
+        ("shown", near(5.0), "not below"),
+        ("open", near(-0.2), "not below"),
+        ("open", near(-1.8), "not below"),
+        ("contradicted", near(-2.0), "not below"),
+        ("not run", [], "above"),
+        ("open", [9.0], "above"),
+        ("shown", [2.0, 2.0], "above"),
+        ("equal", [0.0, 0.0], "above"),
     ],
 )
-def test_verdict(expected, ours, published, options):
-    assert verdicts.verdict(ours, published, **options) == expected
+def test_judge(expected, differences, direction):
+    assert judge(differences, direction, 1.0).word == expected
 
 
 def test_every_verdict_is_tested():
-    marks = [mark for mark in test_verdict.pytestmark if mark.name == "parametrize"]
-    assert {case[0] for case in marks[0].args[1]} == set(verdicts.VERDICTS)
+    marks = [mark for mark in test_judge.pytestmark if mark.name == "parametrize"]
+    assert {case[0] for case in marks[0].args[1]} == set(verdicts.VERDICTS) - {"not judged"}
 
 
-def test_published_spread_widens_the_level():
-    ours = near(82.0)
-    assert verdicts.verdict(ours, 86.3, same_data=True) == "not reproduced"
-    assert verdicts.verdict(ours, 86.3, spread=5.0, n_published=10, same_data=True) == "reproduced"
-    assert verdicts.verdict(ours, 86.3, spread=5.0, same_data=True) == "not reproduced"  # no n, no interval
+@pytest.mark.parametrize(("direction", "bound"), [("above", 1.0), ("not below", -1.0)])
+def test_what_is_shown_lies_beyond_the_margin_by_its_whole_interval(direction, bound):
+    half = 0.8957  # of the 95 % interval of NOISE: t(2) * 0.3606 / sqrt(3)
+    assert judge(near(bound + half + 0.01), direction, 1.0).word == "shown"
+    assert judge(near(bound + half - 0.01), direction, 1.0).word == "open"
+    assert judge(near(-1 - half - 0.01), direction, 1.0).word == "contradicted"
 
 
-def test_fractions_have_smaller_points():
-    assert verdicts.verdict(near(0.60, 0.001), 0.69, same_data=True, point=0.01) == "not reproduced"
-    assert verdicts.verdict(near(0.69, 0.001), 0.69, same_data=True, point=0.01) == "reproduced"
+def test_an_open_verdict_says_how_many_seeds_would_decide():
+    from scipy import stats
+
+    open_ = judge(near(1.5), "above", 1.0)
+    spread = stats.tstd(NOISE)
+    halves = {n: stats.t.ppf(0.975, n - 1) * spread / math.sqrt(n) for n in range(2, 51)}
+    assert open_.word == "open" and open_.seeds == next(n for n, half in halves.items() if half < 0.5)
+    inside = judge(near(0.5), "above", 1.0)
+    halves = {n: stats.t.ppf(0.95, n - 1) * spread / math.sqrt(n) for n in range(2, 51)}
+    assert inside.seeds == next(n for n, half in halves.items() if half < 0.5), "equality takes the 90 % interval"
+    assert judge(near(1.0, 9), "above", 1.0).seeds is None, "at the margin no number decides"
+    assert judge(near(2.0), "above", 1.0).seeds is None and judge([9.0], "above", 1.0).seeds is None
+    assert judge(near(-0.5), "not below", 1.0).seeds == open_.seeds
 
 
-def test_verdict_of_values_that_are_not_numbers():
-    with pytest.raises(ValueError, match="finite"):
-        verdicts.verdict([1.0, math.nan], 65.8, same_data=True)
-
-
-def test_noise_is_rarely_called_a_trend():
+@pytest.mark.parametrize(("direction", "truth"), [("above", 1.0), ("same", 1.0), ("not below", -1.0)])
+def test_a_difference_at_the_margin_is_rarely_decided(direction, truth):
     generator = random.Random(2)
-    calls = [
-        verdicts.verdict(
-            [generator.gauss(10, 1) for _ in range(3)],
-            65.8,
-            reference=[generator.gauss(10, 1) for _ in range(3)],
-            published_reference=10.6,
-            same_data=False,
-        )
-        for _ in range(1000)
-    ]
-    assert calls.count("trend only") < 50 and calls.count("not reproduced") < 50 and "reproduced" not in calls
+    calls = [judge([generator.gauss(truth, 0.4) for _ in range(4)], direction, 1.0).word for _ in range(2000)]
+    # a one-sided test for each side of the margin, at 2.5 % for a difference and 5 % for equality
+    assert calls.count("shown") < 2000 * 0.065 and calls.count("contradicted") < 2000 * 0.04
 
+
+def test_levels_are_judged_where_everything_is_the_papers():
+    assert judge_level(near(86.0), 86.3, 2.0, ()).word == "shown"
+    assert judge_level(near(86.0, 20), 86.3, 2.0, ()).word == "open", "a wide interval agrees with nothing"
+    assert judge_level(near(71.2), 76.7, 2.0, ()).word == "contradicted"
+    other = judge_level(near(86.0), 86.3, 2.0, ["recipe.steps", "a", "width"])
+    assert other == Verdict("not judged", reason="level not judged: other images, network and schedule")
+    assert (
+        judge_level(near(86.0), None, 2.0, ()).word == "not judged" and judge_level([], 86.3, 2.0, ()).word == "not run"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["b"], "images"),
+        (["side_recipe.lr", "epochs"], "schedule"),
+        (["new_dim", "h_recipe.steps"], "network and schedule"),
+        (["n_train", "split_at", "networks"], "images and network"),
+    ],
+)
+def test_settings_that_differ_are_named_by_kind(settings, words):
+    assert verdicts.in_words(settings) == words
+
+
+# --- claims -----------------------------------------------------------------------------------------------------------
+
+A = Side("figure", "A", "accuracy", ())
+B = Side("other", "B", "accuracy", ())
+
+
+def claim(one=A, other=B, kind="finding", direction="above", margin=1.0, printed=(None, None), unit="points"):
+    return Claim("id", "gygli", "fig2", kind, "A is above B", direction, margin, unit, one, other, printed, "")
+
+
+def record(experiment, row, seed, value, images="x", differs=("a",)):
+    config = {"a": images, "b": "y", "seed": seed}
+    made = {"golden": "old"}
+    run_id = f"{experiment} {row} {seed} {images}"
+    found = {"run_id": run_id, "experiment": experiment, "row": row, "seed": seed, "config": config, "data": {}}
+    return found | {"metrics": {"accuracy": value}, "provenance": made, "differs": differs}
+
+
+def source(name="here", seeds=range(3), images=("x",), gap=0.1, differs=("a",)):
+    ones = [record("figure", "A", s, 0.5 + gap + 0.01 * s, i, differs) for i in images for s in seeds]
+    others = [record("other", "B", s, 0.5 + 0.011 * s, i, differs) for i in images for s in seeds]
+    return Source(name, {"figure": ones, "other": others}, {"figure": len(ones), "other": len(others)})
+
+
+def test_a_claim_is_judged_by_pairs_of_seeds_on_the_same_images():
+    found = verdicts.evidence(claim(), source(images=("x", "z")))
+    assert [(one.images, one.verdict.word, one.ours.n) for one in found] == [
+        ("x × y", "shown", 3),
+        ("z × y", "shown", 3),
+    ]
+    assert found[0].ours.mean == pytest.approx(9.9) and found[0].stale == 6
+
+
+def test_seeds_that_one_side_lacks_are_left_out():
+    made = source()
+    made.records["other"].pop()
+    [found] = verdicts.evidence(claim(), made)
+    assert found.ours.n == 2 and found.stale == 5
+    assert verdicts.evidence(claim(), Source("", {"figure": made.records["figure"]}, {})) == []
+    assert verdicts.evidence(claim(one=None, other=None), made) == []
+
+
+def test_the_best_evidence_is_the_first_with_two_runs_and_is_never_blended():
+    sources = [source("paper", seeds=[0], gap=-0.3), source("cifar", gap=-0.2), source("laptop")]
+    [one] = verdicts.judged([claim()], sources)
+    assert [e.source for e in one.evidence] == ["paper", "cifar", "laptop"]
+    assert one.best.source == "cifar" and one.word == "contradicted" and one.best.ours.n == 3
+    [alone] = verdicts.judged([claim()], sources[:1])
+    assert alone.best.source == "paper" and alone.word == "open"
+    [nothing] = verdicts.judged([claim()], [])
+    assert nothing.word == "not run" and nothing.best.ours is None and nothing.best.verdict.reason == "no runs"
+
+
+def test_a_level_has_one_side_and_a_side_may_be_a_number():
+    level = claim(other=None, kind="level", direction="same", margin=2.0, printed=(61.0, None))
+    [here], [there] = (verdicts.evidence(level, source(differs=d)) for d in (("a",), ()))
+    assert here.verdict.word == "not judged" and here.ours.mean == pytest.approx(61.0)
+    assert there.verdict.word == "shown"
+    [fixed] = verdicts.evidence(claim(other=0.5), source())
+    assert fixed.ours.mean == pytest.approx(11.0), "against one half"
+
+
+def test_totals_count_by_kind_and_correct_over_all():
+    def found(word, p_value, kind="finding"):
+        return Judged(claim(kind=kind), (Evidence("", "", None, Verdict(word, p_value)),))
+
+    every = [found("shown", 0.01), found("shown", 0.04), found("open", 0.3), found("not run", None)]
+    every += [found("shown", 0.0, "check"), found("not judged", None, "level")]
+    totals = verdicts.totals(every, "finding")
+    assert totals.words == {"shown": 2, "open": 1, "not run": 1} and totals.tested == 3
+    assert totals.after_holm == 1, "0.01 passes a third of 5 %, 0.04 does not pass a half"
+    assert verdicts.totals(every, "check").after_holm == 1 and verdicts.totals(every, "level").tested == 0
+
+
+# --- printed numbers --------------------------------------------------------------------------------------------------
 
 WHERE = {"paper": "gygli", "item": "fig2", "column": "mean", "metric": "recombination accuracy"}
 
 
 def test_compare_joins_ours_with_the_paper():
-    ours = {"independent": {0: 0.10, 1: 0.11, 2: 0.105}, "DCC": {2: 0.655, 0: 0.66, 1: 0.661}, "RP": [0.3], "LN": [0.1]}
-    table = verdicts.compare(ours, **WHERE, reference="independent", same_data=False, scale=100)
+    ours = {"independent": {0: 0.10, 1: 0.11, 2: 0.105}, "DCC": {2: 0.655, 0: 0.66, 1: 0.661}, "LN": {0: 0.1}}
+    table = verdicts.compare(ours, **WHERE, differs=(), scale=100)
     by_name = {line["row"]: line for line in table}
     grid = ["independent", "IIW", "RP", "DCC", "IIW+RP", "IIW+DCC", "RP+DCC", "IIW+RP+DCC", "upper bound"]
     assert [line["row"] for line in table] == [*grid, "LN"]
-    assert all(list(line) == ["row", "paper", "ours", "n", "verdict", "note"] for line in table)
-    assert by_name["DCC"]["verdict"] == "trend only" and by_name["DCC"]["paper"] == 65.8
+    assert by_name["DCC"]["verdict"].word == "shown" and by_name["DCC"]["paper"] == 65.8
     assert by_name["DCC"]["ours"].mean == pytest.approx(65.87, abs=0.01) and by_name["DCC"]["n"] == 3
-    assert by_name["RP"]["verdict"] == "undecided"
-    assert by_name["IIW"] | {"note": ""} == {
-        "row": "IIW", "paper": 25.1, "ours": None, "n": 0, "verdict": "not run", "note": ""
-    }  # fmt: skip
-    assert by_name["independent"]["verdict"] == "undecided" and "trends refer" in by_name["independent"]["note"]
-    assert by_name["LN"]["paper"] is None and by_name["LN"]["note"] == "not in the paper"
-    same = verdicts.compare(ours, **WHERE, reference="independent", same_data=True, scale=100)
-    assert [line["verdict"] for line in same if line["row"] in ("independent", "DCC")] == ["reproduced"] * 2
-
-
-def test_compare_pairs_by_seed_only_if_the_seeds_agree():
-    # Seeds move both networks together: pairs show what Welch's interval cannot.
-    reference, ours = {0: 1.0, 1: 20.0, 2: 40.0}, {2: 41.2, 1: 21.1, 0: 2.0}
-    options = WHERE | {"reference": "independent", "same_data": False}
-    paired = verdicts.compare({"independent": reference, "DCC": ours}, **options)
-    other = verdicts.compare({"independent": {k + 5: v for k, v in reference.items()}, "DCC": ours}, **options)
-    assert [next(r["verdict"] for r in t if r["row"] == "DCC") for t in (paired, other)] == ["trend only", "undecided"]
+    assert (by_name["IIW"]["ours"], by_name["IIW"]["n"], by_name["IIW"]["verdict"].word) == (None, 0, "not run")
+    assert by_name["LN"]["paper"] is None and by_name["LN"]["verdict"].word == "not judged"
+    elsewhere = verdicts.compare(ours, **WHERE, differs=["a"], scale=100)
+    assert {line["verdict"].word for line in elsewhere} == {"not judged", "not run"}
 
 
 def test_compare_does_not_judge_bounds_and_knows_its_names():
     bound = verdicts.compare(
-        {"6 classes or fewer": [59, 59.2]}, **WHERE | {"item": "fig9", "column": "largest"}, same_data=True
+        {"6 classes or fewer": {0: 59, 1: 59.2}}, **WHERE | {"item": "fig9", "column": "largest"}, differs=()
     )
-    assert [(line["paper"], line["verdict"]) for line in bound] == [(59.4, "undecided")]
-    for change in ({"item": "fig22"}, {"column": "median"}, {"metric": "accuracy"}, {"reference": "dependent"}):
+    assert [(line["paper"], line["verdict"].word) for line in bound] == [(59.4, "not judged")]
+    for change in ({"item": "fig22"}, {"column": "median"}, {"metric": "accuracy"}):
         with pytest.raises(KeyError):
-            verdicts.compare({"DCC": [1.0]}, **WHERE | {"same_data": True} | change)
+            verdicts.compare({"DCC": {0: 1.0}}, **WHERE | {"differs": ()} | change)
 
 
 def test_compare_judges_correlations_by_hundredths():
-    [row] = [
-        row
-        for row in verdicts.compare(
-            {"RP": [0.90, 0.91, 0.92]},
-            paper="gygli",
-            item="fig6",
-            column="mean",
-            metric="cross-correlation",
-            same_data=True,
-        )
-        if row["row"] == "RP"
-    ]
-    assert row["verdict"] == "not reproduced", "0.91 is not 0.38, though less than one point away"
+    where = WHERE | {"item": "fig6", "metric": "cross-correlation"}
+    rows = verdicts.compare({"RP": {0: 0.90, 1: 0.91, 2: 0.92}}, **where, differs=())
+    assert [row["verdict"].word for row in rows if row["row"] == "RP"] == ["contradicted"], "0.91 is not 0.38"

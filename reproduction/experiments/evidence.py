@@ -1,0 +1,82 @@
+"""Which runs of a plan have a record, and all records that can speak for a claim. Needs no torch."""
+
+from __future__ import annotations
+
+import functools
+import operator
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..records.index import index
+from ..records.verdicts import Source
+from . import EXPERIMENTS, plan
+from .presets import Plan
+from .presets import settings as settings_of
+from .settings import KINDS
+
+BEST_FIRST = ("paper", "cifar", "cifar-cpu", "laptop")
+"""The presets in the order in which their runs speak for a claim."""
+
+
+def sources(preset: str | None = None, root: str | os.PathLike | None = None) -> list[Source]:
+    """What is on record: the papers' recipe, then photographs on a GPU, photographs on a CPU, small images.
+
+    Args:
+        preset: only what belongs to this one; None takes all.
+        root: the record store, see ``records.store.results_root``.
+    """
+    return [_source(name, root) for name in BEST_FIRST if preset in (None, name)]
+
+
+def _source(preset: str, root: str | os.PathLike | None) -> Source:
+    planned = {experiment: len(plan(experiment, preset)) for experiment in EXPERIMENTS}
+    return Source(preset, {experiment: recorded(experiment, preset, root=root) for experiment in EXPERIMENTS}, planned)
+
+
+def recorded(
+    experiment: str,
+    preset: str,
+    *,
+    seeds: Sequence[int] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    root: str | os.PathLike | None = None,
+) -> list[dict]:
+    """Those records of ``runner.records`` that are there already; nothing is made."""
+    wanted = plan(experiment, preset, seeds, settings)
+    found = index(preset, root, KINDS)
+    return under_rows(experiment, wanted, {config: found.record(config) for _, config in wanted})
+
+
+def under_rows(experiment: str, wanted: Plan, made: Mapping[Any, dict | None]) -> list[dict]:
+    """The records of a plan in its order, each with its "row", and the settings in which it "differs" from the paper's
+    run; runs without one are left out."""
+    return [
+        {**record, "row": row, "differs": differs(experiment, row, replace(config, seed=0))}
+        for row, config in wanted
+        if (record := made[config]) is not None
+    ]
+
+
+@functools.cache
+def differs(experiment: str, row: str, config: Any) -> tuple[str, ...]:
+    """The settings in which a run is not the paper's: none where the experiment plans it at preset "paper", else those
+    that differ from the most similar run under the same row there. How numbers are stored changes no result.
+
+    Args:
+        experiment, row: where the run stands.
+        config: of the run, with seed 0.
+    """
+    ours = _settings(config)
+    planned = [(name, _settings(other)) for name, other in plan(experiment, "paper", [0])]
+    same_row = [other for name, other in planned if name == row] or [other for _, other in planned]
+    changed = ([name for name, value in ours.items() if other[name] != value] for other in same_row)
+    return tuple(min(changed, key=len))
+
+
+def _settings(config: Any) -> dict[str, Any]:
+    """A config as one level of names and values, without what changes no result."""
+    same = ("recipe.precision", "recipe.channels_last")
+    values = ((name, operator.attrgetter(name)(config)) for name in settings_of(config))
+    return {name: value for name, value in values if not name.endswith(same)}

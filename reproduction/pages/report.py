@@ -1,0 +1,258 @@
+"""The report: one verdict on each claim of both papers, what they cost, and what they do not settle."""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+
+from IPython.display import HTML, Markdown
+
+from ..records.claims import KINDS, PAPERS, claims
+from ..records.provenance import cpu_minutes, is_stale
+from ..records.published import paper_numbers, paper_value
+from ..records.verdicts import DECIDED, VERDICTS, Evidence, Judged, Source, judged, totals
+from ..show import tables
+from . import analysis
+from .claims import item_in_words, numbers
+
+CHAPTERS = {
+    ("gygli", "fig2"): "reusable/method.html#paper-and-ours",
+    ("gygli", "fig2_pretrained"): "reusable/analysis.html#from-pre-trained-weights",
+    ("gygli", "sec4_incremental"): "reusable/analysis.html#one-after-the-other",
+    ("gygli", "fig5"): "reusable/normalisation.html#paper-and-ours",
+    ("gygli", "fig6"): "reusable/similarity.html#paper-and-ours",
+    ("gygli", "fig7"): "reusable/analysis.html#both-on-the-same-images",
+    ("gygli", "fig8"): "reusable/split.html#paper-and-ours",
+    ("gygli", "fig9"): "reusable/classes.html#paper-and-ours",
+    ("gygli", "table1"): "reusable/adaptation.html#paper-and-ours",
+    ("gygli", "fig3"): "reusable/classifier.html#paper-and-ours",
+    ("gygli", "fig11"): "reusable/classifier.html#paper-and-ours",
+    ("gygli", "fig4"): "reusable/transfer.html#paper-and-ours",
+    ("ramanujan", "fig1"): "forward/toy.html#play-with-it",
+    ("ramanujan", "table1"): "forward/update.html#paper-and-ours",
+    ("ramanujan", "table2"): "forward/update.html#other-updates",
+    ("ramanujan", "table3"): "forward/update.html#other-updates",
+    ("ramanujan", "table4"): "forward/update.html#other-updates",
+    ("ramanujan", "sec43"): "forward/update.html#other-updates",
+    ("ramanujan", "appendix"): "forward/update.html#other-updates",
+    ("ramanujan", "table5"): "forward/sequences.html#two-hops",
+    ("ramanujan", "table6"): "forward/side.html#paper-and-ours",
+    ("ramanujan", "sec52"): "forward/side.html#at-equal-bytes",
+    ("ramanujan", "fig3"): "forward/cost.html#counted-weighed-and-timed-against-accuracy",
+}
+"""Where a figure, table or section of a paper is treated."""
+
+FILTERS = {"paper": tuple(PAPERS.values()), "kind": KINDS, "verdict": VERDICTS}
+FIRST = {"paper": "all", "kind": "finding", "verdict": "all"}
+_NAMES = {"finding": "findings", "check": "checks", "level": "levels"}
+
+
+def report(sources: Sequence[Source]) -> list[Judged]:
+    """Every claim of both papers, judged on the best records there are."""
+    return judged(claims(), sources)
+
+
+# --- the claims -------------------------------------------------------------------------------------------------------
+
+
+def headline(found: Sequence[Judged]) -> HTML:
+    """How many findings got each verdict; and the look of this and of ``listing``."""
+    style = Path(__file__).parents[1].joinpath("show", "claims.css").read_text(encoding="utf-8")
+    counts = totals(found, "finding").words
+    tiles = [("", "findings", sum(counts.values()))]
+    tiles += [(word, f"{tables.SIGNS[word]} {word}", counts[word]) for word in VERDICTS if counts[word]]
+    cells = [f'<div data-verdict="{word}"><dt>{name}</dt><dd>{count}</dd></div>' for word, name, count in tiles]
+    return _html(f"<style>{style}</style>", f'<dl class="totals">{"".join(cells)}</dl>')
+
+
+def _html(*parts: str) -> HTML:
+    return HTML(f'<div class="compatkit-claims">{"".join(parts)}</div>')
+
+
+def summary(found: Sequence[Judged]) -> Markdown:
+    """The totals in words: checks, levels, how many tests there are, and how many errors to expect of them."""
+    every, checks, levels = totals(found, *KINDS), totals(found, "check"), totals(found, "level")
+    decided = sum(every.words[word] for word in DECIDED)
+    return Markdown(
+        f"**Checks**, which nobody doubts: {checks.words['shown']} of {sum(checks.words.values())} are shown. "
+        f"**Levels**: {levels.tested} of {sum(levels.words.values())} are judged; the others are not, because images, "
+        "network or schedule are not the paper's.\n\n"
+        f"**How sure is that?** {every.tested} claims are tested, each at 95 %, and {decided} are decided. At most "
+        f"{every.tested * 0.05:.0f} of those decisions are to be expected wrong by chance alone. Holm's "
+        f"correction, which allows a chance of 5 % for a single error among them all, leaves {every.after_holm}."
+    )
+
+
+def listing(found: Sequence[Judged]) -> HTML:
+    """A row for each claim, with filters that need no script."""
+    rows = "".join(map(_row, found))
+    nothing = '<p class="none">No claim is like that.</p>'
+    return _html(f"<style>{_rules(found)}</style>", _filters(), f"<ul>{rows}</ul>", nothing)
+
+
+def _filters() -> str:
+    groups = []
+    for name, values in FILTERS.items():
+        labels = []
+        for value in ("all", *values):
+            checked = " checked" if value == FIRST[name] else ""
+            shown = f"{tables.SIGNS[value]} {value}" if value in tables.SIGNS else _NAMES.get(value, value)
+            field = f'<input type="radio" name="compatkit-{name}" value="{value}"{checked}>'
+            labels.append(f"<label>{field}{shown}</label>")
+        groups.append(f"<fieldset><legend>{name}</legend>{''.join(labels)}</fieldset>")
+    return f'<div class="filters">{"".join(groups)}</div>'
+
+
+def _picked(**values: str) -> str:
+    return "".join(f':has([name="compatkit-{name}"][value="{value}"]:checked)' for name, value in values.items())
+
+
+def _rules(found: Sequence[Judged]) -> str:
+    """What each filter hides; and where two filters leave nothing, the line that says so."""
+    hidden = [
+        f'.compatkit-claims{_picked(**{name: value})} li:not([data-{name}="{value}"])'
+        for name, values in FILTERS.items()
+        for value in values
+    ]
+    there = {(PAPERS[one.claim.paper], one.claim.kind, one.word) for one in found}
+    there = {mixed for key in there for mixed in product(*((part, "all") for part in key))}
+    choices = product(*(("all", *values) for values in FILTERS.values()))
+    empty = [
+        f".compatkit-claims{_picked(**dict(zip(FILTERS, choice, strict=True)))} .none"
+        for choice in choices
+        if choice not in there
+    ]
+    return f"{','.join(hidden)}{{display:none}}{','.join(empty)}{{display:block}}"
+
+
+def _row(one: Judged) -> str:
+    claim, best = one.claim, one.best
+    word = best.verdict.word
+    paper, ours = numbers(claim, best)
+    item = item_in_words(claim.paper, claim.item)
+    shown = [f"ours <b>{ours}</b>"] if best.ours else [html.escape(best.verdict.reason)]
+    shown += [f"paper {paper}"] if claim.published is not None else []
+    shown += [f"n = {best.ours.n}", html.escape(f"{best.images} ({best.source})")] if best.ours else []
+    shown += [f"{tables.seeds_needed(best.verdict)} would decide"] if word == "open" and best.verdict.p_value else []
+    shown += [f"stale records: {best.stale}"] if best.stale else []
+    shown += [f'<a href="{CHAPTERS[claim.paper, claim.item]}">{item}</a>']
+    kind = {"paper": PAPERS[claim.paper], "kind": claim.kind, "verdict": word}
+    attributes = " ".join(f'data-{name}="{value}"' for name, value in kind.items())
+    spans = "".join(f"<span>{text}</span>" for text in shown)
+    return (
+        f'<li id="claim-{claim.id}" {attributes}><span class="verdict">{tables.SIGNS[word]} {word}</span>'
+        f"<div><p>{html.escape(claim.text)}</p>"
+        f'<p class="numbers">{spans}</p>{_more(one)}</div></li>'
+    )
+
+
+def _more(one: Judged) -> str:
+    """What the row folds away: how it is judged, and what other records say."""
+    claim, best = one.claim, one.best
+    if claim.one is None:
+        return ""
+    said = [f"Margin {claim.margin:g}{f' ({claim.note})' if claim.note else ''}"]
+    said += [best.verdict.reason] if best.ours and best.verdict.reason else []
+    said += [
+        f"on {other.images} ({other.source}) {_in_short(one, other)}" for other in one.evidence if other is not best
+    ]
+    return f"<details><summary>more</summary>{html.escape('; '.join(said))}.</details>"
+
+
+def _in_short(one: Judged, found: Evidence) -> str:
+    _, ours = numbers(one.claim, found)
+    return f"{found.verdict.word}: {ours}, n = {found.ours.n}"
+
+
+# --- around them ------------------------------------------------------------------------------------------------------
+
+
+def not_run(found: Sequence[Judged], sources: Sequence[Source]) -> Markdown:
+    """What has no records, and why: presets by how much of them is recorded; claims without an experiment or a run."""
+    presets = []
+    for source in sources:
+        recorded, planned = sum(map(len, source.records.values())), sum(source.planned.values())
+        empty = [name for name, runs in source.records.items() if not runs]
+        presets.append([source.name, str(recorded), str(planned), ", ".join(empty) if recorded else "everything"])
+    nothing = [one.claim for one in found if one.word == "not run"]
+    why = [
+        f"{item_in_words(claim.paper, claim.item)}: {claim.text}. *Not run: {claim.note}.*"
+        for claim in nothing
+        if claim.one is None
+    ]
+    waiting = Counter(item_in_words(claim.paper, claim.item) for claim in nothing if claim.one is not None)
+    if waiting:
+        why.append(f"Claims whose runs are not on record: {'; '.join(f'{item} ({n})' for item, n in waiting.items())}.")
+    appendix = ", ".join(r["row"] for r in paper_numbers("ramanujan", "appendix"))
+    why.append(f"B, appendix: it was not at hand. The main text names {appendix}.")
+    table = tables.table(["preset", "runs recorded", "planned", "nothing yet of"], presets)
+    return Markdown(f"{table.data}\n\n{_bullets(why)}")
+
+
+def choices(sources: Sequence[Source]) -> Markdown:
+    """What paper A's open choices change, from the first source that has them measured."""
+    measured = (s.records["choices"] for s in sources if s.records.get("choices"))
+    return analysis.choices_table(next(measured, ()))
+
+
+def costs(sources: Sequence[Source]) -> Markdown:
+    """What the records of each experiment cost, in minutes of one core (of a GPU where it says so). A run that several
+    experiments need is counted for each, and once in the total of its preset."""
+    names = dict.fromkeys(name for source in sources for name in source.records)
+    body = [_cost(name, s.name, s.records[name]) for name in names for s in sources if s.records.get(name)]
+    for source in sources:
+        every = {r["run_id"]: r for records in source.records.values() for r in records}
+        body += [_cost("**all, each run once**", source.name, list(every.values()))] if every else []
+    return tables.table(["experiment", "preset", "runs", "minutes", "stale"], body)
+
+
+def _cost(name: str, preset: str, records: Sequence[Mapping]) -> list[str]:
+    return [name, preset, str(len(records)), cpu_minutes(records), str(sum(map(is_stale, records)))]
+
+
+def inconsistencies() -> Markdown:
+    """Where a paper disagrees with itself, or with what its data are; noted here, and not copied."""
+
+    def a(item: str, row: str) -> float:
+        return paper_value("gygli", item, row, "mean", "recombination accuracy")
+
+    def b(item: str, row: str, column: str = "ImageNet-1k", metric: str = "mAP@1.0") -> float:
+        return paper_value("ramanujan", item, row, column, metric)
+
+    gained = a("fig2_pretrained", "IIW+DCC") - a("fig2_pretrained", "IIW")
+    direct, hops = (b("table5", row, metric="CMC top-1") for row in ("direct", "two hops"))
+    places = {row: b("table2", row, "Places-365") for row in ("new/h", "h/h", "new/new")}
+    narrow = {case: b("table4", case, "ResNet50-64", "CMC top-1") for case in ("old/old", "new/h")}
+    found = [
+        "A, App. C.2: DCC on top of pre-trained IIW is said to add 8.5 points; the printed numbers differ by "
+        f"{gained:.1f}.",
+        f"A, App. C.5: RP is given {a('fig9', 'IIW+RP')} %, in Fig. 2 {a('fig2', 'RP')} %. The figure is about IIW, so "
+        "we read it as IIW+RP.",
+        "A, App. C.3: any two or three methods reach the upper bound; Sec. 4 names three combinations and leaves out "
+        "RP+DCC.",
+        "B, Sec. 4.2: ImageNet's validation set is said to have 500 images of each class. It has 50.",
+        "B, Tables 1 and 5 hold one model, trained on 500 classes, with two results: mAP "
+        f"{b('table1', 'old/old')} and {b('table5', 'phi2/phi2')}. Sec. 4.3 gives a third top-1, 46.3.",
+        "B, Sec. 4.4: going directly is said to gain 1.5 points over two hops; the printed numbers differ by "
+        f"{direct - hops:.1f}.",
+        f"B, Table 2: by mAP, new/h ({places['new/h']}) and h/h ({places['h/h']}) exceed new/new "
+        f"({places['new/new']}), which is called the upper bound.",
+        f"B, Table 6: by mAP, SimCLR on the new images ({b('table6', 'SimCLR-1k')}) exceeds new/new "
+        f"({b('table1', 'new/new')}).",
+        "B, Table 6: CKA with a zero vector is printed as 0; it is 0/0, and defined as 0 here.",
+        "B, Table 4: less is said to fit the weaker the old model is, yet ResNet50-64, the best of the three old ones "
+        f"({narrow['old/old']}), has the lowest new/h ({narrow['new/h']}).",
+        "B, text and code: no side-information is a zero vector in the text, a copy of the old embedding in the "
+        "authors' code; the loss of $h$ is a squared distance in the text, its mean over dimensions in the code. We "
+        "follow the text.",
+        "B, CIFAR-100: the first 50 classes of the authors' code are labels 0 to 5 and 10 to 53, folders sorted as "
+        "text, not 0 to 49.",
+    ]
+    return Markdown(_bullets(found))
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)

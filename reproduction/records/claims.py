@@ -1,0 +1,192 @@
+"""What the papers claim: the rows of ``claims.csv``, and what records say of each.
+
+A claim is a sentence that states a difference, an order or a level. Its two sides are rows of a plan and what is
+measured of them; a level has one side, and the paper's number in place of the other.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from .published import paper_numbers, table_file
+
+PAPERS = {"gygli": "A", "ramanujan": "B"}
+KINDS = ("finding", "check", "level")
+DIRECTIONS = ("above", "same", "not below")
+UNITS = {"points": (100, 1), "correlation": (1, 2), "MACs": (1, 0)}
+"""For each unit what takes a measured value to it, and the digits to show."""
+
+Records = Sequence[Mapping]
+Seeds = dict[int, float]
+"""A value for each seed."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """A row of an experiment's plan and a key of its runs' metrics; ``where``: settings that its runs have."""
+
+    experiment: str
+    row: str
+    metric: str
+    where: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A row of ``claims.csv``.
+
+    Attributes:
+        id, paper, item: its name, the paper, and the figure, table or section.
+        kind: "finding"; "check", which nobody doubts; "level".
+        text: the claim, in our words.
+        direction: "above": one side is above the other; "same"; "not below": it loses less than the margin.
+        margin: what is too small to matter, in ``unit``.
+        unit: a key of ``UNITS``.
+        one: what the claim is about; None where nothing of the kind is run.
+        other: what it is compared with: another side, or a number in 0..1; None for a level.
+        printed: the paper's two numbers, in the unit that it prints; None where it prints none.
+        note: how the margin reads the sentence, or why nothing is run.
+    """
+
+    id: str
+    paper: str
+    item: str
+    kind: str
+    text: str
+    direction: str
+    margin: float
+    unit: str
+    one: Side | None
+    other: Side | float | None
+    printed: tuple[float | None, float | None]
+    note: str
+
+    @property
+    def published(self) -> float | None:
+        """The paper's difference, or its level, in ``unit``."""
+        one, other = self.printed
+        if self.kind == "level":
+            return one
+        return None if one is None or other is None else one - other
+
+    @property
+    def experiments(self) -> tuple[str, ...]:
+        """Whose records it is judged by."""
+        sides = (side for side in (self.one, self.other) if isinstance(side, Side))
+        return tuple(dict.fromkeys(side.experiment for side in sides))
+
+
+def claims(paper: str | None = None, *items: str) -> list[Claim]:
+    """The claims of both papers in their order, of one of them, or of some figures and tables of one.
+
+    Raises:
+        KeyError: a number that ``paper.csv`` does not have.
+        ValueError: a row that is no claim.
+    """
+    printed = {(r["paper"], *(r[c] for c in ("item", "row", "column", "metric"))): r["value"] for r in paper_numbers()}
+    with open(table_file("claims.csv"), newline="", encoding="utf-8") as file:
+        rows = [r for r in csv.DictReader(file) if paper in (None, r["paper"]) and (not items or r["item"] in items)]
+    return [_claim(row, printed) for row in rows]
+
+
+def _claim(row: Mapping[str, str], printed: Mapping[tuple, float | None]) -> Claim:
+    for name, allowed in (("paper", PAPERS), ("kind", KINDS), ("direction", DIRECTIONS), ("unit", UNITS)):
+        if row[name] not in allowed:
+            raise ValueError(f"claims.csv, {row['id']}: {name} must be one of {', '.join(allowed)}, got {row[name]!r}")
+    keys = [row[name].split(" | ") for name in ("paper_one", "paper_other")]
+    numbers = [printed[(row["paper"], *key)] if key != [""] else None for key in keys]
+    one, other = (_side(row, row[n]) for n in ("one", "other"))
+    names = ("id", "paper", "item", "kind", "direction", "unit", "note")
+    return Claim(
+        **{name: row[name] for name in names},
+        text=row["claim"],
+        margin=float(row["margin"]),
+        one=one if isinstance(one, Side) else None,
+        other=other,
+        printed=(numbers[0], numbers[1]),
+    )
+
+
+def _side(row: Mapping[str, str], text: str) -> Side | float | None:
+    """A side as it stands in the table: "ROW | METRIC", "EXPERIMENT / ROW | METRIC", a number, or nothing."""
+    if not text:
+        return None
+    if match := re.fullmatch(r"(?:(\w+) / )?(.+) \| (.+)", text):
+        where = tuple(tuple(part.split("=")) for part in row["where"].split("; ") if part)
+        return Side(match[1] or row["experiment"], match[2], match[3], where)
+    return float(text)
+
+
+# --- what records hold ------------------------------------------------------------------------------------------------
+
+
+def images(config: Mapping) -> tuple:
+    """What the runs have in common that a claim takes together: a pair of sets in either order, the source of several
+    targets, one set with the classes of each version."""
+    if "a" in config:
+        return tuple(sorted((config["a"], config["b"])))
+    if "classes" in config:
+        return (config["data"], *config["classes"])
+    return (config.get("source") or config["data"],)
+
+
+def images_in_words(records: Records) -> str:
+    """The name of the ``images`` that records have in common."""
+    config = records[0]["config"]
+    if "a" in config:
+        return "{a} × {b}".format(**config)
+    if "classes" in config:
+        return f"{config['data']}, {' to '.join(map(str, config['classes']))}"
+    if "source" in config:
+        return f"{config['source']} → {', '.join(dict.fromkeys(r['config']['target'] for r in records))}"
+    return config["data"]
+
+
+def by_images(records: Iterable[Mapping]) -> dict[tuple, list[Mapping]]:
+    """Records by their ``images``, in the order of the plan."""
+    groups: dict[tuple, list[Mapping]] = {}
+    for record in records:
+        groups.setdefault(images(record["config"]), []).append(record)
+    return groups
+
+
+def chosen(side: Side, records: Records) -> list[Mapping]:
+    """The runs of a side that hold what it measures."""
+    return [
+        r
+        for r in records
+        if r["row"] == side.row
+        and all(str(r["config"][name]) == value for name, value in side.where)
+        and number(r["metrics"], side.metric) is not None
+    ]
+
+
+def values(side: Side, records: Records) -> Seeds:
+    """A side by seed: the mean over the runs that its row has for each seed (both orders, both directions, all
+    targets); a seed that lacks one of them is left out."""
+    settings: dict[str, Seeds] = {}
+    for record in chosen(side, records):
+        setting = json.dumps({**record["config"], "seed": None}, sort_keys=True)
+        settings.setdefault(setting, {})[record["seed"]] = number(record["metrics"], side.metric)
+    common = set.intersection(*map(set, settings.values())) if settings else ()
+    return {seed: statistics.fmean(seeds[seed] for seeds in settings.values()) for seed in sorted(common)}
+
+
+def number(metrics: Mapping, name: str) -> float | None:
+    """A metric as one number: of a list the mean, of "NAME/mean" the mean over both test sets, of "accuracy after N
+    epochs" the point of the curve; None where a run does not hold it."""
+    if name in metrics:
+        value = metrics[name]
+        return statistics.fmean(value) if isinstance(value, Sequence) else float(value)
+    if name.endswith("/mean"):
+        both = [number(metrics, f"{name.removesuffix('mean')}{role}") for role in "ab"]
+        return None if None in both else statistics.fmean(both)
+    if match := re.fullmatch(r"accuracy after (\d+) epochs?", name):
+        step = int(match[1]) * int(metrics["steps in an epoch"])
+        return metrics["accuracy by step"][metrics["steps"].index(step)]
+    return None

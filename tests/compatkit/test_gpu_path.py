@@ -1,0 +1,374 @@
+"""What runs on a GPU never waits for it inside a loop and mixes no devices, on a GPU that is pretended; and its results
+are those of the CPU, to the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from compatkit import applications, embedders, fct, models, recombination, retrieval, similarity
+from compatkit.encoders import Contrastive, Reconstruction, Supervised, decoder, linear_classifier, projection_head
+from compatkit.objectives import TermBase
+from compatkit.training import Recipe, _Run
+
+from .pretended_gpu import PretendedGPU, pretended_gpu
+from .test_data import small_set
+from .test_training import aux, joint_pair, make_task
+
+CPU = torch.device("cpu")
+RECIPE = Recipe(steps=8, batch_size=16, precision="fp32", rotations="sampled")
+IMAGES = small_set(size=16)
+
+
+@pytest.fixture
+def gpu() -> Iterator[PretendedGPU]:
+    with pretended_gpu() as pretended:
+        yield pretended
+
+
+# --- the pretended GPU ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda x, host: x + host,
+        lambda x, host: torch.cat([x, host]),
+        lambda x, host: torch.stack([x[0], host[0]]),
+        lambda x, host: host[x.argsort()],
+        lambda x, host: x.index_put_((x.argsort(),), host),
+        lambda x, host: x.dot(host),
+        lambda x, host: torch.rand(3, generator=torch.Generator(), device=x.device),
+        lambda x, host: torch.rand(3, generator=torch.Generator(x.device)),
+    ],
+)
+def test_devices_do_not_mix(gpu, wrong):
+    host = torch.tensor([1.0, 3.0, 2.0])
+    with pytest.raises(RuntimeError, match="operands on|generator on"):
+        wrong(host.to(gpu.device), host)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        lambda x: x.sum().item(),
+        lambda x: float(x[0]),
+        lambda x: bool((x > 0).all()),
+        lambda x: x.tolist(),
+        lambda x: x.cpu(),
+        lambda x: x.equal(x),
+        lambda x: x.nonzero(),
+        lambda x: x[x > 1],
+        lambda x: x.masked_select(x > 1),
+        lambda x: x.unique(),
+        lambda x: x.long().bincount(),
+        lambda x: x.repeat_interleave(x.long()),
+        lambda x: torch.tensor([1.0, 2.0], device=x.device),
+        lambda x: x.new_tensor([1.0, 2.0]),
+        lambda x: x[[0, 1]],
+        lambda x: x[torch.tensor([0, 1])],
+        lambda x: x.copy_(torch.zeros(3)),
+        lambda x: x.index_put_((x > 1,), x[:2].clone()),
+    ],
+)
+def test_the_host_waits_for_what_it_has_to_know(gpu, asked):
+    x = torch.tensor([1.0, 3.0, 2.0]).to(gpu.device)
+    with gpu.watched() as waits:
+        asked(x)
+    assert len(waits) == 1 and "test_gpu_path.py" in waits[0]
+
+
+def test_the_host_does_not_wait_for_what_stays_on_the_gpu(gpu):
+    x = torch.tensor([1.0, 3.0, 2.0]).to(gpu.device).requires_grad_()
+    draws = torch.Generator(gpu.device)
+    with gpu.watched() as waits:
+        y = torch.where(x > 1, 2 * x, x + torch.tensor(1.0)).sort().values[torch.arange(3, device=gpu.device)]
+        y = torch.cat([y, torch.rand(2, generator=draws.manual_seed(1), device=gpu.device)]).repeat_interleave(2)
+        y.sum().backward()
+        with torch.no_grad():
+            x[x > 1] = 0
+            x.masked_fill_(x > 0, 5)
+    assert not waits
+    assert x.device == y.device == x.grad.device == gpu.device
+    assert x.tolist() == [5, 0, 0] and x.grad.tolist() == [2, 4, 4]
+    assert y[-4:].tolist() == torch.rand(2, generator=torch.Generator().manual_seed(1)).repeat_interleave(2).tolist()
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def pair(device):
+    return [replace(task, image_set=task.image_set.to(device)) for task in joint_pair()]
+
+
+def one(device, **options):
+    task = make_task(**options)
+    return [replace(task, image_set=task.image_set.to(device))]
+
+
+def embedded(kind, device, head, **options):
+    """A task whose class is ``kind``, of a small embedder and a head on it."""
+    return [kind(IMAGES.to(device), embedders.embedder("resnet8", 8, width=4, seed=0), head, **options)]
+
+
+def supervised(device, **options):
+    if options.pop("compatible", False):
+        options["compatible"] = torch.rand(3, 6).to(device), torch.tensor([0, 1, -1]).to(device)
+    return embedded(Supervised, device, linear_classifier(8, 3, seed=1), **options)
+
+
+def fitted(device):
+    h = fct.Transformation(6, 5, 4, 32, seed=0)
+    draws = torch.Generator().manual_seed(0)
+    return [fct.FitTransformation(h, *(torch.rand(40, width, generator=draws).to(device) for width in (6, 5, 4)))]
+
+
+TASKS = {
+    "two with RP and DCC": (pair, {}),
+    "all rotations": (pair, {"rotations": "all", "optimizer": "sgd"}),
+    "crops, mirrored": (pair, {"crop": 1, "flip": True, "channels_last": True}),
+    "double precision": (pair, {"precision": "fp64"}),
+    "jigsaw, unit length": (lambda device: one(device, rp=aux(24), pretext="jigsaw", length=True), {}),
+    "softmax": (supervised, {"crop": 1}),
+    "mixup": (lambda device: supervised(device, mixup=True), {}),
+    "ArcFace": (lambda device: supervised(device, loss="arcface"), {}),
+    "compatible": (lambda device: supervised(device, loss="arcface", compatible=True), {}),
+    "SimCLR": (lambda device: embedded(Contrastive, device, projection_head(8, seed=1)), {"flip": True}),
+    "autoencoder": (lambda device: embedded(Reconstruction, device, decoder(8, 3, 16, seed=1)), {}),
+    "transformation": (fitted, {}),
+}
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_no_step_waits(gpu, name):
+    make, changes = TASKS[name]
+    torch.manual_seed(0)
+    run = _Run(make(gpu.device), replace(RECIPE, **changes), None)
+    run.advance(log=False)  # the statistics of the pixels are copied, once
+    with gpu.watched() as waits:
+        for _ in range(5):  # into the third epoch
+            run.advance(log=False)
+    assert waits == []
+    torch.manual_seed(0)
+    plain = _Run(make(CPU), replace(RECIPE, **changes), None)
+    for _ in range(6):
+        plain.advance(log=False)
+    expected = plain.modules.state_dict()
+    for name, found in run.modules.state_dict().items():
+        assert found.device == gpu.device and torch.equal(found.cpu(), expected[name]), name
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_loss_of_a_step_is_one_graph(name):
+    make, changes = TASKS[name]
+    torch.manual_seed(0)
+    (task, *_), recipe = make(CPU), replace(RECIPE, **changes)
+    batch = task.batches(recipe)(0)
+    whole = torch.compile(type(task).losses, backend="eager", fullgraph=True, dynamic=False)
+    found, expected = whole(task, *batch), task.losses(*batch)
+    assert found.keys() == expected.keys() and all(torch.equal(found[term], expected[term]) for term in expected)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_an_update_takes_no_more_operations_for_more_layers(gpu, optimizer):
+    launches = []
+    for depth in (8, 14):
+        head = linear_classifier(8, 3, seed=1)
+        task = Supervised(IMAGES.to(gpu.device), embedders.embedder(f"resnet{depth}", 8, width=4, seed=0), head)
+        run = _Run([task], replace(RECIPE, optimizer=optimizer), None)
+        run.advance(log=False)
+        before = gpu.launches
+        run.optimizer.step()
+        launches.append(gpu.launches - before)
+    assert launches[0] == launches[1] < 10
+
+
+def networks():
+    """Extractors and heads of two networks."""
+    return zip(
+        *(models.split(models.build("resnet8", 3, width=4, seed=seed), "stage2") for seed in (0, 1)), strict=True
+    )
+
+
+def adapted(device, recipe):
+    (extractor, _), _ = networks()
+    images = IMAGES.to(device).train.images
+    return applications.adapt(extractor.to(device), aux(4).to(device), images, recipe=recipe)
+
+
+def updated(device, recipe):
+    (extractor, _), (head, _) = networks()
+    more = small_set(classes=("cat", "dog", "eel", "fox"), size=16).to(device)
+    parts = head.to(device), extractor.to(device), more
+    return applications.update_head(*parts, rotation_head=aux(4).to(device), recipe=recipe, seed=1)[1:]
+
+
+def transferred(device, recipe):
+    (extractor, _), (_, head) = networks()
+    return applications.transfer(extractor.to(device), head.to(device), IMAGES.to(device), recipe=recipe)
+
+
+@pytest.mark.parametrize("application", [adapted, updated, transferred])
+def test_applications_run_on_a_gpu(gpu, application):
+    recipe = replace(RECIPE, steps=2)
+    (found, history), (expected, logged) = application(gpu.device, recipe), application(CPU, recipe)
+    assert history == logged and len(history) == 2
+    state = expected.state_dict()
+    for name, tensor in found.state_dict().items():
+        assert tensor.device == gpu.device and torch.equal(tensor.cpu(), state[name]), name
+
+
+@dataclass(frozen=True)
+class Planted(TermBase):
+    """A term with a fault."""
+
+    fault: Callable[[Tensor], Tensor]
+    name: ClassVar[str] = "planted"
+
+    def loss(self, batch, drawn=None):
+        return self.fault(batch.features.mean())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda mean: mean * mean.item(),
+        lambda mean: mean * len(mean[None].unique()),
+        lambda mean: mean * torch.tensor(2.0, device=mean.device),
+        lambda mean: mean if mean.isfinite() else 0 * mean,
+    ],
+    ids=["item", "unique", "copy", "condition"],
+)
+def test_a_step_with_a_fault_waits(gpu, fault):
+    (task,) = one(gpu.device)
+    run = _Run([replace(task, terms=[*task.terms, Planted(fault)])], RECIPE, None)
+    run.advance(log=False)
+    with gpu.watched() as waits:
+        run.advance(log=False)
+    assert len(waits) == 1 and "test_gpu_path.py" in waits[0]
+
+
+def test_a_step_with_a_tensor_of_the_host_fails(gpu):
+    (task,) = one(gpu.device)
+    host = torch.ones(1)
+    with pytest.raises(RuntimeError, match="operands on"):
+        _Run([replace(task, terms=[*task.terms, Planted(lambda mean: mean * host)])], RECIPE, None).advance(log=False)
+
+
+# --- what is measured -------------------------------------------------------------------------------------------------
+
+
+def accuracies(device, parts, statistics="batch", heads=2):
+    extractors, own = ([part.to(device) for part in parts] for parts in networks())
+    options = {"head_classes": [IMAGES.classes] * heads, "statistics": statistics, "batch_size": 40 // parts}
+    return recombination.accuracy_matrix(extractors, (own * heads)[:heads], IMAGES.to(device), **options)
+
+
+def class_accuracy(device, parts):
+    extractor, head = (parts[0].to(device) for parts in networks())
+    return torch.tensor(recombination.class_accuracy(extractor, head, IMAGES.to(device), batch_size=40 // parts))
+
+
+def encoded(device, parts):
+    model, images = embedders.embedder("resnet8", 8, width=4, seed=0).to(device), IMAGES.to(device)
+    return embedders.encode(model, images, images.test, batch_size=40 // parts, unit=True)
+
+
+def transformed(device, parts):
+    (task,) = fitted(device)
+    return fct.transform(task.h.to(device), *task.data[:2], chunk=40 // parts)
+
+
+def embeddings(device):
+    draws = torch.Generator().manual_seed(0)
+    return [torch.rand(40, width, generator=draws).to(device) for width in (6, 5)]
+
+
+def neighbours(device, parts):
+    return similarity.mutual_knn(*embeddings(device), k=3, chunk=40 // parts)
+
+
+def aligned(device, parts):
+    cka = similarity.CKA()
+    for x, y in zip(*(side.chunk(parts) for side in embeddings(device)), strict=True):
+        cka.update(x, y)
+    return cka.compute()
+
+
+def correlated(device, parts):
+    correlation = similarity.CrossCorrelation()
+    for x, y in zip(*(side.chunk(parts) for side in embeddings(device)), strict=True):
+        correlation.update(x, y)
+    return correlation.compute()
+
+
+def cka_map(device, parts):
+    nets = [models.build("resnet8", 3, width=4, seed=seed).to(device) for seed in (0, 1)]
+    return similarity.cka_map(
+        *nets, IMAGES.to(device).normalise(IMAGES.test.images.to(device)), batch_size=40 // parts
+    )[2]
+
+
+def cka_of_layers(device, parts):
+    net = models.build("resnet8", 3, width=4, seed=0).to(device)
+    names = similarity.layer_names(net)[:parts]
+    images = IMAGES.to(device)
+    return similarity.cka_map(net, net, images.normalise(images.test.images), names, names)[2]
+
+
+def ranked(device, parts):
+    x, _ = embeddings(device)
+    labels = torch.arange(40).to(device) % 4
+    scores = retrieval.evaluate(x, labels, x, labels, same_items=True, chunk=40 // parts)
+    return scores.average_precision
+
+
+def nearest(device, parts):
+    x, _ = embeddings(device)
+    return retrieval.nearest(x, x, 3, same_items=True, chunk=40 // parts)[0]
+
+
+MEASURED = {
+    "accuracy": accuracies,
+    "accuracy, running": partial(accuracies, statistics="running"),
+    "accuracy, recalibrated": partial(accuracies, statistics="recalibrated"),
+    "accuracy of heads": lambda device, parts: accuracies(device, 1, heads=parts),
+    "class accuracy": class_accuracy,
+    "embeddings": encoded,
+    "transformed": transformed,
+    "mutual neighbours": neighbours,
+    "CKA": aligned,
+    "cross-correlation": correlated,
+    "CKA of batches": cka_map,
+    "CKA of layers": cka_of_layers,
+    "retrieval": ranked,
+    "nearest": nearest,
+}
+WAITS = {
+    "CKA": "checks each batch for values that are not finite",
+    "cross-correlation": "checks each batch for values that are not finite",
+    "CKA of batches": "checks each layer in each batch for values that are not finite",
+    "CKA of layers": "asks for four numbers for each pair of layers",
+    "nearest": "counts the ties of each chunk",
+}
+"""Those that still wait in a loop, and why."""
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.xfail(reason=WAITS[name])) if name in WAITS else name for name in MEASURED],
+)
+def test_no_batch_waits(gpu, name):
+    waits = {}
+    for parts in (2, 4):
+        with gpu.watched() as waits[parts]:
+            found = MEASURED[name](gpu.device, parts)
+        expected = MEASURED[name](CPU, parts)
+        assert torch.equal(found.cpu(), expected) if isinstance(found, torch.Tensor) else found == expected
+    assert len(waits[2]) == len(waits[4]), waits[4]

@@ -1,0 +1,124 @@
+"""The report says of each claim what the records say, and its filters hide what they name."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from compatkit.intervals import interval
+from reproduction.pages import claims as chapter
+from reproduction.pages import report
+from reproduction.records.claims import KINDS, PAPERS, claims
+from reproduction.records.published import paper_value
+from reproduction.records.verdicts import VERDICTS, Evidence, Judged, Source, Verdict
+
+from .test_pages import METHODS, record
+
+
+@pytest.fixture
+def sources():
+    runs = [record(method, seed) for method in METHODS for seed in range(3)]
+    for run in runs:
+        run["provenance"]["golden"] = run["provenance"]["golden"] if run["seed"] else "of old code"
+    return [Source("paper", {"fig2": []}, {"fig2": 90}), Source("laptop", {"fig2": runs}, {"fig2": 18})]
+
+
+@pytest.fixture
+def found(sources):
+    return report.report(sources)
+
+
+def rows(found):
+    return {row[0]: row[1] for row in re.findall(r'<li id="claim-([^"]+)" (.*?)</li>', report.listing(found).data)}
+
+
+def test_every_claim_has_a_row_with_its_verdict_and_numbers(found):
+    shown = rows(found)
+    assert list(shown) == [claim.id for claim in claims()]
+    row = shown["a-dcc-rp"]
+    assert 'data-paper="A" data-kind="finding" data-verdict="shown"' in row and ">● shown</span>" in row
+    for text in ("ours <b>+30.0 ± 0.0</b>", "paper +15.7", "n = 3", "x × y (laptop)", "stale records: 2"):
+        assert text in row, text
+    assert '<a href="reusable/method.html#paper-and-ours">A, Fig. 2</a>' in row
+    level = shown["a-level-rp"]
+    assert 'data-verdict="not judged"' in level and "ours <b>51.0 ± 2.5</b>" in level and "paper 50.1" in level
+    assert "level not judged: other images" in level
+    assert "– not run" in shown["b-side"] and "no runs" in shown["b-side"] and "ours <b>" not in shown["b-side"]
+    assert "quoted by the paper" in shown["a-adapt-second"], "why nothing is run"
+
+
+def test_what_other_records_say_is_folded_away(found):
+    [one] = [one for one in found if one.claim.id == "a-dcc-rp"]
+    other = Evidence("smoke", "u × v", interval([-6.0, -6.2]), Verdict("contradicted", 0.01))
+    row = rows([Judged(one.claim, (*one.evidence, other))])["a-dcc-rp"]
+    assert "<details>" in row and "on u × v (smoke) contradicted: -6.1 ± 1.3, n = 2." in row
+    open_ = Evidence("laptop", "x × y", interval([1.0, 2.0]), Verdict("open", 0.3, 7))
+    assert "7 seeds would decide" in rows([Judged(one.claim, (open_,))])["a-dcc-rp"]
+
+
+def test_totals_are_those_of_the_rows(found):
+    counted = Counter(re.search(r'data-kind="finding" data-verdict="([^"]+)"', row)[1] for row in rows(found).values()
+                      if 'data-kind="finding"' in row)  # fmt: skip
+    tiles = dict(re.findall(r'<div data-verdict="([^"]*)"><dt>[^<]*</dt><dd>(\d+)</dd>', report.headline(found).data))
+    assert tiles == {"": str(sum(counted.values()))} | {word: str(n) for word, n in counted.items()}
+    text = report.summary(found).data
+    tested = sum(one.best.verdict.p_value is not None for one in found)
+    assert f"{tested} claims are tested" in text and "0 of 12 are shown" in text and "0 of 32 are judged" in text
+    assert f"At most {tested / 20:.0f} of those" in text and re.search(r"among them all, leaves \d+\.", text)
+
+
+def test_filters_hide_all_but_what_is_picked(found):
+    style = re.search(r"<style>(.*?)</style>", report.listing(found).data, re.S)[1]
+    hidden, empty = (part.split(",") for part in re.findall(r"([^{}]+)\{display:\w+\}", style))
+    for name, values in {"paper": PAPERS.values(), "kind": KINDS, "verdict": VERDICTS}.items():
+        for value in values:
+            picked = f'.compatkit-claims:has([name="compatkit-{name}"][value="{value}"]:checked)'
+            assert f'{picked} li:not([data-{name}="{value}"])' in hidden
+    assert len(hidden) == 2 + 3 + 6
+    there = [(PAPERS[one.claim.paper], one.claim.kind, one.word) for one in found]
+    for rule in empty:
+        picked = re.findall(r'\[value="([^"]+)"\]', rule)
+        assert not any(all(p in ("all", t) for p, t in zip(picked, one, strict=True)) for one in there), rule
+    assert len(empty) + len(set(empty)) == 2 * len(empty)
+    for paper, kind, word in there:
+        assert not any(
+            f'[value="{paper}"]' in r and f'[value="{kind}"]' in r and f'[value="{word}"]' in r for r in empty
+        )
+
+
+def test_every_item_with_a_claim_has_a_chapter():
+    assert {(claim.paper, claim.item) for claim in claims()} == set(report.CHAPTERS)
+    assert chapter.item_in_words("gygli", "fig11") == "A, Fig. 11"
+    assert chapter.item_in_words("ramanujan", "sec52") == "B, Sec. 5.2"
+
+
+def test_what_was_not_run_says_why(found, sources):
+    text = report.not_run(found, sources).data
+    assert "| paper | 0 | 90 | everything |" in text and "| laptop | 12 | 18 |  |" in text
+    assert "- A, Table 1: Over both directions" in text and "*Not run: the other methods are quoted" in text
+    waiting = sum(claim.item == "table1" and claim.paper == "ramanujan" for claim in claims())
+    assert f"B, Table 1 ({waiting})" in text and "decentralised design" in text
+
+
+def test_costs_count_each_run_once_in_the_total(sources):
+    twice = Source("laptop", {"fig2": sources[1].records["fig2"], "fig10": sources[1].records["fig2"]}, {})
+    lines = report.costs([sources[0], twice]).data.splitlines()
+    # 12 runs of 6 seconds on one thread
+    assert lines[2:] == [
+        "| fig2 | laptop | 12 | 1.2 | 4 |",
+        "| fig10 | laptop | 12 | 1.2 | 4 |",
+        "| **all, each run once** | laptop | 12 | 1.2 | 4 |",
+    ]
+
+
+def test_inconsistencies_quote_the_printed_numbers():
+    text = report.inconsistencies().data
+    assert "differ by 2.5" in text and "differ by 8.4" in text
+    assert f"mAP {paper_value('ramanujan', 'table1', 'old/old', 'ImageNet-1k', 'mAP@1.0')} and 28.7" in text
+
+
+def test_with_no_records_nothing_is_claimed():
+    nothing = report.report([])
+    assert {one.word for one in nothing} == {"not run"}
+    assert "0 claims are tested" in report.summary(nothing).data and report.choices([]).data == ""
+    assert report.costs([]).data.count("\n") == 1
