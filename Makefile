@@ -3,7 +3,7 @@
 # make check  format, lint, types, and the tests that train nothing: the inner loop
 # make bench  speed and memory beside other libraries, and the page of the book that says so: under 10 minutes
 #
-# Both make .venv first, with whatever python3 >= 3.10 there is. With npm the book also works without a network.
+# Each makes .venv first, with whatever python3 >= 3.10 there is. With npm the book also works without a network.
 
 PYTHON ?= python3
 BIN := .venv/bin

@@ -1,6 +1,6 @@
 """What is paid before anything is trained: CPU seconds of commands and imports, and of finding the record of a run.
 
-A command or an import is a process of its own, Python's start included.
+A command or an import is a process of its own, whose start is included.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def measure(quick: bool = False) -> list[Row]:
     for _ in range(rounds):
         for what, (arguments, _) in called.items():
             taken[what].append(cpu_seconds(arguments))
-    rows = [measured(what, taken[what], "CPU s", most) for what, (_, most) in called.items()]
+    rows = [measured(what, taken[what], "s", most) for what, (_, most) in called.items()]
     return [*rows, *of_records(200 if quick else 5_000, 5 if quick else 100)]
 
 

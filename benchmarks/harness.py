@@ -141,10 +141,12 @@ def table(rows: Iterable[Row]) -> str:
 
 
 def markdown(rows: Iterable[Row]) -> str:
-    """The rows as a table of Markdown."""
+    """The rows as a table of the book, which has a class of its own: its notes are long."""
     lines = [[cell.replace("|", r"\|") for cell in line] for line in (HEAD, *map(_cells, rows))]
     lines.insert(1, ["---", "--:", "--:", "--:", "---", "---"])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(
+        [":::{table}", ":class: compatkit-benchmarks", *(f"| {' | '.join(line)} |" for line in lines), ":::"]
+    )
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -110,7 +110,7 @@ def test_a_table_shows_every_cell():
 
 
 def test_a_table_of_markdown_has_as_many_cells_in_each_line():
-    lines = markdown(ROWS).replace(r"\|", "").splitlines()
+    lines = markdown(ROWS).replace(r"\|", "").splitlines()[2:-1]
     assert len(lines) == len(ROWS) + 2
     assert {line.count("|") for line in lines} == {7}
     assert lines[2] == "| fast | 2.00 | 1.50 .. 2.50 | >= 1 | met | ab |"
