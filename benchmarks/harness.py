@@ -1,20 +1,20 @@
-"""What the benchmarks share: two callables timed in turns, memory in a process of its own, and a table of rows.
+"""What the benchmarks share: sides timed in turns, memory in a process of its own, and a table of rows.
 
-A benchmark is a module with ``measure(quick=False) -> list[Row]``. Every ratio is of this run, over 1 where ours is
-better. Memory is read from /proc, so on Linux alone.
+A benchmark is a module with ``measure(quick=False) -> list[Row]``. Every value is of this run; a ratio is over 1 where
+ours is better. Memory is read from /proc, so on Linux alone.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import multiprocessing
 import statistics
-import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -24,15 +24,17 @@ class Row:
     """One line of the table."""
 
     what: str
-    ratio: float | None = None
-    """the other's time by ours, or what else is promised; None where it could not be measured"""
+    value: float | None = None
+    """the other's time by ours, or with a unit what was measured; None where it could not be"""
     spread: tuple[float, float] | None = None
     """quartiles of the rounds"""
     promise: str = ""
     met: bool | None = None
-    """None without a promise, or without a ratio"""
+    """None without a promise, or without a value"""
     note: str = ""
-    """seconds and memory, or why there is no ratio"""
+    """seconds and memory, what bounds the value, or why there is none"""
+    unit: str = ""
+    """of value and spread; empty for a ratio"""
 
 
 def compared(
@@ -42,17 +44,38 @@ def compared(
 
     least: what is promised; None for information. One round of each warms up.
     """
-    pairs = [(seconds(ours), seconds(other)) for _ in range(rounds + 1)][1:]
-    ratios = [theirs / own for own, theirs in pairs]
-    ratio, (low, _, high) = statistics.median(ratios), statistics.quantiles(ratios, n=4, method="inclusive")
-    own, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
+    return ratio(what, [(seconds(ours), seconds(other)) for _ in range(rounds + 1)][1:], least, note=note)
+
+
+def ratio(what: str, turns: Sequence[tuple[float, float]], least: float | None = None, *, note: str = "") -> Row:
+    """``compared`` for what was timed already: seconds of ours and of the other in each round."""
+    ratios = [theirs / own for own, theirs in turns]
+    own, theirs = (statistics.median(side) for side in zip(*turns, strict=True))
     note = f"{own:.3g} s against {theirs:.3g} s" + (f"; {note}" if note else "")
-    return Row(what, ratio, (low, high), *promised(ratio, least), note)
+    value = statistics.median(ratios)
+    return Row(what, value, _quartiles(ratios), *promised(value, least), note)
 
 
-def promised(ratio: float, least: float | None) -> tuple[str, bool | None]:
+def measured(what: str, values: Sequence[float], unit: str, most: float | None = None, *, note: str = "") -> Row:
+    """What ours takes in ``unit``, by itself: the median of the rounds and its quartiles. most: what is promised."""
+    value = statistics.median(values)
+    return Row(what, value, _quartiles(values), *promised(value, most=most, unit=unit), note, unit)
+
+
+def promised(
+    value: float, least: float | None = None, most: float | None = None, unit: str = ""
+) -> tuple[str, bool | None]:
     """What is promised in words, and whether it is met."""
-    return ("", None) if least is None else (f">= {least:g}", ratio >= least)
+    if least is not None:
+        return f">= {least:g} {unit}".rstrip(), value >= least
+    return ("", None) if most is None else (f"<= {most:g} {unit}".rstrip(), value <= most)
+
+
+def _quartiles(values: Sequence[float]) -> tuple[float, float] | None:
+    if len(values) < 2:
+        return None
+    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, high
 
 
 def seconds(function: Callable) -> float:
@@ -73,51 +96,67 @@ def missing(*modules: str) -> str:
     return ", ".join(name for name in modules if importlib.util.find_spec(name) is None)
 
 
+def apart(function: Callable, *arguments) -> Any:
+    """``function(*arguments)`` in a new process. The function is named in a module."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
 def peak_mib(prepare: Callable, function: Callable, *arguments) -> float:
     """MiB that ``function(*prepare(*arguments))`` takes above what was held before, in a process of its own.
 
     Both are named in a module. A first call on the smallest input would hide what is measured, so imports belong into
     ``prepare``.
     """
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak_here, (prepare, function, arguments))
+    return apart(_peak_here, prepare, function, arguments)
 
 
 def _peak_here(prepare: Callable, function: Callable, arguments: tuple) -> float:
-    torch.set_num_threads(1)
     inputs = prepare(*arguments)
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = _resident("VmRSS")
+    forget_peak()
+    before = resident_mib("VmRSS")
     function(*inputs)
-    return _resident("VmHWM") - before
+    return resident_mib("VmHWM") - before
 
 
-def _resident(name: str) -> float:
+def forget_peak() -> None:
+    """``VmHWM`` begins anew."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def resident_mib(name: str) -> float:
+    """Resident memory of this process, now (``VmRSS``) or at its peak (``VmHWM``)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name)) / 1024
 
 
+HEAD = ("what", "measured", "quartiles", "promise", "", "note")
+
+
 def table(rows: Iterable[Row]) -> str:
-    head = ("what", "ratio", "quartiles", "promise", "", "note")
-    lines = [head, *map(_cells, rows)]
+    """The rows as text."""
+    lines = [HEAD, *map(_cells, rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines)
 
 
+def markdown(rows: Iterable[Row]) -> str:
+    """The rows as a table of the book, which has a class of its own: its notes are long."""
+    lines = [[cell.replace("|", r"\|") for cell in line] for line in (HEAD, *map(_cells, rows))]
+    lines.insert(1, ["---", "--:", "--:", "--:", "---", "---"])
+    return "\n".join(
+        [":::{table}", ":class: compatkit-benchmarks", *(f"| {' | '.join(line)} |" for line in lines), ":::"]
+    )
+
+
 def _cells(row: Row) -> tuple[str, ...]:
-    ratio = "-" if row.ratio is None else f"{row.ratio:.2f}"
-    spread = "" if row.spread is None else f"{row.spread[0]:.2f} .. {row.spread[1]:.2f}"
+    value = "-" if row.value is None else f"{_number(row.value, row.unit)} {row.unit}".rstrip()
+    spread = "" if row.spread is None else " .. ".join(_number(end, row.unit) for end in row.spread)
     met = {True: "met", False: "NOT MET", None: ""}[row.met]
-    return row.what, ratio, spread, row.promise, met, row.note
+    return row.what, value, spread, row.promise, met, row.note
 
 
-def main(description: str | None, measure: Callable[[bool], list[Row]]) -> None:
-    """Command line of one benchmark: ``python benchmarks/NAME.py [--quick]``. Fails where a promise is not met."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="smaller sizes, fewer rounds: whether all of it runs")
-    quick = parser.parse_args().quick
-    torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} thread, {time.strftime('%Y-%m-%d')}", flush=True)
-    rows = measure(quick)
-    print(table(rows))
-    sys.exit(not quick and any(row.met is False for row in rows))
+def _number(value: float, unit: str) -> str:
+    if not unit:
+        return f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -61,8 +61,8 @@ class Index:
 
 
 @functools.cache
-def _kept(preset: str, root: Path, defaults: str) -> Index:
-    return Index(preset, root, json.loads(defaults))
+def _kept(preset: str, root: Path, kinds: tuple[type, ...]) -> Index:
+    return Index(preset, root, {kind.__name__: asdict(kind()) for kind in kinds})
 
 
 def index(preset: str, root: str | os.PathLike | None, kinds: Iterable[type]) -> Index:
@@ -72,8 +72,7 @@ def index(preset: str, root: str | os.PathLike | None, kinds: Iterable[type]) ->
         preset, root: as in ``store.load``.
         kinds: the class of settings of each kind of run.
     """
-    defaults = json.dumps({kind.__name__: asdict(kind()) for kind in kinds})
-    return _kept(preset, Path(root or results_root()).absolute(), defaults).refresh()
+    return _kept(preset, Path(root or results_root()).absolute(), tuple(kinds)).refresh()
 
 
 def _filled(config: Mapping, defaults: Mapping) -> dict:

@@ -1,0 +1,166 @@
+"""What carrying a large gallery to a new model takes: rows a second, memory, and whether kill -9 does harm.
+
+A synthetic gallery of 128 numbers an item goes through a map that is fitted on 1 000 pairs; the time is from the moment
+that the map is there until the new file is safe on the disk. h is trained for a few steps only, which changes none of
+these figures. The plain loop is ``x @ weight + bias`` in numpy on chunks of the same size, read from a memory map and
+written to a file; unlike ours it looks for no NaN and cannot go on after an interruption.
+"""
+
+from __future__ import annotations
+
+import filecmp
+import json
+import multiprocessing
+import os
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from compatkit.gallery import maps, upgrade
+
+from .harness import Row, apart, forget_peak, promised, ratio, resident_mib, seconds
+
+WIDTH, PAIRS, CHUNK, STEPS = 128, 1_000, 16_384, 20
+
+
+def measure(quick: bool = False) -> list[Row]:
+    rows, rounds = (400_000, 1) if quick else (1_000_000, 5)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make(folder, rows)
+        return [
+            against_numpy(folder, rows, rounds),
+            against_arithmetic(folder, rows // 10, rounds),
+            of_memory(folder, "ridge"),
+            killed(folder, rows // 10),
+        ]
+
+
+def make(folder: Path, rows: int) -> None:
+    """Pairs, a gallery, and a gallery of a tenth; made in blocks."""
+    rng = np.random.default_rng(0)
+    mixing = rng.standard_normal((WIDTH, WIDTH), dtype=np.float32) / WIDTH**0.5
+    old = rng.standard_normal((PAIRS, WIDTH), dtype=np.float32)
+    np.save(folder / "old.npy", old)
+    np.save(folder / "new.npy", np.tanh(old @ mixing))
+    for name, count in (("gallery", rows), ("tenth", rows // 10)):
+        array = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, (count, WIDTH))
+        for row in range(0, count, CHUNK):
+            array[row : row + CHUNK] = rng.standard_normal((min(CHUNK, count - row), WIDTH), dtype=np.float32)
+
+
+def carry(folder: Path, method: str, gallery: str) -> tuple[float, float]:
+    """Put a gallery through a map, into ``out-METHOD-GALLERY.npy``: seconds, and MiB at the peak of this process."""
+    began = 0.0
+
+    def tell(_: str) -> None:
+        nonlocal began
+        forget_peak()  # that of fitting and comparing
+        began = time.perf_counter()
+
+    pairs, out = [folder / "old.npy", folder / "new.npy"], folder / f"out-{method}-{gallery}.npy"
+    upgrade.upgrade(
+        *pairs, folder / f"{gallery}.npy", out, method=method, steps=STEPS, chunk=CHUNK, overwrite=True, tell=tell,
+        show_progress=False,
+    )  # fmt: skip
+    return time.perf_counter() - began, resident_mib("VmHWM")
+
+
+def against_numpy(folder: Path, rows: int, rounds: int) -> Row:
+    """Our stream through a linear map, and the loop that one writes instead."""
+    parts: list[tuple[float, ...]] = []
+    turns = []
+    for _ in range(rounds + 1):
+        own, _ = carry(folder, "ridge", "gallery")
+        parts.append(plain_loop(folder / "gallery.npy", folder / "plain.npy"))
+        turns.append((own, sum(parts[-1])))
+    whole = statistics.median(other for _, other in turns[1:])
+    shares = (f"{statistics.median(part) / whole:.0%}" for part in zip(*parts[1:], strict=True))
+    bounds = ", ".join(f"{what} {share}" for what, share in zip(("read", "multiply", "write"), shares, strict=True))
+    note = f"{rows / statistics.median(own for own, _ in turns[1:]) / 1e6:.2g} million rows/s; the loop: {bounds}"
+    return ratio(f"ridge, {rows:,} x {WIDTH}, against a plain loop in numpy", turns[1:], note=note)
+
+
+def plain_loop(gallery: Path, out: Path) -> tuple[float, float, float]:
+    """Seconds of reading, multiplying and writing."""
+    rng = np.random.default_rng(1)
+    weight, bias = rng.standard_normal((WIDTH, WIDTH), dtype=np.float32), np.ones(WIDTH, np.float32)
+    source = np.load(gallery, mmap_mode="r")
+    clock = [time.perf_counter()]
+    taken = [0.0, 0.0, 0.0]
+
+    def lap(stage: int) -> None:
+        clock.append(time.perf_counter())
+        taken[stage] += clock[-1] - clock[-2]
+
+    with open(out, "wb") as file:
+        for row in range(0, len(source), CHUNK):
+            block = np.array(source[row : row + CHUNK])
+            lap(0)
+            block = block @ weight + bias
+            lap(1)
+            file.write(block.data)
+            lap(2)
+        file.flush()
+        os.fsync(file.fileno())
+        lap(2)
+    return taken[0], taken[1], taken[2]
+
+
+def against_arithmetic(folder: Path, rows: int, rounds: int) -> Row:
+    """Our stream through h, and h alone on as many rows that are in memory already."""
+    pairs = maps.Pairs(*(torch.from_numpy(np.load(folder / f"{name}.npy")) for name in ("old", "new")))
+    h = maps.fit(pairs, ["h"], steps=STEPS, show_progress=False)["h"]
+    chunks = torch.from_numpy(np.load(folder / "tenth.npy")).split(CHUNK)
+    turns = [
+        (carry(folder, "h", "tenth")[0], seconds(lambda: [h(chunk) for chunk in chunks])) for _ in range(rounds + 1)
+    ]
+    note = f"{rows / statistics.median(own for own, _ in turns[1:]):,.0f} rows/s, {h.macs / 1e3:,.0f} kMACs each"
+    return ratio(f"h, {rows:,} x {WIDTH}, share of its arithmetic", turns[1:], 0.8, note=note)
+
+
+def of_memory(folder: Path, method: str) -> Row:
+    """Only chunks are in memory, so that ten times the rows take little more."""
+    tenth, whole = (apart(carry, folder, method, gallery)[1] for gallery in ("tenth", "gallery"))
+    note = f"{whole:.0f} MiB against {tenth:.0f} MiB"
+    value = whole / tenth
+    return Row(f"{method}, peak memory, all rows by a tenth of them", value, None, *promised(value, most=1.2), note)
+
+
+def killed(folder: Path, rows: int) -> Row:
+    """Rows that were safe when a run was killed and that the next run made again; the file must be the same."""
+    out, whole = folder / "out-h-tenth.npy", folder / "whole.npy"
+    out.replace(whole)
+    process = multiprocessing.get_context("spawn").Process(target=carry_counted, args=(folder, "h", "tenth"))
+    process.start()
+    journal = folder / f".{out.name}.upgrade" / "rows.json"
+    while not journal.exists() or json.loads(journal.read_text())["rows"] < rows // 3:
+        if process.exitcode is not None:
+            raise RuntimeError("the run was over before it could be killed")
+        time.sleep(0.005)
+    process.kill()
+    process.join()
+    safe = json.loads(journal.read_text())["rows"]
+    twice = safe + apart(carry_counted, folder, "h", "tenth") - rows
+    same = filecmp.cmp(out, whole, shallow=False)
+    note = f"SIGKILL with {safe:,} of {rows:,} safe; {'the same' if same else 'ANOTHER'} file as without"
+    return Row("h, killed and called again: made twice", twice, None, "= 0 rows", same and not twice, note, "rows")
+
+
+def carry_counted(folder: Path, method: str, gallery: str) -> int:
+    """``carry``, safe after each chunk, in a process of its own. Returns the rows that went through the map, which are
+    those of the gallery alone where the maps were fitted and compared before."""
+    made = []
+    transform = upgrade.Map.__call__
+
+    def counted(self, old, side=None):
+        made.append(len(old))
+        return transform(self, old, side)
+
+    upgrade.Map.__call__, upgrade.SAVE_SECONDS = counted, 0.0
+    carry(folder, method, gallery)
+    return sum(made)
