@@ -40,9 +40,9 @@ def compared(
 ) -> Row:
     """Time of ``other`` by that of ``ours``, which take turns: the median of the rounds and its quartiles.
 
-    least: what is promised; None for information. One round of each warms up.
+    least: what is promised; None for information. Call both once before, so that imports and caches are not timed.
     """
-    pairs = [(seconds(ours), seconds(other)) for _ in range(rounds + 1)][1:]
+    pairs = [(seconds(ours), seconds(other)) for _ in range(rounds)]
     ratios = [theirs / own for own, theirs in pairs]
     ratio, (low, _, high) = statistics.median(ratios), statistics.quantiles(ratios, n=4, method="inclusive")
     own, theirs = (statistics.median(side) for side in zip(*pairs, strict=True))
@@ -76,8 +76,8 @@ def missing(*modules: str) -> str:
 def peak_mib(prepare: Callable, function: Callable, *arguments) -> float:
     """MiB that ``function(*prepare(*arguments))`` takes above what was held before, in a process of its own.
 
-    Both are named in a module. A first call on the smallest input would hide what is measured, so imports belong into
-    ``prepare``.
+    Both are found by name in a module. What imports take belongs into ``prepare``, and temporary tensors do not: the C
+    library keeps their memory and hides what is measured.
     """
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(_peak_here, (prepare, function, arguments))
