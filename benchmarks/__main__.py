@@ -23,6 +23,8 @@ from reproduction.records.provenance import processor
 from .harness import Row, markdown, table
 
 BENCHMARKS = {
+    "similarity": "Similarity",
+    "retrieval": "Retrieval",
     "training": "Training",
     "gpu": "Training on a GPU",
     "gallery": "A gallery that is carried over",

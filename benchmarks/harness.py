@@ -42,9 +42,9 @@ def compared(
 ) -> Row:
     """Time of ``other`` by that of ``ours``, which take turns: the median of the rounds and its quartiles.
 
-    least: what is promised; None for information. One round of each warms up.
+    least: what is promised; None for information. Call both once before, so that imports and caches are not timed.
     """
-    return ratio(what, [(seconds(ours), seconds(other)) for _ in range(rounds + 1)][1:], least, note=note)
+    return ratio(what, [(seconds(ours), seconds(other)) for _ in range(rounds)], least, note=note)
 
 
 def ratio(what: str, turns: Sequence[tuple[float, float]], least: float | None = None, *, note: str = "") -> Row:
@@ -105,8 +105,8 @@ def apart(function: Callable, *arguments) -> Any:
 def peak_mib(prepare: Callable, function: Callable, *arguments) -> float:
     """MiB that ``function(*prepare(*arguments))`` takes above what was held before, in a process of its own.
 
-    Both are named in a module. A first call on the smallest input would hide what is measured, so imports belong into
-    ``prepare``.
+    Both are found by name in a module. What imports take belongs into ``prepare``, and temporary tensors do not: the C
+    library keeps their memory and hides what is measured.
     """
     return apart(_peak_here, prepare, function, arguments)
 

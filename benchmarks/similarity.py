@@ -1,135 +1,166 @@
-"""What linear CKA of 10 000 x 512 features takes, ours against torch_cka. Prints the ratios of this run.
+"""What CKA and cross-correlation take, ours against torch_cka and against plain code. Every ratio is of this run.
 
     pip install torch_cka        # not a requirement of ours; its imports need matplotlib, tqdm and torchvision too
-    python benchmarks/similarity.py [--n 10000] [--features 512]
+    python -m benchmarks similarity [--quick]
 
 torch_cka (0.21) puts hooks on two networks and averages HSIC_1 of n x n Gram matrices over the batches of a data
 loader. Here both networks are an identity and the loader hands on the features as they are, so that no network and no
-collation is timed: ``CKA(identity, identity, model1_layers=["0"], ...).compare(loader, loader)``.
+collation is timed. One batch of all samples is the only one for which it computes what we compute, the unbiased CKA of
+the whole set; in batches of 256, its usual way, it is an estimate with bias that multiplies a fifth of the pairs of
+samples, so nothing is promised there.
 
-1. One batch of all samples, the only one for which it computes what we compute: the unbiased CKA of the whole set.
-   Promise: at least 5 times as fast.
-2. Batches of 256, its usual way: an estimate, which differs from the value of the whole set. For information.
-3. Peak memory of each above what the process held before, which includes the features; and ours for 4 times as many
-   samples. Promise: ours is bounded by the chunk, so that both are alike.
-
-Each side runs in a process of its own, ours three times (median), torch_cka once (twice for 2, the second counts).
+Plain code is the formula in the fewest lines of torch, in float32 and in float64.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
-import json
-import re
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
 import warnings
+from collections.abc import Callable
 from contextlib import redirect_stderr
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from compatkit.similarity import linear_cka
+from compatkit.similarity import CKA, cross_correlation, linear_cka
 
-USUAL_BATCH = 256
-MISSING = "torch_cka is missing: pip install torch_cka matplotlib tqdm torchvision"
+from .harness import Row, compared, missing, peak_mib, promised
+
+BATCH = 256
+BOUND = 1e-6  # of the error of single precision
+PEERS = "torch_cka", "matplotlib", "tqdm", "torchvision"
 
 
-def feature_pair(n: int, p: int) -> tuple[Tensor, Tensor]:
-    """Two related sets of features (n, p) with means far from 0, as after a ReLU."""
+def feature_pair(n: int, *shape: int) -> tuple[Tensor, Tensor]:
+    """Two related sets of features (n, *shape) with means far from 0, as after a ReLU."""
     g = torch.Generator().manual_seed(0)
-    x = torch.randn(n, p, generator=g)
-    y = x @ torch.randn(p, p, generator=g) / p**0.5 + torch.randn(n, p, generator=g)
+    x, y = torch.randn(n, *shape, generator=g), torch.randn(n, *shape, generator=g)
+    y += x.roll(1, 1)
     return x.relu_(), y.relu_()
 
 
 def torch_cka(x: Tensor, y: Tensor, batch: int) -> float:
-    from torch_cka import CKA
+    """The library's value, of whole batches."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from torch_cka import CKA as Theirs
 
-    def loader(features: Tensor) -> DataLoader:
-        whole = features[: len(features) // batch * batch]
-        return DataLoader(TensorDataset(whole.view(-1, batch, features.shape[1])), batch_size=None)
+        def loader(features: Tensor) -> DataLoader:
+            whole = features[: len(features) // batch * batch]
+            return DataLoader(TensorDataset(whole.unflatten(0, (-1, batch))), batch_size=None)
 
-    names = {"model1_name": "x", "model2_name": "y", "model1_layers": ["0"], "model2_layers": ["0"]}
-    cka = CKA(nn.Sequential(nn.Identity()), nn.Sequential(nn.Identity()), **names)
-    with redirect_stderr(io.StringIO()):  # its progress bar
-        cka.compare(loader(x), loader(y))
+        names = {"model1_name": "x", "model2_name": "y", "model1_layers": ["0"], "model2_layers": ["0"]}
+        cka = Theirs(nn.Sequential(nn.Identity()), nn.Sequential(nn.Identity()), **names)
+        with redirect_stderr(io.StringIO()), torch.no_grad():  # its progress bar
+            cka.compare(loader(x), loader(y))
     return cka.export()["CKA"].item()
 
 
-def peak_mib() -> float:
-    """Highest resident memory of this process, on Linux; ``ru_maxrss`` would begin with that of its parent."""
-    return int(re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
+def plain_cka(x: Tensor, y: Tensor) -> float:
+    x, y = x - x.mean(0), y - y.mean(0)
+    return ((y.T @ x).square().sum() / ((x.T @ x).norm() * (y.T @ y).norm())).item()
 
 
-def measure(side: str, file: str, p: int) -> dict[str, float]:
-    """Seconds, MiB above those before, and the value, in the process that calls it.
-
-    Features (2, n, p) come from a file: making them would leave a peak that hides the one to be measured.
-    """
-    x, y = torch.from_numpy(np.fromfile(file, np.float32)).view(2, -1, p)
-    n = len(x)
-    sides = {
-        "ours": (lambda: linear_cka(x, y, unbiased=True), 3),
-        "torch_cka": (lambda: torch_cka(x, y, n), 1),
-        "batches": (lambda: torch_cka(x, y, USUAL_BATCH), 2),
-    }
-    function, rounds = sides[side]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if side != "ours":
-            import torch_cka as _  # what its imports take is not counted
-        before, seconds = peak_mib(), []
-        for _ in range(rounds):
-            start = time.perf_counter()
-            value = torch.no_grad()(function)()
-            seconds.append(time.perf_counter() - start)
-    taken = statistics.median(seconds) if side == "ours" else seconds[-1]
-    return {"seconds": taken, "mib": peak_mib() - before, "value": value}
+def plain_correlation(x: Tensor, y: Tensor) -> Tensor:
+    x, y = x - x.mean(0), y - y.mean(0)
+    return x.T @ y / x.norm(dim=0).outer(y.norm(dim=0))
 
 
-def in_process(side: str, n: int, p: int, threads: int) -> dict[str, float]:
-    with tempfile.NamedTemporaryFile() as file:
-        torch.stack(feature_pair(n, p)).numpy().tofile(file.name)
-        options = [f"--side={side}", f"--file={file.name}", f"--features={p}", f"--threads={threads}"]
-        done = subprocess.run([sys.executable, __file__, *options], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout.splitlines()[-1])
+def streamed(x: Tensor, y: Tensor) -> float:
+    cka = CKA(unbiased=True, flatten=True)
+    for a, b in zip(x.split(BATCH), y.split(BATCH), strict=True):
+        cka.update(a, b)
+    return cka.compute()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--n", type=int, default=10_000)
-    parser.add_argument("--features", type=int, default=512)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--side", choices=("ours", "torch_cka", "batches"), help=argparse.SUPPRESS)
-    parser.add_argument("--file", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    n, p = options.n, options.features
-    if options.side:
-        print(json.dumps(measure(options.side, options.file, p)))
-        return
-    try:
-        import torch_cka as _  # noqa: F401
-    except ImportError as error:
-        raise SystemExit(MISSING) from error
-    print(f"torch {torch.__version__}, cpu, {options.threads} thread(s), unbiased linear CKA of {n} x {p} features")
-    ours, more = (in_process("ours", size, p, options.threads) for size in (n, 4 * n))
-    for side, what in (("torch_cka", "one batch of all"), ("batches", f"batches of {USUAL_BATCH}")):
-        other = in_process(side, n, p, options.threads)
-        promise = "promise >= 5" if side == "torch_cka" else "an estimate"
-        print(f"torch_cka, {what:16s} / ours: time {other['seconds'] / ours['seconds']:7.2f}   ({promise})", end="")
-        print(f"; memory {other['mib']:6.0f} / {ours['mib']:.0f} MiB; {other['value']:.6f} / {ours['value']:.6f}")
-    print(f"ours, {4 * n} samples / {n}: memory {more['mib']:.0f} / {ours['mib']:.0f} MiB   (promise: alike)")
-    print(f"ours: {ours['seconds']:.2f} s for {n} samples, {more['seconds']:.2f} s for {4 * n}")
+def against_torch_cka(quick: bool) -> list[Row]:
+    absent = missing(*PEERS)
+    if absent:
+        return [Row("unbiased CKA, torch_cka / ours", note=f"{absent} missing: pip install {' '.join(PEERS)}")]
+    x, y = feature_pair(1000, *((4, 8, 8) if quick else (64, 16, 16)))
+    rounds, shape = 2 if quick else 5, " x ".join(map(str, x.shape))
+
+    def whole() -> float:
+        return linear_cka(x, y, unbiased=True, flatten=True)
+
+    def in_batches() -> float:
+        return torch_cka(x, y, BATCH)
+
+    value, estimate = whole(), in_batches()
+    estimated, equal = f"an estimate: {estimate:.4f} for {value:.4f}", f"equal to {abs(streamed(x, y) - value):.0e}"
+    rows, features = 500 if quick else 3000, feature_pair(500 if quick else 3000, 512)
+    return [
+        compared(f"{shape}, one batch", whole, lambda: torch_cka(x, y, len(x)), 1, rounds=rounds),
+        compared(f"{shape}, batches of {BATCH}", whole, in_batches, rounds=rounds, note=estimated),
+        compared(
+            f"{shape}, both in batches of {BATCH}",
+            lambda: streamed(x, y),
+            in_batches,
+            rounds=rounds,
+            note=f"ours is that of the whole set, {equal}",
+        ),
+        compared(
+            f"{rows} x 512, one batch",
+            lambda: linear_cka(*features, unbiased=True),
+            lambda: torch_cka(*features, rows),
+            5,
+            rounds=2 if quick else 3,
+        ),
+    ]
 
 
-if __name__ == "__main__":
-    main()
+def against_plain(quick: bool) -> list[Row]:
+    rounds = 2 if quick else 9
+    x, y = feature_pair(1000 if quick else 10_000, 512)
+    u, v = feature_pair(500 if quick else 4000, 256 if quick else 2048)
+    return [
+        compared(f"CKA {_by(x)}, plain float32", lambda: linear_cka(x, y), lambda: plain_cka(x, y), 0.8, rounds=rounds),
+        compared(
+            f"CKA {_by(x)}, plain float64",
+            lambda: linear_cka(x, y),
+            lambda: plain_cka(x.double(), y.double()),
+            2,
+            rounds=rounds,
+        ),
+        _within("CKA", linear_cka, plain_cka, x, y),
+        compared(
+            f"correlation {_by(u)}, plain float32",
+            lambda: cross_correlation(u, v),
+            lambda: plain_correlation(u, v),
+            0.8,
+            rounds=rounds,
+        ),
+        _within("correlation", cross_correlation, plain_correlation, u, v),
+    ]
+
+
+def _within(what: str, ours: Callable, plain: Callable, x: Tensor, y: Tensor) -> Row:
+    exact, found, theirs = (
+        torch.as_tensor(value, dtype=torch.float64)
+        for value in (plain(x.double(), y.double()), ours(x, y), plain(x, y))
+    )
+    error, other = ((value - exact).abs().max().item() for value in (found, theirs))
+    return Row(
+        f"{what}: {BOUND:g} / error",
+        BOUND / error,
+        None,
+        *promised(BOUND / error, 1),
+        f"error {error:.0e}, of plain float32 {other:.0e}",
+    )
+
+
+def memory(quick: bool) -> list[Row]:
+    n = 2000 if quick else 10_000
+    once, more = (peak_mib(feature_pair, linear_cka, size, 512) for size in (n, 4 * n))
+    ratio = once / more
+    note = f"{once:.0f} MiB for {n} x 512, {more:.0f} MiB for {4 * n}: bounded by the chunk"
+    return [Row("memory of ours, of a quarter / of all", ratio, None, *promised(ratio, 0.8), note)]
+
+
+def measure(quick: bool = False) -> list[Row]:
+    return [*against_torch_cka(quick), *against_plain(quick), *memory(quick)]
+
+
+def _by(x: Tensor) -> str:
+    return f"{x.shape[0]} x {x.shape[1]}"

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from .extras import require
 from .normalization import evaluation
 
-CHUNK = 2**22  # values worked on at a time: 16 MiB of float32
-STEP, BLOCK = 32, 1024  # samples multiplied at once, so that their sum is rounded once, and before it goes on in double
+CHUNK = 2**20  # values worked on at a time, which a cache holds: 4 MiB of float32
+STEP, BLOCK = 64, 1024  # samples multiplied at once, so that their sum is rounded once, and before it goes on in double
 PANEL = 256  # columns at a time: of a symmetric product only the panels from the diagonal on are computed
 NARROW = 32  # channels below which double costs nothing, while BLAS may add up one product after another
 SHAPES = {2: "(n, channels)", 3: "(n, tokens, channels)", 4: "(n, channels, height, width)"}
@@ -511,7 +511,7 @@ def _moments(
     """Moments of samples (n, p) and (n, q), or of maps, for each pair of sides: 0 is x, 1 is y."""
     frames = _Frame.of(x, dtype), _Frame.of(y, dtype)
     sums = [_Sums(frames[i], frames[j], unbiased) for i, j in sides]
-    images = max(1, CHUNK // (x[0].numel() + y[0].numel()))
+    images = max(1, CHUNK // (x[0].numel() + y[0].numel()), BLOCK * len(x) // x[:, 0].numel())
     for parts in zip(x.split(images), y.split(images), strict=True):
         centred = [frame.centred(_rows(part), unbiased) for frame, part in zip(frames, parts, strict=True)]
         for (i, j), total in zip(sides, sums, strict=True):
@@ -578,7 +578,7 @@ def _gram(x: Tensor, dtype: torch.dtype) -> Tensor:
     """Inner products (n, n) of centred samples, in units of the largest channel."""
     mean, scale, _ = _Frame.of(x, dtype).of_one_scale()
     total = mean.new_zeros(len(x), len(x))
-    width = max(1, CHUNK // len(x))
+    width = max(BLOCK, CHUNK // len(x))
     for part, of_part in zip(x.split(width, 1), mean.split(width), strict=True):
         columns = _turned(_moved(part, of_part, scale, dtype).T)
         _add_product(total, columns, columns)
@@ -591,7 +591,7 @@ def _gram_terms(k: Tensor, l: Tensor) -> Tensor:  # noqa: E741
 
 
 def _add_product(total: Tensor, x: Tensor, y: Tensor) -> None:
-    """Add X^T Y of (n, p) and (n, q) to a float64 matrix, of one tensor with itself to the upper triangle at least."""
+    """Add X^T Y of (n, p) and (n, q) to a float64 matrix, of one tensor with itself from the diagonal on."""
     for i in range(0, x.shape[1], PANEL):
         left, right, panel = x[:, i : i + PANEL], y, total[i : i + PANEL]
         if x is y:
@@ -612,7 +612,10 @@ def _add_single(total: Tensor, x: Tensor, y: Tensor) -> None:
 
 
 def _whole(upper: Tensor) -> Tensor:
-    return upper.triu() + upper.triu(1).T
+    """The symmetric matrix of which ``_add_product`` has made the panels from the diagonal on, in place."""
+    for i in range(PANEL, len(upper), PANEL):
+        upper[i:, i - PANEL : i] = upper[i - PANEL : i, i:].T
+    return upper
 
 
 @contextmanager
@@ -646,7 +649,7 @@ def _add_pairs(moments: dict[tuple, _Moments], a: list[Tensor], b: list[Tensor],
     Keys are pairs of (network, layer, grid): a layer counts anew on each grid on which it is compared.
     """
     dtype = torch.float64 if unbiased else _arithmetic(*a, *b)
-    images = max(1, 8 * CHUNK // sum(x[0].numel() for x in [*a, *b]))  # of all layers: many small products
+    images = max(1, 32 * CHUNK // sum(x[0].numel() for x in [*a, *b]))  # of all layers: many small products
     for parts in zip(*(x.split(images) for x in [*a, *b]), strict=True):
         centred: dict[tuple, _Centred] = {}
         for (i, x), (j, y) in product(enumerate(parts[: len(a)]), enumerate(parts[len(a) :])):

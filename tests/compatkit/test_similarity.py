@@ -27,6 +27,8 @@ from compatkit.similarity import (
 seeds = st.integers(0, 10**6)
 few = settings(max_examples=25, deadline=None)
 
+BOUND = 1e-6  # of the error in single precision, stated by the module
+
 
 def features(n, p, seed=0, *, like=None, noise=1.0, dtype=torch.float64):
     """Random features (n, p) with unequal channels, or such mixed from the channels of ``like``."""
@@ -146,13 +148,28 @@ def test_neighbours_against_the_definition(chunk):
     assert mutual_knn(x, y, k=5, chunk=chunk) == pytest.approx(naive_knn(x, y, 5))
 
 
-def test_a_large_set_is_worked_on_in_chunks(monkeypatch):
-    x, y = pair(200, 5, 6)
-    wide = features(8, 300, 2), features(8, 200, 3)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_large_set_is_worked_on_in_chunks_blocks_and_panels(monkeypatch, dtype):
+    x, y = (side.to(dtype) for side in pair(200, 15, 16))
+    wide = features(18, 300, 2, dtype=dtype), features(18, 200, 3, dtype=dtype)
+    sizes = {"CHUNK": 256, "BLOCK": 16, "STEP": 5, "PANEL": 4, "NARROW": 2}
     whole = [linear_cka(x, y), linear_cka(*wide, unbiased=True)], cross_correlation(x, y)
-    monkeypatch.setattr(similarity, "CHUNK", 64)
-    assert [linear_cka(x, y), linear_cka(*wide, unbiased=True)] == pytest.approx(whole[0], abs=1e-12)
-    assert torch.allclose(cross_correlation(x, y), whole[1], atol=1e-12)
+    for name, size in sizes.items():
+        monkeypatch.setattr(similarity, name, size)
+    bound = 1e-12 if dtype == torch.float64 else BOUND
+    assert [linear_cka(x, y), linear_cka(*wide, unbiased=True)] == pytest.approx(whole[0], abs=bound)
+    assert torch.allclose(cross_correlation(x, y), whole[1], rtol=0, atol=bound)
+
+
+def test_the_cheaper_side_is_taken_and_it_alone(monkeypatch):
+    sides = []
+    gram, moments = similarity._gram, similarity._moments
+    monkeypatch.setattr(similarity, "_gram", lambda *a: (sides.append("samples"), gram(*a))[1])
+    monkeypatch.setattr(similarity, "_moments", lambda *a: (sides.append("features"), moments(*a))[1])
+    for n, expected in ((17, ["samples"] * 2), (18, ["features"])):
+        linear_cka(features(n, 10), features(n, 8))
+        assert sides == expected
+        sides.clear()
 
 
 # Closed forms
@@ -247,8 +264,6 @@ def test_an_offset_in_single_precision_breaks_nothing(unbiased, offset):
 
 
 # Single precision against double of the same numbers
-
-BOUND = 1e-6  # stated by the module
 
 
 def two_valued(n, p, share, seed=0):
@@ -372,6 +387,26 @@ def test_one_can_look_before_the_end_and_a_bad_batch_changes_nothing():
             correlation.update(x[20:], bad)
     assert stream.update(x[20:], y[20:]).compute() == pytest.approx(linear_cka(x, y))
     assert torch.allclose(correlation.update(x[20:], y[20:]).compute(), cross_correlation(x, y))
+
+
+def test_a_stream_of_few_wide_samples_holds_no_moments():
+    x, y = (features(30, 400, i, dtype=torch.float32) for i in range(2))
+    stream = CKA(unbiased=True)
+    for a, b in zip(x.split(splits(30, 0)), y.split(splits(30, 0)), strict=True):
+        stream.update(a, b)
+        a.zero_()  # copies were kept
+    assert not stream._moments
+    again = features(30, 400, 0, dtype=torch.float32)
+    assert stream.compute() == linear_cka(again, y, unbiased=True)
+
+
+def test_a_stream_keeps_fewer_samples_than_channels():
+    x, y = pair(100, 6, 9)
+    stream = CKA()
+    for a, b in zip(x.split(4), y.split(4), strict=True):
+        stream.update(a, b)
+        assert sum(len(kept) for kept, _ in stream._kept) < 15
+    assert stream._moments[0].n == 96 and stream.compute() == pytest.approx(linear_cka(x, y), abs=1e-12)
 
 
 # Feature maps
