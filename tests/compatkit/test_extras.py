@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from compatkit.extras import require
+from compatkit.extras import package_file, require
 
 
 def test_a_package_that_is_there_is_given():
@@ -23,6 +23,19 @@ def test_what_a_package_itself_lacks_is_its_own_error(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ModuleNotFoundError, match="No module named 'no_such_package'"):
         require("broken_package", "data")
+
+
+def test_a_file_of_a_package_is_found_without_importing_it(tmp_path, monkeypatch):
+    package = tmp_path / "heavy_package"
+    (package / "data").mkdir(parents=True)
+    (package / "__init__.py").write_text("raise AssertionError('imported')")
+    (package / "data" / "numbers.txt").write_text("1")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert package_file("heavy_package", "data/numbers.txt", "data").read_text() == "1"
+    with pytest.raises(FileNotFoundError, match="heavy_package: this version has no data/other.txt"):
+        package_file("heavy_package", "data/other.txt", "data")
+    with pytest.raises(ImportError, match=r"no_package is needed here: pip install 'compatkit\[data\]'"):
+        package_file("no_package", "numbers.txt", "data")
 
 
 CALLS = {
