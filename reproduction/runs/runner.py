@@ -300,6 +300,7 @@ def _device_name(job: Job) -> str:
 
 def _reset_peak_memory(device: str) -> None:
     if device.startswith("cuda"):
+        torch.cuda.init()  # which naming a device by its number does not do
         torch.cuda.reset_peak_memory_stats(device)
     elif Path("/proc/self/clear_refs").exists():
         Path("/proc/self/clear_refs").write_text("5")
