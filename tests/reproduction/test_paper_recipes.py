@@ -4,8 +4,7 @@ from dataclasses import asdict
 
 import pytest
 
-from reproduction.experiments import EXPERIMENTS
-from reproduction.runs import runner
+from reproduction.experiments import EXPERIMENTS, configs, plan
 
 REUSABLE = ["fig2", "fig2_pretrained", "incremental", "fig5", "fig6", "fig7", "fig8", "fig9", "fig10", "choices"]
 FORWARD = ["table1", "table2", "table3", "table4", "sec43", "table5", "sequence", "table6", "sec52", "fig3", "disjoint"]
@@ -65,7 +64,7 @@ def test_pre_training_is_on_ilsvrc_at_32():
 )
 def test_as_many_runs_as_were_published(name, runs):
     assert values(name)["seed"] == set(range(runs))
-    assert {config.seed for config in runner.configs(name, "paper", [7])} == {7}
+    assert {config.seed for config in configs(name, "paper", [7])} == {7}
 
 
 def test_domain_adaptation():
@@ -74,7 +73,7 @@ def test_domain_adaptation():
     adaptation = {"steps": 1_000, "weight_decay": 0.0, "schedule": "constant"}
     printed |= {f"recipe.{k}": v for k, v in source.items()}
     agree("adaptation", printed | {f"adapt_recipe.{k}": v for k, v in adaptation.items()})
-    assert {c.adapt_recipe.lr for row, c in runner.plan("adaptation", "paper") if row == "rotation"} == {1e-5}
+    assert {c.adapt_recipe.lr for row, c in plan("adaptation", "paper") if row == "rotation"} == {1e-5}
 
 
 def test_one_head_for_three_extractors():
@@ -106,7 +105,7 @@ def test_models_and_transformations_of_an_update(name):
     widths = {512, 1024, 2048, 4096} if name == "fig3" else 2048
     printed |= {"h_recipe.warm_up": 5 / 80, "h_width": widths, "new_network": "torchvision:resnet50"}
     agree(name, schedules | printed | {"image_size": 224, "n_train": None, "class_order": "stored"})
-    for config in runner.configs(name, "paper"):
+    for config in configs(name, "paper"):
         for recipe, epochs in ((config.recipe, 100), (config.h_recipe, 80)):
             assert recipe.steps * 1024 / IMAGES[config.data] == pytest.approx(epochs, rel=1e-3), "of the whole set"
 
@@ -121,7 +120,7 @@ def test_imagenet(name):
 def test_places():
     agree("table2", {"data": "imagefolder:places365", "classes": (182, 365), "old_dim": 512, "new_dim": 512})
     agree("table2", {"old_network": "torchvision:resnet50", "side_data": {"", "imagefolder:imagenet"}})
-    assert {c.side for c in runner.configs("table2", "paper") if c.side_data} == {"SimCLR"}
+    assert {c.side for c in configs("table2", "paper") if c.side_data} == {"SimCLR"}
 
 
 def test_faces():
@@ -132,7 +131,7 @@ def test_faces():
 
 
 def test_old_architectures():
-    found = {row: (c.old_network, c.old_dim) for row, c in runner.plan("table4", "paper")}
+    found = {row: (c.old_network, c.old_dim) for row, c in plan("table4", "paper")}
     assert found == {
         "ResNet18-128": ("torchvision:resnet18", 128),
         "MobileNet-128": ("torchvision:mobilenet_v2", 128),
