@@ -30,8 +30,8 @@ class Supervised:
     Args:
         compatible: weights (k, d) of a frozen old classifier, and for each class (classes,) its row there, or -1. Its
             loss on the new embeddings, cut or filled with zeros to its width, is added as a mean over the images of the
-            classes it knows, with weight 1: backward compatible training (Shen et al. 2020, eq. 6; the weight is that
-            of their public code).
+            classes it knows, with weight 1: backward compatible training (Shen et al. 2020, eq. 6; mean and weight are
+            those of openBCT, its first author's re-implementation).
         mixup: train on blends of two images (Zhang et al. 2018) with the label of the one that has the larger share,
             which is drawn evenly from 1/2..1: "applied only on images (for labels we use one-hot vectors)" (paper B,
             Sec. 5.1), which says neither whose label nor how shares are drawn.

@@ -144,7 +144,8 @@ def synthesised_classifier(old_classifier: Tensor, embeddings: Tensor, labels: T
     Raises:
         ValueError: a class has no image.
 
-    Source: Shen et al. 2020, Sec. 3.3; all classes as in their public code, one length for all is ours.
+    Source: Shen et al. 2020, Sec. 3.3; for all classes as in openBCT, its first author's re-implementation; one length
+    for all is ours.
     """
     empty = (labels.bincount(minlength=num_classes) == 0).nonzero().flatten().tolist()
     if empty:

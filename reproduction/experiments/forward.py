@@ -119,7 +119,7 @@ CPU_SIZED = {
 }
 """What ``cifar-cpu`` changes in the cifar preset, for two CPU cores: 10 epochs, those of the transformation 80 as in
 the paper, and the paper's rate for the size of the batch. A step takes 0.20 s on one core, of SimCLR 0.40 s, of the
-transformation 0.04 s: Table 1 takes 75 minutes for each seed, and the rest of Table 6 an hour and a half."""
+transformation 0.04 s: Table 1 takes 75 minutes for each seed, and the rest of Table 6 an hour."""
 PRESETS["cifar-cpu"] = PRESETS["cifar"] | CPU_SIZED
 
 Changes = dict[str, dict[str, Any]]

@@ -166,7 +166,8 @@ class ClassifierRun:
             extractors that were trained under heads of their own; "upper bound": each network trained on all classes,
             as it is or under the common head ("changed architecture").
         networks, widths, splits: of each of ``ARCHITECTURES``, see ``models.build`` and ``models.split``; the last one
-            gives the head.
+            gives the head. MobileNetV2 is cut where it has the 64 channels of the paper, which is its 10th block and
+            not, as printed, the 11th.
         n_train, n_test: images of the set, drawn evenly from all classes; None takes them all.
         test_batch_size: images in a batch at most when BN uses the statistics of test batches.
         recipe: of the first classes and the upper bounds.
@@ -295,9 +296,9 @@ class UpdateRun:
         evaluated_on: another set as the gallery.
         old_task: what the first version learns to tell apart, "class", or the "colour" or "shape" of ``shapes``.
         method: "FCT"; or "BCT" on the classes that the old classifier knows, or on all of them by a classifier that is
-            "synthesised". BCT's new model starts from the random weights of the independent one and takes its recipe;
-            the old classifier's loss weighs 1. Paper B does not say how it trained BCT; so does the public code of
-            Shen et al. 2020, to which it refers (openBCT).
+            "synthesised". BCT's new model starts from the random weights of the independent one and takes its recipe,
+            and the old classifier's loss weighs 1. Paper B's text does not say how it trained BCT; this is how openBCT
+            does, the first author's re-implementation of Shen et al. 2020, to which paper B refers.
         side: one of ``SIDES``.
         side_data: another set to train the side-information's model on.
         without_old: the transformation sees side-information alone.

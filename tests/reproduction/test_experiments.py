@@ -130,18 +130,18 @@ def test_fig6_needs_no_runs_of_its_own():
     [("laptop", "glyphs_cluttered", {"a": "glyphs_plain"}), ("paper", "cifar10", {"b": "stl10"})],
 )
 def test_fig7_is_every_method_with_one_set_in_both_roles(preset, image_set, partner):
-    configs = experiments.configs("fig7", preset)
+    configs = experiments.configs("fig7", preset, [0, 1])
     assert {(c.a, c.b) for c in configs} == {(image_set, image_set)}
     assert [replace(c, **partner) for c in configs] == [
-        c for c in experiments.configs("fig2", preset) if image_set in (c.a, c.b)
+        c for c in experiments.configs("fig2", preset, [0, 1]) if image_set in (c.a, c.b)
     ]
 
 
 @pytest.mark.parametrize("preset", experiments.PRESETS)
 def test_fig8_cuts_a_network_once_at_every_boundary_up_to_pooling(preset):
-    fig2 = [c for c in experiments.configs("fig2", preset) if c.method in ("IIW+RP", "IIW+DCC")]
+    fig2 = [c for c in experiments.configs("fig2", preset, [0, 1]) if c.method in ("IIW+RP", "IIW+DCC")]
     cuts = {}
-    for config in experiments.configs("fig8", preset):
+    for config in experiments.configs("fig8", preset, [0, 1]):
         cuts.setdefault(replace(config, split_at=fig2[0].split_at), []).append(config.split_at)
     assert set(cuts) == set(fig2), "but for the cut they are runs of Fig. 2, and these are among them"
     network = models.build(fig2[0].network, 10, width=1)
@@ -751,10 +751,9 @@ def test_an_experiment_makes_only_what_no_other_has_made(tmp_path, trained):
         r for r in first if r["config"]["method"] in ("independent", "IIW", "RP", "DCC", "IIW+DCC")
     ]
     job = job_of(plan[0], tmp_path, "fig9")
-    assert (
-        runner.make(job) | {"row": "independent"} == job.stored() | {"row": "independent"} == found[0]
-        and not (tmp_path / "smoke" / "fig9.jsonl").exists()
-    )
+    stored = runner.make(job)
+    assert stored == job.stored() and stored.items() <= found[0].items() and found[0]["row"] == "independent"
+    assert not (tmp_path / "smoke" / "fig9.jsonl").exists()
 
 
 def test_a_stale_run_made_again_for_one_experiment_is_new_for_all(tmp_path, trained, monkeypatch):
