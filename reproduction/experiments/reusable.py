@@ -13,6 +13,9 @@ from dataclasses import replace
 from .presets import Plan, override, preset_runs
 from .settings import PairRun
 
+MANY = 8
+"""Seeds at laptop of Figs. 2, 5, 6 and 10."""
+
 FIG2 = ("independent", "IIW", "RP", "DCC", "IIW+RP", "IIW+DCC", "RP+DCC", "IIW+RP+DCC", "upper bound")
 """The settings of Fig. 2; in the upper bound each network has a rotation head of its own."""
 
@@ -99,7 +102,7 @@ def fig2(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
     A run takes 2 s at smoke and 25 to 100 s at laptop on one core, here as in the experiments below. Not measured yet:
     cifar (estimated an hour on one GPU for this figure), paper (days).
     """
-    return [(method, replace(base, method=method)) for base in _bases(preset, seeds) for method in FIG2]
+    return _grid(preset, _seeds(preset, seeds, laptop=MANY))
 
 
 def fig2_pretrained(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
@@ -111,7 +114,7 @@ def fig2_pretrained(preset: str, seeds: Sequence[int] | None = None) -> Plan[Pai
     Published: RP 19.7, DCC 52.3, IIW 74.3, IIW+DCC 82.7.
     """
     third = {"smoke": "glyphs_other", "laptop": "glyphs_other", "paper": "imagefolder:imagenet"}
-    found = [(row, replace(run, pretrained_on=third.get(preset, "tiny_imagenet"))) for row, run in fig2(preset, seeds)]
+    found = [(row, replace(run, pretrained_on=third.get(preset, "tiny_imagenet"))) for row, run in _grid(preset, seeds)]
     return [(row, run) for row, run in found if run.a in ("glyphs_plain", "cifar10")]
 
 
@@ -141,7 +144,7 @@ def fig5(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
 
     Published: running statistics 32.4; recomputed and per-batch statistics best (bars only).
     """
-    runs = _of(preset, seeds, "IIW+DCC")
+    runs = _of(preset, _seeds(preset, seeds, laptop=MANY), "IIW+DCC")
     return [(row, replace(run, normalization=kind)) for run in runs for kind, row in NORMALIZATION_ROWS.items()]
 
 
@@ -150,6 +153,7 @@ def fig6(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
 
     Published: independent under the optimal permutation 0.34, RP 0.38, DCC 0.19, IIW and IIW+DCC pre-trained 0.69.
     """
+    seeds = _seeds(preset, seeds, laptop=MANY)
     random = [(run.method, run) for run in _of(preset, seeds, "independent", "IIW", "RP", "DCC", "IIW+DCC")]
     pretrained = [(f"{row} pre-trained", run) for row, run in fig2_pretrained(preset, seeds)]
     return random + [(row, run) for row, run in pretrained if run.method in ("IIW", "IIW+DCC")]
@@ -163,7 +167,7 @@ def fig7(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
     At laptop scale on the cluttered glyphs.
     """
     image_set = "glyphs_cluttered" if preset in ("smoke", "laptop") else "cifar10"
-    usual = [(row, run) for row, run in fig2(preset, _few(preset, seeds, 3)) if image_set in (run.a, run.b)]
+    usual = [(row, run) for row, run in _grid(preset, _seeds(preset, seeds, paper=3)) if image_set in (run.a, run.b)]
     return [(row, replace(run, a=image_set, b=image_set)) for row, run in usual]
 
 
@@ -172,7 +176,7 @@ def fig8(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
 
     Published, n = 5, as a curve only: a slow fall up to the first block of stage 3, then a steep one.
     """
-    runs = _of(preset, _few(preset, seeds, 5), "IIW+RP", "IIW+DCC")
+    runs = _of(preset, _seeds(preset, seeds, paper=5, laptop=5), "IIW+RP", "IIW+DCC")
     return [(block, replace(run, split_at=at)) for run in runs for block, at in _boundaries(run).items()]
 
 
@@ -181,7 +185,7 @@ def fig9(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
 
     Published, n = 3: 8 about as good as 9, 6 or fewer at most 59.4, IIW+RP 61.8.
     """
-    runs = _of(preset, _few(preset, seeds, 3), "IIW+DCC", "IIW+RP")
+    runs = _of(preset, _seeds(preset, seeds, paper=3), "IIW+DCC", "IIW+RP")
     fewer = [
         (f"{n} classes", replace(run, dcc_classes=n))
         for run in runs
@@ -203,7 +207,7 @@ def boundaries(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]
     """Beyond the paper, Fig. 8 for all methods that have heads to place: each at every block boundary, its auxiliary
     heads where it is split. Independent networks and IIW are measured at all boundaries in Fig. 2's runs.
     """
-    runs = [run for _, run in fig2(preset, seeds) if run.method in FIG2 and {"RP", "DCC"} & set(run.method.split("+"))]
+    runs = [run for _, run in _grid(preset, seeds) if {"RP", "DCC"} & set(run.method.split("+"))]
     return [
         (f"{run.method} at {block}", replace(run, split_at=at))
         for run in runs
@@ -275,14 +279,20 @@ def _bases(preset: str, seeds: Sequence[int] | None) -> list[PairRun]:
     return preset_runs(PairRun(), PRESETS, preset, seeds)
 
 
-def _few(preset: str, seeds: Sequence[int] | None, published: int) -> Sequence[int] | None:
-    """The seeds of a figure for which fewer runs were published than for Fig. 2."""
-    return range(published) if preset == "paper" and seeds is None else seeds
+def _seeds(preset: str, seeds: Sequence[int] | None, **counts: int) -> Sequence[int] | None:
+    """``seeds`` if given, else as many as ``counts`` has for the preset, else None: the preset's own. The counts were
+    published, or fixed before the runs."""
+    return range(counts[preset]) if seeds is None and preset in counts else seeds
+
+
+def _grid(preset: str, seeds: Sequence[int] | None) -> Plan[PairRun]:
+    """Every method of Fig. 2 under the settings of a preset."""
+    return [(method, replace(base, method=method)) for base in _bases(preset, seeds) for method in FIG2]
 
 
 def _of(preset: str, seeds: Sequence[int] | None, *methods: str) -> list[PairRun]:
-    """The runs of Fig. 2 by these methods."""
-    return [run for _, run in fig2(preset, seeds) if run.method in methods]
+    """The runs of the grid by these methods."""
+    return [run for _, run in _grid(preset, seeds) if run.method in methods]
 
 
 def _boundaries(run: PairRun) -> dict[str, str]:
