@@ -53,7 +53,7 @@ def test_list_says_how_many_runs_each_experiment_takes(capsys):
             assert name not in listed
             listed[name] = line.removeprefix("    Runs: ")
     assert list(listed) == list(EXPERIMENTS)
-    assert listed["fig2"] == listed["fig10"] == "18 at smoke, 54 at laptop, 27 at cifar-cpu, 27 at cifar, 90 at paper."
+    assert listed["fig2"] == listed["fig10"] == "18 at smoke, 144 at laptop, 27 at cifar-cpu, 27 at cifar, 90 at paper."
     for name in EXPERIMENTS:
         counts = [f"{len(experiments.configs(name, preset))} at {preset}" for preset in PRESETS]
         assert listed[name] == ", ".join(counts) + "."

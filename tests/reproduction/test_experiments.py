@@ -68,7 +68,17 @@ def test_fig2_is_the_whole_grid_on_both_embedded_pairs():
     assert len(FIG2) == 9
     grid = {(c.a, c.b, c.method, c.seed) for c in configs}
     pairs = {("digits", "mnist5k"), ("glyphs_plain", "glyphs_cluttered")}
-    assert grid == {(*p, m, s) for p in pairs for m in FIG2 for s in range(3)}
+    assert grid == {(*p, m, s) for p in pairs for m in FIG2 for s in range(8)}
+
+
+@pytest.mark.parametrize(
+    ("preset", "name", "count"),
+    [("laptop", n, 8) for n in ("fig2", "fig5", "fig6", "fig10")]
+    + [("laptop", "fig8", 5), ("laptop", "fig9", 3), ("smoke", "fig2", 1), ("cifar", "fig2", 3), ("paper", "fig8", 5)],
+)
+def test_figures_take_as_many_seeds_as_was_fixed_before_the_runs_or_as_they_are_told(preset, name, count):
+    assert {c.seed for c in experiments.configs(name, preset)} == set(range(count))
+    assert {c.seed for c in experiments.configs(name, preset, [7, 9])} == {7, 9}
 
 
 def test_the_paper_preset_is_the_published_recipe():
@@ -90,16 +100,16 @@ def test_the_paper_preset_is_the_published_recipe():
     ],
 )
 def test_fig2_pretrained_is_fig2_from_weights_learnt_on_a_third_set(preset, third):
-    configs = experiments.configs("fig2_pretrained", preset)
+    configs = experiments.configs("fig2_pretrained", preset, [0, 1])
     assert {c.pretrained_on for c in configs} == {third}
     assert third not in {name for c in configs for name in (c.a, c.b)}
-    plain = [c for c in experiments.configs("fig2", preset) if c.a in ("glyphs_plain", "cifar10")]
+    plain = [c for c in experiments.configs("fig2", preset, [0, 1]) if c.a in ("glyphs_plain", "cifar10")]
     assert [replace(c, pretrained_on="") for c in configs] == plain and len(plain) % len(FIG2) == 0
 
 
 def laptop(name, *methods):
-    """The runs of an experiment at laptop scale, those of some methods or all."""
-    return [c for c in experiments.configs(name, "laptop") if not methods or c.method in methods]
+    """The runs of an experiment at laptop scale of three seeds, those of some methods or all."""
+    return [c for c in experiments.configs(name, "laptop", range(3)) if not methods or c.method in methods]
 
 
 def test_incremental_is_the_joint_run_and_both_orders():
@@ -163,7 +173,7 @@ def test_fig10_is_fig2(preset):
 
 @pytest.mark.parametrize(("preset", "rotations", "steps"), [("laptop", "sampled", 300), ("paper", "all", 20_000)])
 def test_choices_are_other_rotations_and_half_the_steps_beside_the_runs_of_fig2(preset, rotations, steps):
-    configs, fig2 = experiments.configs("choices", preset), set(experiments.configs("fig2", preset))
+    configs, fig2 = (set(experiments.configs(name, preset, [0, 1])) for name in ("choices", "fig2"))
     runs = {}
     for c in configs:
         base = replace(c, recipe=replace(c.recipe, rotations=rotations, steps=steps))
