@@ -96,7 +96,9 @@ def _run(path: Path, preset: str | None, results_root: str | Path | None, progre
     import papermill
 
     # The library of this checkout, also where it is not installed: the kernel starts in the chapter's folder.
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.getenv("PYTHONPATH")])])}
+    path_list = os.pathsep.join([str(ROOT), *filter(None, [os.getenv("PYTHONPATH")])])
+    # one thread, so that what live cells train is the same to the bit however many cores there are
+    environment = {**os.environ, "PYTHONPATH": path_list, "OMP_NUM_THREADS": "1"}
     if results_root is not None:
         environment["COMPATKIT_RESULTS"] = str(Path(results_root).resolve())
     return papermill.execute_notebook(

@@ -90,6 +90,14 @@ def test_a_chapter_that_fails_is_left_as_it_was(notebook):
     assert notebook.read_bytes() == before
 
 
+def test_chapters_are_executed_on_one_thread_whatever_the_machine(notebook, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    nbformat.write(new_notebook(cells=[new_code_cell("import torch; torch.get_num_threads()", id="threads")]), notebook)
+    book.execute([notebook])
+    (cell,) = nbformat.read(notebook, 4).cells
+    assert cell.outputs[0]["data"]["text/plain"] == "1"
+
+
 def test_normalise_is_idempotent_and_leaves_its_argument_alone(notebook, tmp_path):
     raw = book._run(notebook, "smoke", None, progress=False)
     before = copy.deepcopy(raw)
