@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -78,5 +77,4 @@ def differs(experiment: str, row: str, config: Any) -> tuple[str, ...]:
 def _settings(config: Any) -> dict[str, Any]:
     """A config as one level of names and values, without what changes no result."""
     same = ("recipe.precision", "recipe.channels_last")
-    values = ((name, operator.attrgetter(name)(config)) for name in settings_of(config))
-    return {name: value for name, value in values if not name.endswith(same)}
+    return {name: value for name, value in settings_of(config).items() if not name.endswith(same)}

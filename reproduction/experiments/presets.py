@@ -46,13 +46,14 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
 _types = cache(get_type_hints)  # of the few classes of settings, for thousands of runs
 
 
-def settings(config: Any) -> list[str]:
-    """The names that ``override`` accepts."""
-    names = []
+def settings(config: Any) -> dict[str, Any]:
+    """The settings of a config on one level, by the names that ``override`` accepts."""
+    found: dict[str, Any] = {}
     for f in fields(config):
         value = getattr(config, f.name)
-        names += [f"{f.name}.{inner}" for inner in settings(value)] if is_dataclass(value) else [f.name]
-    return names
+        inner = {f"{f.name}.{name}": v for name, v in settings(value).items()} if is_dataclass(value) else None
+        found |= {f.name: value} if inner is None else inner
+    return found
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -15,9 +15,9 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from compatkit.data import BUILT_IN, ImageSet, Split, write_npz
 from compatkit.training import Recipe
 
 from ..experiments import EXPERIMENTS
+from ..experiments.presets import settings
 from .context import Context
 from .kinds import kind_of
 
@@ -48,20 +49,12 @@ def plan(experiment: str) -> dict[str, Any]:
 
 def covering(configs: Sequence[Any]) -> list:
     """A few of the configs in which every value of every setting occurs that occurs in all of them (greedy)."""
-    facts = {config: set(_settings(asdict(config))) for config in configs}
+    facts = {config: set(settings(config).items()) for config in configs}
     missing, chosen = set().union(*facts.values()), []
     while missing:
         chosen.append(max(configs, key=lambda config: len(facts[config] & missing)))
         missing -= facts[chosen[-1]]
     return chosen
-
-
-def _settings(config: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _settings(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def tiny(config: Any) -> Any:
