@@ -22,6 +22,12 @@ def _steps(images: int, epochs: Mapping[str, float], batch_sizes: Mapping[str, i
     return {f"{name}.steps": round(count * images / batch_sizes[name]) for name, count in epochs.items()}
 
 
+LAPTOP_BATCHES = {"recipe": 64, "side_recipe": 128, "h_recipe": 256}
+LAPTOP_EPOCHS = {"recipe": 10, "side_recipe": 10, "h_recipe": 80}
+"""Chosen on the first seed with a fifth of the training images as the gallery, so that the gap between the old model
+and the new one is wide: on shapes 65 to 92 % CMC top-1, and on MNIST-5k, which is easier, 89 to 98 %. 6 epochs leave
+the new model of shapes at 80 %. The transformation's 80 epochs are the paper's; 20 lose 2 points on shapes, a smaller
+rate or four times the width change less than one."""
 PHOTOGRAPHS = ({"data": "cifar100", "classes": (50, 100)},)
 SMALL = {
     "old_network": "resnet8",
@@ -63,20 +69,18 @@ PRESETS = {
         "h_recipe.batch_size": 50,
     },
     "laptop": SMALL
+    | {f"{name}.batch_size": size for name, size in LAPTOP_BATCHES.items()}
     | {
-        "pairs": EMBEDDED,
+        "pairs": tuple(
+            pair | _steps(images, LAPTOP_EPOCHS, LAPTOP_BATCHES)
+            for pair, images in zip(EMBEDDED, (10_000, 4_000), strict=True)
+        ),
         "seeds": (0, 1, 2),
         "n_test": 2000,
         "old_dim": 32,
         "new_dim": 32,
         "side_dim": 32,
         "h_width": 256,
-        "recipe.steps": 1000,
-        "recipe.batch_size": 64,
-        "side_recipe.steps": 300,
-        "side_recipe.batch_size": 128,
-        "h_recipe.steps": 800,
-        "h_recipe.batch_size": 256,
         "h_recipe.lr": 2e-3,
     },
     "cifar": {
