@@ -116,8 +116,14 @@ def nearest(
     distances = _Distances.of(query, gallery, own)
     lowest = torch.empty(len(query), k, dtype=distances.dtype, device=query.device)
     indices = torch.empty_like(lowest, dtype=torch.int64)
-    for part in distances.parts(chunk, k):
-        lowest[part], indices[part] = _lowest(distances[part], k)
+    tied = torch.empty(len(query), dtype=torch.bool, device=query.device)
+    parts = list(distances.parts(chunk, k))
+    for part in parts:
+        lowest[part], indices[part], tied[part] = _lowest(distances[part], k)
+    again = tied.nonzero().squeeze(1)  # the host learns how many, once a call
+    for few in again.split(parts[0].stop):
+        values, columns = distances[few].sort(dim=1, stable=True)
+        lowest[few], indices[few] = values[:, :k], columns[:, :k]
     return lowest, indices
 
 
@@ -164,7 +170,7 @@ class _Lookup:
         start, stop = (torch.searchsorted(keys[items], wanted, right=right) for right in (False, True))
         return cls(items, start, stop, max(1, int((stop - start).max())))
 
-    def __getitem__(self, part: slice) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, part: slice | Tensor) -> tuple[Tensor, Tensor]:
         """Indices (c, most) of items for some of the queries, and whether there is one; otherwise it is any."""
         place = self.start[part, None] + torch.arange(self.most, device=self.start.device)
         exists = place < self.stop[part, None]
@@ -191,7 +197,7 @@ class _Distances:
         dtype = torch.promote_types(torch.promote_types(query.dtype, gallery.dtype), torch.float32)
         return cls(query, rows - centre, row_of_item, centre, own and _Lookup.of(*own), dtype)
 
-    def __getitem__(self, part: slice) -> Tensor:
+    def __getitem__(self, part: slice | Tensor) -> Tensor:
         query = self.query[part].double() - self.centre
         by_row = torch.cdist(query, self.rows, compute_mode="use_mm_for_euclid_dist").to(self.dtype)
         distances = by_row.index_select(1, self.row_of_item)
@@ -233,15 +239,14 @@ def _sorted(x: Tensor) -> Tensor:
     return torch.from_numpy(np.sort(x.numpy(), axis=1)) if x.device.type == "cpu" else x.sort(1).values
 
 
-def _lowest(distances: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k lowest of each row, ascending, and their columns, the lower first among equals."""
+def _lowest(distances: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The k lowest of each row, ascending, and their columns, the lower first among equals; and whether the last of
+    them equals one that is left out: of those topk takes any."""
     values, columns = distances.topk(min(k + 1, distances.shape[1]), largest=False)
+    tied = (values[:, k:] == values[:, k - 1 : k]).any(1)
     columns = columns[:, :k].sort(1).values
-    if values.shape[1] > k:  # topk takes any of the equal ones
-        tied = (values[:, k - 1] == values[:, k]).nonzero().squeeze(1)
-        columns[tied] = distances[tied].sort(dim=1, stable=True).indices[:, :k].sort(1).values
     values, order = distances.gather(1, columns).sort(dim=1, stable=True)
-    return values, columns.gather(1, order)
+    return values, columns.gather(1, order), tied
 
 
 def _scores(hit_rank: Tensor, average_precision: Tensor, ks: Collection[int]) -> RetrievalScores:

@@ -30,11 +30,11 @@ from .normalization import evaluation
 
 CHUNK = 2**20  # values worked on at a time, which a cache holds: 4 MiB of float32
 STEP, BLOCK = 64, 1024  # samples multiplied at once, so that their sum is rounded once, and before it goes on in double
-PANEL = 256  # columns at a time: of a symmetric product only the panels from the diagonal on are computed
+PANEL = 128  # columns at a time: of a symmetric product only the panels from the diagonal on are computed
 NARROW = 32  # channels below which double costs nothing, while BLAS may add up one product after another
 SHAPES = {2: "(n, channels)", 3: "(n, tokens, channels)", 4: "(n, channels, height, width)"}
 LARGEST = 1e70  # the fourth power of a larger number, or of the inverse of one, leaves float64
-LARGEST_SINGLE = 1e38  # the difference of larger numbers leaves float32
+LARGEST_SINGLE = 1e30  # a sum of a chunk of larger numbers leaves float32
 CANCELLED = 1e-12  # a difference this small beside its terms is rounding
 SHAKY = 0.1  # a difference this small beside its terms is left to double precision
 SIDES = ((0, 1), (0, 0), (1, 1))  # what CKA compares: x with y, and each with itself
@@ -62,10 +62,13 @@ class CrossCorrelation:
 
     def __init__(self):
         self._xy: _Moments | None = None
+        self._extent = _Extent()
 
     def update(self, x: Tensor, y: Tensor) -> CrossCorrelation:
-        """Add a batch, with shapes and errors as in ``cross_correlation``; any number of samples."""
-        x, y = _checked_pair(x, y)
+        """Add a batch, with shapes and errors as in ``cross_correlation``; any number of samples. On a GPU
+        ``compute`` says whether they are finite, so that no batch waits."""
+        x, y = _paired(x, y)
+        self._extent.add("x", x).add("y", y)
         (new,) = _moments(x, y, SIDES[:1], _arithmetic(x, y), unbiased=False)
         self._xy = _merged(self._xy, new)
         return self
@@ -74,8 +77,9 @@ class CrossCorrelation:
         """Correlations (p, q) of all samples so far.
 
         Raises:
-            ValueError: they are fewer than 2.
+            ValueError: they are fewer than 2, or not all finite.
         """
+        self._extent.check()
         m = self._xy
         if m is None or m.n < 2:
             raise _too_few(m.n if m else 0, 2)
@@ -129,7 +133,9 @@ def linear_cka(x: Tensor, y: Tensor, *, unbiased: bool = False, flatten: bool = 
 
     Source: Kornblith et al. 2019.
     """
-    return _linear_cka(*_checked_pair(x, y, flatten), unbiased)
+    x, y = _paired(x, y, flatten)
+    _Extent().add("x", x).add("y", y).check()
+    return _linear_cka(x, y, unbiased)
 
 
 class CKA:
@@ -145,13 +151,16 @@ class CKA:
         self._channels: tuple[int, int] | None = None
         self._kept: list[tuple[Tensor, Tensor]] = []  # not yet among the moments
         self._moments: list[_Moments] = []
+        self._extent = _Extent()
 
     def update(self, x: Tensor, y: Tensor) -> CKA:
-        """Add a batch, with shapes and errors as in ``linear_cka``; any number of samples."""
-        x, y = _checked_pair(x, y, self.flatten)
+        """Add a batch, with shapes and errors as in ``linear_cka``; any number of samples. On a GPU
+        ``compute`` says whether they are finite, so that no batch waits."""
+        x, y = _paired(x, y, self.flatten)
         channels = x.shape[1], y.shape[1]
         _check_channels(self._channels or channels, channels)
         self._channels = channels
+        self._extent.add("x", x).add("y", y)
         if sum(a[:, 0].numel() for a, _ in [*self._kept, (x, y)]) < sum(channels):
             self._kept.append((_rows(x).clone(), _rows(y).clone()))
         else:
@@ -162,8 +171,9 @@ class CKA:
         """CKA of all samples so far.
 
         Raises:
-            ValueError: they are fewer than 2 (4 if unbiased).
+            ValueError: they are fewer than 2 (4 if unbiased), or not all finite.
         """
+        self._extent.check()
         if self._kept and not self._moments:
             return _linear_cka(*_joined(self._kept), self.unbiased)
         moments = self._including(*self._kept)
@@ -303,12 +313,14 @@ def cka_map(
     Source: Kornblith et al. 2019; paper B, Sec. 5.7.
     """
     names_a, names_b = _default_layers(net_a, layers_a, "layers_a"), _default_layers(net_b, layers_b, "layers_b")
-    cka = CKAMap(unbiased=unbiased, pooled=pooled)
+    cka, extent = CKAMap(unbiased=unbiased, pooled=pooled), _Extent()
     for batch in _batches(images, batch_size):
+        extent.add("images", batch)
         asked = [*names_a, *names_b] if net_b is net_a else names_a
         run_a = layer_features(net_a, asked, batch, statistics=statistics)
         run_b = run_a if net_b is net_a else layer_features(net_b, names_b, batch, statistics=statistics)
         cka.update({name: run_a[name] for name in names_a}, {name: run_b[name] for name in names_b})
+    extent.check()
     return names_a, names_b, cka.compute()
 
 
@@ -325,9 +337,10 @@ class CKAMap:
         self.unbiased, self.pooled = unbiased, pooled
         self._names: tuple[list[str], list[str]] | None = None
         self._moments: dict[tuple, _Moments] = {}
+        self._extent = _Extent()
 
     def update(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> CKAMap:
-        """Add a batch.
+        """Add a batch. On a GPU ``compute`` says whether it is finite, so that no batch waits.
 
         Args:
             a, b: what the layers of either network put out for the same images, by name, as ``layer_features`` returns
@@ -341,9 +354,12 @@ class CKAMap:
         if not all(names) or names != (self._names or names):
             raise ValueError(f"a, b: the same layers are needed in every batch, got {names}, before {self._names}")
         self._names = names
-        maps_a, maps_b = ([_checked_map(name, x) for name, x in side.items()] for side in (a, b))
-        for x in (*maps_a, *maps_b):
-            _check_lengths(maps_a[0], x)
+        for name, x in (*a.items(), *b.items()):
+            _check_shape(f"layer {name!r}", x, SHAPES)
+            _check_lengths(a[names[0][0]], x)
+        for name, x in (*a.items(), *b.items()):
+            self._extent.add(f"layer {name!r}", x)
+        maps_a, maps_b = ([_as_map(x) for x in side.values()] for side in (a, b))
         _add_pairs(self._moments, maps_a, maps_b, self.pooled, self.unbiased)
         return self
 
@@ -351,8 +367,9 @@ class CKAMap:
         """CKA (la, lb) in float64 of every layer of one network with every layer of the other, in the order given.
 
         Raises:
-            ValueError: fewer than 2 samples so far (4 if unbiased).
+            ValueError: fewer than 2 samples so far (4 if unbiased), or not all finite.
         """
+        self._extent.check()
         rows, columns = self._names or ([], [])
         _check_enough(min((m.n for m in self._moments.values()), default=0), 4 if self.unbiased else 2)
         hsics = dict(zip(self._moments, _hsics(list(self._moments.values()), self.unbiased), strict=True))
@@ -702,7 +719,7 @@ def _batches(images: Tensor | Iterable[Tensor], batch_size: int) -> Iterator[Ten
         images = images.chunk(math.ceil(len(images) / batch_size)) if len(images) else ()
     shape = None
     for batch in images:
-        _check("images", batch, SHAPES)
+        _check_shape("images", batch, SHAPES)
         if batch.shape[1:] != (shape or batch.shape[1:]):
             raise ValueError(f"images: all must be {tuple(shape or ())} like the first, got {tuple(batch.shape[1:])}")
         shape = batch.shape[1:]
@@ -731,17 +748,15 @@ def _check_layers(net: nn.Module, names: Sequence[str], argument: str) -> dict[s
     return modules
 
 
-def _checked_map(layer: str, x: Tensor) -> Tensor:
-    return _as_map(_check(f"layer {layer!r}", x, SHAPES))
-
-
 def _as_map(x: Tensor) -> Tensor:
     """Tokens (n, t, c) as a map (n, c, t, 1): each is a position; all else as it is."""
     return x.movedim(1, 2).unsqueeze(3) if x.ndim == 3 else x
 
 
-def _checked_pair(x: Tensor, y: Tensor, flatten: bool = False) -> tuple[Tensor, Tensor]:
-    x, y = _check("x", x, SHAPES), _check("y", y, SHAPES)
+def _paired(x: Tensor, y: Tensor, flatten: bool = False) -> tuple[Tensor, Tensor]:
+    """Samples (n, p) and (n, q), or maps of one grid, of either side; their values are not looked at."""
+    _check_shape("x", x, SHAPES)
+    _check_shape("y", y, SHAPES)
     _check_lengths(x, y)
     if flatten:
         return x.detach().flatten(1), y.detach().flatten(1)
@@ -758,7 +773,12 @@ def _check_lengths(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"x, y: must hold the same samples, got {len(x)} and {len(y)} of them")
 
 
-def _check(name: str, x: Tensor, shapes: dict[int, str]) -> Tensor:
+def _check(name: str, x: Tensor, shapes: dict[int, str]) -> None:
+    _check_shape(name, x, shapes)
+    _Extent().add(name, x).check()
+
+
+def _check_shape(name: str, x: Tensor, shapes: dict[int, str]) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
         got = x.dtype if isinstance(x, Tensor) else type(x).__name__
         raise ValueError(f"{name}: must be a floating-point tensor, got {got}")
@@ -766,17 +786,39 @@ def _check(name: str, x: Tensor, shapes: dict[int, str]) -> Tensor:
         raise ValueError(f"{name}: must be {' or '.join(shapes.values())}, got shape {tuple(x.shape)}")
     if not x.numel():
         raise ValueError(f"{name}: must not be empty, got shape {tuple(x.shape)}")
-    low, high = torch.stack(x.detach().aminmax()).tolist()  # NaN wins both; no copy of x, as x.isfinite() takes
-    if not math.isfinite(low) or not math.isfinite(high):
-        broken = x.numel() - x.isfinite().sum().item()
-        raise ValueError(f"{name}: must be finite, got {broken} NaN or infinite values among {x.numel()}")
-    largest = max(abs(low), abs(high))
-    if largest > LARGEST or 0 < largest < 1 / LARGEST:
+
+
+class _Extent:
+    """How far values lie from 0, by name, which says whether they can be worked with. On a CPU that is asked of each
+    batch, elsewhere once of all: the answer stays on the device until then, and no batch waits for it."""
+
+    def __init__(self):
+        self._seen: dict[str, tuple[Tensor, float]] = {}
+
+    def add(self, name: str, x: Tensor) -> _Extent:
+        low, high = x.detach().aminmax()  # NaN wins both, and each maximum below; no copy of x, as x.isfinite() takes
+        seen, most = torch.maximum(-low, high).double(), LARGEST if x.dtype == torch.float64 else LARGEST_SINGLE
+        if x.device.type == "cpu":
+            _check_extent(name, seen.item(), most)
+        before, least = self._seen.get(name, (seen, most))
+        self._seen[name] = before.maximum(seen), min(least, most)
+        return self
+
+    def check(self) -> None:
+        if self._seen:
+            extents = torch.stack([seen for seen, _ in self._seen.values()]).tolist()
+            for (name, (_, most)), extent in zip(self._seen.items(), extents, strict=True):
+                _check_extent(name, extent, most)
+
+
+def _check_extent(name: str, extent: float, most: float) -> None:
+    if not math.isfinite(extent):
+        raise ValueError(f"{name}: must be finite, got NaN or infinite values")
+    if extent > most or 0 < extent < 1 / LARGEST:
         raise ValueError(
-            f"{name}: the largest magnitude must lie within {1 / LARGEST:g} .. {LARGEST:g}, beyond which its fourth "
-            f"power is no number, got {largest:g}; scale it first"
+            f"{name}: the largest magnitude must lie within {1 / LARGEST:g} .. {most:g}, so that its fourth power and "
+            f"sums are numbers, got {extent:g}; scale it first"
         )
-    return x.double() if largest > LARGEST_SINGLE else x
 
 
 def _check_channels(before: tuple[int, ...], now: tuple[int, ...]) -> None:

@@ -40,6 +40,8 @@ EXPERIMENTS = {
     "fig3": forward.fig3,
     "disjoint": forward.disjoint,
     "embedding_width": forward.embedding_width,
+    "shares": forward.shares,
+    "fitting": forward.fitting,
 }
 PRESETS = ("smoke", "laptop", "cifar-cpu", "cifar", "paper")
 """"cifar-cpu" is "cifar" with networks and schedules for two CPU cores."""

@@ -340,6 +340,38 @@ def embedding_width(preset: str, seeds: Sequence[int] | None = None) -> Plan[Upd
     ]
 
 
+# --- questions of our own ---------------------------------------------------------------------------------------------
+
+
+def shares(preset: str, seeds: Sequence[int] | None = None) -> Plan[UpdateRun]:
+    """Beyond the paper: how much of the gap from the old model to the new one does forward compatibility recover, as
+    the old model has learnt from 10 to 90 % of the classes? The paper has 50 % (Table 1) and, in sequences, others.
+    """
+    return [
+        (f"{share:.0%}, {row}", one)
+        for share in (0.1, 0.3, 0.5, 0.7, 0.9)
+        for run in _first(preset, seeds)
+        for most in run.classes[-1:]
+        for row, one in _changed([replace(run, classes=(round(most * share), most))], WITHOUT | WITH)
+    ]
+
+
+def fitting(preset: str, seeds: Sequence[int] | None = None) -> Plan[UpdateRun]:
+    """Beyond the paper: when does h beat ridge regression on the same inputs? By the images that both are fitted on,
+    and by the width of h; by the share of classes that the old model has not learnt: ``shares``.
+    """
+    runs = [replace(run, side="SimCLR") for run in _bases(preset, seeds)]
+    few = [
+        (f"{count} images of a class", replace(run, pairs=count * run.classes[-1]))
+        for count in ((2, 8, 32) if preset != "smoke" else (2,))
+        for run in runs
+    ]
+    widths = [
+        (f"h of {f:g} times the width", replace(run, h_width=int(run.h_width * f))) for f in (0.25, 4) for run in runs
+    ]
+    return [*few, *(("all images", run) for run in runs), *widths]
+
+
 def _bases(preset: str, seeds: Sequence[int] | None = None) -> list[UpdateRun]:
     """The settings of a preset for each set of images and each seed."""
     return preset_runs(UpdateRun(), PRESETS, preset, seeds)

@@ -307,6 +307,8 @@ class UpdateRun:
         new_network, new_width, new_dim: of the last.
         side_dim: width of the side-information.
         h_width: of the transformation's mixer.
+        pairs: images of the last version that the transformation and the closed forms are fitted on, drawn evenly from
+            its classes; None takes all. Fewer of them take as many steps.
         recipe, side_recipe, h_recipe: how embedders, side-information models and transformations are trained. Their
             steps are those for the training images of all classes of ``data``: what learns from fewer images, or from
             others, takes as many epochs of its own.
@@ -338,6 +340,7 @@ class UpdateRun:
     new_dim: int = 128
     side_dim: int = 128
     h_width: int = 2048
+    pairs: int | None = None
     recipe: Recipe = SGD
     side_recipe: Recipe = SGD
     h_recipe: Recipe = H
@@ -347,7 +350,7 @@ class UpdateRun:
         words = {"class_order": ORDERS, "old_task": TASKS, "method": UPDATE_METHODS, "side": SIDES}
         check_choices(self, words)
         sizes = dict.fromkeys(("old_width", "old_dim", "new_width", "new_dim", "side_dim", "h_width"), 1)
-        check_numbers(self, image_size=1, n_train=1, n_test=1, held_out=0, **sizes)
+        check_numbers(self, image_size=1, n_train=1, n_test=1, held_out=0, pairs=2, **sizes)
         if len(self.classes) < 2 or min(self.classes) < 2:
             raise ValueError(f"classes: two versions or more of two classes or more are needed, got {self.classes}")
         if self.disjoint and self.classes[-1] - self.classes[-2] < 2:
@@ -363,11 +366,8 @@ class UpdateRun:
             raise ValueError(f"classes: BCT is run for two versions, got {self.classes}")
 
     def __str__(self) -> str:
-        changed = [
-            f"{name} {value}"
-            for name in ("old_task", "disjoint", "held_out", "evaluated_on", "side_data", "without_old", "loss")
-            if (value := getattr(self, name)) != getattr(UpdateRun, name)
-        ]
+        names = ("old_task", "disjoint", "held_out", "evaluated_on", "side_data", "without_old", "loss", "pairs")
+        changed = [f"{name} {value}" for name in names if (value := getattr(self, name)) != getattr(UpdateRun, name)]
         sizes = f"{self.old_network}-{self.old_width}-{self.old_dim} h {self.h_width}"
         update = " to ".join(map(str, self.classes))
         return ", ".join([f"{self.data} {update}", self.method, self.side, *changed, sizes, f"seed {self.seed}"])

@@ -57,6 +57,7 @@ def check(config: UpdateRun, context: Context) -> None:
     update = prepare(config, context)
     for image_set in update.sets:
         check_filled(image_set, config.n_train, None)
+    check_filled(update.sets[-1].limit(config.pairs), config.pairs, None)
     if not (update.gallery.labels.bincount() > 1).any():
         raise ValueError(f"n_test: some class of the gallery must have two images, got {len(update.gallery)} in all")
     trainer = Trainer(config, update, context)
@@ -155,8 +156,9 @@ class Trainer:
         """h: (old, side) -> new, fitted on these embeddings."""
         seed = self._seed("transformation")
         h = Transformation(old.shape[1], side.shape[1], new.shape[1], self.config.h_width, seed=seed).to(old.device)
-        task = FitTransformation(h, old, side, new, seed=seed)
-        self.context.train([task], self._epochs(self.config.h_recipe, len(old)), name, f"{self.config}: {name}")
+        task, recipe = FitTransformation(h, old, side, new, seed=seed), self.config.h_recipe
+        recipe = self._epochs(recipe, len(old)) if self.config.pairs is None else recipe
+        self.context.train([task], recipe, name, f"{self.config}: {name}")
         return h
 
     def version(self, version: int) -> tuple[nn.Module, nn.Linear]:
@@ -278,7 +280,8 @@ def _backward(trainer: Trainer) -> Cases:
 
 def _forward(trainer: Trainer) -> tuple[Cases, dict[str, float]]:
     """Table 1, FCT, and the closed forms: the gallery is carried into the space of the new model."""
-    config, fitted, gallery = trainer.config, trainer.update.sets[-1].train, trainer.update.gallery
+    config, gallery = trainer.config, trainer.update.gallery
+    fitted = trainer.update.sets[-1].limit(config.pairs).train
     old_t, side_t, new_t = (f(i, fitted) for f, i in ((trainer.embed, 0), (trainer.store, 0), (trainer.embed, 1)))
     old, side, new = (f(i, gallery) for f, i in ((trainer.embed, 0), (trainer.store, 0), (trainer.embed, 1)))
     seen_t, seen = (torch.zeros_like(x) if config.without_old else x for x in (old_t, old))

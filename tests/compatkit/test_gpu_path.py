@@ -350,20 +350,9 @@ MEASURED = {
     "retrieval": ranked,
     "nearest": nearest,
 }
-WAITS = {
-    "CKA": "checks each batch for values that are not finite",
-    "cross-correlation": "checks each batch for values that are not finite",
-    "CKA of batches": "checks each layer in each batch for values that are not finite",
-    "CKA of layers": "asks for four numbers for each pair of layers",
-    "nearest": "counts the ties of each chunk",
-}
-"""Those that still wait in a loop, and why."""
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.xfail(reason=WAITS[name])) if name in WAITS else name for name in MEASURED],
-)
+@pytest.mark.parametrize("name", MEASURED)
 def test_no_batch_waits(gpu, name):
     waits = {}
     for parts in (2, 4):
@@ -372,3 +361,23 @@ def test_no_batch_waits(gpu, name):
         expected = MEASURED[name](CPU, parts)
         assert torch.equal(found.cpu(), expected) if isinstance(found, torch.Tensor) else found == expected
     assert len(waits[2]) == len(waits[4]), waits[4]
+
+
+@pytest.mark.parametrize("make", [similarity.CKA, similarity.CrossCorrelation])
+def test_a_broken_batch_is_told_of_in_the_end(gpu, make):
+    good, measure = torch.rand(20, 3), make()
+    bad = good.clone()
+    bad[7, 1] = torch.nan
+    for batch in (good, bad, good):
+        measure.update(good.to(gpu.device), batch.to(gpu.device))
+    with pytest.raises(ValueError, match="y: must be finite"):
+        measure.compute()
+
+
+def test_a_broken_layer_is_told_of_in_the_end(gpu):
+    x = torch.rand(20, 3)
+    cka = similarity.CKAMap()
+    for batch in (x, x / 0, x):
+        cka.update({"one": x.to(gpu.device), "two": batch.to(gpu.device)}, {"one": x.to(gpu.device)})
+    with pytest.raises(ValueError, match="layer 'two': must be finite"):
+        cka.compute()

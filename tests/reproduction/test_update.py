@@ -342,6 +342,17 @@ def test_side_information_and_transformations_take_as_many_epochs_as_well(tasks,
     assert fitted == [replace(RECIPE, steps=144)]
 
 
+def test_a_transformation_of_few_pairs_takes_as_many_steps(tasks, monkeypatch):
+    fitted = []
+    monkeypatch.setattr(Context, "train", lambda context, tasks, *rest: fitted.extend((tasks, *rest)))
+    made = trainer(pairs=24)
+    update._forward(made)
+    [task], recipe, *_ = fitted
+    classes = made.update.sets[-1].limit(24).train.labels
+    assert len(task.data[0]) == 24 and sorted(classes.tolist()) == sorted(list(range(12)) * 2)
+    assert recipe == RECIPE and [len(t.image_set.train) for _, t, *_ in tasks] == [24, 24, 72]
+
+
 @pytest.mark.parametrize("loss", ["softmax", "arcface"])
 def test_bct_starts_from_the_weights_of_the_independent_model(tasks, loss):
     made = trainer(method="BCT", loss=loss, scale=16.0, margin=0.2)
@@ -717,7 +728,7 @@ def test_tables_share_runs(preset):
     for side, runs in shared.items():
         assert runs and listed("table6", preset, side=side) == runs
     assert listed("table6", preset) & table1 == shared["none"] | shared["SimCLR"]
-    for name in ("table4", "sec52", "fig3", "embedding_width"):
+    for name in ("table4", "sec52", "fig3", "embedding_width", "shares", "fitting"):
         assert listed(name, preset) & table1 >= of_first["SimCLR"], name
     assert listed("fig3", preset) >= {run for run in table1 if run.data == first and run.method in ("FCT", "BCT")}
     assert not listed("disjoint", preset) & table1 and not listed("table5", preset) & table1
@@ -776,6 +787,12 @@ def test_what_each_table_changes():
     }
     assert {run.h_width for run in runs_of("fig3", "paper")} == {512, 1024, 2048, 4096}
     assert all(run.disjoint for run in runs_of("disjoint"))
+    parts = {row.partition(",")[0]: run.classes for row, run in EXPERIMENTS["shares"]("laptop")}
+    assert parts == {f"{part}%": (part, 100) for part in (10, 30, 50, 70, 90)}
+    assert {run.side for run in runs_of("shares")} == {"none", "SimCLR"}
+    few = {(run.data, run.pairs) for run in runs_of("fitting") if run.pairs}
+    assert few == {("shapes", n) for n in (200, 800, 3200)} | {("mnist5k", n) for n in (20, 80, 320)}
+    assert {run.h_width for run in runs_of("fitting")} == {64, 256, 1024}
     assert [run.old_dim for run in runs_of("embedding_width", "paper")] == [64, 128, 256]
     assert {(run.old_dim, run.side, run.without_old) for run in runs_of("sec52", "paper")} == {
         (256, "none", False),
