@@ -50,12 +50,13 @@ class Index:
     def _add(self, record: dict) -> None:
         kind = record["kind"]
         if kind in self._defaults:
-            same = self._records.setdefault(_key(kind, _filled(record["config"], self._defaults[kind])), [])
-            same.append(record)
+            config = _filled(record["config"], self._defaults[kind])
+            same = self._records.setdefault(_key(kind, config), [])
+            same.append({**record, "config": config})
             same.sort(key=lambda record: record["provenance"]["started"])
 
     def record(self, config: Any) -> dict | None:
-        """The newest record of the run with this config."""
+        """The newest record of the run with this config, all settings of which stand in it."""
         same = self._records.get(_key(type(config).__name__, vars(config)), ()) if self._records else ()
         return next((record for record in reversed(same) if _same_images(record["data"])), None)
 
