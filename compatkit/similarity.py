@@ -354,10 +354,11 @@ class CKAMap:
         if not all(names) or names != (self._names or names):
             raise ValueError(f"a, b: the same layers are needed in every batch, got {names}, before {self._names}")
         self._names = names
-        for name, x in (*a.items(), *b.items()):
+        layers = [*a.items(), *b.items()]
+        for name, x in layers:
             _check_shape(f"layer {name!r}", x, SHAPES)
-            _check_lengths(a[names[0][0]], x)
-        for name, x in (*a.items(), *b.items()):
+            _check_lengths(layers[0][1], x)
+        for name, x in layers:
             self._extent.add(f"layer {name!r}", x)
         maps_a, maps_b = ([_as_map(x) for x in side.values()] for side in (a, b))
         _add_pairs(self._moments, maps_a, maps_b, self.pooled, self.unbiased)

@@ -273,7 +273,7 @@ def table5(preset: str, seeds: Sequence[int] | None = None) -> Plan[UpdateRun]:
 
     Published, ImageNet-250, 500, 1k, CMC top-1: two hops 57.4, direct 59.9; without side-information 44.9 and 53.9.
     """
-    return _sequences(preset, seeds, lambda most: (most // 4, most // 2, most))
+    return _of_classes(preset, seeds, lambda most: (most // 4, most // 2, most))
 
 
 def sequence(preset: str, seeds: Sequence[int] | None = None) -> Plan[UpdateRun]:
@@ -282,7 +282,7 @@ def sequence(preset: str, seeds: Sequence[int] | None = None) -> Plan[UpdateRun]
     Published for CIFAR-100, in an appendix that was not at hand. At paper from an image folder of it, scaled to 224 as
     in the authors' public code.
     """
-    plan = _sequences(preset, seeds, lambda most: tuple(most * i // 5 for i in range(1, 6)))
+    plan = _of_classes(preset, seeds, lambda most: tuple(most * i // 5 for i in range(1, 6)))
     return [(row, override(run, CIFAR_100)) for row, run in plan] if preset == "paper" else plan
 
 
@@ -348,11 +348,9 @@ def shares(preset: str, seeds: Sequence[int] | None = None) -> Plan[UpdateRun]:
     the old model has learnt from 10 to 90 % of the classes? The paper has 50 % (Table 1) and, in sequences, others.
     """
     return [
-        (f"{share:.0%}, {row}", one)
+        (f"{share:.0%}, {row}", run)
         for share in (0.1, 0.3, 0.5, 0.7, 0.9)
-        for run in _first(preset, seeds)
-        for most in run.classes[-1:]
-        for row, one in _changed([replace(run, classes=(round(most * share), most))], WITHOUT | WITH)
+        for row, run in _of_classes(preset, seeds, lambda most, share=share: (round(most * share), most))
     ]
 
 
@@ -386,7 +384,8 @@ def _of_first_set(runs: list[UpdateRun]) -> list[UpdateRun]:
     return [run for run in runs if run.data == runs[0].data]
 
 
-def _sequences(preset: str, seeds: Sequence[int] | None, classes: Callable[[int], tuple]) -> Plan[UpdateRun]:
+def _of_classes(preset: str, seeds: Sequence[int] | None, classes: Callable[[int], tuple]) -> Plan[UpdateRun]:
+    """FCT with and without side-information where the versions learn so many of all classes."""
     runs = [replace(run, classes=classes(run.classes[-1])) for run in _first(preset, seeds)]
     return _changed(runs, WITHOUT | WITH)
 

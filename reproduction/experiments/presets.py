@@ -51,8 +51,10 @@ def settings(config: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for f in fields(config):
         value = getattr(config, f.name)
-        inner = {f"{f.name}.{name}": v for name, v in settings(value).items()} if is_dataclass(value) else None
-        found |= {f.name: value} if inner is None else inner
+        if is_dataclass(value):
+            found |= {f"{f.name}.{name}": inner for name, inner in settings(value).items()}
+        else:
+            found[f.name] = value
     return found
 
 

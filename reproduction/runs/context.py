@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from compatkit.data import ImageSet, load
+from compatkit.data import ImageSet, Split, load
 from compatkit.training import Recipe, Trainable, train, train_once
 
 
@@ -69,6 +69,15 @@ def check_filled(image_set: ImageSet, n_train: int | None, n_test: int | None) -
         ValueError: they are fewer than its classes, so that some class has none to learn from, or to test on.
     """
     for name, limit, split in (("n_train", n_train, image_set.train), ("n_test", n_test, image_set.test)):
-        if len(split) < max(2, len(image_set.classes)):
-            wanted = f"at least {len(image_set.classes)}, one for each class of {image_set.name}"
-            raise ValueError(f"{name}: must be {wanted}, got {len(split) if limit is None else limit}")
+        check_split(name, image_set, split, limit)
+
+
+def check_split(name: str, image_set: ImageSet, split: Split, limit: int | None) -> None:
+    """A split with an image or more for each class of its set; ``name``: of the setting that is its ``limit``.
+
+    Raises:
+        ValueError: its images are fewer.
+    """
+    if len(split) < max(2, len(image_set.classes)):
+        wanted = f"at least {len(image_set.classes)}, one for each class of {image_set.name}"
+        raise ValueError(f"{name}: must be {wanted}, got {len(split) if limit is None else limit}")

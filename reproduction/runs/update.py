@@ -32,7 +32,7 @@ from compatkit.training import Recipe, Trainable
 
 from ..experiments.checks import check_choices
 from ..experiments.settings import ATTRIBUTES, UpdateRun
-from .context import Context, check_filled
+from .context import Context, check_filled, check_split
 
 # --- data -------------------------------------------------------------------------------------------------------------
 
@@ -57,7 +57,7 @@ def check(config: UpdateRun, context: Context) -> None:
     update = prepare(config, context)
     for image_set in update.sets:
         check_filled(image_set, config.n_train, None)
-    check_filled(update.sets[-1].limit(config.pairs), config.pairs, None)
+    check_split("pairs", update.sets[-1], update.sets[-1].limit(config.pairs).train, config.pairs)
     if not (update.gallery.labels.bincount() > 1).any():
         raise ValueError(f"n_test: some class of the gallery must have two images, got {len(update.gallery)} in all")
     trainer = Trainer(config, update, context)

@@ -342,6 +342,11 @@ def test_side_information_and_transformations_take_as_many_epochs_as_well(tasks,
     assert fitted == [replace(RECIPE, steps=144)]
 
 
+def test_too_few_pairs_are_refused_by_their_name():
+    with pytest.raises(ValueError, match="pairs: must be at least 12, one for each class of .*, got 5"):
+        update.check(tiny(pairs=5), Context())
+
+
 def test_a_transformation_of_few_pairs_takes_as_many_steps(tasks, monkeypatch):
     fitted = []
     monkeypatch.setattr(Context, "train", lambda context, tasks, *rest: fitted.extend((tasks, *rest)))
