@@ -222,9 +222,9 @@ def numbering(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
     """
     runs = _of(preset, seeds, "IIW", "IIW+DCC")
     return [
-        (f"{run.method}, {words}, {block}", replace(run, numbering=how, split_at=at))
+        (f"{run.method}, {words}, {place}", replace(run, numbering=how, split_at=at))
         for run in runs
-        for block, at in list(_boundaries(run).items())[-2:]
+        for place, at in (("after stage 2", run.split_at), ("after the last block", list(_boundaries(run))[-1]))
         for how, words in (("as a", "same numbers"), ("shifted", "other numbers"))
     ]
 

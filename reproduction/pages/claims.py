@@ -17,10 +17,14 @@ ITEMS = {
     "sec52": "Sec. 5.2",
     "appendix": "appendix",
 }
+QUESTIONS = ("boundaries", "numbering", "orientation", "stitching", "shares", "fitting")
+"""Experiments of our own, on which no paper has a figure or table."""
 
 
 def item_in_words(paper: str, item: str) -> str:
     """Where in a paper a claim stands: "A, Fig. 2"."""
+    if item in QUESTIONS:
+        return f"{PAPERS[paper]}, beyond the paper"
     named = ITEMS.get(item) or item.replace("fig", "Fig. ").replace("table", "Table ")
     return f"{PAPERS[paper]}, {named}"
 

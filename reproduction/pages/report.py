@@ -42,12 +42,18 @@ CHAPTERS = {
     ("ramanujan", "table6"): "forward/side.html#paper-and-ours",
     ("ramanujan", "sec52"): "forward/side.html#at-equal-bytes",
     ("ramanujan", "fig3"): "forward/cost.html#counted-weighed-and-timed-against-accuracy",
+    ("gygli", "boundaries"): "reusable/questions.html#a-late-split",
+    ("gygli", "numbering"): "reusable/questions.html#a-late-split",
+    ("gygli", "orientation"): "reusable/questions.html#rotations-that-cannot-be-told",
+    ("gygli", "stitching"): "reusable/questions.html#permuted-or-stitched",
+    ("ramanujan", "shares"): "forward/questions.html#what-the-old-model-has-learnt",
+    ("ramanujan", "fitting"): "forward/questions.html#h-or-ridge-regression",
 }
-"""Where a figure, table or section of a paper is treated."""
+"""Where a figure, table or section of a paper, or a question of ours, is treated."""
 
 FILTERS = {"paper": tuple(PAPERS.values()), "kind": KINDS, "verdict": VERDICTS}
 FIRST = {"paper": "all", "kind": "finding", "verdict": "all"}
-_NAMES = {"finding": "findings", "check": "checks", "level": "levels"}
+_NAMES = {kind: f"{kind}s" for kind in KINDS}
 
 
 def report(sources: Sequence[Source]) -> list[Judged]:
@@ -73,13 +79,17 @@ def _html(*parts: str) -> HTML:
 
 
 def summary(found: Sequence[Judged]) -> Markdown:
-    """The totals in words: checks, levels, how many tests there are, and how many errors to expect of them."""
-    every, checks, levels = totals(found, *KINDS), totals(found, "check"), totals(found, "level")
+    """The totals in words: checks, levels, questions, how many tests there are, and how many errors to expect of
+    them."""
+    every = totals(found, *KINDS)
+    checks, levels, questions = (totals(found, kind) for kind in ("check", "level", "question"))
+    answers = ", ".join(f"{questions.words[word]} {word}" for word in VERDICTS if questions.words[word])
     decided = sum(every.words[word] for word in DECIDED)
     return Markdown(
         f"**Checks**, which nobody doubts: {checks.words['shown']} of {sum(checks.words.values())} are shown. "
         f"**Levels**: {levels.tested} of {sum(levels.words.values())} are judged; the others are not, because images, "
-        "network or schedule are not the paper's.\n\n"
+        "network or schedule are not the paper's. **Questions** of our own, beyond the papers, each put as a statement "
+        f"before its runs: {answers}.\n\n"
         f"**How sure is that?** {every.tested} claims are tested, each at 95 %, and {decided} are decided. At most "
         f"{every.tested * 0.05:.0f} of those decisions are to be expected wrong by chance alone. Holm's "
         f"correction, which allows a chance of 5 % for a single error among them all, leaves {every.after_holm}."

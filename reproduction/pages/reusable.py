@@ -163,7 +163,7 @@ def block_of(split_at: str, layers: Sequence[str]) -> str:
 def by_split(records: Records, test_set: str = "mean") -> Rows:
     """Fig. 8: one method by the boundary at which its networks were made to fit and cut, from the images on."""
     layers = boundaries(records)
-    found = by_row(records, lambda r: r["row"], f"recombination/{test_set}")
+    found = by_row(records, lambda r: block_of(r["config"]["split_at"], layers), f"recombination/{test_set}")
     return {at: found[at] for at in layers if at in found}
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from .published import paper_numbers, table_file
 
 PAPERS = {"gygli": "A", "ramanujan": "B"}
-KINDS = ("finding", "check", "level")
+KINDS = ("finding", "check", "level", "question")
 DIRECTIONS = ("above", "same", "not below")
 UNITS = {"points": (100, 1), "correlation": (1, 2), "MACs": (1, 0)}
 """For each unit what takes a measured value to it, and the digits to show."""
@@ -42,7 +42,7 @@ class Claim:
 
     Attributes:
         id, paper, item: its name, the paper, and the figure, table or section.
-        kind: "finding"; "check", which nobody doubts; "level".
+        kind: "finding"; "check", which nobody doubts; "level"; "question", which is ours, beyond the paper.
         text: the claim, in our words.
         direction: "above": one side is above the other; "same"; "not below": it loses less than the margin.
         margin: what is too small to matter, in ``unit``.

@@ -129,6 +129,8 @@ def test_splits_stand_in_the_order_of_the_network():
     cuts = {"stage2_block1": "stage2"} | {at: at for at in ("stem", "stage1_block1", "stage3_block1")}
     records = [record("IIW+RP", row=block, split_at=at) for block, at in cuts.items()]
     assert list(reusable.by_split(records)) == reusable.boundaries(records) == list(LAYERS[:-1])
+    others = [record("DCC", row=f"DCC at {block}", split_at=at) for block, at in cuts.items()]
+    assert list(reusable.by_split(others)) == list(LAYERS[:-1]), "whatever the experiment calls its rows"
     assert reusable.network_layers(records) == list(LAYERS)
     metrics = {f"recombination at {at}/mean": 0.5 for at in ("pool", "block10", "stem", "block2")}
     assert reusable.network_layers([{"metrics": metrics}]) == ["stem", "block2", "block10", "pool"]
