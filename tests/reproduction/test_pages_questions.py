@@ -1,0 +1,84 @@
+"""What the chapters on questions of our own show is what the records say."""
+
+import pytest
+
+from reproduction.pages import questions
+
+from .test_pages import leaves, record
+from .test_pages_forward import SCORES, WITH_SIDE
+from .test_pages_forward import record as update
+
+
+def pair(row, seed, shift=0.0, **config):
+    made = record("DCC", seed)
+    made |= {"row": row, "config": made["config"] | config, "run_id": f"{row} {seed} {config}"}
+    for role, more in (("a", 0.02), ("b", -0.02), ("mean", 0.0)):
+        made["metrics"][f"recombination/{role}"] = 0.8 + shift + 0.01 * seed + more
+    return made
+
+
+def test_the_same_index_is_set_against_another_seed_by_seed():
+    rows = {"IIW, same numbers, after stage 2": 0.0, "IIW, other numbers, after stage 2": -0.1}
+    records = [pair(row, s, shift * (1 + s)) for row, shift in rows.items() for s in range(2)]
+    text = questions.index_table(records).data.replace("\N{NO-BREAK SPACE}", " ")
+    assert "| IIW, after stage 2 | +15.0 ± 63.5 | 2 |" in text
+
+
+def test_shares_stand_in_their_order():
+    records = [pair(f"RP, {share}% turned", s, -share / 1000) for share in (100, 0, 25) for s in range(2)]
+    found = questions.turned(records)
+    assert list(found) == ["RP"] and list(found["RP"]) == ["0 %", "25 %", "100 %"]
+    assert found["RP"]["25 %"] == pytest.approx({0: 0.775, 1: 0.785})
+    assert questions.turned(records, "a")["RP"]["0 %"][1] == pytest.approx(0.83)
+
+
+def test_channels_as_they_are_permuted_and_stitched():
+    records = [pair("DCC", s, stitches=[10, 30]) for s in range(2)]
+    for made in records:
+        for role in ("a", "b", "mean"):
+            made["metrics"] |= {f"recombination, permuted/{role}": 0.3}
+            made["metrics"] |= {f"recombination, stitched on {n} images/{role}": n / 100 for n in (10, 30)}
+    found = questions.stitched(records)["DCC"]
+    assert list(found) == ["as they are", "permuted", "10", "30"]
+    assert [places[1] for places in found.values()] == pytest.approx([0.81, 0.3, 0.1, 0.3])
+    drawn = leaves(questions.stitched_explorer(records))
+    assert len(drawn) == 3 and "DCC: as they are 80%, permuted 30%" in drawn[0].outputs[0]["data"]["text/plain"]
+
+
+def learnt(share, seed):
+    more = share / 1000
+    return [
+        update(seed, SCORES | WITH_SIDE, shift=more, row=f"{share}%, FCT"),
+        update(seed, SCORES, shift=more - 0.05, row=f"{share}%, FCT without side-information", side="none"),
+    ]
+
+
+def test_cases_by_the_share_of_classes_and_what_is_recovered():
+    records = [made for share in (90, 10) for s in range(2) for made in learnt(share, s)]
+    lines = questions.by_share(records)
+    assert list(lines) == ["old/old", "new/h without side-information", "new/h", questions.RIDGE, "new/new"]
+    assert all(list(places) == ["10 %", "90 %"] for places in lines.values())
+    assert lines["new/h"]["90 %"] == pytest.approx({0: 0.69, 1: 0.7})
+    assert lines["new/h without side-information"]["10 %"][0] == pytest.approx(0.56)
+    text = questions.recovered(records).data.replace("\N{NO-BREAK SPACE}", " ")
+    assert text.count("| new/h | +20.0 ± 0.0 | 2 |") == 2 and text.count("| new/new | +40.0 ± 0.0 | 2 |") == 2
+    assert len(leaves(questions.share_explorer(records))) == 2
+
+
+def test_h_and_ridge_regression_by_the_images_they_are_fitted_on():
+    rows = {
+        "2 images of a class": (100, 256, -0.3),
+        "all images": (None, 256, 0.0),
+        "h of 4 times the width": (None, 1024, 0.1),
+    }
+    records = [
+        update(s, SCORES | WITH_SIDE, row=row, shift=shift, pairs=pairs, h_width=width)
+        for row, (pairs, width, shift) in rows.items()
+        for s in range(2)
+    ]
+    found = questions.fitted(records)
+    assert list(found) == ["h", questions.RIDGE] and list(found["h"]) == ["2", "all"]
+    assert found["h"]["2"][0] == pytest.approx(0.3) and found[questions.RIDGE]["all"][1] == pytest.approx(0.46)
+    text = questions.against_ridge(records).data.replace("\N{NO-BREAK SPACE}", " ")
+    assert text.count(" | +15.0 ± 0.0 | 2 |") == 3 and "| h of 4 times the width |" in text
+    assert len(leaves(questions.fitted_explorer(records))) == 1
