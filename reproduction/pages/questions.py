@@ -113,8 +113,7 @@ def fitted(records: Records, measure: str = "CMC top-1") -> Lines:
 
 
 def against_ridge(records: Records, measure: str = "CMC top-1") -> Markdown:
-    """By how much h beats ridge regression on the same inputs, in points, by what both are fitted on and the width of h.
-    """
+    """By how much h beats ridge regression on the same inputs, in points, by images to fit on and width of h."""
 
     def show(group: Records) -> Markdown:
         names = ("new/h", "new/ridge(old, side)")
