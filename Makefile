@@ -1,6 +1,7 @@
 # make book   execute the chapters, then build _build/html
 # make test   everything that CI checks, in two processes
 # make check  format, lint, types, and the tests that train nothing: the inner loop
+# make serve  JupyterLab on the book: every chapter live, with its formulas and references
 # make bench  speed and memory beside other libraries, and the page of the book that says so: under 10 minutes
 #
 # Each makes .venv first, with whatever python3 >= 3.10 there is. With npm the book also works without a network.
@@ -9,7 +10,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.installed $(if $(shell command -v npm),node_modules/.installed)
 
-.PHONY: book test check bench lint clean
+.PHONY: book test check serve bench lint clean
 .DELETE_ON_ERROR:
 
 book: $(READY)
@@ -25,6 +26,10 @@ test: lint
 
 check: lint
 	$(BIN)/pytest -n 2 --dist loadfile -m "not training"
+
+# The folder that is opened is the checkout, so that chapters find their pictures and the library its records.
+serve: .venv/.serve
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/book/reusable/method.ipynb
 
 bench: .venv/.bench
 	$(BIN)/python -m benchmarks
@@ -43,6 +48,11 @@ clean:
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+# JupyterLab, and what shows it the roles and directives of the chapters.
+.venv/.serve: .venv/.installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[live]'
 	@touch $@
 
 # What ours is measured against, beside what the book needs.

@@ -1,13 +1,16 @@
-"""What the papers claim, and the verdict on each claim: for a chapter on its records, for the report on all of them."""
+"""What the papers claim, and the verdict on each claim: in the card and the tables of a chapter, and in the report."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import html
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 
 from ..records.claims import PAPERS, UNITS, Claim, Records, claims
-from ..records.verdicts import Evidence, Source, evidence
+from ..records.provenance import cpu_minutes
+from ..records.verdicts import Evidence, Judged, Source, evidence, judged
 from ..show import tables
 
 ITEMS = {
@@ -57,3 +60,73 @@ def numbers(claim: Claim, found: Evidence) -> tuple[str, str]:
     _, digits = UNITS[claim.unit]
     how = {"signed": claim.kind != "level", "digits": digits}
     return tables.number(claim.published, **how), tables.span(found.ours, **how)
+
+
+# --- rows of the report and of cards ----------------------------------------------------------------------------------
+
+
+def card(sentence: str, sources: Sequence[Source], ids: Sequence[str], experiments: Sequence[str]) -> HTML:
+    """What a chapter opens with: what is claimed, what came of it, on which images, and what its runs took.
+
+    Args:
+        sentence: the claim; HTML.
+        sources: all records there are, the best first.
+        ids: claims of ``claims.csv``, whose verdicts are those of the report.
+        experiments: whose runs the chapter shows.
+
+    Raises:
+        KeyError: an id that is none.
+    """
+    known = {claim.id: claim for claim in claims()}
+    rows = [
+        row(one, f'<a href="../report.html#claim-{one.claim.id}">in the report</a>')
+        for one in judged([known[name] for name in ids], sources)
+    ]
+    list_ = f"<ul>{''.join(rows)}</ul>" if rows else ""
+    foot = f'<p class="took">{_took(sources, experiments)} <a href="../live.html">Run it live</a></p>'
+    return block(f"<style>{look()}</style>", f'<p class="claim">{sentence}</p>{list_}{foot}', kind="compatkit-card")
+
+
+def _took(sources: Sequence[Source], experiments: Sequence[str]) -> str:
+    """The runs behind a chapter and what they took, by preset."""
+    parts = []
+    for source in reversed(sources):
+        runs = {r["run_id"]: r for name in experiments for r in source.records.get(name, ())}
+        if runs:
+            parts.append(f"{len(runs)} at {source.name} ({cpu_minutes(list(runs.values()))} minutes of one core)")
+    return f"Runs on record: {', '.join(parts)}." if parts else "No runs are on record."
+
+
+def row(one: Judged, link: str, folded: str = "", **data: str) -> str:
+    """A list item for a claim: its verdict, what is said, ours and the paper's number, n, images, and a ``link``.
+
+    Args:
+        one: the claim, judged.
+        link, folded: HTML that stands beside the numbers, and under them.
+        data: ``id`` of the item; others are its data attributes.
+    """
+    claim, best, word = one.claim, one.best, one.best.verdict.word
+    paper, ours = numbers(claim, best)
+    shown = [f"ours <b>{ours}</b>"] if best.ours else [html.escape(best.verdict.reason)]
+    shown += [f"paper {paper}"] if claim.published is not None else []
+    shown += [f"n = {best.ours.n}", html.escape(f"{best.images} ({best.source})")] if best.ours else []
+    shown += [f"{tables.seeds_needed(best.verdict)} would decide"] if word == "open" and best.verdict.p_value else []
+    shown += [f"stale records: {best.stale}"] if best.stale else []
+    spans = "".join(f"<span>{text}</span>" for text in (*shown, link))
+    named = f'id="{data.pop("id")}" ' if "id" in data else ""
+    listed = " ".join(f'data-{name}="{value}"' for name, value in {**data, "verdict": word}.items())
+    return (
+        f'<li {named}{listed}><span class="verdict">{tables.SIGNS[word]} {word}</span>'
+        f"<div><p>{html.escape(claim.text)}</p>"
+        f'<p class="numbers">{spans}</p>{folded}</div></li>'
+    )
+
+
+def block(*parts: str, kind: str = "") -> HTML:
+    """HTML in the look of claims; ``kind``: "compatkit-card" for the card of a chapter."""
+    return HTML(f'<div class="{f"compatkit-claims {kind}".strip()}">{"".join(parts)}</div>')
+
+
+def look() -> str:
+    """The style sheet of claims. It stands in the page, so that a live notebook has it as well."""
+    return Path(__file__).parents[1].joinpath("show", "claims.css").read_text(encoding="utf-8")

@@ -6,7 +6,6 @@ import html
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
-from pathlib import Path
 
 from IPython.display import HTML, Markdown
 
@@ -16,7 +15,7 @@ from ..records.published import paper_numbers, paper_value
 from ..records.verdicts import DECIDED, VERDICTS, Evidence, Judged, Source, judged, totals
 from ..show import tables
 from . import analysis
-from .claims import item_in_words, numbers
+from .claims import block, item_in_words, look, numbers, row
 
 CHAPTERS = {
     ("gygli", "fig2"): "reusable/method.html#paper-and-ours",
@@ -66,16 +65,11 @@ def report(sources: Sequence[Source]) -> list[Judged]:
 
 def headline(found: Sequence[Judged]) -> HTML:
     """How many findings got each verdict; and the look of this and of ``listing``."""
-    style = Path(__file__).parents[1].joinpath("show", "claims.css").read_text(encoding="utf-8")
     counts = totals(found, "finding").words
     tiles = [("", "findings", sum(counts.values()))]
     tiles += [(word, f"{tables.SIGNS[word]} {word}", counts[word]) for word in VERDICTS if counts[word]]
     cells = [f'<div data-verdict="{word}"><dt>{name}</dt><dd>{count}</dd></div>' for word, name, count in tiles]
-    return _html(f"<style>{style}</style>", f'<dl class="totals">{"".join(cells)}</dl>')
-
-
-def _html(*parts: str) -> HTML:
-    return HTML(f'<div class="compatkit-claims">{"".join(parts)}</div>')
+    return block(f"<style>{look()}</style>", f'<dl class="totals">{"".join(cells)}</dl>')
 
 
 def summary(found: Sequence[Judged]) -> Markdown:
@@ -100,7 +94,7 @@ def listing(found: Sequence[Judged]) -> HTML:
     """A row for each claim, with filters that need no script."""
     rows = "".join(map(_row, found))
     nothing = '<p class="none">No claim is like that.</p>'
-    return _html(f"<style>{_rules(found)}</style>", _filters(), f"<ul>{rows}</ul>", nothing)
+    return block(f"<style>{_rules(found)}</style>", _filters(), f"<ul>{rows}</ul>", nothing)
 
 
 def _filters() -> str:
@@ -139,24 +133,9 @@ def _rules(found: Sequence[Judged]) -> str:
 
 
 def _row(one: Judged) -> str:
-    claim, best = one.claim, one.best
-    word = best.verdict.word
-    paper, ours = numbers(claim, best)
-    item = item_in_words(claim.paper, claim.item)
-    shown = [f"ours <b>{ours}</b>"] if best.ours else [html.escape(best.verdict.reason)]
-    shown += [f"paper {paper}"] if claim.published is not None else []
-    shown += [f"n = {best.ours.n}", html.escape(f"{best.images} ({best.source})")] if best.ours else []
-    shown += [f"{tables.seeds_needed(best.verdict)} would decide"] if word == "open" and best.verdict.p_value else []
-    shown += [f"stale records: {best.stale}"] if best.stale else []
-    shown += [f'<a href="{CHAPTERS[claim.paper, claim.item]}">{item}</a>']
-    kind = {"paper": PAPERS[claim.paper], "kind": claim.kind, "verdict": word}
-    attributes = " ".join(f'data-{name}="{value}"' for name, value in kind.items())
-    spans = "".join(f"<span>{text}</span>" for text in shown)
-    return (
-        f'<li id="claim-{claim.id}" {attributes}><span class="verdict">{tables.SIGNS[word]} {word}</span>'
-        f"<div><p>{html.escape(claim.text)}</p>"
-        f'<p class="numbers">{spans}</p>{_more(one)}</div></li>'
-    )
+    claim = one.claim
+    where = f'<a href="{CHAPTERS[claim.paper, claim.item]}">{item_in_words(claim.paper, claim.item)}</a>'
+    return row(one, where, _more(one), id=f"claim-{claim.id}", paper=PAPERS[claim.paper], kind=claim.kind)
 
 
 def _more(one: Judged) -> str:
