@@ -4,6 +4,7 @@ import pytest
 
 from reproduction.pages import claims, reusable
 from reproduction.records.provenance import provenance
+from reproduction.records.verdicts import Source
 
 METHODS = ("independent", "RP", "DCC", "upper bound")
 
@@ -72,6 +73,18 @@ def test_a_table_of_claims_has_the_verdict_second(records):
     assert claims.table({"fig2": []}, "gygli", "fig2").data == "No runs are stored here."
     other = claims.table({"fig2_pretrained": records}, "gygli", "fig2_pretrained").data
     assert "than the same random ones" not in other, "that needs the records of another experiment as well"
+
+
+def test_a_card_has_the_reports_verdicts_and_what_its_runs_took(records):
+    sources = [Source("cifar", {"fig2": records[12:]}, {}), Source("laptop", {"fig2": records[:12]}, {})]
+    text = claims.card("They <i>fit</i>.", sources, ["a-dcc-rp", "a-dcc-helps"], ["fig2", "fig7"]).data
+    assert "They <i>fit</i>." in text and text.count("<li ") == 2
+    assert "● shown" in text and "ours <b>+30.0 ± 0.0</b>" in text and "cifar10 × stl10 (cifar)" in text
+    assert "12 at laptop (1.2 minutes of one core), 12 at cifar (1.2 minutes of one core)" in text
+    assert 'href="../report.html#claim-a-dcc-rp"' in text and 'href="../live.html"' in text
+    assert "No runs are on record" in claims.card("It holds.", [], [], ["fig2"]).data
+    with pytest.raises(KeyError, match="a-none"):
+        claims.card("It holds.", sources, ["a-none"], ["fig2"])
 
 
 def leaves(widget):
