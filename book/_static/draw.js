@@ -7,7 +7,7 @@
   /**
    * @typedef {[number, number]} Point in 0..1, from the top left
    * @typedef {Point[][]} Drawing strokes
-   * @typedef {{ whole: boolean, digit: HTMLElement, share: HTMLElement, bars: HTMLElement[], note: HTMLElement }} Panel
+   * @typedef {{ digit: HTMLElement, share: HTMLElement, bars: HTMLElement[], note: HTMLElement }} Panel
    */
 
   /** What to expect of each method; all of them on offer are here. */
@@ -57,9 +57,11 @@
   ];
 
   const PEN = 0.085; // width of a line on the canvas, of its side
-  const WRITING = 20; // MNIST: a digit fills a box of 20 x 20 pixels
-  const LINE = 2.3; // with lines about as wide, in pixels
-  const FINER = 4; // drawn so many times finer, and averaged
+  // Digits are scanned on 8 x 8 pixels and MNIST's on 20 x 20: something between, with lines so wide that the mean of the
+  // pixels (0.40 of white) is between theirs as well.
+  const WRITING = 14;
+  const LINE = 2.1;
+  const FINER = 6; // drawn so many times finer, and averaged
 
   /**
    * @param {number} digit
@@ -97,13 +99,15 @@
         const [nextX, nextY] = stroke[Math.min(i + 1, stroke.length - 1)];
         context.quadraticCurveTo(x, y, (x + nextX) / 2, (y + nextY) / 2);
       }
-      context.lineTo(...stroke[stroke.length - 1]);
+      const [x, y] = stroke[stroke.length - 1];
+      context.lineTo(x + 1e-3, y); // a bit further, or a dot would have no length and not be drawn
       context.stroke();
     }
   }
 
   /**
-   * The drawing as an image of the sets: first as large and as bold as MNIST writes, then cut to its box and stretched.
+   * The drawing as an image of the sets: first as large and as bold as they are written there, then cut to its box
+   * and stretched.
    * @param {Drawing} drawing
    * @param {number} size side of the result
    */
@@ -173,18 +177,29 @@
    */
   function panel(extractor, head, classes) {
     const whole = extractor === head;
-    const digit = make("output", { class: "digit" }, "–");
+    const digit = make("span", { class: "digit" }, "–");
     const share = make("span", { class: "share" });
     const note = make("span", { class: "note" });
     const bars = Array.from({ length: classes }, (_, i) =>
       make("span", { class: "bar" }, make("i"), make("b", {}, `${i}`)),
     );
-    const title = make("h4", {}, `extractor ${extractor}, head ${head}`);
+    const title = make(
+      "span",
+      { class: "title" },
+      make("b", {}, `extractor ${extractor},`),
+      " ",
+      make("b", {}, `head ${head}`),
+    );
     const tag = make("span", { class: "tag" }, whole ? "trained together" : "recombined");
     const chart = make("div", { class: "bars", "aria-hidden": "true" }, ...bars);
     const answer = make("div", { class: "answer" }, digit, share);
-    const element = make("section", { class: whole ? "whole" : "recombined" }, title, tag, answer, chart, note);
-    return [element, { whole, digit, share, bars, note }];
+    const attributes = {
+      class: whole ? "panel" : "panel recombined",
+      role: "group",
+      "aria-label": title.textContent ?? "",
+    };
+    const element = make("div", attributes, title, tag, answer, chart, note);
+    return [element, { digit, share, bars, note }];
   }
 
   let groups = 0;
@@ -219,7 +234,12 @@
     });
     const slider = make("input", { type: "range", min: "0", max: `${SPLITS.length - 1}`, "aria-label": "split after" });
     slider.value = `${SPLITS.indexOf(split)}`;
-    const place = make("output", { class: "place" });
+    const place = make("span", { class: "place" });
+    const ticks = make(
+      "span",
+      { class: "ticks", "aria-hidden": "true" },
+      ...SPLITS.map((name) => make("span", {}, spoken(name))),
+    );
     const expectation = make("p", { class: "expectation" });
     const measured = make("p", { class: "measured" });
     const words = make("p", { class: "words", "aria-live": "polite" });
@@ -243,7 +263,7 @@
           make("legend", {}, "Method"),
           ...radios.map((input) => make("label", {}, input, make("span", {}, input.value))),
         ),
-        make("label", { class: "split" }, make("span", {}, "Split after ", place), slider),
+        make("label", { class: "split" }, make("b", {}, "Split after ", place), slider, ticks),
         expectation,
       ),
       make("div", { class: "answers" }, ...panels.map(([element]) => element)),
@@ -290,7 +310,7 @@
       paper.scale(canvas.width, canvas.height);
       trace(paper, drawing, PEN);
       paper.restore();
-      place.textContent = spoken(split);
+      place.textContent = spoken(split) + (split === TRAINED_SPLIT ? ", as in training" : "");
       slider.setAttribute("aria-valuetext", spoken(split));
       expectation.textContent = METHODS[method];
       const image = drawing.length ? picture(drawing, seen.width) : new Uint8Array(seen.width ** 2);
@@ -321,22 +341,35 @@
         });
         return { says: classes[best], share: shares[best] };
       });
-      if (settled) words.textContent = inWords(found);
+      if (settled) words.textContent = inWords(found, unsharedClasses(shown.file, used));
     }
 
-    /** @param {{ says: string, share: number }[]} found */
-    function inWords(found) {
-      const [aa, ab, ba, bb] = found.map(({ says }) => says);
+    /**
+     * @param {{ says: string, share: number }[]} found
+     * @param {string[]} unshared
+     */
+    function inWords(found, unshared) {
       const list = found.map(({ says, share }, i) => `${pairs[i][0]}-${pairs[i][1]} says ${says} (${percent(share)})`);
-      const verdict =
-        new Set([aa, ab, ba, bb]).size === 1
-          ? "All four agree."
-          : aa !== bb
-            ? "The two networks disagree even before the swap."
-            : ab !== aa && ba !== aa
-              ? "Recombined, both say something else."
-              : "Recombined, one of them says something else.";
-      return `${list.join(", ")}. ${verdict}`;
+      return `${list.join(", ")}. ${verdict(
+        found.map(({ says }) => says),
+        unshared,
+      )}`;
+    }
+
+    /**
+     * @param {string[]} answers
+     * @param {string[]} unshared
+     */
+    function verdict([aa, ab, ba, bb], unshared) {
+      if (unshared.includes(aa) || unshared.includes(bb))
+        return `Recombined networks cannot say ${unshared.join(", ")}.`;
+      if (aa !== bb) return "The two networks disagree even before the swap.";
+      const others = [ab, ba].filter((answer) => answer !== aa).length;
+      return [
+        "All four agree.",
+        "Recombined, one of them says something else.",
+        "Recombined, both say something else.",
+      ][others];
     }
 
     /**
@@ -348,11 +381,21 @@
         panels[i][1].note.textContent = `right on ${percent(accuracy, 1)} of ${images} test images`;
       });
       const { a, b } = file.networks;
-      const unshared = a.classes.filter((_, i) => !used[2].outputs.includes(i));
       const chance = percent(1 / used[1].outputs.length, 1);
+      const recorded = [used[1], used[2]].map((c) => (c.recorded === null ? "nothing" : percent(c.recorded, 1)));
       measured.textContent =
-        `Network a learnt ${a.set}, network b ${b.set}; ${unshared.join(", ")} is not shared between them, so recombined ` +
-        `networks choose among the others, where chance is ${chance}. Test images are of the extractor's set.`;
+        `Network a learnt ${a.set}, network b ${b.set}. ${unsharedClasses(file, used).join(", ")} is not shared between ` +
+        `them: recombined networks choose among the other classes, where chance is ${chance}. Test images are of the ` +
+        `extractor's set. These networks are the run of Fig. 2 with seed ${file.seed}, trained again for this page; its ` +
+        `record has ${recorded[0]} (a-b) and ${recorded[1]} (b-a).`;
+    }
+
+    /**
+     * @param {NetworkFile} file
+     * @param {Combination[]} used
+     */
+    function unsharedClasses(file, used) {
+      return file.networks[used[1].head].classes.filter((_, output) => !used[1].outputs.includes(output));
     }
 
     /** @param {Uint8Array} image */

@@ -12,7 +12,7 @@
  *   statistics: Record<string, number>, accuracy: number, images: number, recorded: number | null
  * }} Combination
  * @typedef {{
- *   format: number, method: string, trained_split: string, size: [number, number, number], eps: number, blocks: Block[],
+ *   format: number, method: string, seed: number, trained_split: string, size: [number, number, number], eps: number, blocks: Block[],
  *   networks: Record<"a" | "b", Part>, combinations: Combination[], count: number, numbers: string
  * }} NetworkFile as documented in reproduction/runs/export.py
  * @typedef {{ file: NetworkFile, numbers: Float32Array }} Networks
