@@ -39,6 +39,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(if $(shell command -v npm),npm run --silent lint)
 
 clean:
 	rm -rf .venv node_modules _build .pytest_cache .ruff_cache .import_linter_cache

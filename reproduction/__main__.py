@@ -1,4 +1,4 @@
-"""python -m reproduction list | run EXPERIMENT ... | status | golden | book"""
+"""python -m reproduction list | run EXPERIMENT ... | export | status | golden | book"""
 
 from __future__ import annotations
 
@@ -57,6 +57,14 @@ def _parser() -> argparse.ArgumentParser:
         "--accept", action="store_true", help="pin what the code computes now; records of what changed become stale"
     )
     golden.set_defaults(command=_golden)
+
+    export = commands.add_parser(
+        "export", help="train the networks that readers try in the pages, half a minute each, and write them"
+    )
+    export.add_argument("methods", nargs="*", metavar="METHOD", help="default: those that the pages offer")
+    export.add_argument("--preset", default="laptop", help="smoke, laptop (default), cifar, cifar-cpu or paper")
+    export.add_argument("--output", metavar="FOLDER", help="default: book/_static/networks of this checkout")
+    export.set_defaults(command=_export)
 
     status = commands.add_parser("status", help="what is recorded: runs, seeds, minutes, stale records")
     status.set_defaults(command=_status)
@@ -133,6 +141,21 @@ def _experiments(options: argparse.Namespace) -> list[str]:
     if unknown := [name for name in names if name not in EXPERIMENTS]:
         raise ValueError(f"experiment: must be one of {', '.join(EXPERIMENTS)}, got {', '.join(unknown)}")
     return names
+
+
+def _export(options: argparse.Namespace) -> None:
+    from .book import NETWORKS
+    from .runs import export
+
+    runs = [export.run_of(method, options.preset) for method in options.methods or export.METHODS]
+    for run in runs:
+        path, made = export.export(run, options.preset, options.output or NETWORKS, show_progress=True)
+        print(f"{run}: {path}, {path.stat().st_size / 1000:.0f} KB", flush=True)
+        for part in made.header["combinations"]:
+            if part["split"] in (None, made.header["trained_split"]):
+                recorded = "none" if part["recorded"] is None else f"{100 * part['recorded']:.1f} %"
+                name = f"extractor {part['extractor']}, head {part['head']}"
+                print(f"    {name}: {100 * part['accuracy']:.1f} % of {part['images']} images, on record {recorded}")
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -26,6 +26,12 @@ from .show.explorer import FIGURE_CLASS
 ROOT = Path(__file__).resolve().parents[1]
 """The checkout that holds ``_toc.yml``; the book is not part of an installed package."""
 
+DRAW_CLASS = "compatkit-draw"
+"""Of the element in which a reader draws a digit for the networks: ``book/_static/draw.js`` fills it."""
+
+NETWORKS = ROOT / "book" / "_static" / "networks"
+"""Where the pages find the networks that readers try, see ``runs.export``."""
+
 _WIDGETS = "application/vnd.jupyter.widget-state+json"
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _INJECTED = "injected-parameters"
@@ -316,3 +322,6 @@ def _scripts_of_page(app: Any, pagename: str, templatename: str, context: dict[s
     if FIGURE_CLASS in body or any(FIGURE_CLASS in script.attributes.get("body", "") for script in scripts):
         # Five megabytes: only on pages with a figure, and after the text is there.
         app.add_js_file("plotly.min.js", loading_method="defer", priority=100)
+    if DRAW_CLASS in body:
+        app.add_js_file("networks.js", loading_method="defer", priority=200)
+        app.add_js_file("draw.js", loading_method="defer", priority=201)

@@ -9,7 +9,7 @@ document.addEventListener("DOMContentLoaded", () => {
 function describeSliders() {
   for (const slider of document.querySelectorAll(".compatkit-picker .widget-slider")) {
     const [handle, label, readout] = [".noUi-handle", ".widget-label", ".widget-readout"].map((part) =>
-      slider.querySelector(part)
+      slider.querySelector(part),
     );
     if (!handle || !label || !readout) continue;
     if (readout.isContentEditable) readout.contentEditable = "false";

@@ -40,7 +40,7 @@ def measure(
     images of a class that is not shared have no part in BN's statistics.
     similarity_images: test images at most on which features are compared; None takes them all.
     """
-    networks = [_whole(*parts) for parts in zip(extractors, heads, strict=True)]
+    networks = [in_one_piece(*parts) for parts in zip(extractors, heads, strict=True)]
     cut = layer_names(extractors[0])[-1]
     found: dict[str, float | list] = {}
     for i, (role, image_set) in enumerate(zip("ab", sets, strict=True)):
@@ -106,7 +106,7 @@ def by_boundary(
     """
     points = split_points(networks[0])
     logits: dict[str, list[Tensor]] = {at: [] for at in [*points, "own"]}
-    batches, labels = _batches(image_set.subset(common), image_set, batch_size)
+    batches, labels = mixed_batches(image_set.subset(common), image_set, batch_size)
     with torch.no_grad(), evaluation(networks[0]), evaluation(networks[1]):
         for features in batches:
             for place, at in enumerate(points):
@@ -161,7 +161,7 @@ def similarities(
     ``cut`` with its counterpart, largest first (Fig. 6); "matched channel correlations": under the permutation. What is
     matched needs scipy and is left out where there is none, so that a bare GPU machine can make every run.
     """
-    batches, _ = _batches(image_set.limit(test=n_images), image_set, batch_size)
+    batches, _ = mixed_batches(image_set.limit(test=n_images), image_set, batch_size)
     layers, blocks = split_points(networks[0]), layer_names(networks[0])
     cka = CKAMap()
     correlations = {at: CrossCorrelation() for at in layers}
@@ -206,12 +206,12 @@ def _largest_first(correlations: Tensor) -> list[float]:
     return _rounded(correlations.sort(descending=True).values)
 
 
-def _whole(extractor: nn.Module, head: nn.Module) -> nn.Sequential:
+def in_one_piece(extractor: nn.Module, head: nn.Module) -> nn.Sequential:
     """A network in one piece again, to be cut anywhere."""
     return nn.Sequential(OrderedDict([*extractor.named_children(), *head.named_children()]))
 
 
-def _batches(part: ImageSet, whole: ImageSet, batch_size: int) -> tuple[list[Tensor], Tensor]:
+def mixed_batches(part: ImageSet, whole: ImageSet, batch_size: int) -> tuple[list[Tensor], Tensor]:
     """The test images of a part of a set, normalised as the whole, in mixed batches of nearly equal size; labels."""
     test = shuffled(part.test)
     return [whole.normalise(x) for x in test.images.tensor_split(math.ceil(len(test) / batch_size))], test.labels

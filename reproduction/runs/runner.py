@@ -176,7 +176,7 @@ def make(job: Job, refresh: bool = False, show_progress: bool = False) -> dict:
     checkpoints = job.checkpoints
     lock = checkpoints.with_suffix(".lock")
     lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "ab") as file, locked(file.fileno()), _threads(job.threads):
+    with open(lock, "ab") as file, locked(file.fileno()), torch_threads(job.threads):
         found = job.stored()
         if found and not (refresh and is_stale(found)):
             return found
@@ -284,7 +284,7 @@ def _live_and_die_with_the_parent() -> None:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def torch_threads(count: int) -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

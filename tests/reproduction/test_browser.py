@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from selenium import webdriver
 from selenium.webdriver import ActionChains
@@ -20,7 +21,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
+from compatkit.data import scale_bounding_box
 from reproduction import book
+from reproduction.runs import export
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -281,3 +284,237 @@ def test_every_link_of_the_report_leads_to_a_heading(html):
     assert len(links) > 10
     for page, heading in links:
         assert f'id="{heading}"' in (report.parent / page).read_text(encoding="utf-8"), (page, heading)
+
+
+# --- networks in the page ---------------------------------------------------------------------------------------------
+
+DRAW = '<div class="compatkit-draw" data-method="IIW+DCC" data-split="stage2"><p>Scripts are off.</p></div>'
+
+
+@pytest.fixture(scope="session")
+def draw_page(tmp_path_factory) -> Path:
+    """A page in which a reader draws, with the scripts, styles and networks of the book, and another page."""
+    root = tmp_path_factory.mktemp("draw")
+    (root / "book").mkdir()
+    for name in ("_config.yml", "package.json"):
+        shutil.copy(book.ROOT / name, root)
+    shutil.copytree(book.ROOT / "book" / "_static", root / "book" / "_static")
+    shutil.copy(book.ROOT / "book" / "references.bib", root / "book")
+    toc = "format: jb-book\nroot: book/index\nchapters: [{file: book/other}]\n"
+    (root / "_toc.yml").write_text(toc, encoding="utf-8")
+    (root / "book" / "index.md").write_text(f"# Draw\n\n{DRAW}\n", encoding="utf-8")
+    (root / "book" / "other.md").write_text("# Other\n", encoding="utf-8")
+    return book.build(root) / "book" / "index.html"
+
+
+def open_drawing(driver, page: Path, screen: str = "desktop") -> None:
+    open_page(driver, page.as_uri(), screen)
+    until(driver, lambda: "a-a says" in words(driver), "the networks have answered")
+
+
+def words(driver) -> str:
+    return driver.find_element(By.CSS_SELECTOR, ".compatkit-draw .words").text
+
+
+def answers(driver) -> list[str]:
+    return [digit.text for digit in driver.find_elements(By.CSS_SELECTOR, ".compatkit-draw .digit")]
+
+
+def draw(driver, *points: tuple[float, float]) -> None:
+    """One stroke with the mouse through these points, in 0..1 of the paper."""
+    paper = driver.find_element(By.CSS_SELECTOR, ".compatkit-draw .input > canvas")
+    width, height = paper.size["width"], paper.size["height"]
+    pen = ActionChains(driver, duration=20)
+    for i, (x, y) in enumerate(points):
+        pen.move_to_element_with_offset(paper, round((x - 0.5) * width), round((y - 0.5) * height))
+        if i == 0:
+            pen.click_and_hold()
+    pen.release().perform()
+
+
+def test_scripts_of_the_drawing_are_on_its_page_alone(draw_page):
+    text, other = draw_page.read_text(encoding="utf-8"), (draw_page.parent / "other.html").read_text(encoding="utf-8")
+    assert all(script in text and script not in other for script in ("networks.js", "draw.js"))
+    assert "Scripts are off." in text, "what a reader without scripts sees"
+
+
+@needs_browser
+@pytest.mark.parametrize("method", export.METHODS)
+def test_the_page_computes_what_torch_computes(method, chromium, draw_page):
+    open_drawing(chromium, draw_page)
+    networks = export.read(book.NETWORKS / export.file_name(method))
+    images = torch.randint(256, (10, 1, 16, 16), generator=torch.Generator().manual_seed(0))
+    found = chromium.execute_async_script(
+        """
+        const [method, images, done] = arguments;
+        compatkit.load(method).then((networks) => done(networks.file.combinations.map(
+            (combination) => images.map((image) => [...compatkit.logits(networks, combination, image)]))));
+        """,
+        method,
+        images.flatten(1).tolist(),
+    )
+    assert len(found) == len(networks.header["combinations"]) == 12
+    for combination, logits in zip(networks.header["combinations"], found, strict=True):
+        own = networks.header["networks"][combination["extractor"]]
+        pixels = (images / 255 - own["mean"][0]) / own["std"][0]
+        wanted = export.rebuilt(networks, combination)(pixels)
+        assert (torch.tensor(logits) - wanted).abs().max() < 1e-3
+
+
+@needs_browser
+def test_a_drawing_is_cut_and_stretched_as_images_of_the_sets_are(chromium, draw_page):
+    open_drawing(chromium, draw_page)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(1, 256, (5, 22, 22), generator=generator)
+    for image, box in zip(
+        images, ((0, 22, 0, 22), (3, 20, 9, 12), (5, 6, 2, 20), (10, 11, 10, 11), (1, 15, 4, 21)), strict=True
+    ):
+        top, bottom, left, right = box
+        inside = torch.zeros_like(image)
+        inside[top:bottom, left:right] = 1
+        image *= inside
+    wanted = scale_bounding_box(images.float(), 16)
+    for image, expected in zip(images, wanted, strict=True):
+        found = chromium.execute_script(
+            "return [...compatkit.stretched(arguments[0], 22, 16)]", image.flatten().tolist()
+        )
+        assert (torch.tensor(found).view(16, 16) - expected).abs().max() < 0.51
+
+
+@needs_browser
+def test_drawing_with_the_pointer_is_answered(chromium, draw_page):
+    open_drawing(chromium, draw_page)
+    assert answers(chromium) == ["3"] * 4, "the example that stands there first"
+    draw(chromium, (0.2, 0.15), (0.5, 0.15), (0.8, 0.15), (0.65, 0.5), (0.5, 0.9))
+    until(chromium, lambda: answers(chromium) == ["7"] * 4, "a 7 is seen")
+    assert "b-b says 7" in words(chromium) and "All four agree." in words(chromium)
+    draw(chromium, (0.35, 0.5), (0.75, 0.5))
+    until(chromium, lambda: "says" in words(chromium), "a second stroke is added")
+    chromium.find_element(By.CSS_SELECTOR, ".compatkit-draw .clear").click()
+    assert answers(chromium) == ["–"] * 4 and words(chromium).startswith("Draw a digit")
+    draw(chromium, (0.5, 0.5))
+    until(chromium, lambda: "–" not in answers(chromium), "a dot is an image as well")
+    assert console_errors(chromium) == []
+
+
+@needs_browser
+def test_independent_networks_babble_and_compatible_ones_agree(chromium, draw_page):
+    open_drawing(chromium, draw_page)
+    rights = {}
+    for method in ("independent", "IIW+DCC"):
+        choose(chromium, method)
+        rights[method] = [0] * 4
+        for digit in range(9):
+            chromium.find_element(By.CSS_SELECTOR, f'[aria-label="write a {digit}"]').click()
+            rights[method] = [
+                n + (said == str(digit)) for n, said in zip(rights[method], answers(chromium), strict=True)
+            ]
+    assert min(rights["IIW+DCC"]) >= 7
+    independent = rights["independent"]
+    assert min(independent[0], independent[3]) >= 7 and max(independent[1:3]) <= 3
+    chromium.find_element(By.CSS_SELECTOR, '[aria-label="write a 9"]').click()
+    assert answers(chromium)[0] == "9" and "Recombined networks cannot say 9." in words(chromium)
+    bars = chromium.find_elements(By.CSS_SELECTOR, ".compatkit-draw .bar:last-child")
+    shares = [
+        float(chromium.execute_script("return arguments[0].style.getPropertyValue('--share')", bar)) for bar in bars
+    ]
+    assert shares[0] > 0 and shares[3] > 0 and shares[1:3] == [0, 0]
+
+
+def choose(driver, method: str) -> None:
+    driver.find_element(By.XPATH, f"//*[@class='compatkit-draw']//label[normalize-space()='{method}']").click()
+    settled(driver, method)
+
+
+def settled(driver, method: str) -> None:
+    ready = "return document.querySelector('.compatkit-draw').ariaBusy !== 'true'"
+    until(driver, lambda: driver.execute_script(ready), f"{method} has answered")
+    assert driver.find_element(By.CSS_SELECTOR, ".compatkit-draw input:checked").get_attribute("value") == method
+
+
+@needs_browser
+def test_drawing_needs_no_mouse(chromium, draw_page):
+    open_drawing(chromium, draw_page)
+    element = chromium.find_element(By.CLASS_NAME, "compatkit-draw")
+    reach_by_tab(chromium, element, element.find_element(By.CSS_SELECTOR, '[aria-label="write a 5"]'))
+    ActionChains(chromium).send_keys(Keys.ENTER).perform()
+    assert "b-b says 5" in words(chromium)
+    reach_by_tab(chromium, element.find_element(By.CLASS_NAME, "choices"), pick_in(element, "IIW+DCC"))
+    ActionChains(chromium).send_keys(Keys.ARROW_LEFT).perform()
+    settled(chromium, "DCC")
+    slider = element.find_element(By.CSS_SELECTOR, "input[type=range]")
+    reach_by_tab(chromium, element.find_element(By.CLASS_NAME, "choices"), slider)
+    ActionChains(chromium).send_keys(Keys.ARROW_RIGHT).perform()
+    assert slider.get_attribute("aria-valuetext") == "stage 3"
+    networks = export.read(book.NETWORKS / "DCC.js")
+    for note in element.find_elements(By.CLASS_NAME, "panel"):
+        found = [
+            c
+            for c in networks.header["combinations"]
+            if note.accessible_name == f"extractor {c['extractor']}, head {c['head']}"
+            and c["split"] in (None, "stage3_block1")
+        ]
+        assert f"right on {100 * found[0]['accuracy']:.1f} % of {found[0]['images']} test images" in note.text
+    for control in element.find_elements(By.CSS_SELECTOR, "input, button, [role=group]"):
+        assert control.accessible_name
+
+
+def pick_in(element, value: str):
+    return element.find_element(By.CSS_SELECTOR, f'[value="{value}"]')
+
+
+@needs_browser
+@pytest.mark.parametrize("method", export.METHODS)
+def test_the_drawing_offers_what_is_exported(method, chromium, draw_page):
+    open_drawing(chromium, draw_page)
+    offered = chromium.find_elements(By.CSS_SELECTOR, ".compatkit-draw input[type=radio]")
+    assert [radio.get_attribute("value") for radio in offered] == list(export.METHODS)
+    choose(chromium, method)
+    assert "a-b says" in words(chromium)
+
+
+@needs_browser
+def test_networks_are_loaded_when_they_are_chosen(chromium, draw_page):
+    open_drawing(chromium, draw_page)
+
+    def loaded() -> list[str]:
+        return [url.rpartition("/")[2] for url in requests(chromium) if "/networks/" in url]
+
+    assert loaded() == ["IIW-DCC.js"]
+    choose(chromium, "RP")
+    assert loaded() == ["RP.js"]
+    choose(chromium, "IIW+DCC")
+    assert loaded() == [], "once is enough"
+
+
+@needs_browser
+def test_networks_that_are_missing_or_cut_short_are_told_and_tried_again(chromium, draw_page):
+    file = draw_page.parents[1] / "_static" / "networks" / "IIW.js"
+    whole = file.read_bytes()
+    open_drawing(chromium, draw_page)
+    for damaged in (None, whole[: len(whole) // 2], whole.replace(b'"format":1', b'"format":7')):
+        file.unlink()
+        if damaged is not None:
+            file.write_bytes(damaged)
+        choose(chromium, "IIW")
+        assert "IIW.js" in words(chromium) and answers(chromium) == ["–"] * 4
+        choose(chromium, "IIW+DCC")
+        file.write_bytes(whole)
+        choose(chromium, "IIW")
+        assert "a-a says" in words(chromium)
+        chromium.execute_script("location.reload()")
+        until(chromium, lambda: "a-a says" in words(chromium), "the page is there again")
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [375, 390, 768, 1280])
+def test_the_drawing_fits(width, chromium, draw_page):
+    open_drawing(chromium, draw_page, "phone" if width < 700 else "desktop")
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 700}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    wide, inner = chromium.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert wide <= inner == width
+    for part in chromium.find_elements(By.CSS_SELECTOR, ".compatkit-draw *"):
+        assert chromium.execute_script(
+            "return arguments[0].scrollWidth <= arguments[0].clientWidth + 1 || !arguments[0].clientWidth", part
+        ), part.get_attribute("outerHTML")

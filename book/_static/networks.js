@@ -1,0 +1,270 @@
+// @ts-check
+// The networks that `python -m reproduction export` writes, run in the page: no server, and from disk as well.
+//
+// A file is loaded when it is first asked for, as a script, since a page opened from disk may load nothing else.
+
+/**
+ * @typedef {{ at: number, shape: number[] }} Place where an array begins among the numbers
+ * @typedef {{ name: string, kind: "convolution" | "residual" | "pool" | "linear", stride: number }} Block
+ * @typedef {{ set: string, classes: string[], mean: number[], std: number[], arrays: Record<string, Place> }} Part
+ * @typedef {{
+ *   extractor: "a" | "b", head: "a" | "b", split: string | null, outputs: number[],
+ *   statistics: Record<string, number>, accuracy: number, images: number, recorded: number | null
+ * }} Combination
+ * @typedef {{
+ *   format: number, method: string, seed: number, trained_split: string, size: [number, number, number], eps: number, blocks: Block[],
+ *   networks: Record<"a" | "b", Part>, combinations: Combination[], count: number, numbers: string
+ * }} NetworkFile as documented in reproduction/runs/export.py
+ * @typedef {{ file: NetworkFile, numbers: Float32Array }} Networks
+ * @typedef {{ data: Float32Array, channels: number, height: number, width: number }} Features
+ */
+
+var compatkitNetworks = /** @type {Record<string, NetworkFile>} */ (globalThis.compatkitNetworks ?? {});
+
+const compatkit = (() => {
+  "use strict";
+
+  const FORMAT = 1;
+  const ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"; // RFC 1924
+  const FOLDER = new URL("networks/", /** @type {HTMLScriptElement} */ (document.currentScript).src);
+
+  /** @type {Map<string, Promise<Networks>>} */
+  const loading = new Map();
+
+  /**
+   * The networks of a method, loaded once.
+   * @param {string} method
+   */
+  function load(method) {
+    const known = loading.get(method) ?? loaded(method);
+    loading.set(method, known);
+    known.catch(() => loading.delete(method)); // so that it is tried again
+    return known;
+  }
+
+  /**
+   * @param {string} method
+   * @returns {Promise<Networks>}
+   */
+  function loaded(method) {
+    return new Promise((resolve, reject) => {
+      const script = document.createElement("script");
+      script.src = new URL(`${method.replaceAll("+", "-")}.js`, FOLDER).href;
+      const fail = () => reject(new Error(`The networks of ${method} could not be loaded from ${script.src}.`));
+      script.onerror = fail;
+      script.onload = () => {
+        script.remove();
+        const file = compatkitNetworks[method];
+        if (!file) return fail(); // half of it is no statement
+        if (file.format !== FORMAT) return reject(new Error(`${script.src} has format ${file.format}, not ${FORMAT}.`));
+        resolve({ file, numbers: decoded(file.numbers, file.count) });
+      };
+      document.head.append(script);
+    });
+  }
+
+  /**
+   * Half-precision numbers in base 85.
+   * @param {string} text
+   * @param {number} count
+   */
+  function decoded(text, count) {
+    const digits = new Uint8Array(128);
+    for (let i = 0; i < 85; i++) digits[ALPHABET.charCodeAt(i)] = i;
+    const numbers = new Float32Array(Math.ceil(count / 2) * 2);
+    for (let i = 0; i < numbers.length / 2; i++) {
+      let word = 0; // four bytes, the first one highest: two numbers, each with its low byte first
+      for (let j = 0; j < 5; j++) word = word * 85 + digits[text.charCodeAt(5 * i + j)];
+      numbers[2 * i] = half(((word >>> 24) & 255) | (((word >>> 16) & 255) << 8));
+      numbers[2 * i + 1] = half(((word >>> 8) & 255) | ((word & 255) << 8));
+    }
+    return numbers.subarray(0, count);
+  }
+
+  /**
+   * @param {number} bits IEEE half precision
+   */
+  function half(bits) {
+    const exponent = (bits >> 10) & 31;
+    const fraction = bits & 1023;
+    const size = exponent ? (1 + fraction / 1024) * 2 ** (exponent - 15) : (fraction / 1024) * 2 ** -14;
+    return bits & 0x8000 ? -size : size;
+  }
+
+  /**
+   * The logits of one network, whole or recombined, for one image.
+   * @param {Networks} networks
+   * @param {Combination} combination
+   * @param {ArrayLike<number>} pixels 0..255, channel by channel
+   */
+  function logits({ file, numbers }, combination, pixels) {
+    const [channels, height, width] = file.size;
+    const { mean, std } = file.networks[combination.extractor];
+    const area = height * width;
+    const image = Float32Array.from(pixels, (value, i) => {
+      const channel = Math.floor(i / area);
+      return (value / 255 - mean[channel]) / std[channel];
+    });
+    /** @type {Features} */
+    let features = { data: image, channels, height, width };
+    let part = file.networks[combination.extractor];
+
+    /** @param {string} name */
+    const array = (name) => {
+      const { at, shape } = part.arrays[name];
+      return numbers.subarray(at, at + shape.reduce((size, n) => size * n, 1));
+    };
+    /**
+     * @param {Features} x
+     * @param {string} convolution
+     * @param {string} norm
+     * @param {number} stride
+     */
+    const normalised = (x, convolution, norm, stride) => {
+      const y = convolved(x, array(`${convolution}.weight`), stride);
+      const [scale, shift] = [array(`${norm}.weight`), array(`${norm}.bias`)];
+      const at = combination.statistics[norm];
+      for (let c = 0, i = 0; c < y.channels; c++) {
+        const factor = scale[c] / Math.sqrt(numbers[at + y.channels + c] + file.eps);
+        const offset = shift[c] - numbers[at + c] * factor;
+        for (const end = i + y.height * y.width; i < end; i++) y.data[i] = y.data[i] * factor + offset;
+      }
+      return y;
+    };
+
+    for (const { name, kind, stride } of file.blocks) {
+      if (kind === "convolution") features = rectified(normalised(features, `${name}.0`, `${name}.1`, stride));
+      else if (kind === "pool") features = pooled(features);
+      else if (kind === "linear") features = linear(features, array(`${name}.weight`), array(`${name}.bias`));
+      else {
+        const inner = rectified(normalised(features, `${name}.conv1`, `${name}.bn1`, stride));
+        const sum = normalised(inner, `${name}.conv2`, `${name}.bn2`, 1);
+        features = rectified(withShortcut(sum, features, stride));
+      }
+      if (name === combination.split) part = file.networks[combination.head];
+    }
+    return features.data;
+  }
+
+  /**
+   * A 3 x 3 convolution of an image with a border of zeros.
+   * @param {Features} x
+   * @param {Float32Array} weights (channels out, channels in, 3, 3)
+   * @param {number} stride
+   * @returns {Features}
+   */
+  function convolved(x, weights, stride) {
+    const [height, width, wide] = [Math.ceil(x.height / stride), Math.ceil(x.width / stride), x.width + 2];
+    const channels = weights.length / (9 * x.channels);
+    const padded = new Float32Array(x.channels * (x.height + 2) * wide);
+    for (let c = 0; c < x.channels; c++) {
+      for (let row = 0; row < x.height; row++) {
+        const from = (c * x.height + row) * x.width;
+        padded.set(x.data.subarray(from, from + x.width), (c * (x.height + 2) + row + 1) * wide + 1);
+      }
+    }
+    const data = new Float32Array(channels * height * width);
+    for (let out = 0, w = 0; out < channels; out++) {
+      for (let c = 0; c < x.channels; c++, w += 9) {
+        const [w0, w1, w2, w3, w4, w5, w6, w7, w8] = weights.subarray(w, w + 9);
+        for (let row = 0, to = out * height * width; row < height; row++) {
+          let p = (c * (x.height + 2) + row * stride) * wide;
+          for (let column = 0; column < width; column++, to++, p += stride) {
+            const [q, r] = [p + wide, p + 2 * wide];
+            // prettier-ignore
+            data[to] +=
+              w0 * padded[p] + w1 * padded[p + 1] + w2 * padded[p + 2] +
+              w3 * padded[q] + w4 * padded[q + 1] + w5 * padded[q + 2] +
+              w6 * padded[r] + w7 * padded[r + 1] + w8 * padded[r + 2];
+          }
+        }
+      }
+    }
+    return { data, channels, height, width };
+  }
+
+  /**
+   * Negative values become zero, in place.
+   * @param {Features} x
+   */
+  function rectified(x) {
+    for (let i = 0; i < x.data.length; i++) if (x.data[i] < 0) x.data[i] = 0;
+    return x;
+  }
+
+  /**
+   * Adds the input of a residual block to what it made of it, in place: every `stride`-th pixel, its channels in the
+   * middle.
+   * @param {Features} sum
+   * @param {Features} x
+   * @param {number} stride
+   */
+  function withShortcut(sum, x, stride) {
+    const before = (sum.channels - x.channels) >> 1;
+    for (let c = 0; c < x.channels; c++) {
+      for (let row = 0; row < sum.height; row++) {
+        const from = (c * x.height + row * stride) * x.width;
+        const to = ((c + before) * sum.height + row) * sum.width;
+        for (let column = 0; column < sum.width; column++) sum.data[to + column] += x.data[from + column * stride];
+      }
+    }
+    return sum;
+  }
+
+  /**
+   * The mean of each channel.
+   * @param {Features} x
+   * @returns {Features}
+   */
+  function pooled(x) {
+    const area = x.height * x.width;
+    const data = Float32Array.from({ length: x.channels }, (_, c) => {
+      return x.data.subarray(c * area, (c + 1) * area).reduce((sum, value) => sum + value, 0) / area;
+    });
+    return { data, channels: x.channels, height: 1, width: 1 };
+  }
+
+  /**
+   * @param {Features} x
+   * @param {Float32Array} weights (channels out, channels in)
+   * @param {Float32Array} bias
+   * @returns {Features}
+   */
+  function linear(x, weights, bias) {
+    const data = bias.map((value, out) => {
+      const row = weights.subarray(out * x.channels, (out + 1) * x.channels);
+      return row.reduce((sum, weight, c) => sum + weight * x.data[c], value);
+    });
+    return { data, channels: bias.length, height: 1, width: 1 };
+  }
+
+  /**
+   * A square image cut to the box of its non-zero pixels and stretched, bilinearly: `compatkit.data.scale_bounding_box`.
+   * @param {ArrayLike<number>} image
+   * @param {number} side
+   * @param {number} size
+   */
+  function stretched(image, side, size) {
+    const occupied = Array.from({ length: side * side }, (_, i) => i).filter((i) => image[i] > 0);
+    /** @param {number[]} places */
+    const positions = (places) => {
+      const [first, last] = [Math.min(...places), Math.max(...places)];
+      return Array.from({ length: size }, (_, i) => {
+        const position = first + ((i + 0.5) / size) * (last - first + 1) - 0.5;
+        return Math.min(Math.max(position, first), last);
+      });
+    };
+    const rows = positions(occupied.map((i) => Math.floor(i / side)));
+    const columns = positions(occupied.map((i) => i % side));
+    return Uint8Array.from({ length: size * size }, (_, i) => {
+      const [y, x] = [rows[Math.floor(i / size)], columns[i % size]];
+      const [y0, x0] = [Math.floor(y), Math.floor(x)];
+      const [y1, x1] = [Math.ceil(y), Math.ceil(x)];
+      const above = image[y0 * side + x0] * (x0 + 1 - x) + image[y0 * side + x1] * (x - x0);
+      const below = image[y1 * side + x0] * (x0 + 1 - x) + image[y1 * side + x1] * (x - x0);
+      return Math.round(above * (y0 + 1 - y) + below * (y - y0));
+    });
+  }
+
+  return { load, logits, stretched };
+})();
