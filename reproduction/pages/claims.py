@@ -84,7 +84,11 @@ def card(sentence: str, sources: Sequence[Source], ids: Sequence[str], experimen
     ]
     list_ = f"<ul>{''.join(rows)}</ul>" if rows else ""
     foot = f'<p class="took">{_took(sources, experiments)} <a href="../live.html">Run it live</a></p>'
-    return block(f"<style>{look()}</style>", f'<p class="claim"><b>The claim.</b> {sentence}</p>{list_}{foot}', kind="compatkit-card")
+    return block(
+        f"<style>{look()}</style>",
+        f'<p class="claim"><b>The claim.</b> {sentence}</p>{list_}{foot}',
+        kind="compatkit-card",
+    )
 
 
 def _took(sources: Sequence[Source], experiments: Sequence[str]) -> str:

@@ -72,6 +72,18 @@ def headline(found: Sequence[Judged]) -> HTML:
     return block(f"<style>{look()}</style>", f'<dl class="totals">{"".join(cells)}</dl>')
 
 
+def in_short(found: Sequence[Judged]) -> Markdown:
+    """The totals in a sentence, for a page that is not the report."""
+    findings, levels = totals(found, "finding"), totals(found, "level")
+    counts = [one.best.ours.n for one in found if one.claim.kind == "finding" and one.best.ours]
+    seeds = f"{min(counts)} to {max(counts)} seeds each" if counts else "no runs"
+    judged_levels = f"{levels.tested} of {sum(levels.words.values())} printed levels are judged"
+    return Markdown(
+        f"{sum(findings.words.values())} claims of two papers, judged by one rule: {seeds}, 95 % intervals, small networks "
+        f"on small images. What is *open* needs more seeds; {judged_levels}, as images and networks are not the papers'."
+    )
+
+
 def summary(found: Sequence[Judged]) -> Markdown:
     """The totals in words: checks, levels, questions, how many tests there are, and how many errors to expect of
     them."""

@@ -67,6 +67,13 @@ def test_totals_are_those_of_the_rows(found):
     assert f"At most {tested / 20:.0f} of those" in text and re.search(r"among them all, leaves \d+\.", text)
 
 
+def test_the_totals_in_a_sentence(found):
+    findings = [one for one in found if one.claim.kind == "finding"]
+    text = report.in_short(found).data
+    assert f"{len(findings)} claims" in text and "3 to 3 seeds each" in text and "0 of 32 printed levels" in text
+    assert "no runs" in report.in_short([one for one in found if one.word == "not run"]).data
+
+
 def test_filters_hide_all_but_what_is_picked(found):
     style = re.search(r"<style>(.*?)</style>", report.listing(found).data, re.S)[1]
     hidden, empty = (part.split(",") for part in re.findall(r"([^{}]+)\{display:\w+\}", style))
