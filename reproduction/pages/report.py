@@ -79,8 +79,9 @@ def in_short(found: Sequence[Judged]) -> Markdown:
     seeds = f"{min(counts)} to {max(counts)} seeds each" if counts else "no runs"
     judged_levels = f"{levels.tested} of {sum(levels.words.values())} printed levels are judged"
     return Markdown(
-        f"{sum(findings.words.values())} claims of two papers, judged by one rule: {seeds}, 95 % intervals, small networks "
-        f"on small images. What is *open* needs more seeds; {judged_levels}, as images and networks are not the papers'."
+        f"{sum(findings.words.values())} claims of two papers, judged by one rule: {seeds}, 95 % intervals, small "
+        f"networks on small images. What is *open* needs more seeds; {judged_levels}, as images and networks are not "
+        "the papers'."
     )
 
 
