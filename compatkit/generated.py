@@ -1,6 +1,9 @@
 """Images drawn from a seed: glyphs in two styles and coloured shapes. All images of a set are drawn at once, in
 tensors.
 
+Random numbers are drawn in single precision and everything after that is computed in double, so that CPUs of different
+kinds round to the same pixels.
+
 Both exist because they make a claim testable on any machine. The glyphs have an upright orientation that can be told
 only by knowing the character, so that predicting rotation needs the features of the target task (Gygli et al., App.
 A). The shapes have a colour and a form, so that an old task may need one and a new task both (Ramanujan et al., Fig.
@@ -61,7 +64,7 @@ def draw_glyphs(style: GlyphStyle, n: int, size: int, generator: torch.Generator
         if before:
             canvas = torch.lerp(canvas, pen, ink)
         for _ in range(style.clutter):
-            colour = torch.rand(n, 3, 1, 1, generator=generator)
+            colour = _uniform(n, 3, 1, 1, generator=generator)
             canvas = torch.lerp(canvas, colour, _line(n, side, generator) * (0.5 if before else 0.9))
     return _develop(canvas, style.noise, generator), character
 
@@ -75,17 +78,17 @@ def draw_shapes(colours: int, shapes: int, n: int, size: int, generator: torch.G
     label = torch.arange(n) % (colours * shapes)
     colour, shape = label // shapes, label % shapes
     side = size * SUPERSAMPLING
-    place = 0.35 * (torch.rand(2, n, 1, 1, generator=generator) - 0.5)
-    turn = 2 * math.pi * torch.rand(n, 1, 1, generator=generator)
-    axis = torch.linspace(-1, 1, side)
+    place = 0.35 * (_uniform(2, n, 1, 1, generator=generator) - 0.5)
+    turn = 2 * math.pi * _uniform(n, 1, 1, generator=generator)
+    axis = torch.linspace(-1, 1, side, dtype=torch.float64)
     y, x = axis.view(1, -1, 1) - place[0], axis.view(1, 1, -1) - place[1]
-    radius = 0.6 + 0.2 * torch.rand(n, 1, 1, generator=generator)
+    radius = 0.6 + 0.2 * _uniform(n, 1, 1, generator=generator)
     edge = radius * _outline(torch.atan2(y, x) + turn, shape.view(n, 1, 1))
     ink = ((edge - torch.hypot(x, y)) * side / 4).sigmoid()[:, None]
 
-    hue = (colour + 0.3 * (torch.rand(n, generator=generator) - 0.5)) / colours
-    light = 0.75 + 0.25 * torch.rand(n, 1, 1, 1, generator=generator)
-    ground = 0.25 * torch.rand(n, 1, 1, 1, generator=generator)
+    hue = (colour + 0.3 * (_uniform(n, generator=generator) - 0.5)) / colours
+    light = 0.75 + 0.25 * _uniform(n, 1, 1, 1, generator=generator)
+    ground = 0.25 * _uniform(n, 1, 1, 1, generator=generator)
     canvas = torch.lerp(ground.expand(n, 3, side, side), _rgb(hue) * light, ink)
     return _develop(canvas, 0.03, generator), label
 
@@ -99,14 +102,14 @@ def shape_names(colours: int, shapes: int) -> tuple[str, ...]:
 
 
 def _stencils(style: GlyphStyle, side: int = 64) -> Tensor:
-    """Every character in every font, white on black, centred, as floats (characters, fonts, side, side)."""
+    """Every character in every font, white on black, centred, in 0..1 (characters, fonts, side, side)."""
     Image, ImageDraw, ImageFont = (require(f"PIL.{name}", "data") for name in ("Image", "ImageDraw", "ImageFont"))
     matplotlib = require("matplotlib", "data")
     import numpy as np
 
     folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
     fonts = [ImageFont.truetype(str(folder / file), round(side * 0.8)) for file in style.fonts]
-    stencils = torch.zeros(len(style.characters), len(fonts), side, side)
+    stencils = torch.zeros(len(style.characters), len(fonts), side, side, dtype=torch.float64)
     for i, character in enumerate(style.characters):
         for j, font in enumerate(fonts):
             image = Image.new("L", (side, side))
@@ -115,9 +118,13 @@ def _stencils(style: GlyphStyle, side: int = 64) -> Tensor:
     return stencils
 
 
+def _uniform(*shape: int, generator: torch.Generator) -> Tensor:
+    return torch.rand(shape, generator=generator).double()
+
+
 def _jittered_grid(n: int, side: int, jitter: float, generator: torch.Generator) -> Tensor:
     """Sampling grids (n, side, side, 2) that shift, scale and slightly turn (up to 10 degrees) what they sample."""
-    draw = 2 * torch.rand(4, n, generator=generator) - 1
+    draw = 2 * _uniform(4, n, generator=generator) - 1
     angle, scale = draw[0] * math.radians(10), 0.95 + jitter * draw[1]
     cos, sin = angle.cos() * scale, angle.sin() * scale
     theta = torch.stack([cos, -sin, 2 * jitter * draw[2], sin, cos, 2 * jitter * draw[3]], 1).view(n, 2, 3)
@@ -126,17 +133,17 @@ def _jittered_grid(n: int, side: int, jitter: float, generator: torch.Generator)
 
 def _contrasting_colours(n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Two random colours (n, 3, 1, 1) for each image, one light and one dark, in either role."""
-    draw = torch.rand(2, n, 3, 1, 1, generator=generator)
+    draw = _uniform(2, n, 3, 1, 1, generator=generator)
     dark, light = 0.45 * draw[0], 0.55 + 0.45 * draw[1]
-    swap = torch.rand(n, 1, 1, 1, generator=generator) < 0.5
+    swap = _uniform(n, 1, 1, 1, generator=generator) < 0.5
     return torch.where(swap, dark, light), torch.where(swap, light, dark)
 
 
 def _line(n: int, side: int, generator: torch.Generator) -> Tensor:
     """Opacity (n, 1, side, side) of one straight line across each image, about half an output pixel wide."""
-    angle = math.pi * torch.rand(n, 1, 1, generator=generator)
-    offset = 1.2 * torch.rand(n, 1, 1, generator=generator) - 0.6
-    axis = torch.linspace(-1, 1, side)
+    angle = math.pi * _uniform(n, 1, 1, generator=generator)
+    offset = 1.2 * _uniform(n, 1, 1, generator=generator) - 0.6
+    axis = torch.linspace(-1, 1, side, dtype=torch.float64)
     distance = (axis.view(1, -1, 1) * angle.sin() + axis.view(1, 1, -1) * angle.cos() - offset).abs()
     return (1.5 - distance * side / 2).clamp(0, 1)[:, None]
 
@@ -155,7 +162,7 @@ def _outline(angle: Tensor, shape: Tensor) -> Tensor:
 
 def _rgb(hue: Tensor) -> Tensor:
     """Fully saturated colours (n, 3, 1, 1) of hues (n,) in turns."""
-    offset = torch.tensor([0.0, 2 / 3, 1 / 3])
+    offset = torch.tensor([0.0, 2 / 3, 1 / 3], dtype=torch.float64)
     distance = (torch.remainder(hue[:, None] + offset + 0.5, 1) - 0.5).abs()
     return (2 - 6 * distance).clamp(0, 1)[:, :, None, None]
 
@@ -163,5 +170,5 @@ def _rgb(hue: Tensor) -> Tensor:
 def _develop(canvas: Tensor, noise: float, generator: torch.Generator) -> Tensor:
     """Average down to the final size, add Gaussian noise, round to uint8."""
     image = F.avg_pool2d(canvas, SUPERSAMPLING)
-    image = image + noise * torch.randn(image.shape, generator=generator)
+    image = image + noise * torch.randn(image.shape, generator=generator).double()
     return image.mul(255).round().clamp(0, 255).to(torch.uint8)

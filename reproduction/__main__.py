@@ -203,7 +203,7 @@ def _golden(options: argparse.Namespace) -> int:
             for run, differences in changes.items():
                 print(f"    {run}: {'; '.join(differences[:3])}{' ...' * (len(differences) > 3)}")
             moved += bool(changes)
-    drawn = [name for name, digest in images.items() if pinned.images.get(name) != digest]
+    drawn = [name for name, digest in images.items() if digest not in pinned.images.get(name, [])[:1]]
     if drawn:
         print(f"images: {', '.join(drawn)} are drawn otherwise")
     if options.accept:

@@ -1,7 +1,10 @@
 """Sets, their files, class alignment, and batches that depend on seed and step alone."""
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -117,6 +120,19 @@ def test_built_in_images_do_not_depend_on_the_default_precision():
         finally:
             torch.set_default_dtype(torch.float32)
     assert digests[0] == digests[1]
+
+
+def test_built_in_images_do_not_depend_on_the_kind_of_cpu():
+    code = "from compatkit import data; print([data.load(name).digest for name in ('glyphs_cluttered', 'shapes')])"
+
+    def digests(**instructions):
+        there = {**os.environ, **instructions}
+        return subprocess.run(
+            [sys.executable, "-c", code], env=there, capture_output=True, text=True, check=True
+        ).stdout
+
+    # in single precision these two differed on a CPU with AVX-512
+    assert digests(ATEN_CPU_CAPABILITY="avx2") == digests() != ""
 
 
 def test_pixels_are_normalised_in_the_default_precision_of_the_moment():

@@ -19,3 +19,9 @@ def test_an_experiment_computes_what_is_pinned(experiment, made):
     pinned = pins.pinned().of(experiment)
     assert set(found) == set(pinned)
     assert pins.changed(pinned, found) == {}
+
+
+def test_images_that_are_drawn_as_before_keep_the_digests_that_stand_for_them():
+    before = pins.Pins(images={"digits": ["a", "b"], "shapes": ["c", "d"]})
+    found = pins.accepted(before, {}, {"digits": "a", "shapes": "e", "mine": "f"})
+    assert found.images == {"digits": ["a", "b"], "shapes": ["e"], "mine": ["f"]}

@@ -12,7 +12,7 @@ from reproduction.records.pins import Pins
 
 from .test_store import CHECKOUT, record
 
-PINS = Pins({"fig2": "version"}, images={"digits": "0123"})
+PINS = Pins({"fig2": "version"}, images={"digits": ["0123", "4567"]})
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +80,7 @@ def test_a_record_is_stale_when_the_numbers_of_its_experiment_or_its_images_have
     made = template["provenance"] | {"golden": "version"}
     fresh = template | {"provenance": made, "data": {"digits": "0123", "mine": "4567"}}
     assert not provenance.is_stale(fresh)
+    assert not provenance.is_stale(fresh | {"data": {"digits": "4567"}}), "the same images but for rounding"
     for change in (
         {"provenance": made | {"golden": "an older version"}},
         {"provenance": made | {"golden": None}},
