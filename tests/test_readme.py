@@ -1,0 +1,40 @@
+"""What the README says is so: its snippets run, and its totals are those of the report."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from reproduction.experiments import evidence
+from reproduction.pages import report
+from reproduction.records.verdicts import totals
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.training
+def test_every_snippet_runs_as_it_stands(capsys):
+    snippets = re.findall(r"```python\n(.*?)```", README, re.S)
+    known: dict = {}
+    for snippet in snippets:
+        exec(snippet, known)
+    printed = capsys.readouterr().out
+    assert len(snippets) == 3 and "CKA after stage 2: " in printed and "CMC@1 " in printed
+
+
+def test_the_totals_are_those_of_the_report():
+    counts = totals(report.report(evidence.sources()), "finding").words
+    said = re.search(
+        r"(\d+) claims of both papers (\d+) are shown, (\d+) contradicted, (\d+) equal, (\d+) open and (\d+) not run",
+        README,
+    )
+    words = ("shown", "contradicted", "equal", "open", "not run")
+    assert said and [int(n) for n in said.groups()] == [sum(counts.values()), *(counts[word] for word in words)]
+
+
+def test_files_and_commands_that_it_names_are_there():
+    root = Path(__file__).parents[1]
+    named = set(re.findall(r"`((?:book|results)/[\w./-]+\.\w+)`|\((book/[^)]+)\)", README))
+    assert named and all((root / (one or other)).exists() for one, other in named)
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    assert all(f"\n{target}:" in makefile for target in re.findall(r"^make (\w+)", README, re.M))
