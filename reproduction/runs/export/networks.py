@@ -1,13 +1,9 @@
 """Networks as files that a page loads: trained again as for their record, in half precision, with batch normalisation
 statistics for every recombination, since a page that sees one image has no batch to take them from.
 
-A page opened from disk can load nothing but classic scripts, so a file is one statement,
+A file is a script (see ``export.scripts``) that puts into ``compatkitNetworks``, under the name of the method:
 
-    (globalThis.compatkitNetworks ??= {})["IIW+DCC"] = {...};
-
-whose right side is JSON:
-
-- ``format``: 1. ``method``, ``seed``, ``trained_split``: of the run. ``network``, ``width``: see ``models.build``.
+- ``method``, ``seed``, ``trained_split``: of the run. ``network``, ``width``: see ``models.build``.
 - ``size``: channels, height and width of an image. ``eps``: of batch normalisation.
 - ``blocks``: of both networks, in order: ``name``, ``kind`` (convolution, residual, pool or linear) and ``stride``.
 - ``networks``: for "a" and "b" the ``set`` it learnt, its ``classes``, ``mean`` and ``std`` of the pixels (in 0..1, for
@@ -27,7 +23,6 @@ from __future__ import annotations
 
 import base64
 import copy
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,23 +34,23 @@ import torch
 from torch import Tensor, nn
 
 from compatkit.data import ImageSet
-from compatkit.files import write_atomically
 from compatkit.models import BasicBlock, build, split, split_points
 from compatkit.normalization import recalibrated
 from compatkit.recombination import accuracy, output_index
 
-from ..experiments import configs
-from ..experiments.settings import KINDS, PairRun
-from ..records.index import index
-from .context import Context
-from .measures import in_one_piece, mixed_batches
-from .pair import Pair, prepare, train_pair
-from .runner import torch_threads
+from ...experiments import configs
+from ...experiments.settings import KINDS, PairRun
+from ...records.index import index
+from ..context import Context
+from ..measures import in_one_piece, mixed_batches
+from ..pair import Pair, prepare, train_pair
+from ..runner import torch_threads
+from . import scripts
 
 METHODS = ("independent", "IIW", "RP", "DCC", "IIW+DCC", "IIW+RP+DCC")
 """What the pages let one choose from."""
 
-FORMAT = 1
+_REGISTRY = "compatkitNetworks"
 
 
 @dataclass(frozen=True)
@@ -147,7 +142,6 @@ def packed(pair: Pair, run: PairRun, recorded: dict[str, Any]) -> Networks:
     sets = dict(zip("ab", pair.sets, strict=True))
     numbers = _Numbers()
     header = {
-        "format": FORMAT,
         "method": run.method,
         "seed": run.seed,
         "network": run.network,
@@ -279,12 +273,9 @@ def _floats(halves: np.ndarray) -> Tensor:
 
 def write(path: Path, networks: Networks) -> None:
     """Write a file, whole or not at all."""
-    content = networks.header | {
-        "count": len(networks.numbers),
-        "numbers": base64.b85encode(networks.numbers.astype("<f2").tobytes(), pad=True).decode(),
-    }
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    write_atomically(path, _statement(networks.header["method"], text))
+    numbers = base64.b85encode(networks.numbers.astype("<f2").tobytes(), pad=True).decode()
+    content = networks.header | {"count": len(networks.numbers), "numbers": numbers}
+    scripts.write(path, _REGISTRY, networks.header["method"], content)
 
 
 def read(path: str | os.PathLike) -> Networks:
@@ -293,14 +284,8 @@ def read(path: str | os.PathLike) -> Networks:
     Raises:
         ValueError: the file, which is named, is of another form, another format, or not whole.
     """
-    text = Path(path).read_text(encoding="utf-8")
     try:
-        _, _, content = text.removesuffix(";\n").partition("] = ")
-        header = json.loads(content)
-        if text != _statement(header["method"], content):
-            raise ValueError("it is not the one statement that it should be")
-        if header["format"] != FORMAT:
-            raise ValueError(f"its format is {header['format']}, not {FORMAT}")
+        header = scripts.read(path, _REGISTRY, "method")
         numbers, count = base64.b85decode(header.pop("numbers")), header.pop("count")
         if not 0 <= len(numbers) - 2 * count < 4:
             raise ValueError(f"it says that it holds {count} numbers, and holds {len(numbers) // 2}")
@@ -308,7 +293,3 @@ def read(path: str | os.PathLike) -> Networks:
         message = f"{path}: not a whole file of networks ({error}); python -m reproduction export writes it anew"
         raise ValueError(message) from error
     return Networks(header, np.frombuffer(numbers, "<f2")[:count])
-
-
-def _statement(method: str, content: str) -> str:
-    return f"(globalThis.compatkitNetworks ??= {{}})[{json.dumps(method)}] = {content};\n"
