@@ -48,6 +48,10 @@
     const results = cases.map(() => make("div", { class: "found" }));
     const counts = cases.map(() => make("span", { class: "count" }));
     const words = make("p", { class: "words", "aria-live": "polite" });
+    const recorded = cases.map((found) => (found.recorded === null ? "nothing" : percent(found.recorded, 1)));
+    const measured =
+      `Every image of the gallery is a query once, and never finds itself. These models are the run of Table 1 on ` +
+      `${searches.data} with seed ${searches.seed}, trained again for this page; its record has ${recorded.join(", ")}.`;
     /** @param {boolean} known */
     const group = (known) => buttons.filter((_, i) => queries[i].known === known);
 
@@ -64,8 +68,8 @@
         "div",
         { class: "results" },
         ...cases.map(({ name, accuracy }, i) => {
-          const measured = `first hit right for ${percent(accuracy, 1)} of ${searches.images} queries`;
-          const label = make("div", { class: "label" }, make("b", {}, CASES[name]), make("span", {}, measured));
+          const first = `first hit right for ${percent(accuracy, 1)} of ${searches.images} queries`;
+          const label = make("div", { class: "label" }, make("b", {}, CASES[name]), make("span", {}, first));
           return make("div", { class: "case" }, label, results[i], counts[i]);
         }),
       ),
@@ -89,10 +93,10 @@
           }),
         );
         counts[i].textContent = `${hits} of ${found[name].length}`;
-        return `${CASES[name]}: ${hits}`;
+        return `${CASES[name]} ${hits}`;
       });
       const which = known ? "which both models know" : "which only the new model has learnt";
-      words.textContent = `Of the five nearest, so many are ${nameOf(tile)}, ${which}: ${said.join("; ")}.`;
+      words.textContent = `${nameOf(tile)}, ${which}. Of its class are, among the five nearest: ${said.join("; ")}.`;
     }
 
     buttons.forEach((button, i) => button.addEventListener("click", () => show(i)));
