@@ -153,7 +153,7 @@ def _export(options: argparse.Namespace) -> None:
     folder, names = options.output or TRIED, options.names or [*networks.METHODS, "searches"]
     runs = [networks.run_of(name, options.preset) for name in names if name != "searches"]
     for run in runs:
-        path, made = networks.export(run, options.preset, folder, show_progress=True)
+        path, made = networks.export(run, options.preset, folder)
         parts = [c for c in made.header["combinations"] if c["split"] in (None, made.header["trained_split"])]
         _report(run, path, {f"extractor {c['extractor']}, head {c['head']}": c for c in parts})
     if "searches" in names:

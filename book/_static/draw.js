@@ -237,6 +237,7 @@
       make(
         "div",
         { class: "input" },
+        make("b", {}, "Draw a digit, or press one"),
         canvas,
         make("div", { class: "below" }, clear, make("span", { class: "sees" }, "they see ", seen)),
         make("div", { class: "examples", role: "group", "aria-label": "examples" }, ...examples),

@@ -159,7 +159,7 @@ def test_a_file_that_is_not_whole_is_named(damage, file):
     text = file.read_text()
     assert damage(text) != text
     file.write_text(damage(text))
-    with pytest.raises(ValueError, match=f"{re.escape(str(file))}: not a whole file of networks .*reproduction export"):
+    with pytest.raises(ValueError, match=f"{re.escape(str(file))}: not what python -m reproduction export writes"):
         export.read(file)
 
 

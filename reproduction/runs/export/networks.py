@@ -78,13 +78,14 @@ def run_of(method: str, preset: str) -> PairRun:
     return found[method]
 
 
-def export(run: PairRun, preset: str, folder: str | os.PathLike, show_progress: bool = False) -> tuple[Path, Networks]:
+def export(run: PairRun, preset: str, folder: str | os.PathLike) -> tuple[Path, Networks]:
     """Train the networks of a run and write them into ``folder``; returns the file and what it holds.
 
-    One thread, as for a record: on the same kind of processor these are the networks of the record, to the bit.
+    They are trained as for a record, on one thread. Another kind of processor adds up in another order, and arrives at
+    slightly other weights.
     """
-    context = Context(show_progress=show_progress)
     with torch_threads(1):
+        context = Context(show_progress=True)
         pair = prepare(run, context)
         train_pair(pair, run, context)
         record = index(preset, None, KINDS).record(run)
@@ -201,12 +202,12 @@ def _combinations(
         outputs = output_index(sets[other].classes, common).tolist()
         batches, _ = mixed_batches(image_set.subset(common), image_set, batch_size)
         for at in split_points(networks[role]):
-            swapped = recalibrated_parts(split(networks[role], at)[0], split(networks[other], at)[1], batches)
+            swapped = _recalibrated_parts(split(networks[role], at)[0], split(networks[other], at)[1], batches)
             yield _combination(role, other, at, outputs, swapped, numbers)
 
 
 @torch.no_grad()
-def recalibrated_parts(extractor: nn.Module, head: nn.Module, batches: Sequence[Tensor]) -> nn.Sequential:
+def _recalibrated_parts(extractor: nn.Module, head: nn.Module, batches: Sequence[Tensor]) -> nn.Sequential:
     """A recombined network, in one piece, with statistics of its own: those of the extractor, then those of the head on
     its features, as ``recombination.all_logits`` has them."""
     extractor = recalibrated(extractor, batches)
@@ -241,16 +242,15 @@ def _measured(
 
 def rebuilt(networks: Networks, combination: dict[str, Any]) -> nn.Sequential:
     """One of the ``combinations`` of a file as a network of torch, which computes what the page computes."""
-    extractor, head = (_loaded(networks, combination[part]) for part in ("extractor", "head"))
-    if combination["split"]:
-        extractor, head = split(extractor, combination["split"])[0], split(head, combination["split"])[1]
-        extractor = in_one_piece(extractor, head)
-    for name, bn in _batch_norms(extractor):
+    network, head = (_loaded(networks, combination[part]) for part in ("extractor", "head"))
+    if at := combination["split"]:
+        network = in_one_piece(split(network, at)[0], split(head, at)[1])
+    for name, bn in _batch_norms(network):
         assert bn.running_mean is not None and bn.running_var is not None
-        at, n = combination["statistics"][name], bn.num_features
-        bn.running_mean.copy_(_floats(networks.numbers[at : at + n]))
-        bn.running_var.copy_(_floats(networks.numbers[at + n : at + 2 * n]))
-    return extractor.eval()
+        place, n = combination["statistics"][name], bn.num_features
+        bn.running_mean.copy_(_floats(networks.numbers[place : place + n]))
+        bn.running_var.copy_(_floats(networks.numbers[place + n : place + 2 * n]))
+    return network.eval()
 
 
 def _loaded(networks: Networks, role: str) -> nn.Sequential:
@@ -284,12 +284,11 @@ def read(path: str | os.PathLike) -> Networks:
     Raises:
         ValueError: the file, which is named, is of another form, another format, or not whole.
     """
+    header = scripts.read(path, _REGISTRY, "method")
     try:
-        header = scripts.read(path, _REGISTRY, "method")
         numbers, count = base64.b85decode(header.pop("numbers")), header.pop("count")
-        if not 0 <= len(numbers) - 2 * count < 4:
-            raise ValueError(f"it says that it holds {count} numbers, and holds {len(numbers) // 2}")
-    except (ValueError, KeyError, TypeError) as error:
-        message = f"{path}: not a whole file of networks ({error}); python -m reproduction export writes it anew"
-        raise ValueError(message) from error
+    except (ValueError, KeyError) as error:
+        raise scripts.not_whole(path, error) from error
+    if not 0 <= len(numbers) - 2 * count < 4:
+        raise scripts.not_whole(path, f"it says that it holds {count} numbers, and holds {len(numbers) // 2}")
     return Networks(header, np.frombuffer(numbers, "<f2")[:count])

@@ -32,16 +32,24 @@ def read(path: str | os.PathLike, registry: str, name: str) -> dict[str, Any]:
         name: of the key in its content that names it there.
 
     Raises:
-        ValueError: it is of another form, another format, or not whole.
+        ValueError: the file, which is named, is of another form, another format, or not whole.
     """
     text = Path(path).read_text(encoding="utf-8")
     _, _, content = text.removesuffix(";\n").partition("] = ")
-    found = json.loads(content)
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise not_whole(path, error) from error
     if not isinstance(found, dict) or text != _statement(registry, found.get(name, ""), content):
-        raise ValueError("it is not the one statement that it should be")
-    if found.pop("format") != FORMAT:
-        raise ValueError(f"it is not of format {FORMAT}")
+        raise not_whole(path, f"it is not one statement that adds to {registry}")
+    if found.pop("format", None) != FORMAT:
+        raise not_whole(path, f"it is not of format {FORMAT}")
     return found
+
+
+def not_whole(path: str | os.PathLike, reason: object) -> ValueError:
+    """What to raise where a file cannot be used."""
+    return ValueError(f"{path}: not what python -m reproduction export writes ({reason}); it writes it anew")
 
 
 def _statement(registry: str, name: str, content: str) -> str:
