@@ -74,6 +74,7 @@
         }),
       ),
       words,
+      make("p", { class: "measured" }, measured),
     );
 
     /** @param {number} chosen */

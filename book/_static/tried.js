@@ -80,7 +80,7 @@ const compatkitTried = (() => {
    * @param {number} share in 0..1
    * @param {number} digits after the point
    */
-  const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
+  const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)}\u00a0%`;
 
   return { load, whenNear, make, percent };
 })();

@@ -549,6 +549,8 @@ def test_a_query_shows_what_it_finds_before_and_after(width, chromium, tried):
         names = [content["classes"][label] + ", a hit" * hit for label, hit in zip(labels, hits, strict=True)]
         assert [tile.accessible_name for tile in tiles] == names
         assert f"{sum(hits)} of 5" in row.find_element(By.XPATH, "..").text
+    recorded = ", ".join(f"{100 * case['recorded']:.1f} %" for case in content["cases"])
+    assert f"its record has {recorded}." in chromium.find_element(By.CSS_SELECTOR, ".compatkit-search .measured").text
     assert content["classes"][content["tiles"][query["tile"]]] in chromium.find_element(By.CSS_SELECTOR, ".words").text
     wide, inner = chromium.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
     assert wide <= inner == width and console_errors(chromium) == []
