@@ -7,7 +7,8 @@ import ast
 import inspect
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from compatkit import command_line
@@ -59,11 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     golden.set_defaults(command=_golden)
 
     export = commands.add_parser(
-        "export", help="train the networks that readers try in the pages, half a minute each, and write them"
+        "export", help="train what readers try in the pages, half a minute to three for each, and write it"
     )
-    export.add_argument("methods", nargs="*", metavar="METHOD", help="default: those that the pages offer")
+    export.add_argument(
+        "names", nargs="*", metavar="NAME", help="methods of Fig. 2, or searches; default: all that the pages offer"
+    )
     export.add_argument("--preset", default="laptop", help="smoke, laptop (default), cifar, cifar-cpu or paper")
-    export.add_argument("--output", metavar="FOLDER", help="default: book/_static/networks of this checkout")
+    export.add_argument("--output", metavar="FOLDER", help="default: book/_static/tried of this checkout")
     export.set_defaults(command=_export)
 
     status = commands.add_parser("status", help="what is recorded: runs, seeds, minutes, stale records")
@@ -144,18 +147,26 @@ def _experiments(options: argparse.Namespace) -> list[str]:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from .book import NETWORKS
-    from .runs import export
+    from .book import TRIED
+    from .runs.export import networks, searches
 
-    runs = [export.run_of(method, options.preset) for method in options.methods or export.METHODS]
+    folder, names = options.output or TRIED, options.names or [*networks.METHODS, "searches"]
+    runs = [networks.run_of(name, options.preset) for name in names if name != "searches"]
     for run in runs:
-        path, made = export.export(run, options.preset, options.output or NETWORKS, show_progress=True)
-        print(f"{run}: {path}, {path.stat().st_size / 1000:.0f} KB", flush=True)
-        for part in made.header["combinations"]:
-            if part["split"] in (None, made.header["trained_split"]):
-                recorded = "none" if part["recorded"] is None else f"{100 * part['recorded']:.1f} %"
-                name = f"extractor {part['extractor']}, head {part['head']}"
-                print(f"    {name}: {100 * part['accuracy']:.1f} % of {part['images']} images, on record {recorded}")
+        path, made = networks.export(run, options.preset, folder)
+        parts = [c for c in made.header["combinations"] if c["split"] in (None, made.header["trained_split"])]
+        _report(run, path, {f"extractor {c['extractor']}, head {c['head']}": c for c in parts})
+    if "searches" in names:
+        search = searches.run_of(options.preset)
+        path, content = searches.export(search, options.preset, folder)
+        _report(search, path, {case["name"]: case for case in content["cases"]})
+
+
+def _report(run: object, path: Path, measured: Mapping[str, Mapping[str, float]]) -> None:
+    print(f"{run}: {path}, {path.stat().st_size / 1000:.0f} KB")
+    for name, found in measured.items():
+        recorded = "none" if found["recorded"] is None else f"{100 * found['recorded']:.1f} %"
+        print(f"    {name}: {100 * found['accuracy']:.1f} %, on record {recorded}", flush=True)
 
 
 def _status(options: argparse.Namespace) -> None:

@@ -26,11 +26,11 @@ from .show.explorer import FIGURE_CLASS
 ROOT = Path(__file__).resolve().parents[1]
 """The checkout that holds ``_toc.yml``; the book is not part of an installed package."""
 
-DRAW_CLASS = "compatkit-draw"
-"""Of the element in which a reader draws a digit for the networks: ``book/_static/draw.js`` fills it."""
+TRIED = ROOT / "book" / "_static" / "tried"
+"""Where the pages find what readers try in them, see ``runs.export``."""
 
-NETWORKS = ROOT / "book" / "_static" / "networks"
-"""Where the pages find the networks that readers try, see ``runs.export``."""
+TRIED_IN = {"compatkit-draw": ("tried.js", "networks.js", "draw.js"), "compatkit-search": ("tried.js", "search.js")}
+"""Elements in which a reader tries something, by their class, with the scripts that fill them, in order."""
 
 _WIDGETS = "application/vnd.jupyter.widget-state+json"
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -322,6 +322,6 @@ def _scripts_of_page(app: Any, pagename: str, templatename: str, context: dict[s
     if FIGURE_CLASS in body or any(FIGURE_CLASS in script.attributes.get("body", "") for script in scripts):
         # Five megabytes: only on pages with a figure, and after the text is there.
         app.add_js_file("plotly.min.js", loading_method="defer", priority=100)
-    if DRAW_CLASS in body:
-        app.add_js_file("networks.js", loading_method="defer", priority=200)
-        app.add_js_file("draw.js", loading_method="defer", priority=201)
+    needed = [script for name, scripts in TRIED_IN.items() if name in body for script in scripts]
+    for place, script in enumerate(dict.fromkeys(needed)):
+        app.add_js_file(script, loading_method="defer", priority=200 + place)

@@ -4,6 +4,8 @@
 (() => {
   "use strict";
 
+  const { make, percent } = compatkitTried;
+
   /**
    * @typedef {[number, number]} Point in 0..1, from the top left
    * @typedef {Point[][]} Drawing strokes
@@ -136,7 +138,7 @@
         image[pixel] += ink[4 * (y * side * FINER + x) + 3] / FINER ** 2;
       }
     }
-    return compatkit.stretched(image.map(Math.round), side, size);
+    return compatkitNet.stretched(image.map(Math.round), side, size);
   }
 
   /**
@@ -151,23 +153,8 @@
     return weights.map((weight) => weight / sum);
   }
 
-  /** @param {number} share */
-  const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
   /** @param {string} split */
   const spoken = (split) => split.replace("stage", "stage ");
-
-  /**
-   * @template {keyof HTMLElementTagNameMap} Tag
-   * @param {Tag} tag
-   * @param {Record<string, string>} attributes
-   * @param {(Node | string)[]} children
-   */
-  function make(tag, attributes = {}, ...children) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    element.append(...children);
-    return element;
-  }
 
   /**
    * @param {string} extractor
@@ -250,6 +237,7 @@
       make(
         "div",
         { class: "input" },
+        make("b", {}, "Draw a digit, or press one"),
         canvas,
         make("div", { class: "below" }, clear, make("span", { class: "sees" }, "they see ", seen)),
         make("div", { class: "examples", role: "group", "aria-label": "examples" }, ...examples),
@@ -278,7 +266,7 @@
       const wanted = method;
       networks = null;
       root.setAttribute("aria-busy", "true");
-      compatkit.load(wanted).then(
+      compatkitNet.load(wanted).then(
         (loaded) => {
           if (wanted !== method) return;
           networks = loaded;
@@ -329,7 +317,7 @@
       if (!drawing.length) return forget("Draw a digit, or press one of the ten.");
       const found = used.map((combination, i) => {
         const { classes } = shown.file.networks[combination.head];
-        const shares = probabilities(compatkit.logits(shown, combination, image), combination.outputs);
+        const shares = probabilities(compatkitNet.logits(shown, combination, image), combination.outputs);
         const best = shares.indexOf(Math.max(...shares));
         const { digit, share, bars } = panels[i][1];
         digit.textContent = classes[best];
@@ -469,16 +457,7 @@
     });
 
     show(false);
-    // 400 KB, so not before somebody may look
-    const watch = new IntersectionObserver(
-      (entries) => {
-        if (!entries.some((entry) => entry.isIntersecting)) return;
-        watch.disconnect();
-        fetchNetworks();
-      },
-      { rootMargin: "200px" },
-    );
-    watch.observe(root);
+    compatkitTried.whenNear(root, fetchNetworks); // 400 KB
   }
 
   /**

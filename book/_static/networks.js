@@ -1,7 +1,5 @@
 // @ts-check
-// The networks that `python -m reproduction export` writes, run in the page: no server, and from disk as well.
-//
-// A file is loaded when it is first asked for, as a script, since a page opened from disk may load nothing else.
+// The networks that `python -m reproduction export` writes, run in the page.
 
 /**
  * @typedef {{ at: number, shape: number[] }} Place where an array begins among the numbers
@@ -12,55 +10,27 @@
  *   statistics: Record<string, number>, accuracy: number, images: number, recorded: number | null
  * }} Combination
  * @typedef {{
- *   format: number, method: string, seed: number, trained_split: string, size: [number, number, number], eps: number, blocks: Block[],
+ *   method: string, seed: number, trained_split: string, size: [number, number, number], eps: number, blocks: Block[],
  *   networks: Record<"a" | "b", Part>, combinations: Combination[], count: number, numbers: string
- * }} NetworkFile as documented in reproduction/runs/export.py
+ * }} NetworkFile as documented in reproduction/runs/export/networks.py
  * @typedef {{ file: NetworkFile, numbers: Float32Array }} Networks
  * @typedef {{ data: Float32Array, channels: number, height: number, width: number }} Features
  */
 
-var compatkitNetworks = /** @type {Record<string, NetworkFile>} */ (globalThis.compatkitNetworks ?? {});
-
-const compatkit = (() => {
+const compatkitNet = (() => {
   "use strict";
 
-  const FORMAT = 1;
   const ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"; // RFC 1924
-  const FOLDER = new URL("networks/", /** @type {HTMLScriptElement} */ (document.currentScript).src);
-
-  /** @type {Map<string, Promise<Networks>>} */
-  const loading = new Map();
 
   /**
-   * The networks of a method, loaded once.
-   * @param {string} method
-   */
-  function load(method) {
-    const known = loading.get(method) ?? loaded(method);
-    loading.set(method, known);
-    known.catch(() => loading.delete(method)); // so that it is tried again
-    return known;
-  }
-
-  /**
+   * The networks of a method.
    * @param {string} method
    * @returns {Promise<Networks>}
    */
-  function loaded(method) {
-    return new Promise((resolve, reject) => {
-      const script = document.createElement("script");
-      script.src = new URL(`${method.replaceAll("+", "-")}.js`, FOLDER).href;
-      const fail = () => reject(new Error(`The networks of ${method} could not be loaded from ${script.src}.`));
-      script.onerror = fail;
-      script.onload = () => {
-        script.remove();
-        const file = compatkitNetworks[method];
-        if (!file) return fail(); // half of it is no statement
-        if (file.format !== FORMAT) return reject(new Error(`${script.src} has format ${file.format}, not ${FORMAT}.`));
-        resolve({ file, numbers: decoded(file.numbers, file.count) });
-      };
-      document.head.append(script);
-    });
+  async function load(method) {
+    /** @type {NetworkFile} */
+    const file = await compatkitTried.load("compatkitNetworks", method);
+    return { file, numbers: decoded(file.numbers, file.count) };
   }
 
   /**

@@ -267,7 +267,7 @@ def run(config: UpdateRun, context: Context) -> dict[str, float | list]:
         return measure(_backward(trainer), update)
     if len(config.classes) > 2:
         return measure(_sequence(trainer), update)
-    cases, others = _forward(trainer)
+    cases, others = forward(trainer)
     return measure(cases, update) | others
 
 
@@ -278,7 +278,7 @@ def _backward(trainer: Trainer) -> Cases:
     return {"old/old": (old, old), "BCT/old": (fit_width(new, old.shape[1]), old), "BCT/BCT": (new, new)}
 
 
-def _forward(trainer: Trainer) -> tuple[Cases, dict[str, float]]:
+def forward(trainer: Trainer) -> tuple[Cases, dict[str, float]]:
     """Table 1, FCT, and the closed forms: the gallery is carried into the space of the new model."""
     config, gallery = trainer.config, trainer.update.gallery
     fitted = trainer.update.sets[-1].limit(config.pairs).train

@@ -23,7 +23,8 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from compatkit.data import scale_bounding_box
 from reproduction import book
-from reproduction.runs import export
+from reproduction.runs.export import networks as export
+from reproduction.runs.export import scripts
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -288,21 +289,23 @@ def test_every_link_of_the_report_leads_to_a_heading(html):
 
 # --- networks in the page ---------------------------------------------------------------------------------------------
 
+SEARCH = '<div class="compatkit-search" data-set="shapes"><p>Scripts are off.</p></div>'
 DRAW = '<div class="compatkit-draw" data-method="IIW+DCC" data-split="stage2"><p>Scripts are off.</p></div>'
 
 
 @pytest.fixture(scope="session")
-def draw_page(tmp_path_factory) -> Path:
-    """A page in which a reader draws, with the scripts, styles and networks of the book, and another page."""
-    root = tmp_path_factory.mktemp("draw")
+def tried(tmp_path_factory) -> Path:
+    """Pages in which a reader draws (this one) and searches, and one with neither, with the scripts of the book."""
+    root = tmp_path_factory.mktemp("tried")
     (root / "book").mkdir()
     for name in ("_config.yml", "package.json"):
         shutil.copy(book.ROOT / name, root)
     shutil.copytree(book.ROOT / "book" / "_static", root / "book" / "_static")
     shutil.copy(book.ROOT / "book" / "references.bib", root / "book")
-    toc = "format: jb-book\nroot: book/index\nchapters: [{file: book/other}]\n"
+    toc = "format: jb-book\nroot: book/index\nchapters: [{file: book/search}, {file: book/other}]\n"
     (root / "_toc.yml").write_text(toc, encoding="utf-8")
     (root / "book" / "index.md").write_text(f"# Draw\n\n{DRAW}\n", encoding="utf-8")
+    (root / "book" / "search.md").write_text(f"# Search\n\n{SEARCH}\n", encoding="utf-8")
     (root / "book" / "other.md").write_text("# Other\n", encoding="utf-8")
     return book.build(root) / "book" / "index.html"
 
@@ -332,23 +335,24 @@ def draw(driver, *points: tuple[float, float]) -> None:
     pen.release().perform()
 
 
-def test_scripts_of_the_drawing_are_on_its_page_alone(draw_page):
-    text, other = draw_page.read_text(encoding="utf-8"), (draw_page.parent / "other.html").read_text(encoding="utf-8")
-    assert all(script in text and script not in other for script in ("networks.js", "draw.js"))
-    assert "Scripts are off." in text, "what a reader without scripts sees"
+def test_scripts_are_on_the_pages_alone_that_need_them(tried):
+    for page, own in {"index": ["tried", "networks", "draw"], "search": ["tried", "search"], "other": []}.items():
+        text = (tried.parent / f"{page}.html").read_text(encoding="utf-8")
+        assert re.findall(r"_static/(tried|networks|draw|search)\.js", text) == own
+        assert ("Scripts are off." in text) == bool(own), "what a reader without scripts sees"
 
 
 @needs_browser
 @pytest.mark.parametrize("method", export.METHODS)
-def test_the_page_computes_what_torch_computes(method, chromium, draw_page):
-    open_drawing(chromium, draw_page)
-    networks = export.read(book.NETWORKS / export.file_name(method))
+def test_the_page_computes_what_torch_computes(method, chromium, tried):
+    open_drawing(chromium, tried)
+    networks = export.read(book.TRIED / export.file_name(method))
     images = torch.randint(256, (10, 1, 16, 16), generator=torch.Generator().manual_seed(0))
     found = chromium.execute_async_script(
         """
         const [method, images, done] = arguments;
-        compatkit.load(method).then((networks) => done(networks.file.combinations.map(
-            (combination) => images.map((image) => [...compatkit.logits(networks, combination, image)]))));
+        compatkitNet.load(method).then((networks) => done(networks.file.combinations.map(
+            (combination) => images.map((image) => [...compatkitNet.logits(networks, combination, image)]))));
         """,
         method,
         images.flatten(1).tolist(),
@@ -362,8 +366,8 @@ def test_the_page_computes_what_torch_computes(method, chromium, draw_page):
 
 
 @needs_browser
-def test_a_drawing_is_cut_and_stretched_as_images_of_the_sets_are(chromium, draw_page):
-    open_drawing(chromium, draw_page)
+def test_a_drawing_is_cut_and_stretched_as_images_of_the_sets_are(chromium, tried):
+    open_drawing(chromium, tried)
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(1, 256, (5, 22, 22), generator=generator)
     for image, box in zip(
@@ -376,14 +380,14 @@ def test_a_drawing_is_cut_and_stretched_as_images_of_the_sets_are(chromium, draw
     wanted = scale_bounding_box(images.float(), 16)
     for image, expected in zip(images, wanted, strict=True):
         found = chromium.execute_script(
-            "return [...compatkit.stretched(arguments[0], 22, 16)]", image.flatten().tolist()
+            "return [...compatkitNet.stretched(arguments[0], 22, 16)]", image.flatten().tolist()
         )
         assert (torch.tensor(found).view(16, 16) - expected).abs().max() < 0.51
 
 
 @needs_browser
-def test_drawing_with_the_pointer_is_answered(chromium, draw_page):
-    open_drawing(chromium, draw_page)
+def test_drawing_with_the_pointer_is_answered(chromium, tried):
+    open_drawing(chromium, tried)
     assert answers(chromium) == ["3"] * 4, "the example that stands there first"
     draw(chromium, (0.2, 0.15), (0.5, 0.15), (0.8, 0.15), (0.65, 0.5), (0.5, 0.9))
     until(chromium, lambda: answers(chromium) == ["7"] * 4, "a 7 is seen")
@@ -398,8 +402,8 @@ def test_drawing_with_the_pointer_is_answered(chromium, draw_page):
 
 
 @needs_browser
-def test_independent_networks_babble_and_compatible_ones_agree(chromium, draw_page):
-    open_drawing(chromium, draw_page)
+def test_independent_networks_babble_and_compatible_ones_agree(chromium, tried):
+    open_drawing(chromium, tried)
     rights = {}
     for method in ("independent", "IIW+DCC"):
         choose(chromium, method)
@@ -433,8 +437,8 @@ def settled(driver, method: str) -> None:
 
 
 @needs_browser
-def test_drawing_needs_no_mouse(chromium, draw_page):
-    open_drawing(chromium, draw_page)
+def test_drawing_needs_no_mouse(chromium, tried):
+    open_drawing(chromium, tried)
     element = chromium.find_element(By.CLASS_NAME, "compatkit-draw")
     reach_by_tab(chromium, element, element.find_element(By.CSS_SELECTOR, '[aria-label="write a 5"]'))
     ActionChains(chromium).send_keys(Keys.ENTER).perform()
@@ -446,7 +450,7 @@ def test_drawing_needs_no_mouse(chromium, draw_page):
     reach_by_tab(chromium, element.find_element(By.CLASS_NAME, "choices"), slider)
     ActionChains(chromium).send_keys(Keys.ARROW_RIGHT).perform()
     assert slider.get_attribute("aria-valuetext") == "stage 3"
-    networks = export.read(book.NETWORKS / "DCC.js")
+    networks = export.read(book.TRIED / "DCC.js")
     for note in element.find_elements(By.CLASS_NAME, "panel"):
         found = [
             c
@@ -465,8 +469,8 @@ def pick_in(element, value: str):
 
 @needs_browser
 @pytest.mark.parametrize("method", export.METHODS)
-def test_the_drawing_offers_what_is_exported(method, chromium, draw_page):
-    open_drawing(chromium, draw_page)
+def test_the_drawing_offers_what_is_exported(method, chromium, tried):
+    open_drawing(chromium, tried)
     offered = chromium.find_elements(By.CSS_SELECTOR, ".compatkit-draw input[type=radio]")
     assert [radio.get_attribute("value") for radio in offered] == list(export.METHODS)
     choose(chromium, method)
@@ -474,11 +478,11 @@ def test_the_drawing_offers_what_is_exported(method, chromium, draw_page):
 
 
 @needs_browser
-def test_networks_are_loaded_when_they_are_chosen(chromium, draw_page):
-    open_drawing(chromium, draw_page)
+def test_networks_are_loaded_when_they_are_chosen(chromium, tried):
+    open_drawing(chromium, tried)
 
     def loaded() -> list[str]:
-        return [url.rpartition("/")[2] for url in requests(chromium) if "/networks/" in url]
+        return [url.rpartition("/")[2] for url in requests(chromium) if "/tried/" in url]
 
     assert loaded() == ["IIW-DCC.js"]
     choose(chromium, "RP")
@@ -488,10 +492,10 @@ def test_networks_are_loaded_when_they_are_chosen(chromium, draw_page):
 
 
 @needs_browser
-def test_networks_that_are_missing_or_cut_short_are_told_and_tried_again(chromium, draw_page):
-    file = draw_page.parents[1] / "_static" / "networks" / "IIW.js"
+def test_networks_that_are_missing_or_cut_short_are_told_and_tried_again(chromium, tried):
+    file = tried.parents[1] / "_static" / "tried" / "IIW.js"
     whole = file.read_bytes()
-    open_drawing(chromium, draw_page)
+    open_drawing(chromium, tried)
     for damaged in (None, whole[: len(whole) // 2], whole.replace(b'"format":1', b'"format":7')):
         file.unlink()
         if damaged is not None:
@@ -508,8 +512,8 @@ def test_networks_that_are_missing_or_cut_short_are_told_and_tried_again(chromiu
 
 @needs_browser
 @pytest.mark.parametrize("width", [375, 390, 768, 1280])
-def test_the_drawing_fits(width, chromium, draw_page):
-    open_drawing(chromium, draw_page, "phone" if width < 700 else "desktop")
+def test_the_drawing_fits(width, chromium, tried):
+    open_drawing(chromium, tried, "phone" if width < 700 else "desktop")
     metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 700}
     chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     wide, inner = chromium.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
@@ -518,3 +522,35 @@ def test_the_drawing_fits(width, chromium, draw_page):
         assert chromium.execute_script(
             "return arguments[0].scrollWidth <= arguments[0].clientWidth + 1 || !arguments[0].clientWidth", part
         ), part.get_attribute("outerHTML")
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [375, 1280])
+def test_a_query_shows_what_it_finds_before_and_after(width, chromium, tried):
+    page = tried.with_name("search.html")
+    open_page(chromium, page.as_uri(), "phone" if width < 700 else "desktop")
+    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 700}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    found = ".compatkit-search .found"
+    until(chromium, lambda: len(chromium.find_elements(By.CSS_SELECTOR, f"{found} .tile")) == 20, "a query has found")
+    content = scripts.read(book.TRIED / "shapes.js", "compatkitSearches", "data")
+    buttons = chromium.find_elements(By.CSS_SELECTOR, ".compatkit-search button")
+    known = [query for query in content["queries"] if query["known"]]
+    chosen, query = buttons[len(known) - 1], known[-1]
+    reach_by_tab(chromium, buttons[len(known) - 2], chosen)
+    ActionChains(chromium).send_keys(Keys.ENTER).perform()
+    assert chosen.get_attribute("aria-pressed") == "true" and "both models know" in chosen.accessible_name
+    rows = chromium.find_elements(By.CSS_SELECTOR, found)
+    for row, case in zip(rows, content["cases"], strict=True):
+        tiles = row.find_elements(By.CLASS_NAME, "tile")
+        labels = [content["tiles"][tile] for tile in query["found"][case["name"]]]
+        hits = [label == content["tiles"][query["tile"]] for label in labels]
+        assert ["hit" in tile.get_attribute("class").split() for tile in tiles] == hits
+        names = [content["classes"][label] + ", a hit" * hit for label, hit in zip(labels, hits, strict=True)]
+        assert [tile.accessible_name for tile in tiles] == names
+        assert f"{sum(hits)} of 5" in row.find_element(By.XPATH, "..").text
+    recorded = ", ".join(f"{100 * case['recorded']:.1f} %" for case in content["cases"])
+    assert f"its record has {recorded}." in chromium.find_element(By.CSS_SELECTOR, ".compatkit-search .measured").text
+    assert content["classes"][content["tiles"][query["tile"]]] in chromium.find_element(By.CSS_SELECTOR, ".words").text
+    wide, inner = chromium.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert wide <= inner == width and console_errors(chromium) == []

@@ -351,7 +351,7 @@ def test_a_transformation_of_few_pairs_takes_as_many_steps(tasks, monkeypatch):
     fitted = []
     monkeypatch.setattr(Context, "train", lambda context, tasks, *rest: fitted.extend((tasks, *rest)))
     made = trainer(pairs=24)
-    update._forward(made)
+    update.forward(made)
     [task], recipe, *_ = fitted
     classes = made.update.sets[-1].limit(24).train.labels
     assert len(task.data[0]) == 24 and sorted(classes.tolist()) == sorted(list(range(12)) * 2)

@@ -1,13 +1,9 @@
 """Networks as files that a page loads: trained again as for their record, in half precision, with batch normalisation
 statistics for every recombination, since a page that sees one image has no batch to take them from.
 
-A page opened from disk can load nothing but classic scripts, so a file is one statement,
+A file is a script (see ``export.scripts``) that puts into ``compatkitNetworks``, under the name of the method:
 
-    (globalThis.compatkitNetworks ??= {})["IIW+DCC"] = {...};
-
-whose right side is JSON:
-
-- ``format``: 1. ``method``, ``seed``, ``trained_split``: of the run. ``network``, ``width``: see ``models.build``.
+- ``method``, ``seed``, ``trained_split``: of the run. ``network``, ``width``: see ``models.build``.
 - ``size``: channels, height and width of an image. ``eps``: of batch normalisation.
 - ``blocks``: of both networks, in order: ``name``, ``kind`` (convolution, residual, pool or linear) and ``stride``.
 - ``networks``: for "a" and "b" the ``set`` it learnt, its ``classes``, ``mean`` and ``std`` of the pixels (in 0..1, for
@@ -27,7 +23,6 @@ from __future__ import annotations
 
 import base64
 import copy
-import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -39,23 +34,23 @@ import torch
 from torch import Tensor, nn
 
 from compatkit.data import ImageSet
-from compatkit.files import write_atomically
 from compatkit.models import BasicBlock, build, split, split_points
 from compatkit.normalization import recalibrated
 from compatkit.recombination import accuracy, output_index
 
-from ..experiments import configs
-from ..experiments.settings import KINDS, PairRun
-from ..records.index import index
-from .context import Context
-from .measures import in_one_piece, mixed_batches
-from .pair import Pair, prepare, train_pair
-from .runner import torch_threads
+from ...experiments import configs
+from ...experiments.settings import KINDS, PairRun
+from ...records.index import index
+from ..context import Context
+from ..measures import in_one_piece, mixed_batches
+from ..pair import Pair, prepare, train_pair
+from ..runner import torch_threads
+from . import scripts
 
 METHODS = ("independent", "IIW", "RP", "DCC", "IIW+DCC", "IIW+RP+DCC")
 """What the pages let one choose from."""
 
-FORMAT = 1
+_REGISTRY = "compatkitNetworks"
 
 
 @dataclass(frozen=True)
@@ -83,13 +78,14 @@ def run_of(method: str, preset: str) -> PairRun:
     return found[method]
 
 
-def export(run: PairRun, preset: str, folder: str | os.PathLike, show_progress: bool = False) -> tuple[Path, Networks]:
+def export(run: PairRun, preset: str, folder: str | os.PathLike) -> tuple[Path, Networks]:
     """Train the networks of a run and write them into ``folder``; returns the file and what it holds.
 
-    One thread, as for a record: on the same kind of processor these are the networks of the record, to the bit.
+    They are trained as for a record, on one thread. Another kind of processor adds up in another order, and arrives at
+    slightly other weights.
     """
-    context = Context(show_progress=show_progress)
     with torch_threads(1):
+        context = Context(show_progress=True)
         pair = prepare(run, context)
         train_pair(pair, run, context)
         record = index(preset, None, KINDS).record(run)
@@ -147,7 +143,6 @@ def packed(pair: Pair, run: PairRun, recorded: dict[str, Any]) -> Networks:
     sets = dict(zip("ab", pair.sets, strict=True))
     numbers = _Numbers()
     header = {
-        "format": FORMAT,
         "method": run.method,
         "seed": run.seed,
         "network": run.network,
@@ -207,12 +202,12 @@ def _combinations(
         outputs = output_index(sets[other].classes, common).tolist()
         batches, _ = mixed_batches(image_set.subset(common), image_set, batch_size)
         for at in split_points(networks[role]):
-            swapped = recalibrated_parts(split(networks[role], at)[0], split(networks[other], at)[1], batches)
+            swapped = _recalibrated_parts(split(networks[role], at)[0], split(networks[other], at)[1], batches)
             yield _combination(role, other, at, outputs, swapped, numbers)
 
 
 @torch.no_grad()
-def recalibrated_parts(extractor: nn.Module, head: nn.Module, batches: Sequence[Tensor]) -> nn.Sequential:
+def _recalibrated_parts(extractor: nn.Module, head: nn.Module, batches: Sequence[Tensor]) -> nn.Sequential:
     """A recombined network, in one piece, with statistics of its own: those of the extractor, then those of the head on
     its features, as ``recombination.all_logits`` has them."""
     extractor = recalibrated(extractor, batches)
@@ -247,16 +242,15 @@ def _measured(
 
 def rebuilt(networks: Networks, combination: dict[str, Any]) -> nn.Sequential:
     """One of the ``combinations`` of a file as a network of torch, which computes what the page computes."""
-    extractor, head = (_loaded(networks, combination[part]) for part in ("extractor", "head"))
-    if combination["split"]:
-        extractor, head = split(extractor, combination["split"])[0], split(head, combination["split"])[1]
-        extractor = in_one_piece(extractor, head)
-    for name, bn in _batch_norms(extractor):
+    network, head = (_loaded(networks, combination[part]) for part in ("extractor", "head"))
+    if at := combination["split"]:
+        network = in_one_piece(split(network, at)[0], split(head, at)[1])
+    for name, bn in _batch_norms(network):
         assert bn.running_mean is not None and bn.running_var is not None
-        at, n = combination["statistics"][name], bn.num_features
-        bn.running_mean.copy_(_floats(networks.numbers[at : at + n]))
-        bn.running_var.copy_(_floats(networks.numbers[at + n : at + 2 * n]))
-    return extractor.eval()
+        place, n = combination["statistics"][name], bn.num_features
+        bn.running_mean.copy_(_floats(networks.numbers[place : place + n]))
+        bn.running_var.copy_(_floats(networks.numbers[place + n : place + 2 * n]))
+    return network.eval()
 
 
 def _loaded(networks: Networks, role: str) -> nn.Sequential:
@@ -279,12 +273,9 @@ def _floats(halves: np.ndarray) -> Tensor:
 
 def write(path: Path, networks: Networks) -> None:
     """Write a file, whole or not at all."""
-    content = networks.header | {
-        "count": len(networks.numbers),
-        "numbers": base64.b85encode(networks.numbers.astype("<f2").tobytes(), pad=True).decode(),
-    }
-    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    write_atomically(path, _statement(networks.header["method"], text))
+    numbers = base64.b85encode(networks.numbers.astype("<f2").tobytes(), pad=True).decode()
+    content = networks.header | {"count": len(networks.numbers), "numbers": numbers}
+    scripts.write(path, _REGISTRY, networks.header["method"], content)
 
 
 def read(path: str | os.PathLike) -> Networks:
@@ -293,22 +284,11 @@ def read(path: str | os.PathLike) -> Networks:
     Raises:
         ValueError: the file, which is named, is of another form, another format, or not whole.
     """
-    text = Path(path).read_text(encoding="utf-8")
+    header = scripts.read(path, _REGISTRY, "method")
     try:
-        _, _, content = text.removesuffix(";\n").partition("] = ")
-        header = json.loads(content)
-        if text != _statement(header["method"], content):
-            raise ValueError("it is not the one statement that it should be")
-        if header["format"] != FORMAT:
-            raise ValueError(f"its format is {header['format']}, not {FORMAT}")
         numbers, count = base64.b85decode(header.pop("numbers")), header.pop("count")
-        if not 0 <= len(numbers) - 2 * count < 4:
-            raise ValueError(f"it says that it holds {count} numbers, and holds {len(numbers) // 2}")
-    except (ValueError, KeyError, TypeError) as error:
-        message = f"{path}: not a whole file of networks ({error}); python -m reproduction export writes it anew"
-        raise ValueError(message) from error
+    except (ValueError, KeyError) as error:
+        raise scripts.not_whole(path, error) from error
+    if not 0 <= len(numbers) - 2 * count < 4:
+        raise scripts.not_whole(path, f"it says that it holds {count} numbers, and holds {len(numbers) // 2}")
     return Networks(header, np.frombuffer(numbers, "<f2")[:count])
-
-
-def _statement(method: str, content: str) -> str:
-    return f"(globalThis.compatkitNetworks ??= {{}})[{json.dumps(method)}] = {content};\n"

@@ -1,0 +1,115 @@
+// @ts-check
+// <div class="compatkit-search" data-set="shapes">: pick an image, and see what it finds before and after an update.
+
+(() => {
+  "use strict";
+
+  const { make, percent } = compatkitTried;
+
+  /**
+   * @typedef {{ tile: number, known: boolean, found: Record<string, number[]> }} Query
+   * @typedef {{
+   *   data: string, seed: number, images: number, classes: string[], tiles: number[], columns: number, side: number,
+   *   sprite: string, queries: Query[], cases: { name: string, accuracy: number, recorded: number | null }[]
+   * }} Searches as documented in reproduction/runs/export/searches.py
+   */
+
+  /** @type {Record<string, string>} */
+  const CASES = {
+    "old/old": "before the update",
+    "new/identity(old)": "new model, old gallery",
+    "new/h": "new model, gallery carried over",
+    "new/new": "new model, gallery embedded anew",
+  };
+
+  /**
+   * @param {HTMLElement} root
+   * @param {Searches} searches
+   */
+  function build(root, searches) {
+    const { queries, cases, classes, tiles } = searches;
+    /** @param {number} tile */
+    const nameOf = (tile) => classes[tiles[tile]];
+
+    /** @param {number} tile */
+    function picture(tile) {
+      const [row, column] = [Math.floor(tile / searches.columns), tile % searches.columns];
+      const image = make("span", { class: "tile" });
+      image.style.backgroundImage = `url(${searches.sprite})`;
+      image.style.setProperty("--columns", `${searches.columns}`);
+      image.style.backgroundPosition = `calc(var(--side) * ${-column}) calc(var(--side) * ${-row})`;
+      return image;
+    }
+
+    const buttons = queries.map(({ tile, known }) => {
+      const label = `search with ${nameOf(tile)}, ${known ? "a class that both models know" : "a class new to the update"}`;
+      return make("button", { type: "button", "aria-label": label, "aria-pressed": "false" }, picture(tile));
+    });
+    const results = cases.map(() => make("div", { class: "found" }));
+    const counts = cases.map(() => make("span", { class: "count" }));
+    const words = make("p", { class: "words", "aria-live": "polite" });
+    const recorded = cases.map((found) => (found.recorded === null ? "nothing" : percent(found.recorded, 1)));
+    const measured =
+      `Every image of the gallery is a query once, and never finds itself. These models are the run of Table 1 on ` +
+      `${searches.data} with seed ${searches.seed}, trained again for this page; its record has ${recorded.join(", ")}.`;
+    /** @param {boolean} known */
+    const group = (known) => buttons.filter((_, i) => queries[i].known === known);
+
+    root.replaceChildren(
+      make(
+        "div",
+        { class: "queries" },
+        ...[true, false].map((known) => {
+          const title = known ? "Both models know the class" : "The class is new";
+          return make("div", { role: "group", "aria-label": title }, make("b", {}, title), ...group(known));
+        }),
+      ),
+      make(
+        "div",
+        { class: "results" },
+        ...cases.map(({ name, accuracy }, i) => {
+          const first = `first hit right for ${percent(accuracy, 1)} of ${searches.images} queries`;
+          const label = make("div", { class: "label" }, make("b", {}, CASES[name]), make("span", {}, first));
+          return make("div", { class: "case" }, label, results[i], counts[i]);
+        }),
+      ),
+      words,
+      make("p", { class: "measured" }, measured),
+    );
+
+    /** @param {number} chosen */
+    function show(chosen) {
+      const { tile, known, found } = queries[chosen];
+      buttons.forEach((button, i) => button.setAttribute("aria-pressed", `${i === chosen}`));
+      const said = cases.map(({ name }, i) => {
+        const hits = found[name].filter((one) => tiles[one] === tiles[tile]).length;
+        results[i].replaceChildren(
+          ...found[name].map((one) => {
+            const hit = tiles[one] === tiles[tile];
+            const image = picture(one);
+            image.setAttribute("role", "img");
+            image.setAttribute("aria-label", `${nameOf(one)}${hit ? ", a hit" : ""}`);
+            image.classList.toggle("hit", hit);
+            return image;
+          }),
+        );
+        counts[i].textContent = `${hits} of ${found[name].length}`;
+        return `${CASES[name]} ${hits}`;
+      });
+      const which = known ? "which both models know" : "which only the new model has learnt";
+      words.textContent = `${nameOf(tile)}, ${which}. Of its class are, among the five nearest: ${said.join("; ")}.`;
+    }
+
+    buttons.forEach((button, i) => button.addEventListener("click", () => show(i)));
+    show(queries.findIndex(({ known }) => !known));
+  }
+
+  for (const root of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(".compatkit-search"))) {
+    compatkitTried.whenNear(root, () =>
+      compatkitTried.load("compatkitSearches", root.dataset.set ?? "shapes").then(
+        (searches) => build(root, searches),
+        (error) => (root.textContent = error.message),
+      ),
+    );
+  }
+})();

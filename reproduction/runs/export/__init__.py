@@ -1,0 +1,1 @@
+"""What was trained, as files that a page loads, so that a reader can try it without a server."""
