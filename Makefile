@@ -34,6 +34,7 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/lint-imports
 	$(BIN)/mypy
+	$(if $(wildcard node_modules/.bin/tsc),node_modules/.bin/tsc --project tsconfig.json)
 
 clean:
 	rm -rf .venv node_modules _build .pytest_cache .ruff_cache .import_linter_cache

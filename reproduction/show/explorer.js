@@ -7,22 +7,22 @@
 
 /** @typedef {{at: number[], mean: number | null, half: number | null, n: number, paper: number | null,
  *             values: number[], x: number[], names: string[]}} Cell */
-/** @typedef {{name: string, options: string[], ordered: boolean, start: number, shown: number[],
+/** @typedef {{name: string, options: string[], ordered: boolean, start: number,
  *             looks: [string, string, string][] | null}} Dimension */
 /** @typedef {{name: string, mean: number, half: number, at: [number, number][], printed: boolean}} Level */
 /** @typedef {{kind: string, dimensions: number[], axis: number, series: number, title: string, x_title: string,
  *             percent: boolean, cells: any[][], levels: Level[], notes: {text: string, at: [number, number][]}[]}} View */
 /** @typedef {{dimensions: Dimension[], views: View[], lists: any[][]}} Spec */
 /** @typedef {{dimensions: Dimension[], view: View, cells: Cell[], choice: number[], shown: number[], levels: Level[],
- *             marked: boolean, width: number, css: (name: string) => string}} Scene */
+ *             width: number, css: (name: string) => string}} Scene */
 
 /** What all explorers of a page share: options by the name of their dimension, and who redraws when one changes.
- * @typedef {{picks: Map<string, string>, shown: Map<string, string[]>, redraw: Set<() => unknown>, address: boolean,
+ * @typedef {{picks: Map<string, string>, hidden: Map<string, Set<string>>, redraw: Set<() => unknown>, address: boolean,
  *            plotly: Promise<void> | null}} Page */
 const world = /** @type {any} */ (globalThis);
 /** @type {Page} */
 const page = (world.compatkitPage ??= {
-  picks: new Map(), shown: new Map(), redraw: new Set(), address: false, plotly: null,
+  picks: new Map(), hidden: new Map(), redraw: new Set(), address: false, plotly: null,
 });
 
 const NARROW = 560; // px: below, names stand above their bars and the tick boxes are the legend of the lines
@@ -57,19 +57,18 @@ function resolve(spec, cells) {
         if (fixed(view).every((e) => e >= d || at[view.dimensions.indexOf(e)] === choice[e])) found.add(at[place]);
       }
     });
-    const wanted = [options.indexOf(page.picks.get(name) ?? ""), start];
-    choice[d] = wanted.find((option) => found.has(option)) ?? Math.min(...found);
+    const picked = options.indexOf(page.picks.get(name) ?? "");
+    choice[d] = found.size ? [picked, start].find((option) => found.has(option)) ?? Math.min(...found) : picked;
     return found;
   });
   return { choice, onRecord };
 }
 
-/** The options of a dimension that are ticked: the reader's where there are any, else those of the start.
- * @param {Dimension} dimension @param {Set<number>} there */
-function tickedOptions({ name, options, shown }, there) {
-  const mine = (page.shown.get(name) ?? []).map((option) => options.indexOf(option)).filter((o) => there.has(o));
-  const first = shown.filter((o) => there.has(o));
-  return mine.length ? mine : first.length ? first : [...there];
+/** The options of a dimension that are ticked, of those on record; all of them where the reader has hidden all.
+ * @param {Dimension} dimension @param {number[]} there */
+function tickedOptions({ name, options }, there) {
+  const left = there.filter((option) => !page.hidden.get(name)?.has(options[option]));
+  return left.length ? left : there;
 }
 
 /** @param {[number, number][]} at @param {number[]} choice */
@@ -91,13 +90,20 @@ function changed() {
   if (page.address) {
     const url = new URL(location.href);
     for (const [name, option] of page.picks) url.searchParams.set(name, option);
-    for (const [name, options] of page.shown) {
-      url.searchParams.delete(`${name} shown`);
-      for (const option of options) url.searchParams.append(`${name} shown`, option);
+    for (const [name, options] of page.hidden) {
+      url.searchParams.delete(`${name} hidden`);
+      for (const option of options) url.searchParams.append(`${name} hidden`, option);
     }
     history.replaceState(history.state, "", url);
   }
   for (const redraw of page.redraw) redraw();
+}
+
+/** @param {string} name @returns {Set<string>} */
+function hiddenOf(name) {
+  const found = page.hidden.get(name) ?? new Set();
+  page.hidden.set(name, found);
+  return found;
 }
 
 /** @param {Dimension[]} dimensions */
@@ -106,8 +112,7 @@ function readAddress(dimensions) {
   for (const { name, options } of dimensions) {
     const option = given.get(name);
     if (option !== null && options.includes(option)) page.picks.set(name, option);
-    const shown = given.getAll(`${name} shown`).filter((each) => options.includes(each));
-    if (shown.length) page.shown.set(name, shown);
+    for (const hidden of given.getAll(`${name} hidden`)) hiddenOf(name).add(hidden);
   }
 }
 
@@ -285,7 +290,7 @@ function thinned(labels, step) {
 /** A line for each option of the series, over the options of the axis (curves) or over ranks (ranked).
  * @param {Scene} scene */
 function curves(scene) {
-  const { view, dimensions, cells, choice, shown, css, width, marked } = scene;
+  const { view, dimensions, cells, choice, shown, css, width } = scene;
   const ranked = view.kind === "ranked";
   const { options: names, looks } = dimensions[view.series];
   const places = ranked ? [] : dimensions[view.axis].options.map((_, i) => i)
@@ -327,7 +332,7 @@ function curves(scene) {
       xaxis: { title: { text: wrapped(view.x_title, (width - 70) / 8) }, ...(ranked ? {} : {
         range: [-0.4, places.length - 0.6], zeroline: false, tickangle: 0, ...thinned(ticks, (width - margin.l - margin.r) / places.length) }) },
       yaxis: { range, title: { text: view.title } },
-      shapes: [...shapes, ...(marked && here >= 0 ? [{ ...pin, x0: here, x1: here }] : [])],
+      shapes: [...shapes, ...(here >= 0 ? [{ ...pin, x0: here, x1: here }] : [])],
       annotations: [...annotations, ...(labelled ? labels : [])],
     },
   };
@@ -553,9 +558,9 @@ function swatch([colour, mark]) {
 function ticks({ name, options, looks }) {
   const boxes = options.map(() => make("input", { type: "checkbox" }));
   const labels = boxes.map((box, i) => make("label", { class: "option" }, [box, ...(looks ? [swatch(looks[i])] : []), options[i]]));
-  boxes.forEach((box) => box.addEventListener("change", () => {
-    const left = options.filter((_, i) => boxes[i].checked && !boxes[i].disabled);
-    if (left.length) page.shown.set(name, left);
+  boxes.forEach((box, i) => box.addEventListener("change", () => {
+    if (box.checked) hiddenOf(name).delete(options[i]);
+    else if (boxes.some((other) => other.checked)) hiddenOf(name).add(options[i]);
     changed();
   }));
   return {
@@ -563,7 +568,6 @@ function ticks({ name, options, looks }) {
     update(shown, there) {
       boxes.forEach((box, i) => {
         box.checked = shown.includes(i);
-        box.disabled = !there.has(i);
         labels[i].hidden = !there.has(i);
       });
     },
@@ -586,7 +590,7 @@ function explore(element, spec) {
     if (d >= 0 && !tickers.has(d)) bar.append(tickers.set(d, ticks(spec.dimensions[d])).get(d)?.element ?? "");
     return { bar, plot: make("div", { class: "compatkit-figure", role: "img" }), note: make("p", { class: "note" }) };
   });
-  const live = make("p", { class: "live", "aria-live": "polite" });
+  const live = make("p", { class: "live" });
   const details = make("details", {}, [make("summary", {}, ["the numbers"])]);
   const tables = make("div", { class: "tables" });
   details.append(tables);
@@ -606,11 +610,11 @@ function explore(element, spec) {
     scenes = spec.views.map((view, v) => {
       const own = cells[v].filter((cell) => fixed(view).every((d) => optionOf(view, cell, d) === choice[d]));
       const d = ticked(view);
-      const there = new Set(own.map((cell) => optionOf(view, cell, d)).sort((one, other) => one - other));
-      const shown = d < 0 ? [] : tickedOptions(spec.dimensions[d], there).sort((one, other) => one - other);
+      const there = [...new Set(own.map((cell) => optionOf(view, cell, d)))].sort((one, other) => one - other);
+      const shown = d < 0 ? [] : tickedOptions(spec.dimensions[d], there);
       return {
         dimensions: spec.dimensions, cells: own, choice, shown, css, width: parts[v].plot.clientWidth,
-        marked: controls.has(view.axis), levels: view.levels.filter(({ at }) => holds(at, choice)),
+        levels: view.levels.filter(({ at }) => holds(at, choice)),
         view: { ...view, title: filled(spec, view.title, choice), x_title: filled(spec, view.x_title, choice) },
       };
     });
@@ -630,8 +634,8 @@ function explore(element, spec) {
       note.hidden = !note.textContent;
       react(plot, data, layout, css);
     });
-    const said = scenes.map(sentence).join(" ");
-    if (live.textContent !== said) live.textContent = said;
+    live.setAttribute("aria-live", element.contains(document.activeElement) ? "polite" : "off"); // not all at once
+    live.textContent = scenes.map(sentence).join(" ");
     tabulate();
   }
 

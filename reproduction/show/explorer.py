@@ -18,6 +18,7 @@ import ast
 import html
 import inspect
 import json
+import re
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -162,7 +163,6 @@ def explorer(
     *views: View,
     ordered: Mapping[str, Sequence[str]] | None = None,
     start: Mapping[str, str] | None = None,
-    shown: Mapping[str, Sequence[str]] | None = None,
 ) -> Explorer:
     """Views that change together, with the controls for all their dimensions.
 
@@ -174,17 +174,16 @@ def explorer(
         views: At least one, from top to bottom.
         ordered: The options, in order, of the dimensions that get a slider.
         start: What is picked at first, by dimension; else the first option.
-        shown: What is ticked at first, by dimension; else everything.
 
     Raises:
         ValueError: No views, a view without cells or of an unknown kind, cells of different dimensions, an unknown
-            dimension or option.
+            dimension or option, also in a title.
     """
-    ordered, start, shown = ordered or {}, start or {}, shown or {}
+    ordered, start = ordered or {}, start or {}
     _check_views(views)
     tables = _without_repetitions(views)
     options = _options(tables, ordered)
-    _check_names(options, {"start": {k: [v] for k, v in start.items()}, "ordered": ordered, "shown": shown})
+    _check_names(options, {"ordered": {name: [] for name in ordered}, "start": {k: [v] for k, v in start.items()}})
     names, lists = list(options), _Lists()
     ticked = {view.ticked for view in views}
     spec = {
@@ -194,7 +193,6 @@ def explorer(
                 "options": known,
                 "ordered": name in ordered,
                 "start": known.index(start.get(name, known[0])),
-                "shown": [known.index(option) for option in shown.get(name, known)],
                 "looks": [look(option, place) for place, option in enumerate(known)] if name in ticked else None,
             }
             for name, known in options.items()
@@ -297,6 +295,9 @@ def _check_views(views: Sequence[View]) -> None:
         for name in filter(None, (view.axis, view.series)):
             if name not in view.dimensions:
                 raise ValueError(f"axis and series must be dimensions of the cells, {view.dimensions}, got {name!r}")
+        for name in re.findall(r"\{(.+?)\}", view.title + view.x_title):
+            if name not in view.fixed:
+                raise ValueError(f"a title can name the dimensions {view.fixed}, got {name!r}")
 
 
 def _check_names(options: Mapping[str, Sequence[str]], given: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
@@ -345,6 +346,8 @@ def _options(tables: Sequence[Sequence[Cell]], ordered: Mapping[str, Sequence[st
             known = found.setdefault(name, [])
             if option not in known:
                 known.append(option)
+            if option not in ordered.get(name, known):
+                raise ValueError(f"ordered[{name!r}] lacks {option!r}, got {list(ordered[name])}")
     return {
         name: [option for option in ordered[name] if option in known] if name in ordered else in_order(known)
         for name, known in found.items()
@@ -371,7 +374,8 @@ def _in_words(view: View, cells: Sequence[Cell], options: Mapping[str, Sequence[
         title = title.replace("{" + name + "}", option)
     more_picked = [option for name, option in picked.items() if len(options[name]) > 1 and option not in title]
     at_first = ", ".join([title, *more_picked])
-    return f"Pick {choices}. At first: {at_first}: {', '.join(found[:12])}{more}."
+    shown = f"{at_first}: {', '.join(found[:12])}{more}."
+    return f"Pick {choices}. At first: {shown}" if choices else shown
 
 
 # --- plain figures ----------------------------------------------------------------------------------------------------
