@@ -84,7 +84,7 @@ def test_a_table_of_claims_has_the_verdict_second(records):
 
 
 def shown(explorer, view=0):
-    """The table of a view, by the options of its dimensions: mean, half width, n, the paper's number, values, x, names."""
+    """The table of a view by the options of its dimensions: mean, half width, n, the paper's, values, x, names."""
     return table(json.loads(explorer.spec), view)
 
 
@@ -138,7 +138,7 @@ def test_the_matrix_has_own_heads_on_the_diagonal_and_follows_the_cut(records):
     assert starts(explorer)["method"] == "RP" and starts(explorer)["split layer"] == "stage2_block1"
     found = means(explorer)
     at = ("x × y", "left out of the choice", "RP", "stem")
-    assert [found[*at, *pair] for pair in (("x", "x"), ("x", "y"), ("y", "x"), ("y", "y"))] == [90.1, 51, 51, 90.1]
+    assert [found[(*at, *pair)] for pair in (("x", "x"), ("x", "y"), ("y", "x"), ("y", "y"))] == [90.1, 51, 51, 90.1]
     assert found["x × y", "left out of the choice", "RP", "stage3_block1", "x", "y"] == pytest.approx(48)
     unmasked = {where[3] for where in found if where[1].startswith("may be chosen")}
     assert unmasked == {"stage2_block1"}, "measured at one cut alone"

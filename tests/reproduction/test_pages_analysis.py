@@ -239,17 +239,17 @@ def test_cka_explorer_shows_the_mean_over_seeds():
     assert options(explorer, "test images") == ["first set"]
     found = means(explorer)
     at = ("x × y", "first set", "independent")
-    assert [found[*at, "stem", other] for other in LAYERS[:2]] == pytest.approx([0.11, 0.055])
-    assert found[*at, "classifier", "classifier"] == pytest.approx(0.11) and len(found) == 7 * 6 * 6
+    assert [found[(*at, "stem", other)] for other in LAYERS[:2]] == pytest.approx([0.11, 0.055])
+    assert found[(*at, "classifier", "classifier")] == pytest.approx(0.11) and len(found) == 7 * 6 * 6
 
 
 def test_channels_explorer_offers_both_starts():
     explorer = analysis.channels_explorer([*grid(), record("IIW", pretrained_on="z", shift=0.1)])
     found = shown(explorer)
     at = ("x × y", "first set")
-    assert found[*at, "independent", "random", "by position"][4] == pytest.approx([0.1, 0.05, 0])
-    assert found[*at, "IIW", "pre-trained", "by position"][4] == pytest.approx([0.4, 0.2, 0])
-    assert found[*at, "RP", "random", "optimally permuted"][:3] == [0.6, None, 3]
+    assert found[(*at, "independent", "random", "by position")][4] == pytest.approx([0.1, 0.05, 0])
+    assert found[(*at, "IIW", "pre-trained", "by position")][4] == pytest.approx([0.4, 0.2, 0])
+    assert found[(*at, "RP", "random", "optimally permuted")][:3] == [0.6, None, 3]
     assert {where[2] for where in found if where[3] == "pre-trained"} == {"IIW"}
     named = {where[3:]: where[0] for where in levels(explorer)}
     assert named["RP", "random"] == "paper: mean 0.38" and named["IIW", "pre-trained"] == "paper: mean 0.69"

@@ -184,11 +184,11 @@ def test_the_adaptation_explorer_has_every_curve_at_every_step():
             for head, moves, source in (("stays as it is", "", 0.8), ("moves", ", head moves", 0.7)):
                 last = statistics.fmean(on_target(direction, f"adapted{moves}", s, kind) for s in SEEDS)
                 at = (data, kind, head)
-                assert [found[*at, "target", step] for step in "0124"] == pytest.approx(
+                assert [found[(*at, "target", step)] for step in "0124"] == pytest.approx(
                     [20, 30, 40, 100 * last], abs=0.01
                 )
-                assert [found[*at, "source", step] for step in "04"] == pytest.approx([95, 100 * source])
-                assert [found[*at, "question", step] for step in "04"] == pytest.approx([25, 55])
+                assert [found[(*at, "source", step)] for step in "04"] == pytest.approx([95, 100 * source])
+                assert [found[(*at, "question", step)] for step in "04"] == pytest.approx([25, 55])
     assert set(levels(explorer).values()) == {10}, "chance"
 
 

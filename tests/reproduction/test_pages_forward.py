@@ -193,8 +193,9 @@ def test_the_toy_shows_what_is_stored_and_its_ceiling():
     assert "| shape | 60.5 ± 6.4 | 60.5 ± 6.4 | 2 |" in forward.toy_table(runs).data
     explorer = forward.toy_explorer(runs)
     assert options(explorer, "stored beside it") == ["nothing"], "here what is stored makes no difference"
-    runs = [record(s, SCORES, side=side, old_task=task, classes=[100, 100], shift=0.1 * i + 0.05 * j)
-            for s in range(2) for i, task in enumerate(("colour", "shape")) for j, side in enumerate(("none", "shape"))]  # fmt: skip
+    shifts = {("colour", "none"): 0, ("colour", "shape"): 0.05, ("shape", "none"): 0.1, ("shape", "shape"): 0.15}
+    runs = [record(s, SCORES, side=side, old_task=task, classes=[100, 100], shift=shift)
+            for s in range(2) for (task, side), shift in shifts.items()]  # fmt: skip
     explorer = forward.toy_explorer(runs)
     found = means(explorer)
     assert found["shape", "CMC top-1", "the true shape", "new/h"] == pytest.approx(75.5)
