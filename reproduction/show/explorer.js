@@ -18,11 +18,11 @@
 
 /** What all explorers of a page share: options by the name of their dimension, and who redraws when one changes.
  * @typedef {{picks: Map<string, string>, hidden: Map<string, Set<string>>, redraw: Set<() => unknown>, address: boolean,
- *            plotly: Promise<void> | null}} Page */
+ *            plotly: Promise<void> | null, groups: number}} Page */
 const world = /** @type {any} */ (globalThis);
 /** @type {Page} */
 const page = (world.compatkitPage ??= {
-  picks: new Map(), hidden: new Map(), redraw: new Set(), address: false, plotly: null,
+  picks: new Map(), hidden: new Map(), redraw: new Set(), address: false, plotly: null, groups: 0,
 });
 
 const NARROW = 560; // px: below, names stand above their bars and the tick boxes are the legend of the lines
@@ -483,8 +483,6 @@ function make(tag, attributes = {}, children = []) {
   return element;
 }
 
-let counted = 0;
-
 /** One option of a dimension. @param {Dimension} dimension
  * @returns {{element: HTMLElement, update: (choice: number, onRecord: Set<number>) => void}} */
 function control({ name, options, ordered }) {
@@ -520,7 +518,7 @@ function control({ name, options, ordered }) {
       },
     };
   }
-  const group = `compatkit-explorer-${counted++}`;
+  const group = `compatkit-explorer-${page.groups++}`; // live, each explorer loads this module anew
   const radios = options.map((_, i) => make("input", { type: "radio", name: group, value: String(i) }));
   radios.forEach((radio, i) => radio.addEventListener("change", () => pick(i)));
   const labels = radios.map((radio, i) => make("label", { class: "option" }, [radio, options[i]]));
