@@ -12,7 +12,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +20,8 @@ from typing import Any
 
 from compatkit.files import write_atomically
 
-from .show.explorer import FIGURE_CLASS
+from .show import explorer
+from .show.explorer import EXPLORER_CLASS, FIGURE_CLASS
 
 ROOT = Path(__file__).resolve().parents[1]
 """The checkout that holds ``_toc.yml``; the book is not part of an installed package."""
@@ -32,7 +32,6 @@ TRIED = ROOT / "book" / "_static" / "tried"
 TRIED_IN = {"compatkit-draw": ("tried.js", "networks.js", "draw.js"), "compatkit-search": ("tried.js", "search.js")}
 """Elements in which a reader tries something, by their class, with the scripts that fill them, in order."""
 
-_WIDGETS = "application/vnd.jupyter.widget-state+json"
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _INJECTED = "injected-parameters"
 
@@ -140,7 +139,8 @@ def normalise(notebook: Mapping[str, Any]) -> dict[str, Any]:
     """The notebook without what differs from run to run; the argument stays as it is.
 
     Times, the cell that papermill injects, versions, empty tags, blank outputs and chunks of streams go; execution
-    counts and widget model ids are numbered anew. Normalising twice changes nothing.
+    counts are numbered anew. So do widgets: a page has no kernel, and shows the other forms of what it holds.
+    Normalising twice changes nothing.
     """
     notebook = json.loads(json.dumps(notebook))
     cells = [_normal_cell(cell) for cell in notebook["cells"] if _INJECTED not in cell["metadata"].get("tags", [])]
@@ -153,12 +153,6 @@ def normalise(notebook: Mapping[str, Any]) -> dict[str, Any]:
     metadata = {key: value for key, value in notebook["metadata"].items() if key not in _VOLATILE_NOTEBOOK}
     metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
     metadata["language_info"] = {"name": "python"}
-    models = notebook["metadata"].get("widgets", {}).get(_WIDGETS, {}).get("state", {})
-    names = _model_names(cells, models)
-    if names:
-        cells = _renamed(cells, names)
-        state = {names[model]: _renamed(models[model], names) for model in names}
-        metadata["widgets"] = {_WIDGETS: {"state": state, "version_major": 2, "version_minor": 0}}
     return {**notebook, "cells": cells, "metadata": metadata}
 
 
@@ -168,8 +162,15 @@ def _normal_cell(cell: Mapping[str, Any]) -> dict[str, Any]:
         metadata["tags"] = tags
     normal = {**cell, "metadata": metadata}
     if "outputs" in cell:
-        normal["outputs"] = _joined_streams(output for output in cell["outputs"] if not _is_blank(output))
+        outputs = (_without_widget(output) for output in cell["outputs"] if not _is_blank(output))
+        normal["outputs"] = _joined_streams(outputs)
     return normal
+
+
+def _without_widget(output: Mapping[str, Any]) -> dict[str, Any]:
+    if _WIDGET_VIEW not in output.get("data", {}):
+        return dict(output)
+    return {**output, "data": {form: data for form, data in output["data"].items() if form != _WIDGET_VIEW}}
 
 
 def _is_blank(output: Mapping[str, Any]) -> bool:
@@ -191,53 +192,6 @@ def _joined_streams(outputs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _text(text: str | list[str]) -> str:
     return text if isinstance(text, str) else "".join(text)
-
-
-def _model_names(cells: list[dict[str, Any]], models: Mapping[str, Any]) -> dict[str, str]:
-    """New name of each widget model: numbered in the order in which views, then other models, mention them.
-
-    Nobody mentions the links (they mention what they tie together), so they come last, in the order of what they tie.
-    A model that neither is shown nor ties what is shown is dead and gets no name.
-    """
-    names: dict[str, str] = {}
-
-    def visit(model: str) -> None:
-        if model in models and model not in names:
-            names[model] = f"{len(names) + 1:032x}"
-            for mentioned in _mentions(models[model]):
-                visit(mentioned)
-
-    for model in _shown(cells):
-        visit(model)
-    links = [model for model in models if model not in names and _ties(models[model], names)]
-    for model in sorted(links, key=lambda model: [names[end] for end in _ends(models[model])]):
-        visit(model)
-    return names
-
-
-def _shown(cells: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    for cell in cells:
-        for output in cell.get("outputs", ()):
-            if view := output.get("data", {}).get(_WIDGET_VIEW):
-                yield view["model_id"]
-
-
-def _mentions(model: Mapping[str, Any]) -> list[str]:
-    return re.findall(r"IPY_MODEL_([0-9a-f-]+)", json.dumps(model, sort_keys=True))
-
-
-def _ends(model: Mapping[str, Any]) -> list[str]:
-    return [_mentions({"end": model["state"][end]})[0] for end in ("source", "target")]
-
-
-def _ties(model: Mapping[str, Any], names: Mapping[str, str]) -> bool:
-    is_link = {"source", "target"} <= set(model.get("state", {}))
-    return is_link and all(end in names for end in _ends(model))
-
-
-def _renamed(part: Any, names: Mapping[str, str]) -> Any:
-    pattern = re.compile("|".join(map(re.escape, names)))
-    return json.loads(pattern.sub(lambda match: names[match[0]], json.dumps(part)))
 
 
 def as_text(notebook: Mapping[str, Any]) -> str:
@@ -270,47 +224,54 @@ def build(root: str | Path = ROOT, *, output_dir: str | Path | None = None, stri
     return output / "_build" / "html"
 
 
-# The pages load three scripts: plotly.js from the installed wheel, and two that come from node_modules where
-# ``npm ci`` was run (the book then works without a network), else from a public CDN at the same versions.
-_EMBED = "@jupyter-widgets/html-manager/dist/embed.js"
+# The pages load three scripts: ours, and two that come from node_modules where ``npm ci`` was run. Without it plotly.js
+# is the larger one of the installed wheel, and formulas are set from a public CDN.
+_PLOTLY = "plotly.js-cartesian-dist-min/plotly-cartesian.min.js"
 _MATHJAX = "mathjax/es5/tex-svg-full.js"
 _CDN = "https://cdn.jsdelivr.net/npm/"
+_SCRIPT, _STYLE = "compatkit-explorer.js", "explorer.css"
 
 
 def setup(app: Any) -> dict[str, Any]:
-    """Sphinx extension: put the scripts of figures, widgets and formulas where the pages find them."""
+    """Sphinx extension: put the scripts of figures, explorers and formulas where the pages find them."""
     app.connect("config-inited", _bring_scripts, priority=100)
+    app.connect("builder-inited", _write_explorer)
     app.connect("html-page-context", _scripts_of_page)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
 def _bring_scripts(app: Any, config: Any) -> None:
-    root = Path(app.confdir)
-    versions = json.loads((root / "package.json").read_text(encoding="utf-8"))["dependencies"]
-    config.html_static_path.append(str(_plotly_js()))
-    config.html_static_path.extend(map(str, _local_files(root / "node_modules")))
-    config.nb_ipywidgets_js = {_address(_EMBED, root, versions): {}}
-    config.mathjax_path = _address(_MATHJAX, root, versions)
+    packages = Path(app.confdir) / "node_modules"
+    versions = json.loads((packages.parent / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    config.html_static_path.append(str(_plotly_js(packages)))
+    config.html_static_path.append(str(Path(explorer.__file__).with_name(_STYLE)))
+    mathjax = packages / _MATHJAX
+    if mathjax.is_file():
+        config.html_static_path.append(str(mathjax))
+    config.mathjax_path = mathjax.name if mathjax.is_file() else f"{_CDN}{_versioned(_MATHJAX, versions)}"
 
 
-def _plotly_js() -> Path:
+def _plotly_js(packages: Path) -> Path:
+    """The bundle of the kinds of figures that the book has, or the whole that every installation has."""
+    if (packages / _PLOTLY).is_file():
+        return packages / _PLOTLY
     # Found, not imported: plotly takes a second, and only the place of a file is wanted.
     package = importlib.util.find_spec("plotly").submodule_search_locations[0]
     return Path(package) / "package_data" / "plotly.min.js"
 
 
-def _local_files(packages: Path) -> list[Path]:
-    """The scripts that are there, and the fonts that embed.js asks for."""
-    scripts = [packages / script for script in (_EMBED, _MATHJAX)]
-    return [path for path in scripts if path.is_file()] + sorted((packages / _EMBED).parent.glob("*.woff2"))
+def _versioned(script: str, versions: Mapping[str, str]) -> str:
+    package, _, path = script.partition("/")
+    return f"{package}@{versions[package]}/{path}"
 
 
-def _address(script: str, root: Path, versions: Mapping[str, str]) -> str:
-    """Name of the script in ``_static``, or its address on the CDN."""
-    if (root / "node_modules" / script).is_file():
-        return script.rpartition("/")[2]
-    package = next(name for name in versions if script.startswith(f"{name}/"))
-    return f"{_CDN}{package}@{versions[package]}{script.removeprefix(package)}"
+def _write_explorer(app: Any) -> None:
+    """The explorer as a classic script: browsers load no modules from a disk."""
+    module = Path(explorer.__file__).with_name("explorer.js").read_text(encoding="utf-8")
+    body = module.replace("export default {", "const explorer = {")
+    folder = Path(app.outdir) / "_static"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _SCRIPT).write_text(f"(() => {{\n{body}\nexplorer.drawPage();\n}})();\n", encoding="utf-8")
 
 
 def _scripts_of_page(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
@@ -319,9 +280,11 @@ def _scripts_of_page(app: Any, pagename: str, templatename: str, context: dict[s
     # Sphinx keeps this very list, and the calls below add to it.
     scripts[:] = {script.attributes.get("body") or script.filename: script for script in scripts}.values()
     body = context.get("body", "")
-    if FIGURE_CLASS in body or any(FIGURE_CLASS in script.attributes.get("body", "") for script in scripts):
-        # Five megabytes: only on pages with a figure, and after the text is there.
-        app.add_js_file("plotly.min.js", loading_method="defer", priority=100)
+    if FIGURE_CLASS in body or EXPLORER_CLASS in body:
+        # More than a megabyte: only on pages with a figure, and after the text is there.
+        app.add_js_file(_plotly_js(Path(app.confdir) / "node_modules").name, loading_method="defer", priority=100)
+        app.add_js_file(_SCRIPT, loading_method="defer", priority=101)
+        app.add_css_file(_STYLE)
     needed = [script for name, scripts in TRIED_IN.items() if name in body for script in scripts]
     for place, script in enumerate(dict.fromkeys(needed)):
         app.add_js_file(script, loading_method="defer", priority=200 + place)

@@ -7,16 +7,14 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-import ipywidgets
-import plotly.graph_objects as go
 from IPython.display import Markdown
 
 from compatkit.intervals import Interval, difference, interval, rank_correlation
 
 from ..records.published import paper_value
 from ..records.store import by_row
-from ..show import figures, tables
-from ..show.explorer import picker
+from ..show import tables
+from ..show.explorer import Cell, Explorer, Level, Note, View, explorer
 from .reusable import (
     RUNNING,
     STATISTICS,
@@ -28,31 +26,26 @@ from .reusable import (
     by_data,
     by_normalization,
     by_split,
+    chance,
+    chance_levels,
     choose,
-    columns,
+    cut_when_tested,
     difference_table,
     for_each_group,
-    means_in_words,
+    matrix_cells,
+    methods,
     network_layers,
-    own_and_swapped,
     published,
+    row_cells,
     scores,
     shown_method,
+    test_sets,
 )
 
 # every experiment whose networks have the same blocks, so that they can be compared block by block
 WITH_SIMILARITY = ("fig2", "fig2_pretrained", "incremental", "fig5", "fig7", "fig8", "fig9", "choices")
 TEST_BATCHES = {f"test batches of {n}": f"recombination, test batches of {n}" for n in (8, 32, 128)}
 SIMILARITIES = ("cross-correlation", "matched cross-correlation", "CKA", "neighbours")
-
-
-def methods(records: Records) -> list[str]:
-    """The methods that occur, in order of appearance."""
-    return list(dict.fromkeys(r["config"]["method"] for r in records))
-
-
-def _chance(records: Records) -> float:
-    return records[0]["metrics"]["chance/mean"]
 
 
 # --- another start ----------------------------------------------------------------------------------------------------
@@ -103,30 +96,21 @@ def _effect(changed: Mapping[int, float] | None, usual: Mapping[int, float]) -> 
 # --- normalisation ----------------------------------------------------------------------------------------------------
 
 
-def normalisation_explorer(records: Records) -> ipywidgets.Widget:
+def normalisation_explorer(records: Records) -> Explorer:
     """Pick data and method, see what each way to normalise does to recombination. Every method has the choices that
     are made when testing; IIW+DCC has networks with other layers as well."""
-    sets = columns(records)
-
-    def rows(data: str, method: str) -> Rows:
-        group, column = sets[data]
-        chosen = choose(group, method=method)
-        found = by_normalization(chosen, column)
-        plain = choose(chosen, normalization="batch")
-        tested = {name: by_row(plain, lambda _, n=name: n, f"{key}/{column}") for name, key in TEST_BATCHES.items()}
-        return found | {name: row[name] for name, row in tested.items()}
-
-    def draw(data: str, method: str) -> go.Figure:
-        group, column = sets[data]
-        # the paper's figure: IIW+DCC, mean of both sets
-        numbers = published("fig5") if (method, column) == ("IIW+DCC", "mean") else None
-        return figures.bars(rows(data, method), published=numbers, chance=_chance(group))
-
-    def say(data: str, method: str) -> str:
-        return f"Recombination accuracy of {method} on {data}: {means_in_words(rows(data, method))}."
-
-    controls = {"data": list(sets), "method": [m for m in methods(records) if m != "upper bound"]}
-    return picker(controls, draw, say, start={"method": "IIW+DCC"})
+    cells = []
+    for at, group, role in test_sets(records):
+        for method in (m for m in methods(group) if m != "upper bound"):
+            chosen = choose(group, method=method)
+            # the paper's figure: IIW+DCC, mean of both sets
+            printed = published("fig5") if (method, role) == ("IIW+DCC", "mean") else None
+            plain = choose(chosen, normalization="batch")
+            tested = {n: by_row(plain, lambda _, n=n: n, f"{key}/{role}")[n] for n, key in TEST_BATCHES.items()}
+            rows = by_normalization(chosen, role) | tested
+            cells += row_cells(at | {"method": method}, "normalisation", rows, printed)
+    view = View("bars", cells, axis="normalisation", x_title="recombination accuracy, %", levels=chance_levels(records))
+    return explorer(view, start={"method": "IIW+DCC"})
 
 
 def statistics_gain(records: Records) -> Markdown:
@@ -142,184 +126,168 @@ def statistics_gain(records: Records) -> Markdown:
 # --- where to split ---------------------------------------------------------------------------------------------------
 
 
-def cut_when_tested(records: Records, column: str) -> Rows:
-    """Recombination accuracy by boundary of networks that were made to fit after stage 2, cut there or elsewhere."""
-    chosen = choose(records, split_at="stage2")
-    keys = {at: f"recombination at {at}/{column}" for at in boundaries(chosen)}
-    return {at: by_row(chosen, lambda _, at=at: at, key)[at] for at, key in keys.items()}
+HEADS = ("at the split", "after stage 2")
+"""Where the shared heads of networks sit that are cut: there, or where it is usual."""
 
 
-def split_lines(records: Records) -> dict[str, tuple[str, bool]]:
-    """What can be drawn: every method, cut where it was not trained to be cut; and those trained at each split."""
-    there = {r["config"]["method"] for r in records if r["config"]["split_at"] != "stage2"}
-    trained = {f"{method}, heads at the split": (method, True) for method in methods(records) if method in there}
-    shown = [method for method in methods(records) if method != "upper bound"]
-    return trained | {f"{method}, heads after stage 2": (method, False) for method in shown}
+def split_rows(records: Records, method: str, heads: str, column: str) -> Rows:
+    """Recombination accuracy of one method by the boundary where its networks are cut; methods without a shared head
+    are the same wherever others have theirs. No rows where none was trained."""
+    chosen = choose(records, method=method)
+    if heads == "after stage 2" or method in ("independent", "IIW"):
+        return cut_when_tested(chosen, column)
+    return by_split(chosen, column) if _trained_elsewhere(chosen) else {}
 
 
-def split_curves(records: Records) -> ipywidgets.Widget:
+def _trained_elsewhere(records: Records) -> bool:
+    return any(r["config"]["split_at"] != "stage2" for r in records)
+
+
+def _heads(records: Records) -> list[str]:
+    return [heads for heads in HEADS if heads == "after stage 2" or _trained_elsewhere(records)]
+
+
+def split_curves(records: Records) -> Explorer:
     """Pick data and where the shared heads sit, see recombination accuracy against the place of the split, a line for
-    each method. Methods without a shared head have the same line wherever others have theirs."""
-    sets, lines = columns(records), split_lines(records)
-    places = {"at the split": True, "after stage 2": False}
-    offered = [place for place, there in places.items() if there in {there for _, there in lines.values()}]
-
-    def rows(data: str, heads: str) -> dict[str, Rows]:
-        group, column = sets[data]
-        return {
-            method: (by_split if there else cut_when_tested)(choose(group, method=method), column)
-            for method, there in lines.values()
-            if there == places[heads] or method in ("independent", "IIW")
-        }
-
-    def draw(data: str, heads: str) -> go.Figure:
-        return figures.curves(rows(data, heads), "split after", chance=_chance(sets[data][0]))
-
-    def say(data: str, heads: str) -> str:
-        return f"Recombination accuracy on {data}, shared heads {heads}, by split. " + "; ".join(
-            f"{n}: {means_in_words(r)}" for n, r in rows(data, heads).items()
-        )
-
-    return picker({"data": list(sets), "shared heads": offered}, draw, say)
+    each method."""
+    cells = []
+    for heads in _heads(records):
+        for at, group, role in test_sets(records):
+            for method in (m for m in methods(group) if m != "upper bound"):
+                rows = split_rows(group, method, heads, role)
+                cells += row_cells(at | {"shared heads": heads, "method": method}, "split layer", rows)
+    return explorer(
+        View(
+            "curves",
+            cells,
+            series="method",
+            axis="split layer",
+            title="recombination accuracy, %",
+            x_title="cut after",
+            levels=chance_levels(records),
+        ),
+        ordered={"split layer": boundaries(records)},
+    )
 
 
-def split_explorer(records: Records) -> ipywidgets.Widget:
+def split_explorer(records: Records) -> Explorer:
     """Pick method, split layer and data, see extractor x head for networks cut there."""
-    groups, lines, layers = by_data(records), split_lines(records), boundaries(records)
+    layers = boundaries(records)
     usual = block_of("stage2", layers)
-
-    def runs(name: str, at: str, data: str) -> tuple[list[Mapping], str]:
-        method, there = lines[name]
-        trained_at = at if there else usual
-        chosen = choose(groups[data], method=method)
-        return [r for r in chosen if block_of(r["config"]["split_at"], layers) == trained_at], f"recombination at {at}"
-
-    def draw(name: str, at: str, data: str) -> go.Figure:
-        return figures.recombination_matrix(*runs(name, at, data))
-
-    def say(name: str, at: str, data: str) -> str:
-        return f"{name}, cut after {at}, on {data}: {own_and_swapped(*runs(name, at, data))}."
-
-    controls = {"method": list(lines), "split layer": layers, "data": list(groups)}
-    return picker(controls, draw, say, ordered={"split layer"}, start={"split layer": usual})
+    cells = []
+    for heads in _heads(records):
+        for name, group in by_data(records).items():
+            for method in (m for m in methods(group) if m != "upper bound"):
+                for layer in split_rows(group, method, heads, "mean"):
+                    fixed = heads == "after stage 2" or method in ("independent", "IIW")
+                    trained_at = usual if fixed else layer
+                    runs = choose(group, method=method)
+                    runs = [r for r in runs if block_of(r["config"]["split_at"], layers) == trained_at]
+                    at = {"data": name, "shared heads": heads, "method": method, "split layer": layer}
+                    cells += matrix_cells(at, runs, f"recombination at {layer}")
+    view = View("matrix", cells, series="extractor of", axis="head of", title="extractor of", x_title="head of")
+    return explorer(view, ordered={"split layer": layers}, start={"split layer": usual, "method": "IIW+RP"})
 
 
 # --- how many classes -------------------------------------------------------------------------------------------------
 
 
-def classes_curve(records: Records) -> ipywidgets.Widget:
+def classes_curve(records: Records) -> Explorer:
     """Pick data, see recombination accuracy against the number of classes that the shared head learns."""
-    sets = columns(records)
-
-    def rows(data: str) -> tuple[Rows, Rows]:
-        found = by_classes(*sets[data])
+    cells, levels = [], chance_levels(records)
+    level, bound = "IIW+RP, no class shared", "paper, IIW+DCC: at most"
+    for at, group, role in test_sets(records):
+        found = by_classes(group, role)
         counted = {row.removesuffix(" classes"): v for row, v in found.items() if row.endswith("classes")}
-        return counted, {"IIW+RP": found["IIW+RP"]}
-
-    def draw(data: str) -> go.Figure:
-        counted, without = rows(data)
-        group, column = sets[data]
-        return figures.curves(
-            {"IIW+DCC": counted},
-            "classes of the shared head",
-            published=_published_by_classes(list(counted)) if column == "mean" else None,
-            chance=_chance(group),
-            level=("IIW+RP, no class shared", interval(without["IIW+RP"].values())),
-        )
-
-    def say(data: str) -> str:
-        counted, without = rows(data)
-        shown = f"{means_in_words(counted)}; {means_in_words(without)}"
-        return f"Recombination accuracy on {data} by number of shared classes: {shown}."
-
-    return picker({"data": list(sets)}, draw, say)
-
-
-def _published_by_classes(counts: Sequence[str]) -> dict[str, dict[str, float]]:
-    """What App. C.5 prints of Fig. 9: a bound for few classes, and a level that needs none."""
-    bound = paper_value("gygli", "fig9", "6 classes or fewer", "largest", "recombination accuracy")
-    level = paper_value("gygli", "fig9", "IIW+RP", "mean", "recombination accuracy")
-    return {
-        "paper, IIW+RP": dict.fromkeys(counts, level),
-        "paper, IIW+DCC: at most": {count: bound for count in counts if int(count) <= 6},
-    }
-
-
-def classes_explorer(records: Records) -> ipywidgets.Widget:
-    """Pick the number of classes and data, see extractor x head."""
-    groups = by_data(choose(records, method="IIW+DCC"))
-    most = round(1 / _chance(records))
-
-    def runs(count: str, data: str) -> list[Mapping]:
-        return [r for r in groups[data] if (r["config"]["dcc_classes"] or most) == int(count)]
-
-    def draw(count: str, data: str) -> go.Figure:
-        return figures.recombination_matrix(runs(count, data))
-
-    def say(count: str, data: str) -> str:
-        return f"{count} classes shared on {data}: {own_and_swapped(runs(count, data))}."
-
-    counts = [str(n) for n in range(2, most + 1)]
-    return picker(
-        {"classes": counts, "data": list(groups)}, draw, say, ordered={"classes"}, start={"classes": str(most)}
+        cells += row_cells(at | {"method": "IIW+DCC"}, "classes", counted)
+        levels.append(Level(level, list(found["IIW+RP"].values()), at))
+        if role == "mean":
+            few = [count for count in counted if int(count) <= 6]
+            cells += [Cell(at | {"method": bound, "classes": count}, [], _published_by_classes()[0]) for count in few]
+            levels.append(Level("paper, IIW+RP", [_published_by_classes()[1] / 100], at, printed=True))
+    view = View(
+        "curves",
+        cells,
+        series="method",
+        axis="classes",
+        title="recombination accuracy, %",
+        x_title="classes of the shared head",
+        levels=levels,
     )
+    return explorer(view, ordered={"classes": _counts(records)})
+
+
+def _published_by_classes() -> tuple[float, float]:
+    """What App. C.5 prints of Fig. 9, in %: a bound for 6 classes or fewer, and the level of IIW+RP."""
+    return (
+        paper_value("gygli", "fig9", "6 classes or fewer", "largest", "recombination accuracy"),
+        paper_value("gygli", "fig9", "IIW+RP", "mean", "recombination accuracy"),
+    )
+
+
+def _counts(records: Records) -> list[str]:
+    """Numbers of classes that can be shared."""
+    return [str(n) for n in range(2, round(1 / min(chance(group) for group in by_data(records).values())) + 1)]
+
+
+def classes_explorer(records: Records) -> Explorer:
+    """Pick the number of classes and data, see extractor x head."""
+    cells = []
+    for name, group in by_data(choose(records, method="IIW+DCC")).items():
+        most = round(1 / chance(group))
+        for count in _counts(group):
+            runs = [r for r in group if (r["config"]["dcc_classes"] or most) == int(count)]
+            cells += matrix_cells({"data": name, "classes": count}, runs) if runs else []
+    counts = _counts(records)
+    view = View("matrix", cells, series="extractor of", axis="head of", title="extractor of", x_title="head of")
+    return explorer(view, ordered={"classes": counts}, start={"classes": cells[-1].at["classes"]})
 
 
 # --- similarity -------------------------------------------------------------------------------------------------------
 
 
-def cka_explorer(records: Records) -> ipywidgets.Widget:
+def cka_explorer(records: Records) -> Explorer:
     """Pick method and test images, see CKA of every block of one network with every block of the other, mean over
     seeds."""
-    sets = columns(records, mean=False)
     blocks = [*network_layers(records), "classifier"]
-
-    def matrix(method: str, data: str) -> list[list[float]]:
-        group, role = sets[data]
-        maps = [r["metrics"][f"CKA map/{role}"] for r in choose(group, method=method)]
-        return [[sum(values) / len(maps) for values in zip(*rows, strict=True)] for rows in zip(*maps, strict=True)]
-
-    def draw(method: str, data: str) -> go.Figure:
-        group, role = sets[data]
-        own, other = (group[0]["config"][r] for r in (role, "ba"["ab".index(role)]))
-        return figures.heat_map(matrix(method, data), blocks, blocks, (f"network of {own}", f"network of {other}"))
-
-    def say(method: str, data: str) -> str:
-        same = [row[i] for i, row in enumerate(matrix(method, data))]
-        listing = ", ".join(f"{block} {value:.2f}" for block, value in zip(blocks, same, strict=True))
-        return f"CKA of the same block in both networks, {method}, on images of {data}: {listing}."
-
-    return picker({"method": methods(records), "images": list(sets)}, draw, say, start={"method": "IIW+DCC"})
+    cells = []
+    for at, group, role in test_sets(records, "ab"):
+        for method in methods(group):
+            maps = [r["metrics"][f"CKA map/{role}"] for r in choose(group, method=method)]
+            for i, own in enumerate(blocks):
+                for j, other in enumerate(blocks):
+                    place = {"method": method, "network of these images": own, "the other network": other}
+                    cells.append(Cell(at | place, [one[i][j] for one in maps]))
+    own, other = "network of these images", "the other network"
+    return explorer(
+        View("matrix", cells, series=own, axis=other, title=own, x_title=other, percent=False),
+        start={"method": "IIW+DCC"},
+    )
 
 
-def channels_explorer(records: Records) -> ipywidgets.Widget:
+def channels_explorer(records: Records) -> Explorer:
     """Fig. 6. Pick method and test images, see the correlation of every channel with its counterpart, by position and
     under the optimal permutation, of one pair of networks: the first seed."""
-    sets, numbers = columns(records, mean=False), published("fig6")
-    configs = [r["config"] for r in records]
-    starts = {f"{c['method']}, {'pre-trained' if c['pretrained_on'] else 'random'}": c for c in configs}
-
-    def lines(name: str, data: str) -> dict[str, list[float]]:
-        group, role = sets[data]
-        runs = choose(group, **{key: starts[name][key] for key in ("method", "pretrained_on")})
-        kinds = {"by position": "channel correlations", "optimally permuted": "matched channel correlations"}
-        keys = {kind: f"{key}/{role}" for kind, key in kinds.items()}
-        return {kind: run["metrics"][key] for run in runs[:1] for kind, key in keys.items() if key in run["metrics"]}
-
-    def printed(name: str) -> dict[str, float]:
-        row = name.removesuffix(", random").replace(", pre-trained", " pre-trained")
-        rows = {"paper": row, "paper, optimally permuted": f"{row} + permutation"}
-        return {kind: numbers[row] for kind, row in rows.items() if numbers.get(row) is not None}
-
-    def draw(name: str, data: str) -> go.Figure:
-        return figures.ranked(lines(name, data), printed(name))
-
-    def say(name: str, data: str) -> str:
-        means = [f"{kind} {sum(v) / len(v):.2f}" for kind, v in lines(name, data).items()]
-        shown = ", ".join(means) or "not run"
-        return f"Mean correlation of channels of the first seed, {name} weights, on images of {data}: {shown}."
-
-    return picker({"method and start": list(starts), "images": list(sets)}, draw, say)
+    numbers = published("fig6")
+    kinds = {"by position": "channel correlations", "optimally permuted": "matched channel correlations"}
+    cells, levels = [], []
+    for at, group, role in test_sets(records, "ab"):
+        for method in methods(group):
+            for start in ("", " pre-trained"):
+                runs = [r for r in choose(group, method=method) if bool(r["config"]["pretrained_on"]) == bool(start)]
+                place = at | {"method": method, "start": start.strip() or "random"}
+                for run in runs[:1]:
+                    for kind, key in kinds.items():
+                        if f"{key}/{role}" in run["metrics"]:
+                            cells.append(Cell(place | {"channels": kind}, run["metrics"][f"{key}/{role}"]))
+                    rows = {"paper": method + start, "paper, optimally permuted": f"{method}{start} + permutation"}
+                    levels += [
+                        Level(f"{name}: mean {numbers[row]:.2f}", [numbers[row]], place, printed=True)
+                        for name, row in rows.items()
+                        if numbers.get(row) is not None
+                    ]
+    title = {"title": "correlation", "x_title": "channel, by correlation"}
+    return explorer(View("ranked", cells, series="channels", percent=False, levels=levels, **title))
 
 
 def similarities(records: Records) -> list[str]:
@@ -327,16 +295,21 @@ def similarities(records: Records) -> list[str]:
     return [m for m in SIMILARITIES if all(f"{m} at stem/mean" in r["metrics"] for r in records)]
 
 
-def similarity_points(records: Records, measure: str, layer: str) -> dict[str, list[figures.Point]]:
-    """For each method a point per pair of networks, hollow if pre-trained: similarity of the features after ``layer``,
-    and recombination accuracy when both networks are cut there, each the mean of both test sets."""
-    points: dict[str, list[figures.Point]] = {}
+def similarity_cells(records: Records, at: Mapping[str, str], measure: str, layer: str) -> list[Cell]:
+    """For each method a point per pair of networks: similarity of the features after ``layer``, and recombination
+    accuracy when both networks are cut there, each the mean of both test sets."""
+    groups: dict[str, list[Mapping]] = {}
     for record in records:
-        pair = (record["metrics"][f"{what} at {layer}/mean"] for what in (measure, "recombination"))
-        pretrained = bool(record["config"]["pretrained_on"])
-        point = figures.Point(*pair, f"{_setting(record)}, seed {record['seed']}", pretrained)
-        points.setdefault(shown_method(record["config"]["method"]), []).append(point)
-    return points
+        groups.setdefault(shown_method(record["config"]["method"]), []).append(record)
+    return [
+        Cell(
+            {**at, "similarity": measure, "split layer": layer, "method": method},
+            [r["metrics"][f"recombination at {layer}/mean"] for r in group],
+            x=[r["metrics"][f"{measure} at {layer}/mean"] for r in group],
+            names=[f"{_setting(r)}, seed {r['seed']}" for r in group],
+        )
+        for method, group in groups.items()
+    ]
 
 
 def _setting(record: Mapping) -> str:
@@ -352,26 +325,31 @@ def _setting(record: Mapping) -> str:
         "all rotations": rotations == "all",
         f"{steps} steps": True,
     }
-    return ", ".join([shown_method(config["method"]), *(words for words, there in special.items() if there)])
+    return ", ".join(words for words, there in special.items() if there)
 
 
-def similarity_explorer(records: Records) -> ipywidgets.Widget:
+def similarity_explorer(records: Records) -> Explorer:
     """Pick data, measure of similarity and split layer, see it against recombination accuracy for every pair of
     networks on record."""
-    groups, layers = by_data(records), network_layers(records)
-
-    def draw(data: str, measure: str, layer: str) -> go.Figure:
-        points = similarity_points(groups[data], measure, layer)
-        found = rank_correlation(*_pooled(points))
-        title = f"rank correlation {found.mean:+.2f}, {found.n} pairs of networks"
-        return figures.scatter(points, measure, "recombination accuracy, %", title)
-
-    def say(data: str, measure: str, layer: str) -> str:
-        found = rank_correlation(*_pooled(similarity_points(groups[data], measure, layer)))
-        return f"{measure} after {layer} against recombination accuracy on {data}: rank correlation {_in_words(found)}."
-
-    controls = {"data": list(groups), "similarity": similarities(records), "split layer": layers}
-    return picker(controls, draw, say, ordered={"split layer"}, start={"split layer": block_of("stage2", layers)})
+    layers = network_layers(records)
+    cells, notes = [], []
+    for name, group in by_data(records).items():
+        for measure in similarities(records):
+            for layer in layers:
+                points = similarity_cells(group, {"data": name}, measure, layer)
+                found = rank_correlation(*_pooled(points))
+                text = f"Rank correlation over all methods: {_in_words(found)}, {found.n} pairs of networks."
+                notes.append(Note(text, {"data": name, "similarity": measure, "split layer": layer}))
+                cells += points
+    view = View(
+        "scatter",
+        cells,
+        series="method",
+        title="recombination accuracy, %",
+        x_title="{similarity} after {split layer}",
+        notes=notes,
+    )
+    return explorer(view, ordered={"split layer": layers}, start={"split layer": block_of("stage2", layers)})
 
 
 def rank_correlations(records: Records, layer: str = "stage2") -> Markdown:
@@ -382,7 +360,7 @@ def rank_correlations(records: Records, layer: str = "stage2") -> Markdown:
     def show(group: Records) -> Markdown:
         body, at = [], block_of(layer, network_layers(group))
         for measure in similarities(group):
-            overall = rank_correlation(*_pooled(similarity_points(group, measure, at)))
+            overall = rank_correlation(*_pooled(similarity_cells(group, {}, measure, at)))
             alike = agreement(group, measure, at)
             within = [f"{interval(alike).mean:.0%}" if alike else "–", str(len(alike))]
             body.append([measure, _in_words(overall), str(overall.n), *within])
@@ -408,9 +386,8 @@ def agreement(records: Records, measure: str, layer: str) -> list[float]:
     return shares
 
 
-def _pooled(points: Mapping[str, list[figures.Point]]) -> tuple[list[float], list[float]]:
-    pairs = [point for group in points.values() for point in group]
-    return [point.x for point in pairs], [point.y for point in pairs]
+def _pooled(points: Sequence[Cell]) -> tuple[list[float], list[float]]:
+    return [x for cell in points for x in cell.x], [y for cell in points for y in cell.values]
 
 
 def _in_words(found: Interval) -> str:

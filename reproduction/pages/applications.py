@@ -5,18 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import ipywidgets
-import plotly.graph_objects as go
 from IPython.display import Markdown
 
-from compatkit.intervals import Interval, interval
+from compatkit.intervals import interval
 
 from ..records.claims import number
 from ..records.published import paper_numbers, paper_value
 from ..records.verdicts import compare, judge_level, level_margin
-from ..show import figures, tables
-from ..show.explorer import picker
-from .reusable import Records, Rows, by_data, choose, difference_table, differs, for_each_group, means_in_words
+from ..show import tables
+from ..show.explorer import Cell, Explorer, Level, Note, View, explorer
+from .reusable import Records, Rows, by_data, choose, difference_table, differs, for_each_group, row_cells
 
 # --- domain adaptation (Sec. 5.1) -------------------------------------------------------------------------------------
 
@@ -119,34 +117,38 @@ def adaptation_differences(records: Records, statements: Mapping[str, tuple[str,
     return for_each_group(by_data(records), show)
 
 
-def adaptation_explorer(records: Records) -> ipywidgets.Widget:
+def adaptation_explorer(records: Records) -> Explorer:
     """Pick direction, pretext and what moves: accuracy on target and source, and on the pretext, by adaptation step."""
     arrows = {"a to b": "{a} → {b}", "b to a": "{b} → {a}"}
-    groups = {
-        arrow.format(**group[0]["config"]): kinds(choose(group, direction=direction))
-        for group in by_data(records).values()
-        for direction, arrow in arrows.items()
-    }
-    shown = [kind for kind in KINDS if all(group[kind] for group in groups.values())]
     heads = {"stays as it is": "", "moves": ", head moves"}
     curves = {"target": "target", "source": "source", "question": "pretext"}
+    cells, levels = [], []
+    for group in by_data(records).values():
+        for direction, arrow in arrows.items():
+            data = arrow.format(**group[0]["config"])
+            for kind, runs in kinds(choose(group, direction=direction)).items():
+                for head, suffix in heads.items():
+                    at = {"data": data, "question": kind, "its head": head}
+                    for name, key in curves.items():
+                        rows = _by_step(runs, f"{key} by step{suffix}")
+                        cells += row_cells(at | {"accuracy on the": name}, "steps", rows)
+                if runs:
+                    at = {"data": data, "question": kind}
+                    levels.append(Level("chance on target and source", [runs[0]["metrics"]["chance"]], at))
+    view = View(
+        "curves",
+        cells,
+        series="accuracy on the",
+        axis="steps",
+        title="accuracy, %",
+        x_title="adaptation steps",
+        levels=levels,
+    )
+    return explorer(view, ordered={"steps": _in_order(cells)})
 
-    def lines(direction: str, kind: str, head: str) -> dict[str, Rows]:
-        return {n: _by_step(groups[direction][kind], f"{key} by step{heads[head]}") for n, key in curves.items()}
 
-    def draw(direction: str, kind: str, head: str) -> go.Figure:
-        chance = groups[direction][kind][0]["metrics"]["chance"]
-        return figures.curves(lines(direction, kind, head), "adaptation steps", chance=chance, y_title="accuracy, %")
-
-    def say(direction: str, kind: str, head: str) -> str:
-        ends = {
-            name: [interval(seeds.values()).mean for seeds in places.values()]
-            for name, places in lines(direction, kind, head).items()
-        }
-        changes = "; ".join(f"{name} from {means[0]:.0%} to {means[-1]:.0%}" for name, means in ends.items())
-        return f"{direction}, {kind}, its head {head}: {changes}."
-
-    return picker({"data": list(groups), "question": shown, "its head": list(heads)}, draw, say)
+def _in_order(cells: Sequence[Cell]) -> list[str]:
+    return sorted({cell.at["steps"] for cell in cells}, key=int)
 
 
 def _by_step(records: Records, key: str) -> Rows:
@@ -224,35 +226,26 @@ def _printed_deployments() -> dict[tuple[str, str], float | None]:
     return {(r["row"], r["column"]): r["value"] for r in paper_numbers("gygli", "fig11")}
 
 
-def classifier_explorer(records: Records) -> ipywidgets.Widget:
+def classifier_explorer(records: Records) -> Explorer:
     """Pick data, variant and classes: the head's accuracy, by the extractor it was updated on and the one it serves."""
-    groups = by_data(records)
-
-    def spans(data: str, variant: str, classes: str) -> list[list[Interval]]:
-        runs = choose(groups[data], variant=variant)
-        return [
-            [interval([r["metrics"][f"{CLASSES[classes]}: {one} -> {other}"] for r in runs]) for other in ARCHITECTURES]
-            for one in ARCHITECTURES
-        ]
-
-    def draw(data: str, variant: str, classes: str) -> go.Figure:
-        costs = architecture_costs(groups[data])
-        columns = [f"on {name}<br>{costs[name]}" for name in ARCHITECTURES]
-        return figures.matrix(
-            spans(data, variant, classes), [f"updated on<br>{name}" for name in ARCHITECTURES], columns
-        )
-
-    def say(data: str, variant: str, classes: str) -> str:
-        found = spans(data, variant, classes)
-        own = [found[i][i].mean for i in range(len(found))]
-        swapped = [found[i][j].mean for i in range(len(found)) for j in range(len(found)) if i != j]
-        return (
-            f"{data}, {variant}, {classes}: {sum(own) / len(own):.0%} on the extractor the head was updated on, "
-            f"{sum(swapped) / len(swapped):.0%} on the others."
-        )
-
-    variants = ["extractor frozen", "RP frozen", "independent"]
-    return picker({"data": list(groups), "while the head learns": variants, "accuracy on": list(CLASSES)}, draw, say)
+    cells, notes = [], []
+    for data, group in by_data(records).items():
+        costs = architecture_costs(group)
+        notes.append(Note("; ".join(f"{name}: {cost}" for name, cost in costs.items()) + ".", {"data": data}))
+        for variant in ("extractor frozen", "RP frozen", "independent"):
+            runs = choose(group, variant=variant)
+            for classes, key in CLASSES.items():
+                at = {"data": data, "while the head learns": variant, "accuracy on": classes}
+                cells += [
+                    Cell(
+                        at | {"updated on": one, "deployed on": other},
+                        [r["metrics"][f"{key}: {one} -> {other}"] for r in runs],
+                    )
+                    for one in ARCHITECTURES
+                    for other in ARCHITECTURES
+                ]
+    one, other = "updated on", "deployed on"
+    return explorer(View("matrix", cells, series=one, axis=other, title=one, x_title=other, notes=notes))
 
 
 def architecture_costs(group: Records) -> dict[str, str]:
@@ -261,7 +254,7 @@ def architecture_costs(group: Records) -> dict[str, str]:
     for name in ARCHITECTURES:
         parameters, macs = (runs[0]["metrics"][f"{cost}: {name}"] for cost in ("parameters", "MACs"))
         latency = min(r["metrics"][f"seconds per image: {name}"] for r in runs)
-        found[name] = f"{parameters / 1e3:.0f} k parameters<br>{macs / 1e6:.1f} M mult., {1e3 * latency:.1f} ms"
+        found[name] = f"{parameters / 1e3:.0f} k parameters, {macs / 1e6:.1f} M mult., {1e3 * latency:.1f} ms"
     return found
 
 
@@ -281,26 +274,27 @@ def by_target(records: Records) -> dict[str, list[Mapping]]:
     return found
 
 
-def transfer_explorer(records: Records) -> ipywidgets.Widget:
+def transfer_explorer(records: Records) -> Explorer:
     """Pick a target: accuracy of every method by fine-tuning step, and that of the target's own network."""
-    groups = by_target(records)
-
-    def lines(data: str) -> dict[str, Rows]:
-        return {method: _by_step(choose(groups[data], method=method), "accuracy by step") for method in TRANSFERS}
-
-    def draw(data: str) -> go.Figure:
-        own = interval([r["metrics"]["own network"] for r in choose(groups[data], method="RP")])
-        return figures.curves(lines(data), _axis(groups[data]), level=("own network", own), y_title="accuracy, %")
-
-    def say(data: str) -> str:
-        direct = {method: places["0"] for method, places in lines(data).items()}
-        return f"{data}, directly after recombination: {means_in_words(direct)}."
-
-    return picker({"data": list(groups)}, draw, say)
-
-
-def _axis(group: Records) -> str:
-    return f"fine-tuning steps; an epoch is {group[0]['metrics']['steps in an epoch']:.0f}"
+    cells, levels, notes = [], [], []
+    for data, group in by_target(records).items():
+        for method in TRANSFERS:
+            rows = _by_step(choose(group, method=method), "accuracy by step")
+            cells += row_cells({"data": data, "method": method}, "steps", rows)
+        own = [r["metrics"]["own network"] for r in choose(group, method="RP")]
+        levels.append(Level("own network", own, {"data": data}))
+        notes.append(Note(f"An epoch is {group[0]['metrics']['steps in an epoch']:.0f} steps.", {"data": data}))
+    view = View(
+        "curves",
+        cells,
+        series="method",
+        axis="steps",
+        title="accuracy, %",
+        x_title="fine-tuning steps",
+        levels=levels,
+        notes=notes,
+    )
+    return explorer(view, ordered={"steps": _in_order(cells)})
 
 
 def by_epoch(group: Records, epochs: int) -> Rows:

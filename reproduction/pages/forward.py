@@ -7,17 +7,15 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import ipywidgets
-import plotly.graph_objects as go
 from IPython.display import Markdown
 
 from compatkit.intervals import interval
 
 from ..records.published import paper_numbers
 from ..records.verdicts import compare
-from ..show import figures, tables
-from ..show.explorer import picker
-from .reusable import Records, Rows, by_data, choose, difference_table, differs, for_each_group, means_in_words
+from ..show import tables
+from ..show.explorer import Cell, Explorer, Level, View, explorer
+from .reusable import Records, Rows, by_data, choose, difference_table, differs, for_each_group, row_cells
 
 MEASURES = ("CMC top-1", "CMC top-5", "mAP@1.0")
 QUERIES = {"all queries": "", "queries of old classes": " of old classes", "queries of new classes": " of new classes"}
@@ -271,26 +269,20 @@ def toy_rows(records: Records, learns: str, stored: str, measure: str) -> Rows:
     return _cases(choose(records, old_task=learns, side=stored), TOY_CASES, measure)
 
 
-def toy_explorer(records: Records) -> ipywidgets.Widget:
+def toy_explorer(records: Records) -> Explorer:
     """Pick what the old model learns and what is stored beside its embeddings, see what a search finds."""
     ceilings = toy_ceilings(records)
     learns = list(dict.fromkeys(r["config"]["old_task"] for r in records))
     stored = {"nothing" if s == "none" else s if s not in learns else f"the true {s}": s for s in _sides(records)}
-
-    def rows(old: str, side: str, measure: str) -> Rows:
-        return toy_rows(records, old, stored[side], measure)
-
-    def draw(old: str, side: str, measure: str) -> go.Figure:
-        return figures.bars(
-            rows(old, side, measure), levels={f"the {old} alone": ceilings[measure]}, x_title=f"{measure}, %"
-        )
-
-    def say(old: str, side: str, measure: str) -> str:
-        found = means_in_words(rows(old, side, measure))
-        return f"The old model knows the {old}, stored is {side}. {measure}: {found}."
-
-    controls = {"the old model learns the": learns, "stored beside it": list(stored), "measure": list(MEASURES)}
-    return picker(controls, draw, say)
+    cells, levels = [], []
+    for old in learns:
+        for measure in MEASURES:
+            at = {"the old model learns the": old, "measure": measure}
+            levels.append(Level(f"the {old} alone", [ceilings[measure]], at))
+            for name, side in stored.items():
+                rows = toy_rows(records, old, side, measure)
+                cells += row_cells(at | {"stored beside it": name}, "case", rows)
+    return explorer(View("bars", cells, axis="case", x_title="{measure}, %", levels=levels))
 
 
 def toy_table(records: Records) -> Markdown:
@@ -311,40 +303,28 @@ def _sides(records: Records) -> list[str]:
 # --- explorers --------------------------------------------------------------------------------------------------------
 
 
-def cases_explorer(records: Records) -> ipywidgets.Widget:
+def cases_explorer(records: Records) -> Explorer:
     """Pick an update, a measure and which queries, see every case."""
-    groups = by_data(records)
-
-    def rows(data: str, measure: str, queries: str) -> Rows:
-        return by_case(groups[data], measure + QUERIES[queries])
-
-    def draw(data: str, measure: str, queries: str) -> go.Figure:
-        return figures.bars(rows(data, measure, queries), x_title=f"{measure}, %")
-
-    def say(data: str, measure: str, queries: str) -> str:
-        return f"{measure} of {queries} on {data}: {means_in_words(rows(data, measure, queries))}."
-
-    controls = {"update": list(groups), "measure": ["CMC top-1", "mAP@1.0"], "queries": list(QUERIES)}
-    return picker(controls, draw, say)
+    cells = []
+    for update, group in by_data(records).items():
+        for measure in ("CMC top-1", "mAP@1.0"):
+            for queries, key in QUERIES.items():
+                at = {"update": update, "measure": measure, "queries": queries}
+                cells += row_cells(at, "case", by_case(group, measure + key))
+    return explorer(View("bars", cells, axis="case", x_title="{measure} of {queries}, %"))
 
 
-def side_explorer(records: Records) -> ipywidgets.Widget:
+def side_explorer(records: Records) -> Explorer:
     """Pick an update, a case and a measure, see what each kind of side-information is worth."""
-    groups = by_data(records)
-    cases = ("new/h", "h/h", "side/side", "new/ridge(old, side)")
-
-    def rows(data: str, name: str, measure: str) -> Rows:
-        return by_side(groups[data], measure, name)
-
-    def draw(data: str, name: str, measure: str) -> go.Figure:
-        first = groups[data]
-        levels = {c: interval(case(first, c, measure).values()).mean for c in ("old/old", "new/new")}
-        return figures.bars(rows(data, name, measure), x_title=f"{measure} of {name}, %", levels=levels)
-
-    def say(data: str, name: str, measure: str) -> str:
-        return f"{measure} of {name} on {data}: {means_in_words(rows(data, name, measure))}."
-
-    return picker({"update": list(groups), "case": list(cases), "measure": ["CMC top-1", "mAP@1.0"]}, draw, say)
+    cells, levels = [], []
+    for update, group in by_data(records).items():
+        for measure in ("CMC top-1", "mAP@1.0"):
+            at = {"update": update, "measure": measure}
+            for name in ("old/old", "new/new"):
+                levels.append(Level(name, [interval(case(group, name, measure).values()).mean], at))
+            for name in ("new/h", "h/h", "side/side", "new/ridge(old, side)"):
+                cells += row_cells(at | {"case": name}, "side-information", by_side(group, measure, name))
+    return explorer(View("bars", cells, axis="side-information", x_title="{measure} of {case}, %", levels=levels))
 
 
 HOPS = {
@@ -366,19 +346,23 @@ def hops(records: Records, side: str, measure: str) -> dict[str, Rows]:
     return found
 
 
-def hops_explorer(records: Records) -> ipywidgets.Widget:
+def hops_explorer(records: Records) -> Explorer:
     """Pick side-information and measure, see the gallery of the first version carried on, update after update."""
-    words = {"SimCLR": "SimCLR", "none": "no side-information"}
-
-    def draw(side: str, measure: str) -> go.Figure:
-        lines = hops(records, {v: k for k, v in words.items()}[side], measure)
-        return figures.curves(lines, "classes that the version has learnt", y_title=f"{measure}, %")
-
-    def say(side: str, measure: str) -> str:
-        lines = hops(records, {v: k for k, v in words.items()}[side], measure)
-        return f"{measure} with {side}. " + " ".join(f"{way}: {means_in_words(rows)}." for way, rows in lines.items())
-
-    return picker({"side-information": list(words.values()), "measure": list(MEASURES)}, draw, say)
+    cells = []
+    for words, side in {"SimCLR": "SimCLR", "no side-information": "none"}.items():
+        for measure in MEASURES:
+            for way, rows in hops(records, side, measure).items():
+                cells += row_cells({"side-information": words, "measure": measure, "gallery": way}, "classes", rows)
+    return explorer(
+        View(
+            "curves",
+            cells,
+            series="gallery",
+            axis="classes",
+            title="{measure}, %",
+            x_title="classes that the version has learnt",
+        )
+    )
 
 
 COSTS = {"multiplications per item": "MACs", "kilobytes per item": "KB", "seconds per 10 000 items": "seconds"}
@@ -418,38 +402,33 @@ def cost_points(records: Records, cost: str, measure: str) -> dict[str, list[tup
     return points
 
 
-def cost_explorer(records: Records) -> ipywidgets.Widget:
+def cost_explorer(records: Records) -> Explorer:
     """Pick a cost and a measure, see what each strategy buys."""
-
-    def draw(cost: str, measure: str) -> go.Figure:
-        return figures.costs(cost_points(records, COSTS[cost], measure), cost, f"{measure}, %")
-
-    def say(cost: str, measure: str) -> str:
-        points = cost_points(records, COSTS[cost], measure)
-        shown = "; ".join(
-            f"{name} {interval([x for x, _ in p]).mean:.3g} for {interval([y for _, y in p]).mean:.0%}"
-            for name, p in points.items()
+    cells = [
+        Cell(
+            {"cost": words, "measure": measure, "strategy": strategy},
+            [y for _, y in points],
+            x=[interval([x for x, _ in points]).mean],
         )
-        return f"{measure} against {cost}: {shown}."
+        for words, cost in COSTS.items()
+        for measure in MEASURES
+        for strategy, points in cost_points(records, cost, measure).items()
+    ]
+    return explorer(
+        View("costs", cells, series="strategy", title="{measure}, %", x_title="{cost} (left edge: nothing)")
+    )
 
-    return picker({"cost": list(COSTS), "measure": list(MEASURES)}, draw, say)
 
-
-def width_explorer(records: Records) -> ipywidgets.Widget:
+def width_explorer(records: Records) -> Explorer:
     """Pick a measure, see every case by the width of the embeddings."""
-    cases = ("old/old", "h/h", "new/h", "new/new")
-
-    def lines(measure: str) -> dict[str, Rows]:
-        widths = sorted({r["config"]["new_dim"] for r in records})
-        return {c: {str(w): case(choose(records, new_dim=w), c, measure) for w in widths} for c in cases}
-
-    def draw(measure: str) -> go.Figure:
-        return figures.curves(lines(measure), "width of the embeddings", y_title=f"{measure}, %")
-
-    def say(measure: str) -> str:
-        return f"{measure} by width. " + " ".join(f"{c}: {means_in_words(rows)}." for c, rows in lines(measure).items())
-
-    return picker({"measure": list(MEASURES)}, draw, say)
+    widths, cells = sorted({r["config"]["new_dim"] for r in records}), []
+    for measure in MEASURES:
+        for name in ("old/old", "h/h", "new/h", "new/new"):
+            rows = {str(w): case(choose(records, new_dim=w), name, measure) for w in widths}
+            cells += row_cells({"measure": measure, "case": name}, "width", rows)
+    return explorer(
+        View("curves", cells, series="case", axis="width", title="{measure}, %", x_title="width of the embeddings")
+    )
 
 
 def flips(records: Records) -> dict[str, Rows]:

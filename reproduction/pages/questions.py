@@ -4,25 +4,14 @@ networks; how much the old model has learnt, and when h beats ridge regression."
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
-import ipywidgets
-import plotly.graph_objects as go
 from IPython.display import Markdown
 
 from ..records.store import by_row
-from ..show import figures
-from ..show.explorer import picker
+from ..show.explorer import Cell, Explorer, Level, View, explorer
 from .forward import BARE, case
-from .reusable import (
-    Records,
-    Rows,
-    by_data,
-    columns,
-    difference_table,
-    for_each_group,
-    means_in_words,
-)
+from .reusable import Records, Rows, by_data, chance_levels, difference_table, for_each_group, row_cells, test_sets
 
 Lines = dict[str, Rows]  # {line: {place: {seed: value}}}
 
@@ -58,20 +47,19 @@ def stitched(records: Records, test_set: str = "mean") -> Lines:
     return {method: {place: rows[method] for place, rows in places.items()} for method in methods}
 
 
-def turned_explorer(records: Records) -> ipywidgets.Widget:
-    """Pick the test set, see recombination accuracy against the share of images that are turned."""
+def turned_explorer(records: Records) -> Explorer:
+    """Pick test images, see recombination accuracy against the share of images that are turned."""
     return _pair_explorer(records, turned, "images turned at random")
 
 
-def stitched_explorer(records: Records) -> ipywidgets.Widget:
+def stitched_explorer(records: Records) -> Explorer:
     """Pick data, see recombination accuracy against what was done to the channels."""
-    return _pair_explorer(records, stitched, "channels: as they are, permuted, or stitched on so many images")
+    return _pair_explorer(records, stitched, "channels as they are, permuted, or stitched on so many images")
 
 
-def _pair_explorer(records: Records, lines: Callable[..., Lines], x_title: str) -> ipywidgets.Widget:
-    sets = columns(records)
-    chance = records[0]["metrics"]["chance/mean"]
-    return _curves({data: lines(*where) for data, where in sets.items()}, "data", x_title, chance=chance)
+def _pair_explorer(records: Records, lines: Callable[..., Lines], x_title: str) -> Explorer:
+    cells = [cell for at, group, role in test_sets(records) for cell in _cells(at, "method", lines(group, role))]
+    return _curves(cells, "method", "recombination accuracy, %", x_title, chance_levels(records))
 
 
 # --- paper B ----------------------------------------------------------------------------------------------------------
@@ -123,16 +111,17 @@ def against_ridge(records: Records, measure: str = "CMC top-1") -> Markdown:
     return for_each_group(by_data(records), show)
 
 
-def share_explorer(records: Records) -> ipywidgets.Widget:
+def share_explorer(records: Records) -> Explorer:
     """Pick a measure, see each case against the share of classes that the old model has learnt."""
-    measures = ("CMC top-1", "mAP@1.0")
-    return _curves({m: by_share(records, m) for m in measures}, "measure", "classes that the old model has learnt")
+    cells = [c for m in ("CMC top-1", "mAP@1.0") for c in _cells({"measure": m}, "case", by_share(records, m))]
+    return _curves(cells, "case", "{measure}, %", "classes that the old model has learnt")
 
 
-def fitted_explorer(records: Records) -> ipywidgets.Widget:
+def fitted_explorer(records: Records) -> Explorer:
     """Pick an update, see h and ridge regression against the images that they are fitted on."""
-    groups = by_data(records)
-    return _curves({data: fitted(group) for data, group in groups.items()}, "update", "images of a class to fit on")
+    groups = by_data(records).items()
+    cells = [cell for name, group in groups for cell in _cells({"data": name}, "map", fitted(group))]
+    return _curves(cells, "map", "CMC top-1, %", "images of a class to fit on")
 
 
 # --- both -------------------------------------------------------------------------------------------------------------
@@ -151,13 +140,9 @@ def _in_order(found: Rows, pattern: str, place: Callable[[str], str]) -> Lines:
     return lines
 
 
-def _curves(choices: Mapping[str, Lines], label: str, x_title: str, chance: float | None = None) -> ipywidgets.Widget:
-    def draw(choice: str) -> go.Figure:
-        y_title = "accuracy, %" if chance is not None else "found, %"
-        return figures.curves(choices[choice], x_title, chance=chance, y_title=y_title)
+def _cells(at: Mapping[str, str], dimension: str, lines: Lines) -> list[Cell]:
+    return [cell for line, rows in lines.items() for cell in row_cells({**at, dimension: line}, "at", rows)]
 
-    def say(choice: str) -> str:
-        lines = "; ".join(f"{name}: {means_in_words(rows)}" for name, rows in choices[choice].items())
-        return f"{choice}, against {x_title}. {lines}."
 
-    return picker({label: list(choices)}, draw, say)
+def _curves(cells: list[Cell], series: str, title: str, x_title: str, levels: Sequence[Level] = ()) -> Explorer:
+    return explorer(View("curves", cells, series=series, axis="at", title=title, x_title=x_title, levels=levels))

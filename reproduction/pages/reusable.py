@@ -4,13 +4,11 @@ explorers of Fig. 2. The explorers of the other figures stand in ``analysis``.""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
-import ipywidgets
-import plotly.graph_objects as go
 from IPython.display import Markdown
 
 from compatkit.intervals import difference, interval
@@ -19,8 +17,8 @@ from ..records.claims import Records, by_images, images_in_words
 from ..records.published import paper_numbers
 from ..records.store import by_row
 from ..records.verdicts import compare
-from ..show import figures, tables
-from ..show.explorer import picker
+from ..show import tables
+from ..show.explorer import Cell, Explorer, Level, View, explorer
 
 Rows = dict[str, dict[int, float]]  # {row: {seed: value}}
 Group = TypeVar("Group")
@@ -51,14 +49,35 @@ def choose(records: Records, **config) -> list[Mapping]:
     return [r for r in records if all(r["config"][key] == value for key, value in config.items())]
 
 
-def columns(records: Records, mean: bool = True) -> dict[str, tuple[list[Mapping], str]]:
-    """What a picker of data offers: both test sets of each pair, and their mean; with the records and the key."""
-    found = {}
+ROLES = {"mean": "mean of both sets", "a": "first set", "b": "second set"}
+"""On whose test images two networks are compared, as the explorers call it."""
+
+
+def test_sets(records: Records, roles: Sequence[str] = tuple(ROLES)) -> Iterator[tuple[dict[str, str], list, str]]:
+    """Each pair of data sets on their test sets' mean and on each test set: place in a table, records, role."""
     for name, group in by_data(records).items():
-        if mean:
-            found[f"{name}: mean of both"] = (group, "mean")
-        found |= {f"{name}: {group[0]['config'][role]} ({role})": (group, role) for role in "ab"}
-    return found
+        for role in roles:
+            yield {"data": name, "test images": ROLES[role]}, group, role
+
+
+def row_cells(
+    at: Mapping[str, str], dimension: str, rows: Rows, printed: Mapping[str, float | None] | None = None
+) -> list[Cell]:
+    """A cell for each row that was run, at ``at`` and at the row's name in ``dimension``; printed: the paper's, by
+    row."""
+    known = printed or {}
+    return [Cell({**at, dimension: row}, list(seeds.values()), known.get(row)) for row, seeds in rows.items() if seeds]
+
+
+def chance_levels(records: Records, **at: str) -> list[Level]:
+    """Chance accuracy on each pair of data sets, where an explorer's choice is ``at``."""
+    groups = by_data(records)
+    return [Level("chance", [chance(group)], {"data": name} | at) for name, group in groups.items()]
+
+
+def chance(records: Records) -> float:
+    """Accuracy of guessing among the common classes, in 0..1."""
+    return records[0]["metrics"]["chance/mean"]
 
 
 def shown_method(method: str) -> str:
@@ -276,52 +295,78 @@ def published(item: str) -> dict[str, float | None]:
 # --- explorers of Fig. 2 ----------------------------------------------------------------------------------------------
 
 
-def methods_explorer(records: Records, item: str = "fig2") -> ipywidgets.Widget:
+def methods_explorer(records: Records, item: str = "fig2") -> Explorer:
     """Pick data and measure, see every method: bars with intervals, seeds, chance, and the numbers published for
     ``item``."""
-    sets, numbers = columns(records), {"recombination": published(item)}
+    numbers = {"recombination": published(item)}
     if item == "fig2":
         numbers["own task"] = published("own tasks")
+    cells = []
+    for at, group, role in test_sets(records):
+        for measure, key in MEASURES.items():
+            printed = numbers.get(key) if role == "mean" else None
+            cells += row_cells(at | {"measure": measure}, "method", scores(group, key, role), printed)
+    levels = chance_levels(records, measure="recombination accuracy")
+    return explorer(View("bars", cells, axis="method", x_title="{measure}, %", levels=levels))
 
-    def draw(data: str, measure: str) -> go.Figure:
-        (group, column), key = sets[data], MEASURES[measure]
-        return figures.bars(
-            scores(group, key, column),
-            published=numbers.get(key) if column == "mean" else None,
-            chance=group[0]["metrics"]["chance/mean"] if key == "recombination" else None,
+
+def recombination_explorer(records: Records, method: str = "IIW+DCC") -> Explorer:
+    """Pick a method, data and where to cut, see extractor x head: the two networks as trained, and the two recombined
+    ones; below, the accuracy of the latter over all cuts, for any methods."""
+    layers = boundaries(records)
+    usual = block_of("stage2", layers)
+    matrix, curves = [], []
+    for name, group in by_data(records).items():
+        for outputs, measure in UNSHARED_OUTPUTS.items():
+            there = {usual: measure} if measure != "recombination" else {at: f"{measure} at {at}" for at in layers}
+            for of_method in methods(group):
+                runs = choose(group, method=of_method)
+                for layer, key in there.items():
+                    at = {"data": name, "classes that are not shared": outputs, "method": shown_method(of_method)}
+                    matrix += matrix_cells(at | {"split layer": layer}, runs, key)
+    for at, group, role in test_sets(records):
+        for of_method in (m for m in methods(group) if m != "upper bound"):
+            rows = cut_when_tested(choose(group, method=of_method), role)
+            curves += row_cells(at | {"method": of_method}, "split layer", rows)
+    swapped = View("matrix", matrix, series="extractor of", axis="head of", title="extractor of", x_title="head of")
+    return explorer(
+        swapped,
+        View(
+            "curves",
+            curves,
+            series="method",
+            axis="split layer",
+            title="recombination accuracy, %",
+            x_title="cut after",
+            levels=chance_levels(records),
+        ),
+        ordered={"split layer": layers},
+        start={"method": method, "split layer": usual},
+    )
+
+
+def matrix_cells(at: Mapping[str, str], records: Records, measure: str = "recombination") -> list[Cell]:
+    """Extractor x head of one method's networks, seeds as runs: the own heads, and by ``measure`` the swapped ones.
+    Each extractor is evaluated on its own test set."""
+    config = records[0]["config"]
+    sets = {role: config[role] if config["a"] != config["b"] else f"{config[role]} ({role})" for role in "ab"}
+    return [
+        Cell(
+            {**at, "extractor of": of_extractor, "head of": of_head},
+            [r["metrics"][f"{'not recombined' if own == other else measure}/{own}"] for r in records],
         )
-
-    def say(data: str, measure: str) -> str:
-        group, column = sets[data]
-        return f"{measure} on {data}: {means_in_words(scores(group, MEASURES[measure], column))}."
-
-    return picker({"data": list(sets), "measure": list(MEASURES)}, draw, say)
+        for own, of_extractor in sets.items()
+        for other, of_head in sets.items()
+    ]
 
 
-def recombination_explorer(records: Records, method: str = "IIW+DCC") -> ipywidgets.Widget:
-    """Pick a method and data, see extractor x head: the two networks as trained, and the two recombined ones."""
-    groups = by_data(records)
-    methods = {shown_method(r["config"]["method"]): r["config"]["method"] for r in records}
-
-    def runs(method: str, name: str) -> list[Mapping]:
-        return choose(groups[name], method=methods[method])
-
-    def draw(method: str, name: str, outputs: str) -> go.Figure:
-        return figures.recombination_matrix(runs(method, name), UNSHARED_OUTPUTS[outputs])
-
-    def say(method: str, name: str, outputs: str) -> str:
-        return f"{method} on {name}: {own_and_swapped(runs(method, name), UNSHARED_OUTPUTS[outputs])}."
-
-    controls = {"method": list(methods), "data": list(groups), "classes that are not shared": list(UNSHARED_OUTPUTS)}
-    return picker(controls, draw, say, start={"method": method})
+def methods(records: Records) -> list[str]:
+    """The methods that occur, in order of appearance."""
+    return list(dict.fromkeys(r["config"]["method"] for r in records))
 
 
-def own_and_swapped(records: Records, measure: str = "recombination") -> str:
-    """In words what ``figures.recombination_matrix`` shows."""
-    own, swapped = (interval([r["metrics"][f"{m}/mean"] for r in records]).mean for m in ("not recombined", measure))
-    return f"{own:.0%} with own heads, {swapped:.0%} with heads swapped"
-
-
-def means_in_words(rows: Rows) -> str:
-    """In words what ``figures.bars`` and ``figures.curves`` show, but for the intervals."""
-    return ", ".join(f"{row} {interval(seeds.values()).mean:.0%}" for row, seeds in rows.items())
+def cut_when_tested(records: Records, column: str) -> Rows:
+    """Recombination accuracy by boundary of networks that were made to fit after stage 2, cut there or elsewhere."""
+    chosen = choose(records, split_at="stage2")
+    keys = {at: f"recombination at {at}/{column}" for at in boundaries(chosen)} if chosen else {}
+    return {at: by_row(chosen, lambda _, at=at: at, key)[at] for at, key in keys.items()}

@@ -1,1 +1,1 @@
-"""Figures, tables and pickers, drawn from numbers. Nothing here imports torch."""
+"""Figures, tables and explorers, drawn from numbers. Nothing here imports torch."""

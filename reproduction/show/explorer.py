@@ -1,15 +1,15 @@
-"""Figures and pickers that work in the printed page and in a live notebook alike.
+"""Figures and explorers that work in the printed page and in a live notebook alike.
 
-A reader of the rendered book has no kernel, and perhaps no network. So a picker is not a callback: every picture is
-drawn once, when the cell runs, and put into nested ``Stack`` widgets; ``jslink`` ties a control to the stack it turns.
-The widget state in the page is then all that is needed, and the same widgets work live.
+A reader of the rendered book has no kernel, and perhaps no network. So an explorer is a table of numbers and a script
+(``explorer.js``) that draws what is picked: the script reads the numbers from the page, or, live, from the widget.
 
-    from reproduction.show.explorer import picker, show
+    from reproduction.show.explorer import Cell, View, explorer, show
 
     show(figure, alt="Accuracy falls from 86 % to 10 % as the split moves up.")
-    picker({"method": methods, "split layer": layers}, draw=figure_of, alt=sentence_of, ordered={"split layer"})
+    cells = [Cell({"data": "digits", "method": "RP"}, values=[0.61, 0.64]), ...]
+    explorer(View("bars", cells, axis="method", x_title="accuracy on {data}, %"))
 
-Never imports torch: a page of results must open quickly on a small machine.
+All intervals are computed here; the script computes none. Never imports torch: a page of results must open quickly.
 """
 
 from __future__ import annotations
@@ -17,71 +17,376 @@ from __future__ import annotations
 import ast
 import html
 import inspect
-import itertools
 import json
+import re
 import textwrap
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-import ipywidgets as widgets
+import anywidget
 import plotly.graph_objects as go
+import traitlets
 from IPython.display import Markdown, display
-from plotly.offline import get_plotlyjs_version
+from plotly.offline import get_plotlyjs
 
-__all__ = ["Figure", "picker", "show", "source"]
+from compatkit.intervals import interval
+
+from .looks import in_order, look
+
+__all__ = ["Cell", "Explorer", "Figure", "Level", "Note", "View", "explorer", "show", "source"]
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 
-# The book finds the pages that need plotly.js by this class, and the style sheet finds the figures.
-FIGURE_CLASS = "compatkit-figure"
+# The book finds the pages that need the scripts, and the script and the style sheet their places, by these classes.
+FIGURE_CLASS, EXPLORER_CLASS = "compatkit-figure", "compatkit-explorer"
 
-# Hashes of the content collide when one figure is shown twice, random ids change at every run: count.
-_div_ids = (f"plotly-{number}" for number in itertools.count(1))
-
+KINDS = ("bars", "curves", "ranked", "matrix", "scatter", "costs")
 _DEFAULT_HEIGHT = 400
-_FULL_WIDTH = {"width": "100%", "overflow": "hidden"}
-_FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif'
+_CONFIG = {"responsive": True, "displaylogo": False, "displayModeBar": False}
 
-# The default dragmode captures touches, so that a finger on a figure cannot scroll the page: it is switched off below,
-# and the buttons that make no sense without it go.
-_CONFIG = {
-    "responsive": True,
-    "displaylogo": False,
-    "modeBarButtonsToRemove": ["lasso2d", "select2d", "autoScale2d"],
-}
+# Where no style sheet gives the look: a live notebook shows a plain figure on a light ground.
+_LIVE = {"data": {"heatmap": [{"type": "heatmap", "colorscale": [[0, "#ffffff"], [1, "#74aede"]]}]}}
 
-# Drawing waits until the div is in the page (a widget runs the script before it is attached, when the figure has no
-# width yet) and until plotly.js, which the book defers, is loaded. Outside the book (a front end that has no plotly
-# renderer) nobody brings plotly.js, and it is fetched. The observer sees what a window's resize event does not: a
-# sidebar that closes, a tab that opens.
-_HTML = """\
-<div id="{div_id}" class="{css_class}" role="img" aria-label="{alt}" style="height:{height}px"></div>
-<script>
-(() => {{
-  const plot = () => {{
-    const div = document.getElementById("{div_id}");
-    if (!div) return;
-    Plotly.newPlot(div, {data}, {layout}, {config});
-    new ResizeObserver(() => div.isConnected && div.clientWidth && Plotly.Plots.resize(div)).observe(div);
-  }};
-  const start = () => {{
-    if (window.Plotly) return plot();
-    const script = document.createElement("script");
-    script.src = "https://cdn.plot.ly/plotly-{version}.min.js";
-    script.onload = plot;
-    document.head.append(script);
-  }};
-  if (document.readyState === "complete") requestAnimationFrame(start);
-  else addEventListener("load", start);
-}})();
-</script>"""
+
+# --- explorers --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table: the mean of a few runs, where it stands, and what the paper has there.
+
+    Args:
+        at: The option of each dimension: ``{"data": "digits", "method": "RP"}``.
+        values: One a run (``ranked``: one a channel), in 0..1 where the view is in percent; may be empty where only the
+            paper has a number.
+        paper: What the paper printed, in the unit that is shown.
+        x: ``scatter``: the other number of each run; ``costs``: one number, the cost.
+        names: ``scatter``: what each run is.
+    """
+
+    at: Mapping[str, str]
+    values: Iterable[float]
+    paper: float | None = None
+    x: Sequence[float] = ()
+    names: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Level:
+    """A line across the figure, where the choice is ``at``: chance, or what another model reaches. ``values`` as in a
+    cell, their interval is a band; ``printed``: it is the paper's."""
+
+    name: str
+    values: Iterable[float]
+    at: Mapping[str, str] = field(default_factory=dict)
+    printed: bool = False
+
+
+@dataclass(frozen=True)
+class Note:
+    """A line of text below the figure, where the choice is ``at``."""
+
+    text: str
+    at: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class View:
+    """A figure of one kind over a table of cells. Every dimension that is neither axis nor series gets a control.
+
+    Args:
+        kind: ``bars`` (axis: the rows), ``curves`` (a line for each option of the series over those of the axis),
+            ``ranked`` (a line for each option of the series over the ranks of its values), ``matrix`` (rows: the
+            series, columns: the axis), ``scatter`` (points of each option of the series) or ``costs`` (a mark for each
+            option of the series, at its mean over its cost).
+        cells: The numbers; all name the same dimensions.
+        axis, series: Dimensions, see ``kind``. Rows of bars, lines, points and marks can be ticked.
+        title, x_title: Of the vertical and the horizontal axis; ``{data}`` stands for what is picked.
+        percent: Values in 0..1 are shown in %.
+        levels, notes: What is drawn across, and said below.
+    """
+
+    kind: str
+    cells: Sequence[Cell]
+    axis: str = ""
+    series: str = ""
+    title: str = ""
+    x_title: str = ""
+    percent: bool = True
+    levels: Sequence[Level] = ()
+    notes: Sequence[Note] = ()
+
+    @property
+    def dimensions(self) -> list[str]:
+        """The names of the dimensions of the cells."""
+        return list(self.cells[0].at)
+
+    @property
+    def fixed(self) -> list[str]:
+        """The dimensions of which one option is shown."""
+        return [name for name in self.dimensions if name not in (self.axis, self.series)]
+
+    @property
+    def ticked(self) -> str:
+        """The dimension of which any options are shown."""
+        return {"bars": self.axis, "matrix": ""}.get(self.kind, self.series)
+
+
+class Explorer(anywidget.AnyWidget):
+    """The views of a few tables and the controls that they need; all explorers of a page share what is picked.
+
+    Live it is a widget, in the page the HTML that the page's script fills, and in plain text a sentence.
+    """
+
+    _esm = Path(__file__).with_name("explorer.js")
+    _css = Path(__file__).with_name("explorer.css")
+    spec = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, spec: Mapping[str, Any], alt: str) -> None:
+        super().__init__(spec=_as_json(spec))
+        self.alt = alt
+        # a front end without plotly.js asks for it, and needs no network then
+        self.on_msg(lambda *_: self.send({"plotly": get_plotlyjs()}))
+
+    def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        data, metadata = super()._repr_mimebundle_(**options)
+        return {
+            **data,
+            "text/html": _as_html(EXPLORER_CLASS, "", self.spec, self.alt),
+            "text/plain": self.alt,
+        }, metadata
+
+
+def explorer(
+    *views: View,
+    ordered: Mapping[str, Sequence[str]] | None = None,
+    start: Mapping[str, str] | None = None,
+) -> Explorer:
+    """Views that change together, with the controls for all their dimensions.
+
+    Options stand in the order in which cells name them, methods in the one that they have everywhere. An option that is
+    on record for some choices only can be picked only there, one whose numbers are those of another is left out, and
+    where there is nothing to choose there is no control.
+
+    Args:
+        views: At least one, from top to bottom.
+        ordered: The options, in order, of the dimensions that get a slider.
+        start: What is picked at first, by dimension; else the first option.
+
+    Raises:
+        ValueError: No views, a view without cells or of an unknown kind, cells of different dimensions, an unknown
+            dimension or option, also in a title.
+    """
+    ordered, start = ordered or {}, start or {}
+    _check_views(views)
+    tables = _without_repetitions(views)
+    options = _options(tables, ordered)
+    _check_names(options, {"ordered": {name: [] for name in ordered}, "start": {k: [v] for k, v in start.items()}})
+    names, lists = list(options), _Lists()
+    ticked = {view.ticked for view in views}
+    spec = {
+        "dimensions": [
+            {
+                "name": name,
+                "options": known,
+                "ordered": name in ordered,
+                "start": known.index(start.get(name, known[0])),
+                "looks": [look(option, place) for place, option in enumerate(known)] if name in ticked else None,
+            }
+            for name, known in options.items()
+        ],
+        "views": [_view_spec(view, cells, options, names, lists) for view, cells in zip(views, tables, strict=True)],
+        "lists": lists.found,
+    }
+    return Explorer(spec, _in_words(views[0], tables[0], options, start))
+
+
+class _Lists:
+    """Lists by their place, each held once: the accuracies of a scatter are the same for every kind of similarity."""
+
+    def __init__(self) -> None:
+        self.found: list[Sequence[Any]] = []
+        self._places: dict[tuple, int] = {}
+
+    def place(self, items: Sequence[Any]) -> int | None:
+        if not items:
+            return None
+        key = tuple(items)
+        if key not in self._places:
+            self._places[key] = len(self.found)
+            self.found.append(list(items))
+        return self._places[key]
+
+
+def _view_spec(
+    view: View, cells: Sequence[Cell], options: Mapping[str, Sequence[str]], names: Sequence[str], lists: _Lists
+) -> dict[str, Any]:
+    scale, digits = (100, 2) if view.percent else (1, 3)
+
+    def at(part: Level | Note) -> list[list[int]]:
+        return [[names.index(name), options[name].index(option)] for name, option in part.at.items()]
+
+    def rounded(value: float) -> float:
+        return round(scale * value, digits)
+
+    def row(cell: Cell) -> list[Any]:
+        values, span = [rounded(v) for v in cell.values], _span(cell.values)
+        mean, half = (None, None) if span is None else (rounded(span[0]), None if span[1] is None else rounded(span[1]))
+        if view.kind == "ranked":
+            half = None  # channels are not runs
+        drawn = values if view.kind in ("bars", "ranked", "scatter") else []
+        x = [float(f"{value:.3g}") for value in cell.x]
+        parts = [[options[name].index(cell.at[name]) for name in view.dimensions], mean, half, len(values), cell.paper]
+        parts += [lists.place(drawn), lists.place(x), lists.place(cell.names)]
+        while parts[-1] is None:
+            parts.pop()
+        return parts
+
+    def level(part: Level) -> dict[str, Any]:
+        mean, half = _span(part.values)
+        return {
+            "name": part.name,
+            "mean": rounded(mean),
+            "half": rounded(half or 0),
+            "at": at(part),
+            "printed": part.printed,
+        }
+
+    return {
+        "kind": view.kind,
+        "dimensions": [names.index(name) for name in view.dimensions],
+        "axis": names.index(view.axis) if view.axis else -1,
+        "series": names.index(view.series) if view.series else -1,
+        "title": view.title,
+        "x_title": view.x_title,
+        "percent": view.percent,
+        "cells": [row(cell) for cell in cells],
+        "levels": [level(part) for part in view.levels if _known(part, options)],
+        "notes": [{"text": part.text, "at": at(part)} for part in view.notes if _known(part, options)],
+    }
+
+
+def _span(values: Iterable[float]) -> tuple[float, float | None] | None:
+    """Mean and half width of the 95 % interval; one run has none, and no runs have neither."""
+    values = list(values)
+    if not values:
+        return None
+    found = interval(values)
+    return found.mean, found.half_width if found.n > 1 else None
+
+
+def _known(part: Level | Note, options: Mapping[str, Sequence[str]]) -> bool:
+    return all(option in options[name] for name, option in part.at.items())
+
+
+def _check_views(views: Sequence[View]) -> None:
+    if not views:
+        raise ValueError("views: at least one is needed, got none")
+    for view in views:
+        if view.kind not in KINDS:
+            raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {view.kind!r}")
+        if not view.cells:
+            raise ValueError(f"cells: a view of kind {view.kind!r} needs at least one, got none")
+        for cell in view.cells:
+            if list(cell.at) != view.dimensions:
+                raise ValueError(f"cells must all name the dimensions {view.dimensions}, got {list(cell.at)}")
+        for name in filter(None, (view.axis, view.series)):
+            if name not in view.dimensions:
+                raise ValueError(f"axis and series must be dimensions of the cells, {view.dimensions}, got {name!r}")
+        for name in re.findall(r"\{(.+?)\}", view.title + view.x_title):
+            if name not in view.fixed:
+                raise ValueError(f"a title can name the dimensions {view.fixed}, got {name!r}")
+
+
+def _check_names(options: Mapping[str, Sequence[str]], given: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
+    for argument, chosen in given.items():
+        for name, wanted in chosen.items():
+            if name not in options:
+                raise ValueError(f"{argument} names {name!r}, allowed are the dimensions {list(options)}")
+            if unknown := [option for option in wanted if option not in options[name]]:
+                raise ValueError(f"{argument}[{name!r}] has {unknown}, allowed are {options[name]}")
+
+
+def _without_repetitions(views: Sequence[View]) -> list[list[Cell]]:
+    """The cells of each view less those that nobody could tell from another choice: where, with all choices before it
+    made, an option of a control has the numbers of an option before it in every view."""
+    tables = [list(view.cells) for view in views]
+    drawn = {name for view in views for name in (view.axis, view.series)}
+    for name in dict.fromkeys(name for view in views for name in view.fixed if name not in drawn):
+        seen: dict[tuple, dict[str, list]] = {}
+
+        def context(view: View, cell: Cell, name: str = name) -> tuple:
+            return tuple(cell.at[earlier] for earlier in view.fixed[: view.fixed.index(name)])
+
+        with_it = [(number, view) for number, view in enumerate(views) if name in view.fixed]
+        for number, view in with_it:
+            for cell in tables[number]:
+                rest = tuple(option for each, option in cell.at.items() if each != name)
+                content = (number, rest, tuple(cell.values), cell.paper, tuple(cell.x), tuple(cell.names))
+                seen.setdefault(context(view, cell), {}).setdefault(cell.at[name], []).append(content)
+        repeated = set()
+        for place, contents in seen.items():
+            first: list[list] = []
+            for option, content in contents.items():
+                if content in first:
+                    repeated.add((place, option))
+                first.append(content)
+        for number, view in with_it:
+            tables[number] = [c for c in tables[number] if (context(view, c), c.at[name]) not in repeated]
+    return tables
+
+
+def _options(tables: Sequence[Sequence[Cell]], ordered: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The options of each dimension: in the order given, that of the methods, or that in which cells name them."""
+    found: dict[str, list[str]] = {}
+    for cell in (cell for cells in tables for cell in cells):
+        for name, option in cell.at.items():
+            known = found.setdefault(name, [])
+            if option not in known:
+                known.append(option)
+            if option not in ordered.get(name, known):
+                raise ValueError(f"ordered[{name!r}] lacks {option!r}, got {list(ordered[name])}")
+    return {
+        name: [option for option in ordered[name] if option in known] if name in ordered else in_order(known)
+        for name, known in found.items()
+    }
+
+
+def _in_words(view: View, cells: Sequence[Cell], options: Mapping[str, Sequence[str]], start: Mapping[str, str]) -> str:
+    """What can be picked, and what the first view shows at first."""
+    picked: dict[str, str] = {}
+    for name in view.fixed:
+        there = [option for option in options[name] if any(cell.at[name] == option for cell in cells)]
+        picked[name] = start.get(name, there[0]) if start.get(name, there[0]) in there else there[0]
+        cells = [cell for cell in cells if cell.at[name] == picked[name]]
+    unit = "{:.0%}" if view.percent else "{:.2f}"
+    found = []
+    for cell in cells:
+        if (span := _span(cell.values)) is not None:
+            where = ", ".join(cell.at[name] for name in dict.fromkeys((view.series, view.axis)) if name)
+            found.append(f"{where} {unit.format(span[0])}")
+    more = f" and {len(found) - 12} more" if len(found) > 12 else ""
+    choices = "; ".join(f"{name}: {', '.join(known)}" for name, known in options.items() if len(known) > 1)
+    title = (view.x_title if view.kind == "bars" else view.title) or view.kind
+    for name, option in picked.items():
+        title = title.replace("{" + name + "}", option)
+    more_picked = [option for name, option in picked.items() if len(options[name]) > 1 and option not in title]
+    at_first = ", ".join([title, *more_picked])
+    shown = f"{at_first}: {', '.join(found[:12])}{more}."
+    return f"Pick {choices}. At first: {shown}" if choices else shown
+
+
+# --- plain figures ----------------------------------------------------------------------------------------------------
 
 
 class Figure:
     """A plotly figure together with the sentence that stands for it where it cannot be seen.
 
     Ends a cell, goes through ``display`` and through ``glue`` (which a bare plotly figure does not). As wide as its
-    column, whatever ``width`` says; ``height`` is kept.
+    column, whatever ``width`` says; ``height`` is kept. In the page it takes its colours from the theme, where the
+    author gave none.
 
     Args:
         figure: The plotly figure. It is copied: the caller's stays as it is.
@@ -96,9 +401,11 @@ class Figure:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         spec = json.loads(self.figure.to_json())
+        data, layout = spec["data"], spec["layout"]
+        attributes = f' role="img" aria-label="{html.escape(self.alt)}" style="height:{layout["height"]}px"'
         return {
-            PLOTLY_MIME: {"data": spec["data"], "layout": spec["layout"], "config": _CONFIG},
-            "text/html": _as_html(spec, self.alt),
+            PLOTLY_MIME: {"data": data, "layout": layout | {"template": _LIVE}, "config": _CONFIG},
+            "text/html": _as_html(FIGURE_CLASS, attributes, _as_json({"data": data, "layout": layout}), self.alt),
             "text/plain": self.alt,
         }
 
@@ -119,114 +426,20 @@ def source(function: Callable[..., Any]) -> Markdown:
     return Markdown("```python\n" + "\n".join(lines) + "\n```")
 
 
-class _Picker(widgets.VBox):
-    """An ordinary box of widgets whose plain-text form is a sentence."""
-
-    def __init__(self, children: Sequence[widgets.Widget], alt: str) -> None:
-        super().__init__(children)
-        self._alt = alt
-        self.add_class("compatkit-picker")
-
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        bundle = super()._repr_mimebundle_(**kwargs)
-        return {**bundle, "text/plain": self._alt}
-
-
-def picker(
-    controls: Mapping[str, Sequence[str]],
-    draw: Callable[..., go.Figure],
-    alt: Callable[..., str],
-    *,
-    ordered: Collection[str] = (),
-    start: Mapping[str, str] | None = None,
-) -> widgets.VBox:
-    """One control per choice, and the figure that belongs to what is picked.
-
-    Every combination is drawn now, so keep the figures small: 6 methods x 8 layers of a few hundred points are 0.2 MB.
-
-    Args:
-        controls: Label of each control and what can be picked, in order.
-        draw: ``draw(*picked)`` gives the figure, one argument per control in the order of ``controls``.
-        alt: ``alt(*picked)`` says in a sentence what that figure shows.
-        ordered: Labels of the controls whose options have an order (layers, widths, steps): these become sliders.
-        start: What is picked at first, by label; else the first option.
-
-    Raises:
-        ValueError: No controls, a control without options or with one twice, or an unknown label or option.
-    """
-    first = _check_controls(controls, ordered, start or {})
-    selectors = [_selector(label, options, label in ordered, first[label]) for label, options in controls.items()]
-    figures = _stack(selectors, lambda *picked: Figure(draw(*picked), alt(*picked)))
-    bar = widgets.Box(selectors, layout={"flex_flow": "row wrap", "grid_gap": "0.4rem 1.5rem"})
-    bar.add_class("compatkit-picker-controls")
-    summary = "; ".join(f"{label}: {', '.join(options)}" for label, options in controls.items())
-    return _Picker([bar, figures], alt=f"Pick {summary}. At first: {alt(*first.values())}")
-
-
-def _check_controls(
-    controls: Mapping[str, Sequence[str]], ordered: Collection[str], start: Mapping[str, str]
-) -> dict[str, str]:
-    """What is picked at first, by label, once all the arguments are known to be sound."""
-    if not controls:
-        raise ValueError("controls must name at least one control, got none")
-    for label, options in controls.items():
-        if isinstance(options, str) or not options or len(set(options)) != len(options):
-            raise ValueError(f"controls[{label!r}] must be a sequence of different options, got {options!r}")
-    for name, labels in (("ordered", set(ordered)), ("start", set(start))):
-        if unknown := sorted(labels - set(controls)):
-            raise ValueError(f"{name} names {unknown}, allowed are the controls {list(controls)}")
-    for label, option in start.items():
-        if option not in controls[label]:
-            raise ValueError(f"start[{label!r}] is {option!r}, allowed are {list(controls[label])}")
-    return {label: start.get(label, options[0]) for label, options in controls.items()}
-
-
-def _selector(label: str, options: Sequence[str], ordered: bool, value: str) -> widgets.Widget:
-    kind = widgets.SelectionSlider if ordered else widgets.Dropdown
-    return kind(
-        options=list(options),
-        value=value,
-        description=label,
-        style={"description_width": "initial"},
-        layout={"width": "auto", "flex": "1 1 16rem" if ordered else "0 1 auto", "max_width": "100%"},
-    )
-
-
-def _stack(selectors: Sequence[widgets.Widget], figure_of: Callable[..., Figure], picked: tuple = ()) -> widgets.Widget:
-    """Stacks within stacks, one level per control; the leaves are finished outputs."""
-    if not selectors:
-        return _leaf(figure_of(*picked))
-    selector, *inner = selectors
-    stack = widgets.Stack(
-        [_stack(inner, figure_of, (*picked, option)) for option in selector.options],
-        selected_index=selector.index,
-        layout=_FULL_WIDTH,
-    )
-    widgets.jslink((selector, "index"), (stack, "selected_index"))
-    return stack
-
-
-def _leaf(figure: Figure) -> widgets.Output:
-    # Filled directly: printing into the Output would also count as output of the cell.
-    output = {"output_type": "display_data", "data": figure._repr_mimebundle_(), "metadata": {}}
-    return widgets.Output(outputs=(output,), layout=_FULL_WIDTH)
-
-
 def _calm(figure: go.Figure) -> go.Figure:
     """A copy in the book's look: fluid width, no heavy template, and only what the author left open is filled in."""
     figure = go.Figure(figure)
-    # The default template alone is 7 KB a figure, which a picker would repeat at every leaf.
-    figure.update_layout(template="none", width=None, autosize=True)
+    figure.layout.template = None
+    figure.update_layout(width=None, autosize=True)
     layout = figure.layout
     titled = bool(layout.title.text)
     _fill(
         layout,
         height=_DEFAULT_HEIGHT,
         dragmode=False,
-        font={"family": _FONT, "size": 13, "color": "#1f2933"},
+        showlegend=len(figure.data) > 1,
         margin={"l": 56, "r": 16, "t": 52 if titled else 20, "b": 48},
         title={"x": 0, "xref": "paper", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top"},
-        hoverlabel={"font": {"family": _FONT}},
     )
     _fill(layout.title, pad={"t": 16}, font={"size": 16})
     if not layout.legend.to_plotly_json():
@@ -235,7 +448,7 @@ def _calm(figure: go.Figure) -> go.Figure:
         layout.legend = {"orientation": "h", "x": 0, "yref": "container", "yanchor": "top"}
         layout.legend.y = 1 - (44 if titled else 8) / layout.height
     for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
-        _fill(axis, automargin=True, gridcolor="#e4e9ee", zerolinecolor="#b8c2cc", linecolor="#b8c2cc")
+        _fill(axis, automargin=True)
     return figure
 
 
@@ -248,19 +461,12 @@ def _fill(part: Any, **defaults: Any) -> None:
             part[name] = value
 
 
-def _as_html(spec: Mapping[str, Any], alt: str) -> str:
-    return _HTML.format(
-        div_id=next(_div_ids),
-        css_class=FIGURE_CLASS,
-        alt=html.escape(alt),
-        height=spec["layout"]["height"],
-        data=_in_script(spec["data"]),
-        layout=_in_script(spec["layout"]),
-        config=_in_script(_CONFIG),
-        version=get_plotlyjs_version(),
-    )
+def _as_html(css_class: str, attributes: str, content: str, alt: str) -> str:
+    """What the script of the page turns into a figure; where no script does, the sentence stands there."""
+    script = f'<script type="application/json">{content}</script>'
+    return f'<div class="{css_class}"{attributes}>{script}<p>{html.escape(alt)}</p></div>'
 
 
-def _in_script(value: Any) -> str:
-    """JSON that cannot close the script element it stands in."""
+def _as_json(value: Any) -> str:
+    """JSON that cannot close the script element it stands in, the same for the same value."""
     return json.dumps(value, separators=(",", ":"), sort_keys=True).replace("</", "<\\/")

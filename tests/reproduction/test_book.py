@@ -16,26 +16,24 @@ from reproduction import book
 
 CHAPTERS = [pytest.param(path, id=path.stem) for path in book.chapters()]
 
-PICKER = """
+EXPLORER = """
 import sys
-import plotly.graph_objects as go
-from reproduction.show.explorer import picker
+from reproduction.show.explorer import Cell, View, explorer
 print("out")
 print("err", file=sys.stderr)
 print("preset", preset, end="")
-picker({"a": "xyz", "b": ["u", "v"]} | {"a": list("xyz")},
-       draw=lambda a, b: go.Figure(go.Scatter(y=[1, 2]), layout={"title": a + b}),
-       alt=lambda a, b: f"A line for {a}, {b}.", ordered={"b"})
+explorer(View("bars", [Cell({"data": d, "method": m}, [len(d + m) / 10]) for d in ("x", "yy") for m in ("RP", "DCC")],
+              axis="method"))
 """
 
 
 @pytest.fixture
 def notebook(tmp_path: Path) -> Path:
-    """A chapter in small: parameters, streams, a picker."""
+    """A chapter in small: parameters, streams, an explorer."""
     cells = [
         new_markdown_cell("# Title", id="title"),
         new_code_cell('preset = "laptop"', id="parameters", metadata={"tags": ["parameters"]}),
-        new_code_cell(PICKER, id="picker"),
+        new_code_cell(EXPLORER, id="explorer"),
     ]
     path = tmp_path / "source" / "small.ipynb"
     path.parent.mkdir()
@@ -109,24 +107,36 @@ def test_normalise_is_idempotent_and_leaves_its_argument_alone(notebook, tmp_pat
     assert [cell["execution_count"] for cell in once["cells"] if "execution_count" in cell] == [1, 2]
 
 
-def test_normalise_names_models_by_first_mention_and_drops_the_dead():
-    def model(name: str, **state) -> dict:
-        return {"model_name": name, "model_module": "m", "model_module_version": "2.0.0", "state": state}
+def test_a_stored_explorer_is_its_page_and_its_sentence_not_a_widget(notebook, tmp_path):
+    raw = book._run(notebook, "smoke", None, progress=False)
+    assert "application/vnd.jupyter.widget-view+json" in json.dumps(raw), "live it is a widget"
+    (executed,) = book.execute([notebook], output_dir=tmp_path)
+    [shown] = [output["data"] for output in outputs(executed) if "data" in output]
+    assert set(shown) == {"text/html", "text/plain"}
+    assert "compatkit-explorer" in shown["text/html"] and shown["text/plain"].startswith("Pick data: x, yy")
+    assert "widget" not in executed.read_text(encoding="utf-8")
 
-    models = {
-        "c9": model("LinkModel", source=["IPY_MODEL_b1", "index"], target=["IPY_MODEL_a7", "selected_index"]),
-        "b1": model("DropdownModel"),
-        "dead": model("DropdownModel"),
-        "a7": model("VBoxModel", children=["IPY_MODEL_b1"]),
-    }
-    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "a7", "version_major": 2, "version_minor": 0}}
-    shown = nbformat.v4.new_output("display_data", data=view)
-    notebook = new_notebook(cells=[new_code_cell("box", id="x", outputs=[shown])])
-    notebook.metadata["widgets"] = {book._WIDGETS: {"state": models, "version_major": 2, "version_minor": 0}}
-    state = book.normalise(notebook)["metadata"]["widgets"][book._WIDGETS]["state"]
-    assert [state[f"{n:032x}"]["model_name"] for n in (1, 2, 3)] == ["VBoxModel", "DropdownModel", "LinkModel"]
-    assert len(state) == 3
-    assert state[f"{1:032x}"]["state"]["children"] == [f"IPY_MODEL_{2:032x}"]
+
+def test_the_script_of_the_page_is_that_of_the_widget(tmp_path):
+    class App:
+        outdir = str(tmp_path)
+
+    book._write_explorer(App)
+    classic = (tmp_path / "_static" / book._SCRIPT).read_text(encoding="utf-8")
+    module = Path(book.explorer.__file__).with_name("explorer.js").read_text(encoding="utf-8")
+    assert "export" not in [line.split(" ")[0] for line in classic.splitlines()]
+    assert classic.splitlines()[1:-3] == module.replace("export default {", "const explorer = {").splitlines()
+    assert classic.splitlines()[-2:] == ["explorer.drawPage();", "})();"]
+
+
+def test_plotly_comes_from_node_modules_or_from_the_wheel(tmp_path):
+    assert book._plotly_js(tmp_path).name == "plotly.min.js" and book._plotly_js(tmp_path).is_file()
+    bundle = tmp_path / book._PLOTLY
+    bundle.parent.mkdir(parents=True)
+    bundle.touch()
+    assert book._plotly_js(tmp_path) == bundle
+    versions = json.loads((book.ROOT / "package.json").read_text())["dependencies"]
+    assert book._versioned(book._MATHJAX, versions) == f"mathjax@{versions['mathjax']}/es5/tex-svg-full.js"
 
 
 def test_streams_are_joined_where_nothing_came_between():

@@ -28,7 +28,7 @@ from reproduction.runs.export import scripts
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
-SCREENS = {"desktop": (1280, 900), "phone": (390, 844)}
+SCREENS = {"desktop": (1280, 900), "phone": (375, 812)}
 FLAGS = (
     *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
     *("disable-background-networking", "disable-component-update", "disable-sync"),
@@ -38,21 +38,17 @@ needs_browser = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="NO PAGE WAS OPENED: install chromium and chromedriver (chromium-driver)"
 )
 needs_scripts = pytest.mark.skipif(
-    not (book.ROOT / "node_modules" / book._EMBED).is_file(),
-    reason="NO WIDGET WAS TRIED: the book would load its scripts from a CDN; install npm and run `npm ci`",
+    not (book.ROOT / "node_modules" / book._MATHJAX).is_file(),
+    reason="NO PAGE WAS OPENED: the book would load its formulas from a CDN; install npm and run `npm ci`",
 )
 
 WATCHES = """
     const figures = [...document.querySelectorAll(".compatkit-figure")];
-    return document.readyState === "complete"
-        && figures.every((figure) => figure.data && figure.clientWidth)
-        && document.querySelectorAll(".widget-subarea").length
-            === document.querySelectorAll(".widget-subarea > .jupyter-widgets").length;
+    return document.readyState === "complete" && figures.every((figure) => figure.data && figure.clientWidth);
 """
 PICTURE = """
-    const [figure, ...more] = arguments[0].querySelectorAll(".compatkit-figure");
-    return figure && figure.data && !more.length
-        ? JSON.stringify([figure.data, figure.layout.title, figure.getAttribute("aria-label")]) : null;
+    return [...arguments[0].querySelectorAll(".compatkit-figure")].map((figure) => JSON.stringify(
+        [figure.data, figure.layout.shapes, figure.layout.xaxis.title, figure.getAttribute("aria-label")]));
 """
 
 
@@ -103,7 +99,7 @@ def open_page(driver: webdriver.Chrome, url: str, screen: str) -> None:
     for log in ("browser", "performance"):
         driver.get_log(log)
     driver.get(url)
-    until(driver, lambda: driver.execute_script(WATCHES), "figures and widgets are drawn")
+    until(driver, lambda: driver.execute_script(WATCHES), "figures are drawn")
 
 
 def until(driver: webdriver.Chrome, condition, what: str):
@@ -160,86 +156,244 @@ def test_every_figure_fits_and_is_described(page, screen, chromium, address):
 @needs_scripts
 @pytest.mark.parametrize("screen", SCREENS)
 @pytest.mark.parametrize("page", pages())
-def test_every_picker_changes_its_figure_by_mouse_and_by_keyboard(page, screen, chromium, address, html):
+def test_every_control_changes_its_explorer_by_mouse_and_by_keyboard(page, screen, chromium, address, html):
     open_page(chromium, address + page, screen)
-    pickers = chromium.find_elements(By.CLASS_NAME, "compatkit-picker")
-    assert len(pickers) == (html / page).read_text(encoding="utf-8").count('["compatkit-picker"]')
-    for picker in pickers:
-        selects = picker.find_elements(By.TAG_NAME, "select")
-        handles = picker.find_elements(By.CSS_SELECTOR, ".noUi-handle")
-        assert selects or handles
-        for select in selects:
-            _try_select(chromium, picker, select)
-        for handle in handles:
-            _try_slider(chromium, picker, handle)
+    explorers = chromium.find_elements(By.CLASS_NAME, "compatkit-explorer")
+    assert len(explorers) == (html / page).read_text(encoding="utf-8").count('<div class="compatkit-explorer">')
+    for explorer in explorers:
+        for select in seen(explorer, "select"):
+            _try_select(chromium, explorer, select)
+        for group in seen(explorer, "fieldset:not(.ticks)"):
+            _try_radios(chromium, explorer, group)
+        for slider in seen(explorer, "[type=range]"):
+            _try_slider(chromium, explorer, slider)
+        for group in seen(explorer, ".ticks"):
+            _try_ticks(chromium, explorer, group)
     assert console_errors(chromium) == []
 
 
-def _try_select(driver, picker, select) -> None:
+def seen(element, selector: str) -> list:
+    return [each for each in element.find_elements(By.CSS_SELECTOR, selector) if each.is_displayed()]
+
+
+def _try_select(driver, explorer, select) -> None:
     assert select.accessible_name
-    options = [option.text for option in select.find_elements(By.TAG_NAME, "option")]
-    if len(options) < 2:
-        return
-    first = driver.execute_script(PICTURE, picker)
+    first, start = picture(driver, explorer), int(select.get_property("selectedIndex"))
+    options = select.find_elements(By.TAG_NAME, "option")
+    other = next(i for i, option in enumerate(options) if option.is_enabled() and i != start)
+    options[other].click()
+    assert picture(driver, explorer) != first
+    options[start].click()
+    assert picture(driver, explorer) == first
+    reach_by_tab(driver, explorer, select)
+    ActionChains(driver).send_keys(Keys.ARROW_DOWN if other > start else Keys.ARROW_UP).perform()
+    assert picture(driver, explorer) != first
+    options[start].click()
 
-    def click(index: int) -> None:
-        select.click()
-        select.find_elements(By.TAG_NAME, "option")[index].click()
 
-    start = int(select.get_property("selectedIndex"))
-    click((start + 1) % len(options))
-    changed(driver, picker, first)
-    click(start)
-    back_to(driver, picker, first)
+def _try_radios(driver, explorer, group) -> None:
+    radios = group.find_elements(By.TAG_NAME, "input")
+    assert group.accessible_name and all(radio.accessible_name for radio in radios)
+    first, start = picture(driver, explorer), next(radio for radio in radios if radio.is_selected())
+    other = next(radio for radio in radios if radio.is_enabled() and radio != start)
+    other.click()
+    assert picture(driver, explorer) != first
+    start.click()
+    assert picture(driver, explorer) == first
+    reach_by_tab(driver, explorer, start)
+    ActionChains(driver).send_keys(Keys.ARROW_RIGHT).perform()
+    assert picture(driver, explorer) != first
+    start.click()
 
-    reach_by_tab(driver, picker, select)
-    there, back = (Keys.ARROW_DOWN, Keys.ARROW_UP) if start + 1 < len(options) else (Keys.ARROW_UP, Keys.ARROW_DOWN)
+
+def _try_slider(driver, explorer, slider) -> None:
+    assert slider.accessible_name and slider.get_attribute("aria-valuetext")
+    first, said, value = picture(driver, explorer), slider.get_attribute("aria-valuetext"), slider.get_property("value")
+    there, back = (Keys.ARROW_LEFT, Keys.ARROW_RIGHT) if value != "0" else (Keys.ARROW_RIGHT, Keys.ARROW_LEFT)
+    reach_by_tab(driver, explorer, slider)
     ActionChains(driver).send_keys(there).perform()
-    changed(driver, picker, first)
+    assert picture(driver, explorer) != first and slider.get_attribute("aria-valuetext") != said
     ActionChains(driver).send_keys(back).perform()
-    back_to(driver, picker, first)
+    assert slider.get_attribute("aria-valuetext") == said
+    ActionChains(driver).move_to_element_with_offset(slider, slider.size["width"] // 2 - 3, 0).click().perform()
+    assert slider.get_property("value") == slider.get_property("max")
+    slider.send_keys(Keys.HOME if value == "0" else Keys.END)
+    while slider.get_property("value") != value:
+        slider.send_keys(Keys.ARROW_LEFT)
 
 
-def _try_slider(driver, picker, handle) -> None:
-    assert until(driver, lambda: handle.accessible_name, "the slider has a name")
-    first = driver.execute_script(PICTURE, picker)
-    last = float(handle.get_attribute("aria-valuemax"))
-    if last == 0:
-        return
-    at_end = float(handle.get_attribute("aria-valuenow")) == last
-
-    reach_by_tab(driver, picker, handle)
-    there, back = (Keys.ARROW_LEFT, Keys.ARROW_RIGHT) if at_end else (Keys.ARROW_RIGHT, Keys.ARROW_LEFT)
-    ActionChains(driver).send_keys(there).perform()
-    changed(driver, picker, first)
-    ActionChains(driver).send_keys(back).perform()
-    back_to(driver, picker, first)
-
-    track = handle.find_element(By.XPATH, "./ancestor::*[contains(@class, 'noUi-base')]")
-    to_other_end = (track.size["width"] // 2 - 2) * (-1 if at_end else 1)
-    ActionChains(driver).move_to_element_with_offset(track, to_other_end, 0).click().perform()
-    changed(driver, picker, first)
+def _try_ticks(driver, explorer, group) -> None:
+    boxes = [box for box in group.find_elements(By.TAG_NAME, "input") if box.is_displayed()]
+    assert len(boxes) > 1 and all(box.accessible_name and box.is_selected() for box in boxes)
+    first = picture(driver, explorer)
+    boxes[0].click()
+    assert picture(driver, explorer) != first and not boxes[0].is_selected()
+    reach_by_tab(driver, explorer, boxes[0])
+    ActionChains(driver).send_keys(Keys.SPACE).perform()
+    assert picture(driver, explorer) == first
+    for box in boxes:
+        box.click()
+    assert [box.is_selected() for box in boxes] == [False] * (len(boxes) - 1) + [True], "the last tick stays"
+    for box in boxes[:-1]:
+        box.click()
 
 
-def reach_by_tab(driver, picker, control) -> None:
-    """Focus the control with nothing but the tab key, from the place before the picker."""
+def reach_by_tab(driver, explorer, control) -> None:
+    """Focus the control with nothing but the tab key, from the place before the explorer."""
     driver.execute_script(
         "const start = document.createElement('span'); start.tabIndex = -1; arguments[0].before(start); start.focus();",
-        picker,
+        explorer,
     )
-    for _ in range(10):
+    for _ in range(40):
         ActionChains(driver).send_keys(Keys.TAB).perform()
         if driver.switch_to.active_element == control:
             return
-    pytest.fail("ten steps with the tab key did not reach the control")
+    pytest.fail("forty steps with the tab key did not reach the control")
 
 
-def changed(driver, picker, before: str) -> None:
-    until(driver, lambda: driver.execute_script(PICTURE, picker) not in (None, before), "the figure is another")
+def picture(driver, explorer) -> list[str]:
+    """What the figures of an explorer show: drawing is done when the event of a control is."""
+    return driver.execute_script(PICTURE, explorer)
 
 
-def back_to(driver, picker, before: str) -> None:
-    until(driver, lambda: driver.execute_script(PICTURE, picker) == before, "the first figure is back")
+def explorers_of(driver) -> list:
+    return driver.find_elements(By.CLASS_NAME, "compatkit-explorer")
+
+
+def choose(explorer, text: str) -> None:
+    """Click the visible label or option of this text."""
+    [label] = [each for each in seen(explorer, ".option, option") if each.text == text]
+    label.click()
+
+
+def bars(driver, explorer) -> list[str]:
+    return driver.execute_script(
+        "return arguments[0].querySelector('.compatkit-figure').data[0].hovertext.map((text) => text.split(':')[0])",
+        explorer,
+    )
+
+
+def lines(driver, explorer) -> list[str]:
+    last = "[...arguments[0].querySelectorAll('.compatkit-figure')].at(-1)"
+    return driver.execute_script(f"return {last}.data.map((line) => line.name).filter(Boolean)", explorer)
+
+
+METHOD = "book/reusable/method.html"
+
+
+@needs_browser
+@needs_scripts
+def test_what_is_picked_is_shared_and_kept_in_the_address(chromium, address):
+    open_page(chromium, address + METHOD, "desktop")
+    one, other, *_ = explorers_of(chromium)
+    assert "RP" in bars(chromium, one) and "RP" in lines(chromium, other)
+    choose(one, "RP")
+    choose(one, "glyphs_plain × glyphs_cluttered")
+    assert "RP" not in bars(chromium, one) and "IIW+RP" in bars(chromium, one)
+    assert "RP" not in lines(chromium, other) and "IIW+RP" in lines(chromium, other), "in every view of the page"
+    assert "upper bound" in bars(chromium, one), "which the other does not know"
+    assert "glyphs_plain, glyphs_plain" in picture(chromium, other)[0], "the data as well"
+    query = chromium.current_url.partition("?")[2]
+    assert query == "data=glyphs_plain+%C3%97+glyphs_cluttered&method+hidden=RP"
+    shown = [picture(chromium, explorer) for explorer in (one, other)]
+
+    open_page(chromium, f"{address}{METHOD}?highlight=x&{query}#the-idea", "desktop")
+    one, other, *_ = explorers_of(chromium)
+    assert [picture(chromium, explorer) for explorer in (one, other)] == shown, "a link shows what was seen"
+    choose(one, "RP")
+    assert "RP" in bars(chromium, one) and "RP" in lines(chromium, other)
+    assert chromium.current_url.endswith("?highlight=x&data=glyphs_plain+%C3%97+glyphs_cluttered#the-idea")
+    links = chromium.find_elements(By.CSS_SELECTOR, ".bd-toc-nav a, .headerlink")
+    chromium.execute_script("arguments[0].click()", links[0])
+    assert "data=glyphs" in chromium.current_url.partition("#")[0], "links within the page keep what is picked"
+    assert console_errors(chromium) == []
+
+
+@needs_browser
+@needs_scripts
+def test_a_slider_turns_the_matrix_and_the_mark_of_the_curves(chromium, address):
+    open_page(chromium, address + METHOD, "desktop")
+    other = explorers_of(chromium)[1]
+    matrix, curves = picture(chromium, other)
+    slider = other.find_element(By.CSS_SELECTOR, "[type=range]")
+    slider.send_keys(Keys.ARROW_LEFT)
+    turned, marked = picture(chromium, other)
+    assert turned != matrix and marked != curves and slider.get_attribute("aria-valuetext") == "stage1_block1"
+    here = """
+        const shapes = [...arguments[0].querySelectorAll(".compatkit-figure")].at(-1).layout.shapes;
+        return shapes.filter((shape) => shape.name === "here").map((shape) => shape.x0);
+    """
+    assert chromium.execute_script(here, other) == [1]
+    choose(other, "may be chosen (and are wrong)")
+    assert not slider.is_displayed(), "measured at one cut alone: nothing to choose"
+    choose(other, "left out of the choice")
+    assert slider.is_displayed() and slider.get_attribute("aria-valuetext") == "stage1_block1", "the choice is kept"
+
+
+@needs_browser
+@needs_scripts
+def test_the_numbers_and_a_sentence_say_what_is_shown(chromium, address):
+    open_page(chromium, address + METHOD, "desktop")
+    one = explorers_of(chromium)[0]
+    live = one.find_element(By.CLASS_NAME, "live")
+    before = live.get_property("textContent")
+    assert before.startswith("recombination accuracy, %, digits × mnist5k, mean of both sets: independent ")
+    choose(one, "RP")
+    after = live.get_property("textContent")
+    assert live.get_attribute("aria-live") == "polite" and "; RP " in before and "; RP " not in after
+    assert explorers_of(chromium)[1].find_element(By.CLASS_NAME, "live").get_attribute("aria-live") == "off", (
+        "one speaks"
+    )
+    choose(one, "RP")
+    one.find_element(By.TAG_NAME, "summary").click()
+    rows = [row.text for row in one.find_elements(By.CSS_SELECTOR, "tbody tr")]
+    assert len(rows) == len(bars(chromium, one))
+    mean, half, n, paper = next(row for row in rows if row.startswith("IIW+DCC ")).split()[1:]
+    hover = chromium.execute_script("return arguments[0].querySelector('.compatkit-figure').data[0].hovertext", one)
+    [said] = [text for text in hover if text.startswith("IIW+DCC:")]
+    assert said == f"IIW+DCC: {mean} ± {half} %, n = {n}" + ("" if paper == "–" else f"; paper {paper} %")
+
+
+@needs_browser
+@needs_scripts
+@pytest.mark.parametrize("page", [METHOD, "book/reusable/similarity.html"])
+def test_figures_follow_the_theme(page, chromium, address):
+    open_page(chromium, address + page, "desktop")
+    colours = """
+        const [figure] = [...document.querySelectorAll(".compatkit-figure")].slice(-1);
+        document.documentElement.dataset.theme = arguments[0];
+        return new Promise((done) => setTimeout(() => done({
+            page: getComputedStyle(document.body).backgroundColor,
+            ink: figure._fullLayout.font.color, paper: figure._fullLayout.paper_bgcolor,
+            cards: [...document.querySelectorAll(".compatkit-figure, .compatkit-explorer, .output.text_html")].map(
+                (element) => getComputedStyle(element).backgroundColor),
+        }), 300));
+    """
+    light, dark = (chromium.execute_script(colours, theme) for theme in ("light", "dark"))
+    assert light["ink"] != dark["ink"] and light["page"] != dark["page"]
+    assert (
+        set(light["cards"] + dark["cards"]) == {"rgba(0, 0, 0, 0)"}
+        and light["paper"] == dark["paper"] == "rgba(0,0,0,0)"
+    )
+
+
+@needs_browser
+@needs_scripts
+def test_explorers_work_from_a_disk(chromium, html):
+    place = (html / METHOD).as_uri()
+    open_page(chromium, place, "phone")
+    one = explorers_of(chromium)[0]
+    choose(one, "IIW")
+    assert chromium.current_url == f"{place}?method+hidden=IIW"
+    chromium.refresh()
+    until(chromium, lambda: chromium.execute_script(WATCHES), "figures are drawn")
+    assert "IIW" not in bars(chromium, explorers_of(chromium)[0])
+    assert console_errors(chromium) == []
+
+
+def test_no_page_is_heavy(html):
+    sizes = {page: (html / page).stat().st_size for page in pages()}
+    assert {page: size for page, size in sizes.items() if size > 400_000} == {}
 
 
 def claims(driver) -> list[dict[str, str]]:
@@ -406,7 +560,7 @@ def test_independent_networks_babble_and_compatible_ones_agree(chromium, tried):
     open_drawing(chromium, tried)
     rights = {}
     for method in ("independent", "IIW+DCC"):
-        choose(chromium, method)
+        choose_method(chromium, method)
         rights[method] = [0] * 4
         for digit in range(9):
             chromium.find_element(By.CSS_SELECTOR, f'[aria-label="write a {digit}"]').click()
@@ -425,7 +579,7 @@ def test_independent_networks_babble_and_compatible_ones_agree(chromium, tried):
     assert shares[0] > 0 and shares[3] > 0 and shares[1:3] == [0, 0]
 
 
-def choose(driver, method: str) -> None:
+def choose_method(driver, method: str) -> None:
     driver.find_element(By.XPATH, f"//*[@class='compatkit-draw']//label[normalize-space()='{method}']").click()
     settled(driver, method)
 
@@ -473,7 +627,7 @@ def test_the_drawing_offers_what_is_exported(method, chromium, tried):
     open_drawing(chromium, tried)
     offered = chromium.find_elements(By.CSS_SELECTOR, ".compatkit-draw input[type=radio]")
     assert [radio.get_attribute("value") for radio in offered] == list(export.METHODS)
-    choose(chromium, method)
+    choose_method(chromium, method)
     assert "a-b says" in words(chromium)
 
 
@@ -485,9 +639,9 @@ def test_networks_are_loaded_when_they_are_chosen(chromium, tried):
         return [url.rpartition("/")[2] for url in requests(chromium) if "/tried/" in url]
 
     assert loaded() == ["IIW-DCC.js"]
-    choose(chromium, "RP")
+    choose_method(chromium, "RP")
     assert loaded() == ["RP.js"]
-    choose(chromium, "IIW+DCC")
+    choose_method(chromium, "IIW+DCC")
     assert loaded() == [], "once is enough"
 
 
@@ -500,11 +654,11 @@ def test_networks_that_are_missing_or_cut_short_are_told_and_tried_again(chromiu
         file.unlink()
         if damaged is not None:
             file.write_bytes(damaged)
-        choose(chromium, "IIW")
+        choose_method(chromium, "IIW")
         assert "IIW.js" in words(chromium) and answers(chromium) == ["–"] * 4
-        choose(chromium, "IIW+DCC")
+        choose_method(chromium, "IIW+DCC")
         file.write_bytes(whole)
-        choose(chromium, "IIW")
+        choose_method(chromium, "IIW")
         assert "a-a says" in words(chromium)
         chromium.execute_script("location.reload()")
         until(chromium, lambda: "a-a says" in words(chromium), "the page is there again")

@@ -1,4 +1,4 @@
-"""Figures carry what each reader needs; pickers hold one finished figure for every choice, tied to the controls."""
+"""Figures carry what each reader needs; explorers hold the numbers of every choice, and intervals that Python made."""
 
 from __future__ import annotations
 
@@ -6,42 +6,197 @@ import json
 import subprocess
 import sys
 
-import ipywidgets as widgets
 import plotly.graph_objects as go
 import pytest
 
-from reproduction.show import explorer
-from reproduction.show.explorer import PLOTLY_MIME, Figure, picker, show
+from compatkit.intervals import interval
+from reproduction.show import explorer as module
+from reproduction.show.explorer import PLOTLY_MIME, Cell, Figure, Level, Note, View, explorer, show, source
+from reproduction.show.looks import look
 
-METHODS = ("independent", "RP", "DCC")
-LAYERS = ("block 1", "block 2")
-
-
-def line(*picked: str) -> go.Figure:
-    return go.Figure(go.Scatter(x=[0, 1], y=[len("".join(picked)), 0]), layout={"title": " at ".join(picked)})
+METHODS, DATA, LAYERS = ("independent", "RP", "DCC"), ("x", "y"), ("stem", "block 1", "block 2")
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
-def sentence(*picked: str) -> str:
-    return f"A line for {' at '.join(picked)}."
+def line(title: str) -> go.Figure:
+    return go.Figure(go.Scatter(x=[0, 1], y=[1, 0]), layout={"title": title})
 
 
-@pytest.fixture
-def two_controls() -> widgets.Widget:
-    return picker({"method": METHODS, "split layer": LAYERS}, line, sentence, ordered={"split layer"})
+def runs(data: str, method: str) -> list[float]:
+    return [0.1 * (1 + METHODS.index(method)) + 0.3 * DATA.index(data) + 0.013 * seed for seed in range(3)]
 
 
-def leaves(widget: widgets.Widget) -> list[widgets.Output]:
-    if isinstance(widget, widgets.Output):
-        return [widget]
-    return [leaf for child in getattr(widget, "children", ()) for leaf in leaves(child)]
+def cells(*data: str) -> list[Cell]:
+    printed = {"RP": 50.1}
+    return [Cell({"data": d, "method": m}, runs(d, m), printed.get(m)) for d in data or DATA for m in METHODS]
 
 
-def titles(widget: widgets.Widget) -> list[str]:
-    return [leaf.outputs[0]["data"][PLOTLY_MIME]["layout"]["title"]["text"] for leaf in leaves(widget)]
+def bars(*some: Cell, **options) -> View:
+    return View("bars", some or cells(), axis="method", x_title="accuracy on {data}, %", **options)
 
 
-def controls(widget: widgets.Widget) -> tuple[widgets.Widget, ...]:
-    return widget.children[0].children
+def spec(*views: View, **options) -> dict:
+    return json.loads(explorer(*views, **options).spec)
+
+
+def table(found: dict, view: int = 0) -> dict[tuple[str, ...], list]:
+    """Every row of a view's table by its options, its lists written out."""
+    names, view = found["dimensions"], found["views"][view]
+    written = {}
+    for at, *parts in view["cells"]:
+        where = tuple(names[d]["options"][o] for d, o in zip(view["dimensions"], at, strict=True))
+        parts += [None] * (7 - len(parts))
+        written[where] = parts[:4] + [None if place is None else found["lists"][place] for place in parts[4:]]
+    return written
+
+
+def by_name(found: dict) -> dict[str, dict]:
+    return {dimension["name"]: dimension for dimension in found["dimensions"]}
+
+
+# --- explorers --------------------------------------------------------------------------------------------------------
+
+
+def test_a_table_holds_means_intervals_runs_and_the_papers_numbers():
+    found = table(spec(bars()))
+    assert list(found) == [(d, m) for d in DATA for m in METHODS]
+    for (data, method), (mean, half, n, paper, values, x, names) in found.items():
+        span = interval([100 * value for value in runs(data, method)])
+        assert (mean, half, n) == (pytest.approx(span.mean, abs=0.006), pytest.approx(span.half_width, abs=0.006), 3)
+        assert values == pytest.approx([100 * value for value in runs(data, method)], abs=0.006)
+        assert paper == (50.1 if method == "RP" else None) and x is names is None
+
+
+def test_one_run_has_no_interval_and_a_number_of_the_paper_alone_no_mean():
+    found = table(
+        spec(bars(Cell({"method": "RP", "data": "x"}, [0.5]), Cell({"method": "DCC", "data": "x"}, [], 40.0)))
+    )
+    assert found["RP", "x"][:4] == [50.0, None, 1, None] and found["DCC", "x"][:4] == [None, None, 0, 40.0]
+
+
+def test_correlations_are_not_percentages_and_channels_are_not_runs():
+    view = View("ranked", [Cell({"kind": "matched"}, [0.9, 0.1234, -0.2])], series="kind", percent=False)
+    [[mean, half, n, _, values, *_]] = table(spec(view)).values()
+    assert (mean, half, n, values) == (0.274, None, 3, [0.9, 0.123, -0.2])
+
+
+def test_equal_lists_are_held_once():
+    names = ["one", "two"]
+    at = [{"kind": kind, "method": "RP"} for kind in ("CKA", "neighbours")]
+    same = [Cell(place, [0.5, 0.7], x=[0.1, 0.2 * i], names=names) for i, place in enumerate(at, 1)]
+    found = spec(View("scatter", same, series="method"))
+    assert sorted(found["lists"], key=str) == [names, [0.1, 0.2], [0.1, 0.4], [50.0, 70.0]]
+    assert table(found)["neighbours", "RP"][4:] == [[50.0, 70.0], [0.1, 0.4], names]
+
+
+def test_methods_have_one_look_and_one_order_everywhere():
+    mixed = [Cell({"data": "x", "method": m}, [0.1 + 0.1 * i]) for i, m in enumerate(("DCC", "independent", "RP"))]
+    for view in (bars(), bars(*mixed)):
+        method = by_name(spec(view))["method"]
+        assert method["options"] == list(METHODS)
+        assert [tuple(each) for each in method["looks"]] == [look(name, 0) for name in METHODS]
+
+
+def test_only_what_can_be_ticked_has_looks():
+    assert by_name(spec(bars()))["data"]["looks"] is None
+
+
+def test_ordered_dimensions_have_their_order_and_start_where_they_are_told_to():
+    steps = [Cell({"split layer": at, "method": "RP"}, [0.1 * i]) for i, at in enumerate(LAYERS[::-1])]
+    how = {"ordered": {"split layer": [*LAYERS, "never run"]}, "start": {"split layer": "block 1"}}
+    layer = by_name(spec(View("bars", steps, axis="method"), **how))["split layer"]
+    assert (layer["options"], layer["ordered"], layer["start"]) == (list(LAYERS), True, 1)
+
+
+def test_options_whose_numbers_are_those_of_another_are_left_out_where_they_are():
+    """On x both measures are the same, on y they are not; two ways to count are the same everywhere."""
+    some = [
+        Cell({"data": d, "measure": m, "counted": c, "method": "RP"}, [0.5 + 0.1 * (d == "y" and m == "own")])
+        for d in DATA
+        for m in ("common", "own")
+        for c in ("so", "or so")
+    ]
+    assert [where[:3] for where in table(spec(View("bars", some, axis="method")))] == [
+        ("x", "common", "so"),
+        ("y", "common", "so"),
+        ("y", "own", "so"),
+    ]
+
+
+def test_the_same_numbers_at_two_places_of_an_axis_stay():
+    flat = [Cell({"method": "RP", "split layer": at}, [0.5]) for at in LAYERS]
+    fields = [Cell({"split layer": at, "rows": r, "columns": c}, [0.5]) for at in LAYERS for r in "ab" for c in "ab"]
+    found = spec(
+        View("matrix", fields, series="rows", axis="columns"), View("curves", flat, series="method", axis="split layer")
+    )
+    assert len(found["views"][1]["cells"]) == 3
+
+
+def test_levels_and_notes_stand_where_they_belong():
+    levels = [Level("chance", [0.1], {"data": "y"}), Level("own", [0.7, 0.8], printed=True)]
+    [view] = spec(bars(levels=levels, notes=[Note("An epoch is 5 steps.", {"data": "x"})]))["views"]
+    chance, own = view["levels"]
+    assert (chance["mean"], chance["half"], chance["at"], chance["printed"]) == (10.0, 0, [[0, 1]], False)
+    span = interval([70, 80])
+    assert (own["mean"], own["half"], own["at"], own["printed"]) == (75.0, round(span.half_width, 2), [], True)
+    assert view["notes"] == [{"text": "An epoch is 5 steps.", "at": [[0, 0]]}]
+
+
+def test_an_explorer_speaks_to_live_jupyter_to_the_page_and_to_whoever_reads_text():
+    made = explorer(bars())
+    data, _ = made._repr_mimebundle_()
+    assert set(data) == {WIDGET_VIEW, "text/html", "text/plain"}
+    assert data["text/plain"] == (
+        "Pick data: x, y; method: independent, RP, DCC. At first: accuracy on x, %: independent 11%, RP 21%, DCC 31%."
+    )
+    assert data["text/html"].startswith('<div class="compatkit-explorer"><script type="application/json">{"dim')
+    assert f"<p>{data['text/plain']}</p>" in data["text/html"]
+    assert explorer(bars()).spec == made.spec, "the same numbers are the same bytes"
+
+
+def test_the_widget_is_the_script_of_the_page_and_brings_plotly_when_asked(monkeypatch):
+    made, sent = explorer(bars()), []
+    assert "export default { render, drawPage }" in made._esm and ".compatkit-explorer" in made._css
+    monkeypatch.setattr(made, "send", sent.append)
+    made._handle_custom_msg("plotly", [])
+    [message] = sent
+    assert "plotly.js v" in message["plotly"][:200] and len(message["plotly"]) > 1e6
+
+
+def test_text_cannot_break_out_of_the_script():
+    named = Cell({"data": "</script><b>", "method": "RP"}, [0.5])
+    for html in (
+        explorer(bars(named))._repr_mimebundle_()[0]["text/html"],
+        Figure(line("</script><b>"), alt="A line.")._repr_mimebundle_()["text/html"],
+    ):
+        assert html.count("</script>") == 1
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: explorer(), "views: at least one"),
+        (lambda: explorer(View("pie", cells(), axis="method")), "kind must be one of bars, .* got 'pie'"),
+        (lambda: explorer(View("bars", [], axis="method")), "cells: a view of kind 'bars'"),
+        (lambda: explorer(bars(*cells(), Cell({"method": "RP"}, [1]))), "cells must all name the dimensions"),
+        (lambda: explorer(View("bars", cells(), axis="layer")), "axis and series .* got 'layer'"),
+        (lambda: explorer(View("bars", cells(), axis="method", x_title="{method}")), "a title can name .*'data'"),
+        (lambda: explorer(bars(), ordered={"layer": LAYERS}), "ordered names 'layer'"),
+        (lambda: explorer(bars(), ordered={"data": ["x"]}), r"ordered\['data'\] lacks 'y'"),
+        (lambda: explorer(bars(), start={"data": "z"}), r"start\['data'\] has \['z'\]"),
+    ],
+)
+def test_bad_arguments_are_named(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_pages_of_results_never_load_torch():
+    code = "import sys, reproduction.show.explorer, reproduction.book; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- plain figures ----------------------------------------------------------------------------------------------------
 
 
 def test_figure_speaks_to_live_jupyter_to_the_page_and_to_a_screen_reader():
@@ -53,7 +208,7 @@ def test_figure_speaks_to_live_jupyter_to_the_page_and_to_a_screen_reader():
     json.dumps(bundle)
 
 
-def test_figure_is_fluid_light_and_leaves_the_authors_figure_alone():
+def test_figure_is_fluid_and_leaves_the_authors_figure_alone():
     mine = go.Figure(go.Scatter(y=[1, 2]), layout={"width": 900, "height": 321, "font": {"size": 20}})
     before = mine.to_json()
     layout = Figure(mine, alt="Two points.").figure.layout
@@ -61,25 +216,19 @@ def test_figure_is_fluid_light_and_leaves_the_authors_figure_alone():
     assert layout.autosize
     assert (layout.height, layout.font.size) == (321, 20)
     assert mine.to_json() == before
-    assert len(Figure(mine, alt="Two points.")._repr_mimebundle_()["text/html"]) < 4000
+    assert len(Figure(mine, alt="Two points.")._repr_mimebundle_()["text/html"]) < 1500
+
+
+def test_the_page_gives_a_figure_its_colours():
+    bundle = Figure(line("RP"), alt="A line.")._repr_mimebundle_()
+    assert "#" not in bundle["text/html"] and "template" not in bundle["text/html"]
+    assert "heatmap" in bundle[PLOTLY_MIME]["layout"]["template"]["data"], "live there is no page to do so"
 
 
 def test_default_legend_gives_way_to_the_authors():
     assert Figure(line("RP"), alt="A line.").figure.layout.legend.yref == "container"
     own = line("RP").update_layout(legend={"x": 0.9, "y": 0.9})
     assert Figure(own, alt="A line.").figure.layout.legend.to_plotly_json() == {"x": 0.9, "y": 0.9}
-
-
-def test_every_display_has_its_own_div_and_ids_count_up(monkeypatch):
-    monkeypatch.setattr(explorer, "_div_ids", iter(["plotly-1", "plotly-2"]))
-    figure = Figure(line("RP"), alt="A line.")
-    for expected in ("plotly-1", "plotly-2"):
-        assert f'id="{expected}"' in figure._repr_mimebundle_()["text/html"]
-
-
-def test_text_cannot_break_out_of_the_script():
-    bundle = Figure(line("</script><b>"), alt="A line.")._repr_mimebundle_()
-    assert bundle["text/html"].count("</script>") == 1
 
 
 @pytest.mark.parametrize("alt", ["", "  ", None])
@@ -90,66 +239,9 @@ def test_figure_without_words_is_an_error(alt):
 
 def test_show_displays_a_figure(monkeypatch):
     shown = []
-    monkeypatch.setattr(explorer, "display", shown.append)
+    monkeypatch.setattr(module, "display", shown.append)
     show(line("RP"), alt="A line.")
     assert [figure.alt for figure in shown] == ["A line."]
-
-
-def test_picker_holds_a_figure_for_every_choice(two_controls):
-    assert titles(two_controls) == [f"{method} at {layer}" for method in METHODS for layer in LAYERS]
-    alts = [leaf.outputs[0]["data"]["text/plain"] for leaf in leaves(two_controls)]
-    assert alts[0] == "A line for independent at block 1."
-
-
-def test_controls_are_labelled_and_ordered_ones_are_sliders(two_controls):
-    method, layer = controls(two_controls)
-    assert isinstance(method, widgets.Dropdown)
-    assert isinstance(layer, widgets.SelectionSlider)
-    assert [method.description, layer.description] == ["method", "split layer"]
-
-
-def test_links_tie_each_control_to_the_stacks_it_turns(two_controls):
-    manager_state = widgets.Widget.get_manager_state()["state"]
-    links = [model["state"] for model in manager_state.values() if model["model_name"] == "LinkModel"]
-    method, layer = controls(two_controls)
-    turned = {
-        control.description: [
-            link["target"] for link in links if link["source"] == [f"IPY_MODEL_{control.model_id}", "index"]
-        ]
-        for control in (method, layer)
-    }
-    outer = two_controls.children[1]
-    assert turned["method"] == [[f"IPY_MODEL_{outer.model_id}", "selected_index"]]
-    assert turned["split layer"] == [[f"IPY_MODEL_{s.model_id}", "selected_index"] for s in outer.children]
-
-
-def test_start_is_what_is_picked_at_first():
-    widget = picker({"method": METHODS, "layer": LAYERS}, line, sentence, start={"layer": "block 2"})
-    assert [control.value for control in controls(widget)] == ["independent", "block 2"]
-    assert [stack.selected_index for stack in (widget.children[1], *widget.children[1].children)] == [0, 1, 1, 1]
-    assert "At first: A line for independent at block 2." in widget._repr_mimebundle_()["text/plain"]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"controls": {}}, "controls must name at least one"),
-        ({"controls": {"method": []}}, r"controls\['method'\]"),
-        ({"controls": {"method": "RP"}}, r"controls\['method'\]"),
-        ({"controls": {"method": ["RP", "RP"]}}, r"controls\['method'\]"),
-        ({"controls": {"method": METHODS}, "ordered": ["layer"]}, r"ordered names \['layer'\]"),
-        ({"controls": {"method": METHODS}, "start": {"layer": "x"}}, r"start names \['layer'\]"),
-        ({"controls": {"method": METHODS}, "start": {"method": "x"}}, r"start\['method'\] is 'x'"),
-    ],
-)
-def test_bad_arguments_are_named(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        picker(**{"draw": line, "alt": sentence, **arguments})
-
-
-def test_pages_of_results_never_load_torch():
-    code = "import sys, reproduction.show.explorer, reproduction.book; sys.exit('torch' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_source_is_the_code_without_its_docstring():
@@ -160,4 +252,4 @@ def test_source_is_the_code_without_its_docstring():
         """
         return 2 * x  # but this
 
-    assert explorer.source(twice).data == "```python\ndef twice(x):\n    return 2 * x  # but this\n```"
+    assert source(twice).data == "```python\ndef twice(x):\n    return 2 * x  # but this\n```"

@@ -1,12 +1,18 @@
 """What the chapters on paper A show is what the records say."""
 
+import json
+from statistics import fmean
+
 import pytest
 
 from reproduction.pages import claims, reusable
 from reproduction.records.provenance import provenance
 from reproduction.records.verdicts import Source
 
+from .test_explorer import by_name, table
+
 METHODS = ("independent", "RP", "DCC", "upper bound")
+LAYERS = ("stem", "stage1_block1", "stage2_block1", "stage3_block1", "pool")
 
 
 def record(method, seed, a="x", b="y"):
@@ -18,10 +24,13 @@ def record(method, seed, a="x", b="y"):
             f"recombination/{role}": base + shift,
             f"recombination, unmasked/{role}": base / 2,
             f"not recombined/{role}": 0.9 + 0.001 * seed,
-            f"own task/{role}": 0.95,
+            f"own task/{role}": 0.95 - 0.01 * (a == "cifar10"),
         }
     made = provenance(experiment="fig2", device="cpu", threads=1, started=0.0, wall_seconds=6.0, peak_memory_mb=1.0)
-    config = {"a": a, "b": b, "method": method, "seed": seed}
+    metrics |= {
+        f"recombination at {at}/{r}": base - 0.01 * i for i, at in enumerate(LAYERS) for r in ("a", "b", "mean")
+    }
+    config = {"a": a, "b": b, "method": method, "seed": seed, "split_at": "stage2"}
     found = {"experiment": "fig2", "preset": "laptop", "row": method, "seed": seed, "config": config, "data": {}}
     found |= {"run_id": f"{method} {seed} {a}", "differs": () if a == "cifar10" else ("a", "b")}
     return found | {"metrics": metrics, "provenance": made}
@@ -87,19 +96,75 @@ def test_a_card_has_the_reports_verdicts_and_what_its_runs_took(records):
         claims.card("It holds.", sources, ["a-none"], ["fig2"])
 
 
-def leaves(widget):
-    children = [leaf for child in getattr(widget, "children", ()) for leaf in leaves(child)]
-    return [widget] if hasattr(widget, "outputs") else children
+def shown(explorer, view=0):
+    """The table of a view by the options of its dimensions: mean, half width, n, the paper's, values, x, names."""
+    return table(json.loads(explorer.spec), view)
 
 
-def test_explorers_draw_every_choice(records):
-    explorer = reusable.methods_explorer(records)
-    assert len(leaves(explorer)) == 6 * 3
-    texts = [leaf.outputs[0]["data"]["text/plain"] for leaf in leaves(explorer)]
-    assert len(set(texts)) == len(texts)
-    assert texts[0].startswith("recombination accuracy on x × y: mean of both: independent 11%, RP 51%")
-    matrix = reusable.recombination_explorer(records, method="RP")
-    assert len(leaves(matrix)) == 4 * 2 * 2
-    assert (
-        "At first: RP on x × y: 90% with own heads, 51% with heads swapped." in matrix._repr_mimebundle_()["text/plain"]
-    )
+def means(explorer, view=0):
+    """The means of a view in its unit, by the options of its dimensions."""
+    return {where: mean for where, (mean, *_) in shown(explorer, view).items()}
+
+
+def levels(explorer, view=0):
+    """What is drawn across, by name and place: its mean."""
+    spec = json.loads(explorer.spec)
+    names = spec["dimensions"]
+    return {
+        (level["name"], *(names[d]["options"][o] for d, o in level["at"])): level["mean"]
+        for level in spec["views"][view]["levels"]
+    }
+
+
+def options(explorer, dimension):
+    return by_name(json.loads(explorer.spec))[dimension]["options"]
+
+
+def starts(explorer):
+    found = by_name(json.loads(explorer.spec)).items()
+    return {name: dimension["options"][dimension["start"]] for name, dimension in found}
+
+
+def test_every_method_has_its_bar_on_every_test_set_in_every_measure(records):
+    found = shown(reusable.methods_explorer(records))
+    roles = {"mean of both sets": "mean", "first set": "a", "second set": "b"}
+    for (data, role, measure, method), (mean, _, n, paper, values, *_) in found.items():
+        group = [r for r in records if f"{r['config']['a']} × {r['config']['b']}" == data and r["row"] == method]
+        key = (
+            reusable.MEASURES[measure]
+            if (measure, method) != ("recombination accuracy", "upper bound")
+            else "not recombined"
+        )
+        expected = [100 * r["metrics"][f"{key}/{roles[role]}"] for r in group]
+        assert values == pytest.approx(expected) and mean == pytest.approx(fmean(expected), abs=0.006) and n == 3
+        printed = {"recombination accuracy": "fig2", "accuracy on the own task, all classes": "own tasks"}.get(measure)
+        assert paper == (reusable.published(printed).get(method) if printed and role == "mean of both sets" else None)
+    chosen = {where[:3] for where in found}
+    assert len(chosen) == 2 * 3 * 3 and len(found) == 4 * len(chosen)
+    assert levels(reusable.methods_explorer(records)) == {
+        ("chance", data, "recombination accuracy"): 10 for data in ("x × y", "cifar10 × stl10")
+    }
+
+
+def test_the_matrix_has_own_heads_on_the_diagonal_and_follows_the_cut(records):
+    explorer = reusable.recombination_explorer(records, method="RP")
+    assert starts(explorer)["method"] == "RP" and starts(explorer)["split layer"] == "stage2_block1"
+    found = means(explorer)
+    at = ("x × y", "left out of the choice", "RP", "stem")
+    assert [found[(*at, *pair)] for pair in (("x", "x"), ("x", "y"), ("y", "x"), ("y", "y"))] == [90.1, 51, 51, 90.1]
+    assert found["x × y", "left out of the choice", "RP", "stage3_block1", "x", "y"] == pytest.approx(48)
+    unmasked = {where[3] for where in found if where[1].startswith("may be chosen")}
+    assert unmasked == {"stage2_block1"}, "measured at one cut alone"
+    assert found["x × y", "may be chosen (and are wrong)", "DCC", "stage2_block1", "y", "x"] == pytest.approx(40.5)
+    assert "own RP heads" in options(explorer, "method")
+    curve = means(explorer, view=1)
+    assert curve["x × y", "mean of both sets", "DCC", "stage1_block1"] == pytest.approx(80)
+    assert {where[2] for where in curve} == {"independent", "RP", "DCC"}
+    assert set(options(explorer, "split layer")) == set(LAYERS) - {"pool"}
+
+
+def test_two_networks_of_one_set_are_told_apart():
+    same = [record("RP", seed, "x", "x") for seed in range(2)]
+    assert {where[-2:] for where in means(reusable.recombination_explorer(same, "RP"))} == {
+        (f"x ({own})", f"x ({other})") for own in "ab" for other in "ab"
+    }

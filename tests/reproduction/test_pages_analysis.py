@@ -1,5 +1,7 @@
 """What the chapters on the analysis of paper A show is what the records say."""
 
+import json
+
 import pytest
 
 from reproduction.experiments.reusable import NORMALIZATION_ROWS
@@ -8,7 +10,7 @@ from reproduction.records.provenance import provenance
 from reproduction.records.published import paper_numbers
 from reproduction.records.store import run_id
 
-from .test_pages import leaves
+from .test_pages import levels, means, options, shown, starts
 
 LAYERS = ("stem", "stage1_block1", "stage2_block1", "stage3_block1", "pool")
 BASE = {"independent": 0.1, "IIW": 0.3, "RP": 0.4, "DCC": 0.6, "IIW+RP": 0.7, "IIW+DCC": 0.8, "IIW+RP+DCC": 0.85}
@@ -63,16 +65,6 @@ def record(method, seed=0, a="x", b="y", *, row=None, shift=0.0, recipe=RECIPE, 
 
 def grid(**options):
     return [record(method, seed, **options) for method in BASE for seed in range(3)]
-
-
-def alternatives(widget):
-    return [leaf.outputs[0]["data"]["text/plain"] for leaf in leaves(widget)]
-
-
-def figures_of(widget):
-    """Every figure of a picker by its text."""
-    shown = [leaf.outputs[0]["data"] for leaf in leaves(widget)]
-    return {data["text/plain"]: data["application/vnd.plotly.v1+json"] for data in shown}
 
 
 def lines(markdown):
@@ -170,17 +162,23 @@ def test_test_batches_are_compared_with_running_statistics_for_every_method():
 
 def test_normalisation_explorer_has_the_trained_networks_where_there_are_any():
     records = [*grid(), *(record("IIW+DCC", s, normalization="layer", shift=-0.5) for s in range(3))]
-    texts = alternatives(analysis.normalisation_explorer(records))
-    assert len(texts) == len(set(texts)) == 3 * 7
-    [plain] = [t for t in texts if t.startswith("Recombination accuracy of RP on x × y: mean of both:")]
-    assert "running train statistics 11%" in plain and "per test batch 41%" in plain and "LayerNorm" not in plain
-    assert "test batches of 8 29%" in plain
-    [trained] = [t for t in texts if t.startswith("Recombination accuracy of IIW+DCC on x × y: y (b):")]
-    assert "LayerNorm 29%" in trained and "per test batch 79%" in trained
-    drawn = figures_of(analysis.normalisation_explorer(records))
-    paper = {text: [t for t in figure["data"] if t["name"].startswith("paper")] for text, figure in drawn.items()}
-    assert [(t["x"], t["y"]) for found in paper.values() for t in found] == [([32.4], [reusable.RUNNING])]
-    assert next(t for t, found in paper.items() if found).startswith("Recombination accuracy of IIW+DCC on x × y: mean")
+    explorer = analysis.normalisation_explorer(records)
+    found = shown(explorer)
+    plain = {where[3]: row[0] for where, row in found.items() if where[:3] == ("x × y", "mean of both sets", "RP")}
+    assert plain == pytest.approx(
+        {
+            "running train statistics": 11,
+            "recomputed on test set": 42,
+            "per test batch": 41,
+            **{f"test batches of {n}": pytest.approx(41 - 100 / n, abs=0.01) for n in (8, 32, 128)},
+        }
+    )
+    assert found["x × y", "second set", "IIW+DCC", "LayerNorm"][0] == pytest.approx(29)
+    assert found["x × y", "second set", "IIW+DCC", "per test batch"][0] == pytest.approx(79)
+    assert {where: row[3] for where, row in found.items() if row[3] is not None} == {
+        ("x × y", "mean of both sets", "IIW+DCC", reusable.RUNNING): 32.4
+    }
+    assert levels(explorer) == {("chance", "x × y"): 11.11} and starts(explorer)["method"] == "IIW+DCC"
 
 
 def test_split_explorers_tell_networks_made_for_a_split_from_those_cut_there():
@@ -190,21 +188,25 @@ def test_split_explorers_tell_networks_made_for_a_split_from_those_cut_there():
         for at in ("stem", "stage1_block1", "stage3_block1")
         for s in range(3)
     ]
-    at_the_split, after_stage_2, *_ = alternatives(analysis.split_curves(records))
-    assert "shared heads at the split, by split." in at_the_split and "; RP:" not in at_the_split
-    assert "IIW+RP: stem 81%, stage1_block1 81%, stage2_block1 71%" in at_the_split
-    assert "IIW+RP: stem 71%, stage1_block1 70%, stage2_block1 69%" in after_stage_2 and "; RP:" in after_stage_2
-    assert all("IIW: stem 31%" in text for text in (at_the_split, after_stage_2)), "which has no shared head"
-    assert {text.partition(",")[2][:27] for text in alternatives(analysis.split_curves(grid()))} == {
-        " shared heads after stage 2"
-    }
-    texts = alternatives(analysis.split_explorer(records))
-    assert len(texts) == len(set(texts)) == 8 * 4
-    assert "IIW+RP, heads at the split, cut after stem, on x × y: 90% with own heads, 81% with heads swapped." in texts
+    curves = means(analysis.split_curves(records))
+
+    def line(heads, method):
+        at = ("x × y", "mean of both sets", heads, method)
+        return {where[-1]: mean for where, mean in curves.items() if where[:-1] == at}
+
+    layers = LAYERS[:-1]
+    assert line("at the split", "IIW+RP") == dict(zip(layers, (81, 81, 71, 81), strict=True))
+    assert line("after stage 2", "IIW+RP") == dict(zip(layers, (71, 70, 69, 68), strict=True))
+    assert line("at the split", "RP") == {} and line("after stage 2", "RP")["stem"] == 41
     assert (
-        "RP, heads after stage 2, cut after stage3_block1, on x × y: 90% with own heads, 38% with heads swapped."
-        in texts
+        line("at the split", "IIW") == line("after stage 2", "IIW") == dict(zip(layers, (31, 30, 29, 28), strict=True))
     )
+    assert options(analysis.split_curves(grid()), "shared heads") == ["after stage 2"]
+    fields = means(analysis.split_explorer(records))
+    assert fields["x × y", "at the split", "IIW+RP", "stem", "x", "y"] == pytest.approx(83)
+    assert fields["x × y", "at the split", "IIW+RP", "stem", "y", "y"] == pytest.approx(90)
+    assert fields["x × y", "after stage 2", "RP", "stage3_block1", "y", "x"] == pytest.approx(36)
+    assert ("x × y", "at the split", "RP", "stem", "x", "y") not in fields
 
 
 def test_classes_explorers_count_to_all():
@@ -214,37 +216,46 @@ def test_classes_explorers_count_to_all():
         for n in range(2, 10)
         for s in range(3)
     ]
-    [text, *_] = alternatives(analysis.classes_curve(records))
-    assert "2 11%, 3 21%" in text and "9 81%; IIW+RP 71%." in text
-    texts = alternatives(analysis.classes_explorer(records))
-    assert len(texts) == 8 and "9 classes shared on x × y: 90% with own heads, 81% with heads swapped." in texts
-    mean, *single = figures_of(analysis.classes_curve(records)).values()
-    printed = {t["name"]: dict(zip(t["x"], t["y"], strict=True)) for t in mean["data"] if "paper" in t["name"]}
-    assert printed["paper, IIW+DCC: at most"] == {str(n): 59.4 for n in range(2, 7)}
-    assert printed["paper, IIW+RP"] == {str(n): 61.8 for n in range(2, 10)}
-    assert not any("paper" in t["name"] for figure in single for t in figure["data"])
+    explorer = analysis.classes_curve(records)
+    assert options(explorer, "classes") == [str(n) for n in range(2, 10)]
+    found = shown(explorer)
+    at = ("x × y", "mean of both sets")
+    curve = {where[-1]: row[0] for where, row in found.items() if where[:-1] == (*at, "IIW+DCC")}
+    assert curve == pytest.approx({str(n): 81 - 10 * (9 - n) for n in range(2, 10)})
+    printed = {where: row[3] for where, row in found.items() if row[3] is not None}
+    assert printed == {(*at, "paper, IIW+DCC: at most", str(n)): 59.4 for n in range(2, 7)}
+    across = levels(explorer)
+    assert across.pop(("chance", "x × y")) == 11.11
+    roles = {"mean of both sets": 71, "first set": 73, "second set": 69}
+    own = {("IIW+RP, no class shared", "x × y", role): level for role, level in roles.items()}
+    assert across == own | {("paper, IIW+RP", *at): 61.8}
+    fields = means(analysis.classes_explorer(records))
+    assert {where[1] for where in fields} == {str(n) for n in range(2, 10)}
+    assert fields["x × y", "9", "x", "y"] == pytest.approx(83) and fields["x × y", "9", "x", "x"] == pytest.approx(90)
+    assert starts(analysis.classes_explorer(records))["classes"] == "9"
 
 
 def test_cka_explorer_shows_the_mean_over_seeds():
     explorer = analysis.cka_explorer(grid())
-    figure = leaves(explorer)[0].outputs[0]["data"]["application/vnd.plotly.v1+json"]["data"][0]
-    assert figure["z"][0][:2] == pytest.approx([0.11, 0.055]) and figure["y"][-1] == "classifier"
-    assert len(alternatives(explorer)) == 7 * 2
+    # the same map for both test sets here, so that there is nothing to pick
+    assert options(explorer, "test images") == ["first set"]
+    found = means(explorer)
+    at = ("x × y", "first set", "independent")
+    assert [found[(*at, "stem", other)] for other in LAYERS[:2]] == pytest.approx([0.11, 0.055])
+    assert found[(*at, "classifier", "classifier")] == pytest.approx(0.11) and len(found) == 7 * 6 * 6
 
 
 def test_channels_explorer_offers_both_starts():
-    texts = alternatives(analysis.channels_explorer([*grid(), record("IIW", pretrained_on="z", shift=0.1)]))
-    assert len(texts) == (7 + 1) * 2
-    assert any(t.startswith("Mean correlation of channels of the first seed, IIW, pre-trained weights") for t in texts)
-    assert any("independent, random weights" in t and "by position 0.05, optimally permuted 0.60" in t for t in texts)
-    notes = {
-        text.split(" weights")[0].split("seed, ")[1]: [n["text"] for n in figure["layout"].get("annotations", [])]
-        for text, figure in figures_of(
-            analysis.channels_explorer([*grid(), record("IIW", pretrained_on="z", shift=0.1)])
-        ).items()
-    }
-    assert notes["RP, random"] == ["paper: mean 0.38"] and notes["IIW, pre-trained"] == ["paper: mean 0.69"]
-    assert notes["independent, random"] == ["paper, optimally permuted: mean 0.34"] and notes["IIW, random"] == []
+    explorer = analysis.channels_explorer([*grid(), record("IIW", pretrained_on="z", shift=0.1)])
+    found = shown(explorer)
+    at = ("x × y", "first set")
+    assert found[(*at, "independent", "random", "by position")][4] == pytest.approx([0.1, 0.05, 0])
+    assert found[(*at, "IIW", "pre-trained", "by position")][4] == pytest.approx([0.4, 0.2, 0])
+    assert found[(*at, "RP", "random", "optimally permuted")][:3] == [0.6, None, 3]
+    assert {where[2] for where in found if where[3] == "pre-trained"} == {"IIW"}
+    named = {where[3:]: where[0] for where in levels(explorer)}
+    assert named["RP", "random"] == "paper: mean 0.38" and named["IIW", "pre-trained"] == "paper: mean 0.69"
+    assert named["independent", "random"] == "paper, optimally permuted: mean 0.34" and ("IIW", "random") not in named
 
 
 def test_what_was_measured_without_scipy_has_no_matched_values():
@@ -253,32 +264,43 @@ def test_what_was_measured_without_scipy_has_no_matched_values():
         one["metrics"] = {k: v for k, v in one["metrics"].items() if not k.startswith("matched")}
     assert "independent + permutation" not in reusable.by_correlation(records)
     assert analysis.similarities(records) == ["cross-correlation", "CKA", "neighbours"]
-    assert len(alternatives(analysis.similarity_explorer(records))) == 3 * 5
-    assert all("permuted" not in text for text in alternatives(analysis.channels_explorer(records)))
+    assert options(analysis.similarity_explorer(records), "similarity") == ["cross-correlation"], "all are equal here"
+    assert options(analysis.channels_explorer(records), "channels") == ["by position"]
 
 
-def test_what_was_not_run_on_a_pair_says_so():
-    records = [*grid(), *grid(a="u", b="v"), record("IIW", pretrained_on="z")]
-    texts = alternatives(analysis.channels_explorer(records))
-    assert sum(t.endswith("not run.") for t in texts) == 2, "both test sets of the other pair"
+def test_what_was_not_run_on_a_pair_is_not_offered_there():
+    records = [*grid(), *grid(a="u", b="v"), record("IIW", pretrained_on="z", shift=0.1)]
+    found = {(data, start) for data, _, _, start, _ in means(analysis.channels_explorer(records))}
+    assert ("x × y", "pre-trained") in found and ("u × v", "pre-trained") not in found
     text = lines(reusable.differences(records, {"pre-trained": ("IIW pre-trained", "IIW")}, "fig6"))
-    assert "| pre-trained | – | 0 |" in text and "| pre-trained | +0.00 | 1 |" in text
+    assert "| pre-trained | – | 0 |" in text and "| pre-trained | +0.05 | 1 |" in text
 
 
 def test_similarity_is_a_point_for_each_pair_of_networks():
-    points = analysis.similarity_points(grid(), "CKA", "stem")
-    assert {m: len(p) for m, p in points.items()} == dict.fromkeys(BASE, 3)
-    assert points["DCC"][2][:2] == pytest.approx((0.31, 0.62)) and points["DCC"][2].text == "DCC, 300 steps, seed 2"
-    [hollow] = analysis.similarity_points([record("IIW", pretrained_on="z")], "CKA", "stem")["IIW"]
-    assert hollow.hollow and "pre-trained" in hollow.text and not points["DCC"][2].hollow
+    points = {cell.at["method"]: cell for cell in analysis.similarity_cells(grid(), {}, "CKA", "stem")}
+    assert {m: len(p.values) for m, p in points.items()} == dict.fromkeys(BASE, 3)
+    dcc = points["DCC"]
+    assert (dcc.x[2], dcc.values[2]) == pytest.approx((0.31, 0.62)) and dcc.names[2] == "300 steps, seed 2"
+    [pretrained] = analysis.similarity_cells([record("IIW", pretrained_on="z")], {}, "CKA", "stem")
+    assert pretrained.names == ["pre-trained, 300 steps, seed 0"]
     bound = record("independent")
     bound["config"]["method"] = "upper bound"
-    assert list(analysis.similarity_points([bound], "CKA", "stem")) == ["own RP heads"]
-    texts = alternatives(analysis.similarity_explorer(grid()))
-    assert len(texts) == len(set(texts)) == 4 * 5
-    assert texts[0].endswith("rank correlation +1.00 (+1.00 to +1.00).")
-    figure = figures_of(analysis.similarity_explorer(grid()))[texts[0]]
-    assert figure["layout"]["title"]["text"] == "rank correlation +1.00, 21 pairs of networks"
+    [cell] = analysis.similarity_cells([bound], {}, "CKA", "stem")
+    assert cell.at["method"] == "own RP heads"
+    records = grid()
+    for one in records:
+        one["metrics"] |= {f"CKA at {layer}/mean": one["metrics"][f"CKA at {layer}/mean"] ** 2 for layer in LAYERS}
+    explorer = analysis.similarity_explorer(records)
+    found = shown(explorer)
+    assert {where[1] for where in found} == {"cross-correlation", "CKA"}, (
+        "the others have the numbers of the first here"
+    )
+    *_, values, x, names = found["x × y", "CKA", "pool", "RP"]
+    assert values == pytest.approx([36, 37, 38]) and x == pytest.approx([0.04, 0.042, 0.0441], abs=0.001)
+    assert names == [f"300 steps, seed {seed}" for seed in range(3)]
+    [note, *_] = json.loads(explorer.spec)["views"][0]["notes"]
+    assert note["text"] == "Rank correlation over all methods: +1.00 (+1.00 to +1.00), 21 pairs of networks."
+    assert starts(explorer)["split layer"] == "stage2_block1"
     assert analysis.rank_correlations([]).data == "", "no photographs, no table"
     rows = lines(analysis.rank_correlations(grid()))
     assert "| CKA | +1.00 (+1.00 to +1.00) | 21 | 100% | 7 |" in rows, "here a later seed is better in both"

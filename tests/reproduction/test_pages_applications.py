@@ -1,5 +1,6 @@
 """What the chapters on the applications of paper A show is what the records say."""
 
+import json
 import statistics
 
 import pytest
@@ -8,8 +9,8 @@ from compatkit.intervals import interval
 from reproduction.pages import applications
 from reproduction.records.provenance import provenance
 
-from .test_pages import leaves
-from .test_pages_analysis import alternatives, lines
+from .test_pages import levels, means, options, shown
+from .test_pages_analysis import lines
 
 SEEDS = range(3)
 DIRECTIONS = ("a to b", "b to a")
@@ -173,22 +174,27 @@ def test_gains_are_over_the_source_model_of_the_same_pretext():
     assert sum(line.startswith(f"| more | {span(gaps, signed=True)} | 3 |") for line in text) == 1
 
 
-def test_the_adaptation_explorer_says_what_each_curve_shows():
-    widget = applications.adaptation_explorer([*adaptations(), *adaptations("u", "v")])
-    texts = alternatives(widget)
-    assert len(texts) == len(set(texts)) == 2 * 2 * 3 * 2
-    for direction, name in zip(DIRECTIONS, ("x → y", "y → x"), strict=True):
+def test_the_adaptation_explorer_has_every_curve_at_every_step():
+    explorer = applications.adaptation_explorer([*adaptations(), *adaptations("u", "v")])
+    found = means(explorer)
+    assert options(explorer, "data") == ["x → y", "y → x"], "the numbers of the other pair are the same here"
+    assert options(explorer, "steps") == [str(step) for step in STEPS]
+    for direction, data in zip(DIRECTIONS, ("x → y", "y → x"), strict=True):
         for kind in applications.KINDS:
             for head, moves, source in (("stays as it is", "", 0.8), ("moves", ", head moves", 0.7)):
                 last = statistics.fmean(on_target(direction, f"adapted{moves}", s, kind) for s in SEEDS)
-                expected = f"{name}, {kind}, its head {head}: target from 20% to {last:.0%}; "
-                assert f"{expected}source from 95% to {source:.0%}; question from 25% to 55%." in texts
-    figure = leaves(widget)[0].outputs[0]["data"]["application/vnd.plotly.v1+json"]
-    assert [line["name"] for line in figure["data"]] == ["target", "source", "question"]
-    assert all(line["x"] == ["0", "1", "2", "4"] for line in figure["data"])
-    last = statistics.fmean(on_target("a to b", "adapted", s) for s in SEEDS)
-    assert figure["data"][0]["y"] == pytest.approx([20, 30, 40, 100 * last])
-    assert [shape["y0"] for shape in figure["layout"]["shapes"]] == pytest.approx([10]), "chance"
+                at = (data, kind, head)
+                assert [found[(*at, "target", step)] for step in "0124"] == pytest.approx(
+                    [20, 30, 40, 100 * last], abs=0.01
+                )
+                assert [found[(*at, "source", step)] for step in "04"] == pytest.approx([95, 100 * source])
+                assert [found[(*at, "question", step)] for step in "04"] == pytest.approx([25, 55])
+    assert set(levels(explorer).values()) == {10}, "chance"
+
+
+def test_a_kind_of_adaptation_that_was_not_run_is_not_offered():
+    records = [r for r in adaptations() if r["row"] != "jigsaw"]
+    assert options(applications.adaptation_explorer(records), "question") == list(applications.KINDS[:2])
 
 
 # --- classifier transfer ----------------------------------------------------------------------------------------------
@@ -283,32 +289,26 @@ def test_questions_about_heads_are_differences_seed_by_seed():
 
 
 def test_the_matrix_explorer_shows_every_head_on_every_extractor():
-    widget = applications.classifier_explorer([*classifiers(), *classifiers("y")])
-    texts, figures = alternatives(widget), leaves(widget)
-    assert len(texts) == len(set(texts)) == 2 * 3 * 3
-    options = [(data, variant, name) for data in "xy" for variant in VARIANTS for name in applications.CLASSES]
-    for (data, variant, name), text, leaf in zip(options, texts, figures, strict=True):
-        which = {"all classes": "accuracy", "classes there were": "old classes", "new classes": "new classes"}[name]
-        means = [
-            [statistics.fmean(cell(variant, which, one, other, s) for s in SEEDS) for other in NETWORKS]
-            for one in NETWORKS
-        ]
-        figure = leaf.outputs[0]["data"]["application/vnd.plotly.v1+json"]["data"][0]
-        assert [value for row in figure["z"] for value in row] == pytest.approx([100 * v for row in means for v in row])
-        assert figure["y"] == [f"updated on<br>{network}" for network in NETWORKS]
-        assert [label.split("<br>")[0] for label in figure["x"]] == [f"on {network}" for network in NETWORKS]
-        own = statistics.fmean(means[i][i] for i in range(3))
-        others = statistics.fmean(means[i][j] for i in range(3) for j in range(3) if i != j)
-        shown = f"{own:.0%} on the extractor the head was updated on, {others:.0%} on the others."
-        assert text == f"{data}, {variant}, {name}: {shown}"
+    explorer = applications.classifier_explorer(classifiers())
+    found = shown(explorer)
+    assert len(found) == 3 * 3 * 9
+    keys = {"all classes": "accuracy", "classes there were": "old classes", "new classes": "new classes"}
+    for (data, variant, classes, one, other), (mean, half, n, *_) in found.items():
+        span = interval([100 * cell(variant, keys[classes], one, other, s) for s in SEEDS])
+        assert (data, n) == ("x", 3)
+        assert (mean, half) == (pytest.approx(span.mean, abs=0.006), pytest.approx(span.half_width, abs=0.006))
+    [view] = json.loads(explorer.spec)["views"]
+    [note] = view["notes"]
+    assert note["text"].startswith("ResNet: 1 k parameters, 2.0 M mult., 1.0 ms; Wide ResNet: 2 k")
+    assert view["kind"] == "matrix" and view["title"] == "updated on"
 
 
 def test_costs_are_counted_once_and_the_shortest_latency_is_shown():
     found = applications.architecture_costs(classifiers())
     assert found == {
-        "ResNet": "1 k parameters<br>2.0 M mult., 1.0 ms",
-        "Wide ResNet": "2 k parameters<br>4.0 M mult., 11.0 ms",
-        "MobileNetV2": "3 k parameters<br>6.0 M mult., 21.0 ms",
+        "ResNet": "1 k parameters, 2.0 M mult., 1.0 ms",
+        "Wide ResNet": "2 k parameters, 4.0 M mult., 11.0 ms",
+        "MobileNetV2": "3 k parameters, 6.0 M mult., 21.0 ms",
     }
 
 
@@ -389,20 +389,16 @@ def test_savings_are_steps_until_the_baseline_of_the_seed_is_reached():
     assert text[-10:] == [f"| {epochs} | {method} | {row}" for (epochs, method), row in expected.items()]
 
 
-def test_the_transfer_explorer_says_where_each_method_starts():
-    widget = applications.transfer_explorer([*transfers(), *transfers("z")])
-    assert alternatives(widget) == [
-        f"{data}, directly after recombination: RP 35%, RP+IIW 50%, IIW 20%, re-initialised head 10%, independent 10%."
-        for data in ("x → y", "x → z")
-    ]
-    figure = leaves(widget)[0].outputs[0]["data"]["application/vnd.plotly.v1+json"]
-    assert [line["name"] for line in figure["data"]] == list(METHODS)
-    for line in figure["data"]:
-        assert line["x"] == [str(step) for step in TUNED]
-        assert line["y"] == pytest.approx([50 * (x + y) for x, y in zip(*CURVES[line["name"]], strict=True)])
-    assert figure["layout"]["xaxis"]["title"]["text"] == "fine-tuning steps; an epoch is 5"
-    levels = [shape["y0"] for shape in figure["layout"]["shapes"] if shape["y0"] == shape["y1"]]
-    assert levels == pytest.approx([100 * (0.7 + 0.8) / 2]), "the target's own network"
+def test_the_transfer_explorer_has_every_method_at_every_step():
+    explorer = applications.transfer_explorer(transfers())
+    found = means(explorer)
+    assert options(explorer, "steps") == [str(step) for step in TUNED]
+    for method in METHODS:
+        curve = [found["x → y", method, str(step)] for step in TUNED]
+        assert curve == pytest.approx([50 * (x + y) for x, y in zip(*CURVES[method], strict=True)])
+    assert levels(explorer) == {("own network", "x → y"): 75}, "the target's own network"
+    [note] = json.loads(explorer.spec)["views"][0]["notes"]
+    assert note["text"] == "An epoch is 5 steps."
 
 
 # --- all three --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from reproduction.experiments.forward import TABLE_6
 from reproduction.pages import forward
 from reproduction.records.provenance import provenance
 
-from .test_pages import leaves
+from .test_pages import levels, means, options, shown
 
 SCORES = {"old/old": 0.4, "new/new": 0.8, "new/h": 0.6, "h/h": 0.5, "new/identity(old)": 0.01}
 SCORES |= {"new/Procrustes(old)": 0.3, "new/ridge(old)": 0.35}
@@ -95,15 +95,27 @@ def test_hops_follow_the_versions():
     lines = forward.hops(runs, "SimCLR", "CMC top-1")
     assert list(lines["first gallery, all hops"]) == ["50", "100"]
     assert list(lines["searched by itself"]) == ["25", "50", "100"]
-    text = leaves(forward.hops_explorer(runs))
-    assert len(text) == 6
+    explorer = forward.hops_explorer(runs)
+    curve = means(explorer)
+    assert curve["SimCLR", "CMC top-1", "first gallery, all hops", "100"] == pytest.approx(56)
+    assert curve["no side-information", "mAP@1.0", "first gallery, all hops", "100"] == pytest.approx(45.5)
+    assert options(explorer, "classes") == ["25", "50", "100"]
+    assert {where[1] for where in curve} == {"CMC top-1", "CMC top-5", "mAP@1.0"}
 
 
 def test_kinds_of_side_information_are_named_as_in_the_paper():
     runs = [record(s, SCORES | WITH_SIDE, row=row, side=side) for s in range(2) for row, side in TABLE_6.items()]
     assert list(forward.by_side(runs, "CMC top-1")) == list(TABLE_6)
     assert "| SimCLR-500 | 0.27 | 0.25 ± 0.00 | 2 |" in forward.alignments(runs).data
-    assert len(leaves(forward.side_explorer(runs))) == 8
+    runs = [record(s, SCORES | WITH_SIDE, row=row, side=side, shift=0.01 * i)
+            for s in range(2) for i, (row, side) in enumerate(TABLE_6.items())]  # fmt: skip
+    explorer = forward.side_explorer(runs)
+    found = means(explorer)
+    for i, row in enumerate(TABLE_6):
+        assert found["shapes, 50 to 100", "CMC top-1", "new/h", row] == pytest.approx(60.5 + i)
+        assert found["shapes, 50 to 100", "mAP@1.0", "side/side", row] == pytest.approx(20 + i)
+    # over all kinds, as the later runs of a seed stand for it
+    assert levels(explorer)["new/new", "shapes, 50 to 100", "CMC top-1"] == pytest.approx(85.5)
 
 
 def test_bytes_are_compared_with_a_wider_embedding_alone():
@@ -135,12 +147,22 @@ def test_costs_read_the_image_or_what_is_stored():
     assert points["h of width 256"] == [(0.375, pytest.approx(0.6))]
     assert points["h of width 256 without side-information"][0][0] == 0.125
     assert points["BCT"] == [(0.0, pytest.approx(0.41))] and "BCT, synthesised" not in points
-    assert len(leaves(forward.cost_explorer(update()))) == 9
+    found = shown(forward.cost_explorer(update()))
+    mean, half, n, *_, x, _ = found["kilobytes per item", "CMC top-1", "h of width 256"]
+    assert (mean, n, x) == (pytest.approx(61), 3, [0.375]) and half == pytest.approx(2.48)
+    *_, x, _ = found["multiplications per item", "CMC top-1", "back-filling"]
+    assert x == [1e6]
+    assert found["seconds per 10 000 items", "mAP@1.0", "BCT"][5] == [0.0]
 
 
 def test_widths_and_flips():
     runs = [record(s, SCORES, new_dim=w, old_dim=w) for s in range(2) for w in (16, 32)]
-    assert len(leaves(forward.width_explorer(runs))) == 3
+    runs = [record(s, SCORES, new_dim=w, old_dim=w, shift=w / 1000) for s in range(2) for w in (16, 32)]
+    found = means(forward.width_explorer(runs))
+    assert found["CMC top-1", "h/h", "16"] == pytest.approx(52.1) and found[
+        "mAP@1.0", "new/new", "32"
+    ] == pytest.approx(83.2)
+    assert len(found) == 3 * 4 * 2
     [(_, found)] = forward.flips(update()).items()
     assert set(found) == {"new/new", "new/h", "h/h", "BCT new/old", "BCT new/new", "new/ridge"}
 
@@ -169,4 +191,20 @@ def test_the_toy_shows_what_is_stored_and_its_ceiling():
     # 20 images a class: 19 others of the class among 199 of the same colour
     assert forward.toy_ceilings(runs)["CMC top-1"] == pytest.approx(19 / 199)
     assert "| shape | 60.5 ± 6.4 | 60.5 ± 6.4 | 2 |" in forward.toy_table(runs).data
-    assert len(leaves(forward.toy_explorer(runs))) == 12
+    explorer = forward.toy_explorer(runs)
+    assert options(explorer, "stored beside it") == ["nothing"], "here what is stored makes no difference"
+    shifts = {("colour", "none"): 0, ("colour", "shape"): 0.05, ("shape", "none"): 0.1, ("shape", "shape"): 0.15}
+    runs = [record(s, SCORES, side=side, old_task=task, classes=[100, 100], shift=shift)
+            for s in range(2) for (task, side), shift in shifts.items()]  # fmt: skip
+    explorer = forward.toy_explorer(runs)
+    found = means(explorer)
+    assert found["shape", "CMC top-1", "the true shape", "new/h"] == pytest.approx(75.5)
+    assert found["colour", "mAP@1.0", "nothing", "old/old"] == pytest.approx(40)
+    assert levels(explorer)["the colour alone", "colour", "CMC top-1"] == pytest.approx(100 * 19 / 199, abs=0.006)
+
+
+def test_cases_can_be_seen_for_the_queries_that_were_measured():
+    found = means(forward.cases_explorer([*update(), *update("mnist5k", range(2))]))
+    assert found["shapes, 50 to 100", "CMC top-1", "all queries", "new/h"] == pytest.approx(61)
+    assert found["mnist5k, 50 to 100", "CMC top-1", "queries of new classes", "BCT new/old"] == pytest.approx(20.75)
+    assert {where[2] for where in found} == {"all queries", "queries of new classes"}, "old classes were not measured"

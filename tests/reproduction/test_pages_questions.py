@@ -4,7 +4,7 @@ import pytest
 
 from reproduction.pages import questions
 
-from .test_pages import leaves, record
+from .test_pages import means, record
 from .test_pages_forward import SCORES, WITH_SIDE
 from .test_pages_forward import record as update
 
@@ -41,8 +41,9 @@ def test_channels_as_they_are_permuted_and_stitched():
     found = questions.stitched(records)["DCC"]
     assert list(found) == ["as they are", "permuted", "10", "30"]
     assert [places[1] for places in found.values()] == pytest.approx([0.81, 0.3, 0.1, 0.3])
-    drawn = leaves(questions.stitched_explorer(records))
-    assert len(drawn) == 3 and "DCC: as they are 80%, permuted 30%" in drawn[0].outputs[0]["data"]["text/plain"]
+    shown = means(questions.stitched_explorer(records))
+    assert shown["x × y", "mean of both sets", "DCC", "as they are"] == pytest.approx(80.5)
+    assert shown["x × y", "first set", "DCC", "permuted"] == pytest.approx(30) and len(shown) == 3 * 4
 
 
 def learnt(share, seed):
@@ -62,7 +63,8 @@ def test_cases_by_the_share_of_classes_and_what_is_recovered():
     assert lines["new/h without side-information"]["10 %"][0] == pytest.approx(0.56)
     text = questions.recovered(records).data.replace("\N{NO-BREAK SPACE}", " ")
     assert text.count("| new/h | +20.0 ± 0.0 | 2 |") == 2 and text.count("| new/new | +40.0 ± 0.0 | 2 |") == 2
-    assert len(leaves(questions.share_explorer(records))) == 2
+    shown = means(questions.share_explorer(records))
+    assert shown["CMC top-1", "new/h", "90 %"] == pytest.approx(69.5) and len(shown) == 2 * 5 * 2
 
 
 def test_h_and_ridge_regression_by_the_images_they_are_fitted_on():
@@ -81,4 +83,4 @@ def test_h_and_ridge_regression_by_the_images_they_are_fitted_on():
     assert found["h"]["2"][0] == pytest.approx(0.3) and found[questions.RIDGE]["all"][1] == pytest.approx(0.46)
     text = questions.against_ridge(records).data.replace("\N{NO-BREAK SPACE}", " ")
     assert text.count(" | +15.0 ± 0.0 | 2 |") == 3 and "| h of 4 times the width |" in text
-    assert len(leaves(questions.fitted_explorer(records))) == 1
+    assert means(questions.fitted_explorer(records))["shapes, 50 to 100", "h", "2"] == pytest.approx(30.5)

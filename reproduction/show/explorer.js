@@ -1,0 +1,953 @@
+// @ts-check
+// An explorer: figures that redraw from a table of numbers as the reader picks. No number is computed here.
+//
+// One source for two worlds. In the book the Sphinx extension wraps this file as a classic script (module scripts do not
+// load from a disk), and drawPage draws every explorer and every plain figure of the page. In a live notebook it is the
+// module of an anywidget, and render draws one explorer. reproduction/show/explorer.py writes what is read here.
+
+/** @typedef {{at: number[], mean: number | null, half: number | null, n: number, paper: number | null,
+ *             values: number[], x: number[], names: string[]}} Cell */
+/** @typedef {{name: string, options: string[], ordered: boolean, start: number,
+ *             looks: [string, string, string][] | null}} Dimension */
+/** @typedef {{name: string, mean: number, half: number, at: [number, number][], printed: boolean}} Level */
+/** @typedef {{kind: string, dimensions: number[], axis: number, series: number, title: string, x_title: string,
+ *             percent: boolean, cells: any[][], levels: Level[], notes: {text: string, at: [number, number][]}[]}} View */
+/** @typedef {{dimensions: Dimension[], views: View[], lists: any[][]}} Spec */
+/** @typedef {{dimensions: Dimension[], view: View, cells: Cell[], choice: number[], shown: number[], levels: Level[],
+ *             width: number, css: (name: string) => string}} Scene */
+
+/** What all explorers of a page share: options by the name of their dimension, and who redraws when one changes.
+ * @typedef {{picks: Map<string, string>, hidden: Map<string, Set<string>>, redraw: Set<() => unknown>, address: boolean,
+ *            plotly: Promise<void> | null, groups: number}} Page */
+const world = /** @type {any} */ (globalThis);
+/** @type {Page} */
+const page = (world.compatkitPage ??= {
+  picks: new Map(),
+  hidden: new Map(),
+  redraw: new Set(),
+  address: false,
+  plotly: null,
+  groups: 0,
+});
+
+const NARROW = 560; // px: below, names stand above their bars and the tick boxes are the legend of the lines
+const CONFIG = { displaylogo: false, displayModeBar: false };
+const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
+
+// --- what is shown -------------------------------------------------------------------------------------------------
+
+/** @param {View} view @param {any[][]} lists @returns {Cell[]} */
+const cellsOf = (view, lists) =>
+  view.cells.map(([at, mean, half, n, paper, values, x, names]) => ({
+    at,
+    mean: mean ?? null,
+    half: half ?? null,
+    n: n ?? 0,
+    paper: paper ?? null,
+    values: lists[values] ?? [],
+    x: lists[x] ?? [],
+    names: lists[names] ?? [],
+  }));
+
+/** The dimension of a view whose options can be ticked. @param {View} view */
+const ticked = (view) => (view.kind === "bars" ? view.axis : view.kind === "matrix" ? -1 : view.series);
+
+/** The dimensions of a view that need one option. @param {View} view */
+const fixed = (view) => view.dimensions.filter((d) => d !== view.axis && d !== view.series);
+
+/** For each dimension the option that is shown, and those on record given the choices before it.
+ * @param {Spec} spec @param {Cell[][]} cells */
+function resolve(spec, cells) {
+  /** @type {number[]} */ const choice = [];
+  const onRecord = spec.dimensions.map(({ name, options, start }, d) => {
+    /** @type {Set<number>} */ const found = new Set();
+    spec.views.forEach((view, v) => {
+      if (!fixed(view).includes(d)) return;
+      const place = view.dimensions.indexOf(d);
+      for (const { at } of cells[v]) {
+        if (fixed(view).every((e) => e >= d || at[view.dimensions.indexOf(e)] === choice[e])) found.add(at[place]);
+      }
+    });
+    const picked = options.indexOf(page.picks.get(name) ?? "");
+    choice[d] = found.size ? ([picked, start].find((option) => found.has(option)) ?? Math.min(...found)) : picked;
+    return found;
+  });
+  return { choice, onRecord };
+}
+
+/** The options of a dimension that are ticked, of those on record; all of them where the reader has hidden all.
+ * @param {Dimension} dimension @param {number[]} there */
+function tickedOptions({ name, options }, there) {
+  const left = there.filter((option) => !page.hidden.get(name)?.has(options[option]));
+  return left.length ? left : there;
+}
+
+/** @param {[number, number][]} at @param {number[]} choice */
+const holds = (at, choice) => at.every(([d, option]) => choice[d] === option);
+
+/** @param {View} view @param {Cell} cell @param {number} d */
+const optionOf = (view, cell, d) => cell.at[view.dimensions.indexOf(d)];
+
+/** Write "{data}" of a title out. @param {Spec} spec @param {string} text @param {number[]} choice */
+const filled = (spec, text, choice) =>
+  text.replace(/\{(.+?)\}/g, (_, name) => {
+    const d = spec.dimensions.findIndex((dimension) => dimension.name === name);
+    return spec.dimensions[d].options[choice[d]];
+  });
+
+// --- state, in the page and in its address -------------------------------------------------------------------------
+
+function changed() {
+  if (page.address) {
+    const url = new URL(location.href);
+    for (const [name, option] of page.picks) url.searchParams.set(name, option);
+    for (const [name, options] of page.hidden) {
+      url.searchParams.delete(`${name} hidden`);
+      for (const option of options) url.searchParams.append(`${name} hidden`, option);
+    }
+    history.replaceState(history.state, "", url);
+  }
+  for (const redraw of page.redraw) redraw();
+}
+
+/** @param {string} name @returns {Set<string>} */
+function hiddenOf(name) {
+  const found = page.hidden.get(name) ?? new Set();
+  page.hidden.set(name, found);
+  return found;
+}
+
+/** @param {Dimension[]} dimensions */
+function readAddress(dimensions) {
+  const given = new URLSearchParams(location.search);
+  for (const { name, options } of dimensions) {
+    const option = given.get(name);
+    if (option !== null && options.includes(option)) page.picks.set(name, option);
+    for (const hidden of given.getAll(`${name} hidden`)) hiddenOf(name).add(hidden);
+  }
+}
+
+// --- drawing -------------------------------------------------------------------------------------------------------
+
+/** The book's look, from the style sheet of the theme. @param {(name: string) => string} css */
+function template(css) {
+  const axis = {
+    gridcolor: css("--line"),
+    linecolor: css("--line"),
+    zerolinecolor: css("--line"),
+    automargin: true,
+    title: { standoff: 10 },
+  };
+  return {
+    layout: {
+      paper_bgcolor: "rgba(0,0,0,0)",
+      plot_bgcolor: "rgba(0,0,0,0)",
+      xaxis: axis,
+      yaxis: axis,
+      dragmode: false,
+      font: { family: FONT, size: 13, color: css("--ink") },
+      showlegend: false,
+      hoverlabel: { font: { family: FONT }, bgcolor: css("--card"), bordercolor: css("--line") },
+      margin: { l: 56, r: 12, t: 12, b: 44 },
+    },
+    data: {
+      heatmap: [
+        {
+          colorscale: [
+            [0, css("--shade-low")],
+            [1, css("--shade-high")],
+          ],
+        },
+      ],
+    },
+  };
+}
+
+/** @param {HTMLElement} element */
+const styleOf = (element) => {
+  const style = getComputedStyle(element);
+  return (/** @type {string} */ name) => style.getPropertyValue(name).trim();
+};
+
+/** @param {View} view @param {number} value */
+const inUnit = ({ percent }, value) => (percent ? `${value.toFixed(1)} %` : Number(value.toFixed(2)).toFixed(2));
+
+/** @param {View} view @param {Cell} cell */
+function spanned(view, { mean, half, n, paper }) {
+  if (mean === null) return `paper ${inUnit(view, paper ?? 0)}`;
+  const span = half === null ? inUnit(view, mean) : `${inUnit(view, mean).replace(" %", "")} ± ${inUnit(view, half)}`;
+  return `${span}, n = ${n}${paper === null ? "" : `; paper ${inUnit(view, paper)}`}`;
+}
+
+/** @param {View} view @returns {[number, number]} */
+const rangeOf = (view) => (view.percent ? [0, 102] : [view.kind === "ranked" ? -1 : 0, 1.02]);
+
+/** Error bars that end at the axis, and an arrow where they would go on.
+ * @param {Cell[]} cells @param {[number, number]} range @param {string} colour @param {number[]} places
+ * @param {"x" | "y"} along */
+function intervals(cells, [low, high], colour, places, along) {
+  const ends = cells.map(({ mean, half }) => [(mean ?? 0) - (half ?? 0), (mean ?? 0) + (half ?? 0)]);
+  const error = {
+    type: "data",
+    symmetric: false,
+    color: colour,
+    thickness: 1.4,
+    width: 4,
+    array: cells.map(({ mean }, i) => Math.min(ends[i][1], high) - (mean ?? 0)),
+    arrayminus: cells.map(({ mean }, i) => (mean ?? 0) - Math.max(ends[i][0], low)),
+  };
+  const cut = ends.flatMap(([from, to], i) => [
+    ...(from < low ? [{ place: places[i], edge: low, symbol: along === "x" ? "triangle-left" : "triangle-down" }] : []),
+    ...(to > high ? [{ place: places[i], edge: high, symbol: along === "x" ? "triangle-right" : "triangle-up" }] : []),
+  ]);
+  const [edges, at] = [cut.map(({ edge }) => edge), cut.map(({ place }) => place)];
+  const arrows = {
+    type: "scatter",
+    mode: "markers",
+    hoverinfo: "text",
+    cliponaxis: false,
+    hovertext: cut.map(() => "the interval goes on"),
+    marker: { symbol: cut.map(({ symbol }) => symbol), color: colour, size: 9 },
+    ...(along === "x" ? { x: edges, y: at } : { x: at, y: edges }),
+  };
+  return { error, arrows };
+}
+
+/** Levels that hold whatever is drawn: a line, a band for the interval, the name in a row of its own.
+ * @param {Scene} scene @param {"x" | "y"} along */
+function levelsOf({ levels, css, view }, along) {
+  const other = along === "x" ? "y" : "x";
+  const colour = (/** @type {Level} */ level) => css(level.printed ? "--paper" : "--reference");
+  const shape = (/** @type {Level} */ level, /** @type {number} */ from, /** @type {number} */ to) => ({
+    [`${along}0`]: from,
+    [`${along}1`]: to,
+    [`${other}0`]: 0,
+    [`${other}1`]: 1,
+    [`${other}ref`]: "paper",
+    layer: "below",
+  });
+  const shapes = levels.flatMap((level) => [
+    ...(level.half
+      ? [
+          {
+            ...shape(level, level.mean - level.half, level.mean + level.half),
+            type: "rect",
+            line: { width: 0 },
+            fillcolor: colour(level),
+            opacity: 0.2,
+          },
+        ]
+      : []),
+    { ...shape(level, level.mean, level.mean), type: "line", line: { color: colour(level), dash: "dot", width: 1.6 } },
+  ]);
+  const [, high] = rangeOf(view);
+  const annotations = levels.map((level, i) => {
+    const text = { text: level.name, showarrow: false, font: { size: 12, color: colour(level) } };
+    if (along === "y") return { ...text, y: level.mean, x: 0, xref: "paper", xanchor: "left", yanchor: "bottom" };
+    const side = level.mean > high / 2 ? "right" : "left"; // inwards
+    return { ...text, x: level.mean, y: 1, yref: "paper", xanchor: side, yanchor: "bottom", yshift: 16 * i };
+  });
+  return { shapes, annotations };
+}
+
+/** Text of at most so many letters a line, unless a word is longer. @param {string} text @param {number} letters */
+const wrapped = (text, letters) =>
+  text
+    .split(" ")
+    .reduce((lines, word) =>
+      lines.slice(lines.lastIndexOf("<br>") + 1).length + word.length > letters
+        ? `${lines}<br>${word}`
+        : `${lines} ${word}`,
+    );
+
+/** A horizontal bar for each option: mean, interval, seeds, the paper's value. @param {Scene} scene */
+function bars(scene) {
+  const { view, dimensions, cells, shown, css, width } = scene;
+  const { options, looks } = dimensions[view.axis];
+  const rows = shown.flatMap((option) => cells.filter((cell) => optionOf(view, cell, view.axis) === option));
+  const places = rows.map((_, i) => i);
+  const names = rows.map((cell) => options[optionOf(view, cell, view.axis)]);
+  const colours = rows.map((cell) => looks?.[optionOf(view, cell, view.axis)][0]);
+  const open = rows.map((cell) => looks?.[optionOf(view, cell, view.axis)][1].endsWith("-open"));
+  const narrow = width < NARROW;
+  const range = rangeOf(view);
+  const { error, arrows } = intervals(rows, range, css("--ink"), places, "x");
+  const seeds = rows.flatMap(({ values }, i) => values.map((value) => ({ value, i })));
+  const printed = rows.flatMap(({ paper }, i) => (paper === null ? [] : [{ paper, i }]));
+  const { shapes, annotations } = levelsOf(scene, "x");
+  const labels = narrow
+    ? names.map((text, i) => ({
+        text,
+        x: 0,
+        xref: "paper",
+        xanchor: "left",
+        y: i - 0.24,
+        yanchor: "bottom",
+        showarrow: false,
+      }))
+    : [];
+  const top = 12 + 16 * annotations.length;
+  const bottom = printed.length ? 78 : 56;
+  return {
+    data: [
+      {
+        type: "bar",
+        orientation: "h",
+        x: rows.map(({ mean }) => mean),
+        y: places,
+        width: narrow ? 0.44 : 0.62,
+        marker: { color: colours, opacity: open.map((o) => (o ? 0.45 : 0.8)), line: { color: colours, width: 1.5 } },
+        error_x: error,
+        hoverinfo: "text",
+        hovertext: rows.map((cell, i) => `${names[i]}: ${spanned(view, cell)}`),
+        textposition: "none",
+      },
+      {
+        type: "scatter",
+        mode: "markers",
+        x: seeds.map(({ value }) => value),
+        y: seeds.map(({ i }) => i),
+        marker: { symbol: "line-ns-open", color: css("--ink"), size: 8, opacity: 0.8 },
+        hoverinfo: "text",
+        hovertext: seeds.map(({ value, i }) => `${names[i]}, one run: ${inUnit(view, value)}`),
+      },
+      {
+        type: "scatter",
+        mode: "markers",
+        x: printed.map(({ paper }) => paper),
+        y: printed.map(({ i }) => i),
+        marker: { symbol: "diamond-open", color: css("--paper"), size: 11, line: { width: 2 } },
+        hoverinfo: "text",
+        hovertext: printed.map(({ paper }) => `paper: ${inUnit(view, paper)}`),
+      },
+      arrows,
+    ],
+    layout: {
+      height: rows.length * (narrow ? 44 : 30) + top + bottom,
+      margin: { t: top, b: bottom, l: narrow ? 8 : 20, r: 14 },
+      xaxis: { range, title: { text: wrapped(view.x_title, (width - 70) / 8) } },
+      yaxis: {
+        range: [rows.length - 0.5, narrow ? -0.75 : -0.5],
+        tickvals: places,
+        ticktext: names,
+        zeroline: false,
+        showticklabels: !narrow,
+        showgrid: false,
+      },
+      shapes,
+      annotations: [
+        ...annotations,
+        ...labels,
+        ...(printed.length
+          ? [
+              {
+                text: "◇ the paper, on its own images",
+                font: { color: css("--paper"), size: 12 },
+                showarrow: false,
+                x: 1,
+                xref: "paper",
+                xanchor: "right",
+                y: 0,
+                yref: "paper",
+                yanchor: "top",
+                yshift: -50,
+              },
+            ]
+          : []),
+      ],
+    },
+  };
+}
+
+/** Places for labels that want to stand at ys, at least a gap from each other, between low and high.
+ * @param {number[]} ys @param {number} gap @param {number} low @param {number} high */
+function apart(ys, gap, low, high) {
+  const order = ys.map((_, i) => i).sort((i, j) => ys[i] - ys[j]);
+  const placed = [...ys];
+  order.forEach((i, k) => {
+    if (k) placed[i] = Math.max(placed[i], placed[order[k - 1]] + gap);
+  });
+  let limit = high;
+  for (const i of order.reverse()) {
+    placed[i] = Math.max(Math.min(placed[i], limit), low);
+    limit = placed[i] - gap;
+  }
+  return placed;
+}
+
+/** @param {string} text */
+function widthOf(text) {
+  const context = document.createElement("canvas").getContext("2d");
+  if (!context) return 7 * text.length;
+  context.font = `13px ${FONT}`;
+  return context.measureText(text).width;
+}
+
+/** Labels of places so many pixels apart: broken at "_", and left out evenly where they would still touch.
+ * @param {string[]} labels @param {number} step */
+function thinned(labels, step) {
+  const broken = labels.map((label) => (widthOf(label) + 8 > step ? label.replaceAll("_", "<br>") : label));
+  const each = Math.ceil((Math.max(...broken.flatMap((label) => label.split("<br>").map(widthOf))) + 6) / step);
+  const kept = labels.map((_, i) => i).filter((i) => i % each === 0);
+  return { tickvals: kept, ticktext: kept.map((i) => broken[i]) };
+}
+
+/** A line for each option of the series, over the options of the axis (curves) or over ranks (ranked).
+ * @param {Scene} scene */
+function curves(scene) {
+  const { view, dimensions, cells, choice, shown, css, width } = scene;
+  const ranked = view.kind === "ranked";
+  const { options: names, looks } = dimensions[view.series];
+  const places = ranked
+    ? []
+    : dimensions[view.axis].options
+        .map((_, i) => i)
+        .filter((option) => cells.some((cell) => optionOf(view, cell, view.axis) === option));
+  const range = rangeOf(view);
+  const lines = shown.map((option, i) => {
+    const own = cells.filter((cell) => optionOf(view, cell, view.series) === option);
+    const [colour, symbol, dash] = looks?.[option] ?? [css("--ink"), "circle", "solid"];
+    const dodge = (i - (shown.length - 1) / 2) * Math.min(0.06, 0.4 / shown.length);
+    const x = ranked
+      ? own[0].values.map((_, k) => k + 1)
+      : own.map((cell) => places.indexOf(optionOf(view, cell, view.axis)) + dodge);
+    const y = ranked ? own[0].values : own.map(({ mean, paper }) => mean ?? paper);
+    const name = ranked ? `${names[option]}: mean ${inUnit(view, own[0].mean ?? 0)}` : names[option];
+    return { name, own, x, y, colour, symbol, dash, ...intervals(ranked ? [] : own, range, colour, x, "y") };
+  });
+  const { shapes, annotations } = levelsOf(scene, "y");
+  const height = 440;
+  const margin = { t: 16, b: 72, l: 56, r: 14 };
+  const labelled = width >= NARROW;
+  if (labelled) margin.r = 22 + Math.max(...lines.map(({ name }) => widthOf(name)));
+  const pixels = (range[1] - range[0]) / (height - margin.t - margin.b);
+  const last = lines.map(({ y }) => y[y.length - 1] ?? 0);
+  const ends = apart(last, 15 * pixels, range[0], range[1]);
+  const labels = lines.map(({ name, colour }, i) => ({
+    text: name,
+    font: { color: colour },
+    x: 1,
+    xref: "paper",
+    xanchor: "left",
+    y: ends[i],
+    yanchor: "middle",
+    xshift: 6,
+    showarrow: false,
+  }));
+  const pin = {
+    type: "line",
+    yref: "paper",
+    y0: 0,
+    y1: 1,
+    line: { color: css("--soft"), width: 1.5, dash: "dash" },
+    name: "here",
+  };
+  const here = places.indexOf(choice[view.axis]);
+  const ticks = places.map((option) => dimensions[view.axis].options[option]);
+  return {
+    data: lines.flatMap(({ name, own, x, y, colour, symbol, dash, error, arrows }) => [
+      {
+        type: "scatter",
+        mode: ranked ? "lines" : "lines+markers",
+        x,
+        y,
+        name,
+        line: { color: colour, dash, shape: ranked ? "hvh" : "linear" },
+        marker: { color: colour, symbol, size: 8 },
+        error_y: { ...error, thickness: 1 },
+        fill: ranked ? "tozeroy" : "none",
+        hoverinfo: "text",
+        hovertext: ranked
+          ? y.map((value, k) => `${name}; channel ${k + 1}: ${inUnit(view, value ?? 0)}`)
+          : own.map(
+              (cell) =>
+                `${name}, ${dimensions[view.axis].options[optionOf(view, cell, view.axis)]}: ${spanned(view, cell)}`,
+            ),
+      },
+      arrows,
+    ]),
+    layout: {
+      height,
+      margin,
+      xaxis: {
+        title: { text: wrapped(view.x_title, (width - 70) / 8) },
+        ...(ranked
+          ? {}
+          : {
+              range: [-0.4, places.length - 0.6],
+              zeroline: false,
+              tickangle: 0,
+              ...thinned(ticks, (width - margin.l - margin.r) / places.length),
+            }),
+      },
+      yaxis: { range, title: { text: view.title } },
+      shapes: [...shapes, ...(here >= 0 ? [{ ...pin, x0: here, x1: here }] : [])],
+      annotations: [...annotations, ...(labelled ? labels : [])],
+    },
+  };
+}
+
+/** Rows (the series) by columns (the axis), numbers in the fields; large ones count from the bottom, as layers do.
+ * @param {Scene} scene */
+function matrix({ view, dimensions, cells, width }) {
+  const used = [view.series, view.axis].map((d) =>
+    dimensions[d].options.map((_, i) => i).filter((option) => cells.some((cell) => optionOf(view, cell, d) === option)),
+  );
+  const [rows, columns] = used;
+  const large = rows.length > 4;
+  const grid = rows.map((row) =>
+    columns.map((column) =>
+      cells.find((cell) => optionOf(view, cell, view.series) === row && optionOf(view, cell, view.axis) === column),
+    ),
+  );
+  const written = (/** @type {Cell | undefined} */ cell) => {
+    if (!cell) return "";
+    if (large) return inUnit(view, cell.mean ?? 0);
+    return `${inUnit(view, cell.mean ?? 0)}<br>${cell.half === null ? "" : `± ${inUnit(view, cell.half)}<br>`}n = ${cell.n}`;
+  };
+  const narrow = width < NARROW;
+  const letters = narrow ? 9 : 24;
+  return {
+    data: [
+      {
+        type: "heatmap",
+        z: grid.map((row) => row.map((cell) => cell?.mean)),
+        text: grid.map((row) => row.map(written)),
+        x: columns.map((_, i) => i),
+        y: rows.map((_, i) => i),
+        texttemplate: "%{text}",
+        textfont: { size: (large ? 12 : 15) - (narrow ? 4 : 0) },
+        hoverinfo: "text",
+        hovertext: grid.map((row, i) =>
+          row.map(
+            (cell, j) =>
+              `${dimensions[view.series].options[rows[i]]}, ${dimensions[view.axis].options[columns[j]]}: ${cell ? spanned(view, cell) : ""}`,
+          ),
+        ),
+        zmin: 0,
+        zmax: view.percent ? 100 : 1,
+        showscale: false,
+        xgap: 3,
+        ygap: 3,
+      },
+    ],
+    layout: {
+      height: large ? 110 + 34 * rows.length : 110 + 80 * rows.length,
+      margin: { t: large ? 12 : 60, b: large ? 70 : 12, l: 70, r: 12 },
+      xaxis: {
+        side: large ? "bottom" : "top",
+        tickangle: large && narrow ? -90 : 0,
+        tickfont: { size: narrow ? 11 : 13 },
+        title: { text: view.x_title },
+        showgrid: false,
+        zeroline: false,
+        tickvals: columns.map((_, i) => i),
+        ticktext: columns.map((o) => wrapped(dimensions[view.axis].options[o], letters)),
+      },
+      yaxis: {
+        range: large ? [-0.5, rows.length - 0.5] : [rows.length - 0.5, -0.5],
+        title: { text: view.title },
+        showgrid: false,
+        zeroline: false,
+        tickvals: rows.map((_, i) => i),
+        ticktext: rows.map((o) => wrapped(dimensions[view.series].options[o], letters)),
+      },
+    },
+  };
+}
+
+/** Points by series: each run at its two numbers (scatter), or means against a cost on a logarithmic axis (costs), where
+ * what costs nothing stands at the left edge. @param {Scene} scene */
+function scatter({ view, dimensions, cells, shown, css, width }) {
+  const { options: names, looks } = dimensions[view.series];
+  const costs = view.kind === "costs";
+  const left = costs ? Math.min(...cells.map(({ x }) => x[0]).filter((cost) => cost > 0)) / 10 : 0;
+  const range = rangeOf(view);
+  const groups = shown.flatMap((option) =>
+    cells
+      .filter((cell) => optionOf(view, cell, view.series) === option)
+      .map((cell) => ({ cell, name: names[option], look: looks?.[option] ?? [css("--ink"), "circle"] })),
+  );
+  return {
+    data: groups.flatMap(({ cell, name, look: [color, symbol] }) => {
+      const x = costs ? [cell.x[0] || left] : cell.x;
+      const { error, arrows } = intervals(costs ? [cell] : [], range, color, x, "y");
+      return [
+        {
+          type: "scatter",
+          mode: "markers",
+          x,
+          y: costs ? [cell.mean] : cell.values,
+          name,
+          hoverinfo: "text",
+          marker: { color, symbol, size: costs ? 11 : 8, opacity: costs ? 1 : 0.8 },
+          error_y: error,
+          hovertext: costs
+            ? [`${name}: ${Number(cell.x[0].toPrecision(3))}, ${spanned(view, cell)}`]
+            : cell.values.map(
+                (value, i) => `${name}, ${cell.names[i] ?? ""}: ${cell.x[i].toFixed(2)}, ${inUnit(view, value)}`,
+              ),
+        },
+        arrows,
+      ];
+    }),
+    layout: {
+      height: 460,
+      margin: { t: 12, b: 64, l: 56, r: 14 },
+      xaxis: {
+        title: { text: wrapped(view.x_title, (width - 70) / 8) },
+        ...(costs ? { type: "log", exponentformat: "power", dtick: width < NARROW ? 2 : 1 } : {}),
+      },
+      yaxis: { range, title: { text: view.title } },
+    },
+  };
+}
+
+/** @type {Record<string, (scene: Scene) => {data: any[], layout: any}>} */
+const KINDS = { bars, curves, ranked: curves, matrix, scatter, costs: scatter };
+
+/** Draw a figure in the look of the theme. @param {HTMLElement} plot @param {any[]} data @param {any} layout
+ * @param {(name: string) => string} css */
+const react = (plot, data, layout, css) =>
+  world.Plotly.react(
+    plot,
+    data,
+    { ...layout, width: plot.clientWidth, autosize: false, template: template(css) },
+    CONFIG,
+  );
+
+/** Call when the width or the theme changes; the first call is at once. @param {HTMLElement} element @param {() => void} draw */
+function follow(element, draw) {
+  let width = -1;
+  const resized = () => {
+    if (!element.isConnected || !element.clientWidth || element.clientWidth === width) return;
+    width = element.clientWidth;
+    draw();
+  };
+  resized();
+  new ResizeObserver(() => requestAnimationFrame(resized)).observe(element);
+  const theme = new MutationObserver(() => element.isConnected && element.clientWidth && draw());
+  theme.observe(document.documentElement, { attributeFilter: ["data-theme"] });
+  theme.observe(document.body, { attributeFilter: ["data-jp-theme-light"] });
+}
+
+// --- words ---------------------------------------------------------------------------------------------------------
+
+/** @param {Scene} scene @param {Cell} cell */
+const nameOf = ({ view, dimensions }, cell) =>
+  [...new Set([view.series, view.axis])]
+    .filter((d) => d >= 0)
+    .map((d) => dimensions[d].options[optionOf(view, cell, d)])
+    .join(", ");
+
+/** @param {Scene} scene @returns {Cell[]} */
+const shownCells = ({ view, cells, shown }) =>
+  ticked(view) < 0
+    ? cells
+    : shown.flatMap((option) => cells.filter((cell) => optionOf(view, cell, ticked(view)) === option));
+
+/** What a view shows, in a sentence. @param {Scene} scene */
+function sentence(scene) {
+  const { view, dimensions, choice, shown } = scene;
+  const short = (/** @type {Cell} */ { mean, paper }) =>
+    view.percent ? `${Math.round(mean ?? paper ?? 0)} %` : inUnit(view, mean ?? paper ?? 0);
+  const chosen = fixed(view)
+    .filter((d) => dimensions[d].options.length > 1)
+    .map((d) => dimensions[d].options[choice[d]]);
+  const cells = shownCells(scene);
+  let found = cells.map((cell) => `${nameOf(scene, cell)} ${short(cell)}`);
+  if (view.kind === "curves") {
+    found = shown.map((option) => {
+      const own = cells.filter((cell) => optionOf(view, cell, view.series) === option);
+      const [first, last] = [own[0], own[own.length - 1]];
+      const place = (/** @type {Cell} */ cell) => dimensions[view.axis].options[optionOf(view, cell, view.axis)];
+      return `${dimensions[view.series].options[option]} from ${short(first)} (${place(first)}) to ${short(last)} (${place(last)})`;
+    });
+  } else if (found.length > 24) {
+    const sorted = [...cells].sort((one, other) => (one.mean ?? 0) - (other.mean ?? 0));
+    found = [
+      `from ${short(sorted[0])} (${nameOf(scene, sorted[0])}) to ${short(sorted[sorted.length - 1])} (${nameOf(scene, sorted[sorted.length - 1])})`,
+    ];
+  }
+  const title = view.kind === "bars" ? view.x_title : view.title;
+  return `${[title, ...chosen.filter((option) => !title.includes(option))].join(", ")}: ${found.join("; ")}.`;
+}
+
+/** @param {Scene} scene */
+function table(scene) {
+  const { view } = scene;
+  const rows = shownCells(scene);
+  const unit = view.percent ? ", %" : "";
+  const number = (/** @type {number | null} */ value) => (value === null ? "–" : inUnit(view, value).replace(" %", ""));
+  const points = view.kind === "scatter";
+  const head = points
+    ? ["", view.x_title, view.title]
+    : ["", `ours${unit}`, "± 95 %", "n", `paper${unit}`, ...(view.kind === "costs" ? [view.x_title] : [])];
+  const body = points
+    ? rows.flatMap((cell) =>
+        cell.values.map((value, i) => [
+          `${nameOf(scene, cell)}, ${cell.names[i] ?? ""}`,
+          cell.x[i].toFixed(2),
+          number(value),
+        ]),
+      )
+    : rows.map((cell) => [
+        nameOf(scene, cell),
+        number(cell.mean),
+        number(cell.half),
+        cell.n ? String(cell.n) : "–",
+        number(cell.paper),
+        ...(view.kind === "costs" ? [String(Number(cell.x[0].toPrecision(3)))] : []),
+      ]);
+  const row = (/** @type {string[]} */ texts, /** @type {"th" | "td"} */ tag) =>
+    make(
+      "tr",
+      {},
+      texts.map((text, i) => make(i ? tag : "th", {}, [text])),
+    );
+  return make("table", {}, [
+    make("thead", {}, [row(head, "th")]),
+    make(
+      "tbody",
+      {},
+      body.map((texts) => row(texts, "td")),
+    ),
+  ]);
+}
+
+// --- controls ------------------------------------------------------------------------------------------------------
+
+/** @template {keyof HTMLElementTagNameMap} T @param {T} tag @param {Record<string, string>} attributes
+ * @param {(Node | string)[]} children @returns {HTMLElementTagNameMap[T]} */
+function make(tag, attributes = {}, children = []) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+/** One option of a dimension. @param {Dimension} dimension
+ * @returns {{element: HTMLElement, update: (choice: number, onRecord: Set<number>) => void}} */
+function control({ name, options, ordered }) {
+  const pick = (/** @type {number} */ option) => {
+    page.picks.set(name, options[option]);
+    changed();
+  };
+  if (ordered) {
+    const range = make("input", { type: "range", min: "0", "aria-label": name });
+    const readout = make("output", {});
+    /** @type {number[]} */ let there = [];
+    range.addEventListener("input", () => pick(there[Number(range.value)]));
+    return {
+      element: make("label", { class: "slider" }, [make("span", { class: "name" }, [name]), range, readout]),
+      update(choice, onRecord) {
+        there = [...onRecord].sort((one, other) => one - other);
+        range.max = String(there.length - 1);
+        range.value = String(there.indexOf(choice));
+        range.setAttribute("aria-valuetext", options[choice]);
+        readout.textContent = options[choice];
+      },
+    };
+  }
+  if (options.join("").length > 56) {
+    const entries = options.map((option, i) => make("option", { value: String(i) }, [option]));
+    const select = make("select", {}, entries);
+    select.addEventListener("change", () => pick(Number(select.value)));
+    return {
+      element: make("label", {}, [make("span", { class: "name" }, [name]), select]),
+      update(choice, onRecord) {
+        entries.forEach((entry, i) => {
+          entry.disabled = !onRecord.has(i);
+        });
+        select.value = String(choice);
+      },
+    };
+  }
+  const group = `compatkit-explorer-${page.groups++}`; // live, each explorer loads this module anew
+  const radios = options.map((_, i) => make("input", { type: "radio", name: group, value: String(i) }));
+  radios.forEach((radio, i) => radio.addEventListener("change", () => pick(i)));
+  const labels = radios.map((radio, i) => make("label", { class: "option" }, [radio, options[i]]));
+  return {
+    element: make("fieldset", {}, [make("legend", { class: "name" }, [name]), ...labels]),
+    update(choice, onRecord) {
+      radios.forEach((radio, i) => {
+        radio.disabled = !onRecord.has(i);
+        radio.checked = i === choice;
+      });
+    },
+  };
+}
+
+/** @type {Record<string, string>} */
+const MARKS = {
+  circle: "M8 3a5 5 0 1 0 .01 0z",
+  square: "M3.5 3.5h9v9h-9z",
+  diamond: "M8 2l6 6-6 6-6-6z",
+  "triangle-up": "M8 2.5l6 10.5h-12z",
+  "triangle-down": "M8 13.5l6-10.5h-12z",
+};
+
+/** @param {[string, string, string]} look */
+function swatch([colour, mark]) {
+  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
+  const shape = { viewBox: "0 0 16 16", width: "14", height: "14", "aria-hidden": "true" };
+  const paint = {
+    d: MARKS[mark.replace("-open", "")] ?? MARKS.circle,
+    stroke: colour,
+    "stroke-width": "2",
+    fill: mark.endsWith("-open") ? "none" : colour,
+  };
+  for (const [name, value] of Object.entries(shape)) svg.setAttribute(name, value);
+  for (const [name, value] of Object.entries(paint)) path.setAttribute(name, value);
+  svg.append(path);
+  return svg;
+}
+
+/** Any options of a dimension; its marks make it the legend. The last tick stays.
+ * @param {Dimension} dimension @returns {{element: HTMLElement, update: (shown: number[], there: Set<number>) => void}} */
+function ticks({ name, options, looks }) {
+  const boxes = options.map(() => make("input", { type: "checkbox" }));
+  const labels = boxes.map((box, i) =>
+    make("label", { class: "option" }, [box, ...(looks ? [swatch(looks[i])] : []), options[i]]),
+  );
+  boxes.forEach((box, i) =>
+    box.addEventListener("change", () => {
+      if (box.checked) hiddenOf(name).delete(options[i]);
+      else if (boxes.some((other) => other.checked)) hiddenOf(name).add(options[i]);
+      changed();
+    }),
+  );
+  return {
+    element: make("fieldset", { class: "ticks" }, [make("legend", { class: "name" }, ["show"]), ...labels]),
+    update(shown, there) {
+      boxes.forEach((box, i) => {
+        box.checked = shown.includes(i);
+        labels[i].hidden = !there.has(i);
+      });
+    },
+  };
+}
+
+// --- one explorer --------------------------------------------------------------------------------------------------
+
+/** Returns what to call when it is taken off the page. @param {HTMLElement} element @param {Spec} spec */
+function explore(element, spec) {
+  const cells = spec.views.map((view) => cellsOf(view, spec.lists));
+  /** @type {Map<number, ReturnType<typeof control>>} */ const controls = new Map();
+  /** @type {Map<number, ReturnType<typeof ticks>>} */ const tickers = new Map();
+  if (page.address) readAddress(spec.dimensions);
+  element.classList.add("compatkit-explorer");
+  const parts = spec.views.map((view) => {
+    const bar = make("div", { class: "controls" });
+    for (const d of fixed(view))
+      if (!controls.has(d)) bar.append(controls.set(d, control(spec.dimensions[d])).get(d)?.element ?? "");
+    const d = ticked(view);
+    if (d >= 0 && !tickers.has(d)) bar.append(tickers.set(d, ticks(spec.dimensions[d])).get(d)?.element ?? "");
+    return { bar, plot: make("div", { class: "compatkit-figure", role: "img" }), note: make("p", { class: "note" }) };
+  });
+  const live = make("p", { class: "live" });
+  const details = make("details", {}, [make("summary", {}, ["the numbers"])]);
+  const tables = make("div", { class: "tables" });
+  details.append(tables);
+  element.replaceChildren(...parts.flatMap(({ bar, plot, note }) => [bar, plot, note]), live, details);
+
+  /** @type {Scene[]} */ let scenes = [];
+  const tabulate = () => details.open && tables.replaceChildren(...scenes.map(table));
+  details.addEventListener("toggle", tabulate);
+
+  function draw() {
+    const { choice, onRecord } = resolve(spec, cells);
+    controls.forEach((each, d) => {
+      each.update(choice[d], onRecord[d]);
+      each.element.hidden = onRecord[d].size < 2;
+    });
+    const css = styleOf(element);
+    scenes = spec.views.map((view, v) => {
+      const own = cells[v].filter((cell) => fixed(view).every((d) => optionOf(view, cell, d) === choice[d]));
+      const d = ticked(view);
+      const there = [...new Set(own.map((cell) => optionOf(view, cell, d)))].sort((one, other) => one - other);
+      const shown = d < 0 ? [] : tickedOptions(spec.dimensions[d], there);
+      return {
+        dimensions: spec.dimensions,
+        cells: own,
+        choice,
+        shown,
+        css,
+        width: parts[v].plot.clientWidth,
+        levels: view.levels.filter(({ at }) => holds(at, choice)),
+        view: { ...view, title: filled(spec, view.title, choice), x_title: filled(spec, view.x_title, choice) },
+      };
+    });
+    tickers.forEach((each, d) => {
+      const own = scenes.filter(({ view }) => ticked(view) === d);
+      const there = new Set(own.flatMap(({ view, cells: mine }) => mine.map((cell) => optionOf(view, cell, d))));
+      each.update(
+        own.flatMap(({ shown }) => shown),
+        there,
+      );
+      each.element.hidden = there.size < 2;
+    });
+    scenes.forEach((scene, v) => {
+      const { plot, note, bar } = parts[v];
+      const { data, layout } = KINDS[scene.view.kind](scene);
+      plot.style.height = `${layout.height}px`;
+      plot.setAttribute("aria-label", sentence(scene));
+      bar.hidden = [...bar.children].every((child) => /** @type {HTMLElement} */ (child).hidden);
+      note.textContent = scene.view.notes
+        .filter(({ at }) => holds(at, choice))
+        .map(({ text }) => text)
+        .join(" ");
+      note.hidden = !note.textContent;
+      react(plot, data, layout, css);
+    });
+    live.setAttribute("aria-live", element.contains(document.activeElement) ? "polite" : "off"); // not all at once
+    live.textContent = scenes.map(sentence).join(" ");
+    tabulate();
+  }
+
+  const redraw = () => element.clientWidth && draw();
+  page.redraw.add(redraw);
+  follow(element, draw);
+  return () => page.redraw.delete(redraw);
+}
+
+/** A plain figure: plotly's data and layout as the notebook made them, and the sentence that stands for it.
+ * @param {HTMLElement} plot @param {{data: any[], layout: any}} figure */
+function show(plot, { data, layout }) {
+  plot.replaceChildren();
+  follow(plot, () => react(plot, data, structuredClone(layout), styleOf(plot)));
+}
+
+/** The book: every explorer and figure of the page, each from the JSON within it. */
+function drawPage() {
+  page.address = true;
+  for (const script of document.querySelectorAll(
+    ":is(.compatkit-explorer, .compatkit-figure) > script[type='application/json']",
+  )) {
+    const element = /** @type {HTMLElement} */ (script.parentElement);
+    const spec = JSON.parse(script.textContent ?? "");
+    if (element.classList.contains("compatkit-figure")) show(element, spec);
+    else explore(element, spec);
+  }
+}
+
+/** A live notebook. Where the page has no plotly.js, the kernel sends that of the installed package, once.
+ * @param {{model: any, el: HTMLElement}} widget */
+async function render({ model, el }) {
+  if (!world.Plotly) {
+    page.plotly ??= new Promise((resolve) => {
+      model.on("msg:custom", (/** @type {{plotly: string}} */ { plotly }) => {
+        document.head.append(make("script", {}, [plotly]));
+        resolve();
+      });
+      model.send("plotly");
+    });
+    await page.plotly;
+  }
+  const element = make("div");
+  el.append(element);
+  return explore(element, JSON.parse(model.get("spec")));
+}
+
+export default { render, drawPage };
