@@ -4,7 +4,7 @@ explorers of Fig. 2. The explorers of the other figures stand in ``analysis``.""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
@@ -159,9 +159,13 @@ def by_classes(records: Records, test_set: str = "mean") -> Rows:
 def network_layers(records: Records) -> list[str]:
     """Every boundary at which the networks of these records were cut and measured, from the images on."""
     key = "recombination at "
-    found = [k.removeprefix(key).removesuffix("/mean") for k in records[0]["metrics"] if k.startswith(key)]
-    layers = {layer for layer in found if not layer.endswith(("/a", "/b"))}
-    return sorted(layers, key=lambda layer: (layer != "stem", layer == "pool", _natural(layer)))
+    found = {k.removeprefix(key) for k in records[0]["metrics"] if k.startswith(key) and k.endswith("/mean")}
+    return in_network_order(layer.removesuffix("/mean") for layer in found)
+
+
+def in_network_order(layers: Iterable[str]) -> list[str]:
+    """Layers of one or several networks, from the images on, each once."""
+    return sorted(set(layers), key=lambda layer: (layer != "stem", layer == "pool", _natural(layer)))
 
 
 def _natural(name: str) -> list:
@@ -313,12 +317,12 @@ def methods_explorer(records: Records, item: str = "fig2") -> Explorer:
 def recombination_explorer(records: Records, method: str = "IIW+DCC") -> Explorer:
     """Pick a method, data and where to cut, see extractor x head: the two networks as trained, and the two recombined
     ones; below, the accuracy of the latter over all cuts, for any methods."""
-    layers = boundaries(records)
-    usual = block_of("stage2", layers)
     matrix, curves = [], []
     for name, group in by_data(records).items():
+        layers = boundaries(group)
         for outputs, measure in UNSHARED_OUTPUTS.items():
-            there = {usual: measure} if measure != "recombination" else {at: f"{measure} at {at}" for at in layers}
+            cuts = layers if measure == "recombination" else []
+            there = {at: f"{measure} at {at}" for at in cuts} or {block_of("stage2", layers): measure}
             for of_method in methods(group):
                 runs = choose(group, method=of_method)
                 for layer, key in there.items():
@@ -340,8 +344,8 @@ def recombination_explorer(records: Records, method: str = "IIW+DCC") -> Explore
             x_title="cut after",
             levels=chance_levels(records),
         ),
-        ordered={"split layer": layers},
-        start={"method": method, "split layer": usual},
+        ordered={"split layer": in_network_order(cell.at["split layer"] for cell in curves)},
+        start={"method": method, "split layer": block_of("stage2", boundaries(records))},
     )
 
 
