@@ -163,7 +163,7 @@ def test_every_control_changes_its_explorer_by_mouse_and_by_keyboard(page, scree
             _try_radios(chromium, explorer, group)
         for slider in seen(explorer, "[type=range]"):
             _try_slider(chromium, explorer, slider)
-        for group in seen(explorer, ".ticks"):
+        for group in seen(explorer, "fieldset.ticks"):
             _try_ticks(chromium, explorer, group)
     assert console_errors(chromium) == []
 
@@ -219,7 +219,7 @@ def _try_slider(driver, explorer, slider) -> None:
 
 
 def _try_ticks(driver, explorer, group) -> None:
-    boxes = [box for box in group.find_elements(By.TAG_NAME, "input") if box.is_displayed()]
+    boxes = [label.find_element(By.TAG_NAME, "input") for label in seen(group, ".option")]
     assert len(boxes) > 1 and all(box.accessible_name and box.is_selected() for box in boxes)
     first = picture(driver, explorer)
     boxes[0].click()
