@@ -225,8 +225,9 @@ function bars(scene) {
   const labels = narrow
     ? names.map((text, i) => ({ text, x: 0, xref: "paper", xanchor: "left", y: i - 0.24, yanchor: "bottom", showarrow: false }))
     : [];
+  const key = wrapped(`mean${rows.some(({ half }) => half !== null) ? " and 95 % interval" : ""}, | each run${printed.length ? ", ◇ paper, other images" : ""}`, (width - 40) / 6.5);
   const top = 12 + 16 * annotations.length;
-  const bottom = printed.length ? 78 : 56;
+  const bottom = 62 + 16 * key.split("<br>").length;
   return {
     data: [
       { type: "bar", orientation: "h", x: rows.map(({ mean }) => mean), y: places, width: narrow ? 0.44 : 0.62,
@@ -248,10 +249,8 @@ function bars(scene) {
       yaxis: { range: [rows.length - 0.5, narrow ? -0.75 : -0.5], tickvals: places, ticktext: names, zeroline: false,
         showticklabels: !narrow, showgrid: false },
       shapes,
-      annotations: [...annotations, ...labels, ...(printed.length
-        ? [{ text: "◇ the paper, on its own images", font: { color: css("--paper"), size: 12 }, showarrow: false,
-            x: 1, xref: "paper", xanchor: "right", y: 0, yref: "paper", yanchor: "top", yshift: -50 }]
-        : [])],
+      annotations: [...annotations, ...labels, { text: key, font: { color: css("--soft"), size: 12 }, align: "right", showarrow: false,
+        x: 1, xref: "paper", xanchor: "right", y: 0, yref: "paper", yanchor: "top", yshift: -50 }],
     },
   };
 }
@@ -297,7 +296,8 @@ function curves(scene) {
     .filter((option) => cells.some((cell) => optionOf(view, cell, view.axis) === option));
   const range = rangeOf(view);
   const lines = shown.map((option, i) => {
-    const own = cells.filter((cell) => optionOf(view, cell, view.series) === option);
+    const own = cells.filter((cell) => optionOf(view, cell, view.series) === option)
+      .sort((one, other) => optionOf(view, one, view.axis) - optionOf(view, other, view.axis));
     const [colour, symbol, dash] = looks?.[option] ?? [css("--ink"), "circle", "solid"];
     const dodge = (i - (shown.length - 1) / 2) * Math.min(0.06, 0.4 / shown.length);
     const x = ranked ? own[0].values.map((_, k) => k + 1) : own.map((cell) => places.indexOf(optionOf(view, cell, view.axis)) + dodge);
