@@ -225,7 +225,7 @@ function bars(scene) {
   const labels = narrow
     ? names.map((text, i) => ({ text, x: 0, xref: "paper", xanchor: "left", y: i - 0.24, yanchor: "bottom", showarrow: false }))
     : [];
-  const key = wrapped(`mean${rows.some(({ half }) => half !== null) ? " and 95 % interval" : ""}, | each run${printed.length ? ", ◇ paper, other images" : ""}`, (width - 40) / 6.5);
+  const key = wrapped(`mean${rows.some(({ half }) => half !== null) ? " and 95 % interval" : ""}, |\u00a0each\u00a0run${printed.length ? ", ◇\u00a0paper, other\u00a0images" : ""}`, (width - 40) / 6.5);
   const top = 12 + 16 * annotations.length;
   const bottom = 62 + 16 * key.split("<br>").length;
   return {
