@@ -286,8 +286,12 @@ function bars(scene) {
         showarrow: false,
       }))
     : [];
+  const key = wrapped(
+    `mean${rows.some(({ half }) => half !== null) ? " and 95 % interval" : ""}, |\u00a0each\u00a0run${printed.length ? ", ◇\u00a0paper, other\u00a0images" : ""}`,
+    (width - 40) / 6.5,
+  );
   const top = 12 + 16 * annotations.length;
-  const bottom = printed.length ? 78 : 56;
+  const bottom = 62 + 16 * key.split("<br>").length;
   return {
     data: [
       {
@@ -338,22 +342,19 @@ function bars(scene) {
       annotations: [
         ...annotations,
         ...labels,
-        ...(printed.length
-          ? [
-              {
-                text: "◇ the paper, on its own images",
-                font: { color: css("--paper"), size: 12 },
-                showarrow: false,
-                x: 1,
-                xref: "paper",
-                xanchor: "right",
-                y: 0,
-                yref: "paper",
-                yanchor: "top",
-                yshift: -50,
-              },
-            ]
-          : []),
+        {
+          text: key,
+          font: { color: css("--soft"), size: 12 },
+          align: "right",
+          showarrow: false,
+          x: 1,
+          xref: "paper",
+          xanchor: "right",
+          y: 0,
+          yref: "paper",
+          yanchor: "top",
+          yshift: -50,
+        },
       ],
     },
   };
@@ -405,7 +406,9 @@ function curves(scene) {
         .filter((option) => cells.some((cell) => optionOf(view, cell, view.axis) === option));
   const range = rangeOf(view);
   const lines = shown.map((option, i) => {
-    const own = cells.filter((cell) => optionOf(view, cell, view.series) === option);
+    const own = cells
+      .filter((cell) => optionOf(view, cell, view.series) === option)
+      .sort((one, other) => optionOf(view, one, view.axis) - optionOf(view, other, view.axis));
     const [colour, symbol, dash] = looks?.[option] ?? [css("--ink"), "circle", "solid"];
     const dodge = (i - (shown.length - 1) / 2) * Math.min(0.06, 0.4 / shown.length);
     const x = ranked
