@@ -125,8 +125,8 @@ def comparison(agreement, mean_ap=None, old=None, same_shape=True):
     for i, name in enumerate(module.METHODS):
         ap = None if mean_ap is None else around(mean_ap[i])
         gain = None if mean_ap is None else around(mean_ap[i] - old)
-        candidates[name] = Candidate(name, around(agreement[i]), around(0.5), ap, ap, gain, 1, 1, i + 1)
-    before = None if old is None else (around(old), around(old))
+        candidates[name] = Candidate(name, *[around(agreement[i])] * 2, around(0.5), ap, ap, ap, gain, 1, 1, i + 1)
+    before = None if old is None else (around(old),) * 3
     return Comparison(candidates, before, before, 80, 20, same_shape, 4, 0, 4)
 
 
