@@ -2,10 +2,14 @@
 
 import ctypes
 import os
+import re
+import shlex
 import signal
 import struct
 import subprocess
 import sys
+from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import lancedb
 import numpy as np
@@ -431,6 +435,25 @@ def test_what_to_install_is_said(files, tmp_path, monkeypatch, capsys, package, 
 def test_nothing_heavy_is_imported_for_arrays():
     code = "import sys, compatkit.gallery.upgrade; print(*({'lancedb', 'psycopg', 'pyarrow'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "\n"
+
+
+def test_the_examples_of_the_reference_run(database, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = dict(parse_qsl(urlsplit(database).query))["host"]
+    with psycopg.connect(database.replace("gallery", "postgres"), autocommit=True) as connection:
+        connection.execute("DROP DATABASE IF EXISTS shop")
+        connection.execute("CREATE DATABASE shop")
+    monkeypatch.setenv("PGHOST", folder)
+    monkeypatch.setenv("PGUSER", "postgres")
+    page = (Path(__file__).parents[3] / "book" / "reference" / "compatkit.gallery.md").read_text(encoding="utf-8")
+    names, ran = {}, []
+    for language, block in re.findall(r"```(python|sh)\n(.*?)```", page, re.DOTALL):
+        if language == "python":
+            exec(block, names)
+        else:
+            assert main(shlex.split(block)[1:]) == 0
+        ran.append(language)
+    assert ran == ["python", "sh", "python"] * 2
 
 
 # Files
