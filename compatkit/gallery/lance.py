@@ -15,7 +15,7 @@ from typing import Any
 
 from ..extras import require
 from .arrays import NewFile, opened
-from .sources import Carried, Names, Source
+from .sources import Carried, Names, Source, without_password
 from .tables import Table, assembled, pa
 
 METRICS = {"l2": "l2", "cosine": "cosine", "ip": "dot"}
@@ -24,17 +24,18 @@ METRICS = {"l2": "l2", "cosine": "cosine", "ip": "dot"}
 def _parts(url: str) -> tuple[Path, str]:
     folder, _, table = url.removeprefix("lance:").partition("#")
     if not folder or not table or "://" in folder:
-        raise ValueError(f"{url}: must be lance:FOLDER#TABLE, a folder on this machine and a table in it")
+        raise ValueError(
+            f"{without_password(url)}: must be lance:FOLDER#TABLE, a folder on this machine and a table in it"
+        )
     return Path(os.path.realpath(folder)), table
 
 
 def open_table(url: str) -> Table:
-    """The latest version of a table, for reading."""
+    """The latest version of a table, at which it stays as long as it is open."""
     folder, name = _parts(url)
     if not (folder / f"{name}.lance").is_dir():
         raise FileNotFoundError(f"{url}: there is no table {name!r} in {folder}")
     opened = require("lancedb", "lance").connect(folder).open_table(name)
-    opened.checkout(opened.version)
     (made,) = (one["timestamp"] for one in opened.list_versions() if one["version"] == opened.version)
     state = [str(folder), name, opened.version, made.isoformat()]
     rows = opened.count_rows()

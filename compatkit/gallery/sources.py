@@ -18,6 +18,7 @@ Tables have a column ``embedding`` (all of one width), and perhaps ``id``, ``sid
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,5 +210,10 @@ def _kind(text: str) -> str:
     if path.is_dir() or (not path.suffix and "://" not in text and not path.exists()):
         return ""
     if path.suffix not in (".npy", ".npz", ".parquet", ".arrow") or "://" in text:
-        raise ValueError(f"{text}: must be one of {FORMS}")
+        raise ValueError(f"{without_password(text)}: must be one of {FORMS}")
     return path.suffix
+
+
+def without_password(url: str) -> str:
+    """A URL for a message: without what may be a secret before the host or in the query."""
+    return re.sub(r"(?<=://).*@|\?.*", "...", url)

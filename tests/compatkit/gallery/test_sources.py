@@ -8,6 +8,8 @@ import signal
 import struct
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -342,6 +344,15 @@ def test_a_password_is_neither_taken_nor_repeated(files, tmp_path, capsys, secre
     assert sorted(tmp_path.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    "url", ["mysql://me:s3cret@h/d#t", "POSTGRESQL://me:s3@cret@h/d#t", "lance:s3://a:s3cret@b/?x=s3cret#t"]
+)
+def test_other_urls_are_refused_without_their_secrets(files, capsys, url):  # noqa: F811
+    assert main(["upgrade", f"--old={url}", f"--new={files['new']}", "--dry-run"]) == 2
+    said = capsys.readouterr().err
+    assert "lance:FOLDER#TABLE" in said and "s3cret" not in said and "cret" not in said
+
+
 def test_the_password_of_the_environment_is_nowhere(files, store, capsys, monkeypatch, tmp_path):  # noqa: F811
     put, url = store
     gallery = put("postgresql", "items", table(np.load(files["gallery"]), IDS))
@@ -488,16 +499,23 @@ def opens(path, function):
     libc = ctypes.CDLL(None)
     descriptor = libc.inotify_init()
     assert libc.inotify_add_watch(descriptor, os.fsencode(path), 0x20) > 0  # IN_OPEN
-    os.set_blocking(descriptor, False)
-    with open(path, "rb"):
-        assert len(os.read(descriptor, 4096)) == 16, "one event"
-    function()
+    sizes, over = [], threading.Event()
+
+    def count():  # at once, since the system joins equal events that nobody has read yet
+        while not over.is_set():
+            sizes.append(len(os.read(descriptor, 4096)))
+
+    counting = threading.Thread(target=count)
+    counting.start()
     try:
-        return len(os.read(descriptor, 1 << 16)) // struct.calcsize("iIII")
-    except BlockingIOError:
-        return 0
+        function()
+        time.sleep(0.05)
     finally:
+        over.set()
+        open(path, "rb").close()  # wakes it a last time
+        counting.join()
         os.close(descriptor)
+    return sum(sizes) // struct.calcsize("iIII") - 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system is asked by inotify")
@@ -512,5 +530,6 @@ def test_each_file_is_opened_once(files, store, suffix):  # noqa: F811
                                                                                         **labels)  # fmt: skip
     old, new = paths
     out = files["out"].with_name(f"out{suffix}")
+    assert opens(old, lambda: (open(old).close(), time.sleep(0.01), open(old).close())) == 2, "they are counted"
     assert opens(old, lambda: upgrade(old, new, old, out, method="ridge", **QUICK)) == 1
     assert read(out).shape == (ROWS, 6)
