@@ -78,8 +78,9 @@ class NewTable(NewFile):
         _sync(self.path.parent)
 
     def switch(self, carried: Carried, metric: str) -> str:
+        vector, index = carried.names.of("vector"), f"lancedb.index.IvfPq(distance_type={METRICS[metric]!r})"
         return (
-            f"To switch over: db.open_table({self._table!r}).create_index(metric={METRICS[metric]!r}), then open "
+            f"To switch over: db.open_table({self._table!r}).create_index({vector!r}, config={index}); then open "
             f"{self._table!r} where the old table is opened now. The old table is untouched."
         )
 

@@ -246,6 +246,17 @@ def test_a_lance_table_that_grows_meanwhile_is_read_as_it_was(files, store, expe
     assert (read(done.out) == expected).all() and sources.open_source(gallery).rows == 2 * ROWS
 
 
+@pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])
+def test_the_sentence_of_lance_makes_an_index(files, store, metric):  # noqa: F811
+    put, url = store
+    gallery = put("lance", "items", table(np.load(files["gallery"]), IDS))
+    done = upgrade(files["old"], files["new"], gallery, url("lance", "out"), method="ridge", metric=metric, **QUICK)
+    db = lancedb.connect(gallery.removeprefix("lance:").partition("#")[0])
+    exec(done.switch.removeprefix("To switch over: ").partition(";")[0], {"db": db, "lancedb": lancedb})
+    (index,) = db.open_table("out").list_indices()
+    assert index.columns == ["embedding"]
+
+
 # What is joined
 
 
