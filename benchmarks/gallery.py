@@ -34,6 +34,7 @@ def measure(quick: bool = False) -> list[Row]:
         make(folder, rows)
         return [
             against_numpy(folder, rows, rounds),
+            against_copy(folder, rows, rounds),
             against_arithmetic(folder, rows // 10, rounds),
             of_memory(folder, "ridge"),
             killed(folder, rows // 10),
@@ -83,6 +84,29 @@ def against_numpy(folder: Path, rows: int, rounds: int) -> Row:
     bounds = ", ".join(f"{what} {share}" for what, share in zip(("read", "multiply", "write"), shares, strict=True))
     note = f"{rows / statistics.median(own for own, _ in turns[1:]) / 1e6:.2g} million rows/s; the loop: {bounds}"
     return ratio(f"ridge, {rows:,} x {WIDTH}, against a plain loop in numpy", turns[1:], note=note)
+
+
+def against_copy(folder: Path, rows: int, rounds: int) -> Row:
+    """Our stream through a linear map, and copying the file: what the disk allows for as many bytes."""
+    turns = [
+        (carry(folder, "ridge", "gallery")[0], seconds(lambda: copied(folder / "gallery.npy", folder / "copy.npy")))
+        for _ in range(rounds + 1)
+    ]
+    pairs = maps.Pairs(*(torch.from_numpy(np.load(folder / f"{name}.npy")) for name in ("old", "new")))
+    ridge, chunk = maps.fit(pairs, ["ridge"])["ridge"], torch.from_numpy(np.load(folder / "tenth.npy", "c")[:CHUNK])
+    arithmetic = statistics.median(seconds(lambda: ridge(chunk)) for _ in range(5)) * rows / len(chunk)
+    rate = rows * WIDTH * 8 / statistics.median(own for own, _ in turns[1:]) / 1e6
+    note = f"{rate:,.0f} MB/s read and written; the arithmetic alone: {arithmetic:.2g} s on one thread"
+    return ratio(f"ridge, {rows:,} x {WIDTH}, share of the speed of a copy", turns[1:], note=note)
+
+
+def copied(source: Path, out: Path) -> None:
+    """Copy a file until it is safe on the disk, in blocks as ours."""
+    with open(source, "rb") as old, open(out, "wb") as new:
+        while block := old.read(CHUNK * WIDTH * 4):
+            new.write(block)
+        new.flush()
+        os.fsync(new.fileno())
 
 
 def plain_loop(gallery: Path, out: Path) -> tuple[float, float, float]:

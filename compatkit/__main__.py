@@ -8,6 +8,31 @@ from collections.abc import Sequence
 
 from . import command_line
 
+SOURCES = """\
+A SOURCE is one of
+  old.npy                        a NumPy array (n, width)
+  old.npz                        what compatkit.gallery.embeddings saved
+  items.parquet, items/          a Parquet file, or a folder of them
+  items.arrow                    an Arrow IPC file
+  lance:db#items                 the table items of the LanceDB in the folder db; needs compatkit[lance]
+  postgresql://me@host/db#items  a table with a pgvector column; needs compatkit[postgres]
+Passwords come from PGPASSWORD, PGSERVICE or ~/.pgpass, never from the URL. Other stores: through Parquet.
+
+  compatkit upgrade --old old.npy --new new.npy --gallery gallery.npy --out carried.npy
+  compatkit upgrade --old items.parquet --new new.parquet --gallery items.parquet --out carried.parquet
+  compatkit upgrade --old lance:db#items --new new.parquet --gallery lance:db#items --out lance:db#items_new
+  compatkit upgrade --old postgresql://me@host/db#items --new new.parquet \\
+      --gallery postgresql://me@host/db#items --out postgresql://me@host/db#items_new --metric cosine
+
+Pairs are joined by id where both sides have ids, so that --old may be the gallery itself."""
+
+
+class _Help(argparse.HelpFormatter):
+    """The description in lines of the terminal's width, the examples as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text == SOURCES else super()._fill_text(text, width, indent)
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and do as it says. Returns the exit status."""
@@ -21,19 +46,26 @@ def _parser() -> argparse.ArgumentParser:
         "upgrade",
         help="carry a gallery of embeddings into the space of a new model",
         description="Fit maps from old embeddings to new ones on pairs of both, compare them on held-out pairs, say "
-        "which to use or that none is worth it, and put the gallery through it. Files are .npy, .npz (of "
-        "compatkit.gallery.embeddings) "
-        "or .parquet (columns embedding, and perhaps id, side and label). Interrupted, the same command goes on. "
+        "which to use or that none is worth it, and put the gallery through it. Interrupted, the same command goes on. "
         "Exit status: 0 done, 1 failed, 2 bad input, 3 advised against and nothing written.",
+        epilog=SOURCES,
+        formatter_class=_Help,
     )
-    upgrade.add_argument("--old", required=True, metavar="FILE", help="embeddings of some items by the old model")
-    upgrade.add_argument("--new", required=True, metavar="FILE", help="of the same items by the new one")
-    upgrade.add_argument("--side", metavar="FILE", help="side-information of these items")
-    upgrade.add_argument("--labels", metavar="FILE", help="of these items: compare as retrieval by class, too")
-    upgrade.add_argument("--gallery", metavar="FILE", help="embeddings by the old model that are to become new ones")
-    upgrade.add_argument("--gallery-side", metavar="FILE", help="side-information of the gallery")
-    upgrade.add_argument("--out", metavar="FILE", help="the new gallery, of the same suffix as the gallery")
+    upgrade.add_argument("--old", required=True, metavar="SOURCE", help="embeddings of some items by the old model")
+    upgrade.add_argument("--new", required=True, metavar="SOURCE", help="of the same items by the new one")
+    upgrade.add_argument("--side", metavar="SOURCE", help="side-information of these items")
+    upgrade.add_argument("--labels", metavar="SOURCE", help="of these items: compare as retrieval by class, too")
+    upgrade.add_argument("--gallery", metavar="SOURCE", help="embeddings by the old model that are to become new ones")
+    upgrade.add_argument("--gallery-side", metavar="SOURCE", help="side-information of the gallery, by id if both have")
+    upgrade.add_argument("--out", metavar="SOURCE", help="the new gallery, which must not be there yet")
+    upgrade.add_argument("--id-column", metavar="NAME", help="of all tables (id, where there is one)")
+    upgrade.add_argument("--vector-column", metavar="NAME", help="of all tables (embedding)")
+    upgrade.add_argument("--new-vector-column", metavar="NAME", help="of --new, where it has another name there")
+    upgrade.add_argument("--side-column", metavar="NAME", help="of all tables (side, where there is one)")
+    upgrade.add_argument("--label-column", metavar="NAME", help="of all tables (label, where there is one)")
+    upgrade.add_argument("--require-all", action="store_true", help="refuse pairs whose ids match only in part")
     upgrade.add_argument("--method", default="auto", help="auto (default), identity, procrustes, ridge or h")
+    upgrade.add_argument("--metric", default="l2", help="of the search: l2 (default), cosine or ip, the inner product")
     upgrade.add_argument(
         "--enough", type=float, default=0.5, help="share of neighbours that a map must keep, without labels (0.5)"
     )
@@ -65,7 +97,7 @@ def _upgrade(options: argparse.Namespace) -> int:
         command_line.say("interrupted: the same command goes on from here.", _parser(), before="\n")
         return 130
     if done.out is not None:
-        print(f"Written with {done.method}: {done.out}")
+        print(f"Written with {done.method}: {done.out}\n{done.switch}")
     elif not options.dry_run:
         print("Nothing was written; name a map with --method to do so all the same.")
         return 3

@@ -31,6 +31,8 @@ from .embeddings import is_unit
 
 METHODS = (*CLOSED_FORMS, "h")
 """The maps, the simplest first: the order in which ``recommend`` prefers them."""
+METRICS = {"l2": "L2 distance", "cosine": "cosine", "ip": "inner product"}
+"""What a gallery can be searched with."""
 NEIGHBOURS = 10
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.2, 10_000
 H_ROWS = 4_096  # at a time through h, whose layers may be far wider than its input
@@ -133,11 +135,16 @@ class Candidate:
 
     name: str
     agreement: Interval
-    """share of the 10 nearest items under new/new that are among the 10 nearest under new/map, own item left out"""
+    """share of the 10 nearest items under new/new that are among the 10 nearest under new/map, own item left out:
+    recall@10 against exact search"""
+    recall: Interval
+    """share of items whose nearest one under new/new is among the 10 nearest under new/map"""
     error: Interval
     """squared distance to the new embedding, by that of the new embeddings from their mean: 1 is no better than that"""
     top1: Interval | None
     """CMC top-1 of new/map, None without labels"""
+    reciprocal_rank: Interval | None
+    """MRR of new/map: of the nearest item with the label of the query"""
     mean_ap: Interval | None
     """mAP of new/map"""
     gain: Interval | None
@@ -153,34 +160,41 @@ class Comparison:
     """All candidates by name, what they are compared with, and the sizes of it all."""
 
     candidates: dict[str, Candidate]
-    old: tuple[Interval, Interval] | None
-    """CMC top-1 and mAP of old/old, None without labels"""
-    new: tuple[Interval, Interval] | None
+    old: tuple[Interval, Interval, Interval] | None
+    """CMC top-1, mAP and MRR of old/old, None without labels"""
+    new: tuple[Interval, Interval, Interval] | None
     """and of new/new"""
     fitted_on: int
     held_out: int
     same_shape: bool
-    """old embeddings are as wide as new ones and of length 1 where these are: they can be searched as they are"""
+    """old embeddings are as wide as new ones and, unless ``metric`` is cosine, of length 1 where these are: they can be
+    searched as they are"""
     old_bytes: int
     side_bytes: int
     new_bytes: int
+    metric: str = "l2"
+    """that all searches were made with, one of ``METRICS``"""
 
     def table(self) -> str:
         """The comparison for people to read; ± is half a 95 % interval."""
-        rows = [["", "agreement, %", "error", "top-1, %", "mAP, %", "MACs", "parameters", "s / 10 000"]]
+        labelled = ["top-1, %", "MRR, %", "mAP, %"]
+        rows = [["", "agreement, %", "recall, %", "error", *labelled, "MACs", "parameters", "s / 10 000"]]
         for name, known in (("old/old", self.old), ("new/new", self.new)):
             if known is not None:
-                rows.append([name, "", "", *map(_percent, known), "", "", ""])
+                top1, mean_ap, reciprocal_rank = map(_percent, known)
+                rows.append([name, "", "", "", top1, reciprocal_rank, mean_ap, "", "", ""])
         for name, c in self.candidates.items():
             costs = [f"{c.macs:,}", f"{c.parameters:,}", f"{c.seconds:.2g}"]
             error = f"{c.error.mean:.3f} ± {c.error.half_width:.3f}"
-            scores = [_percent(c.agreement), error, _percent(c.top1), _percent(c.mean_ap)]
-            rows.append([f"new/{name}", *scores, *costs])
+            scores = [_percent(c.agreement), _percent(c.recall), error]
+            rows.append([f"new/{name}", *scores, *map(_percent, (c.top1, c.reciprocal_rank, c.mean_ap)), *costs])
         if self.old is None:
-            rows = [row[:3] + row[5:] for row in rows]
+            rows = [row[:4] + row[7:] for row in rows]
         side = f" and {self.side_bytes} of side-information" if self.side_bytes else ""
         return _columns(rows) + (
-            f"\nFitted on {self.fitted_on} pairs, compared on {self.held_out} others (± half a 95 % interval). An item "
+            f"\nFitted on {self.fitted_on} pairs, compared on {self.held_out} others by "
+            f"{METRICS[self.metric]} (± half a 95 % interval; agreement: of the 10 nearest by new/new, recall: of "
+            f"the nearest one, among the 10 nearest by the map). An item "
             f"takes {self.old_bytes} bytes{side} now, {self.new_bytes} as a new embedding."
         )
 
@@ -257,36 +271,41 @@ def _appended(old: Tensor, side: Tensor | None) -> Tensor:
     return old if side is None else torch.cat([old, side], 1)
 
 
-def _intervals(scores: tuple[list[float], list[float]]) -> tuple[Interval, Interval]:
-    return interval(scores[0]), interval(scores[1])
+def _intervals(scores: tuple[list[float], list[float], list[float]]) -> tuple[Interval, Interval, Interval]:
+    return interval(scores[0]), interval(scores[1]), interval(scores[2])
 
 
-def compare(maps: Mapping[str, Map], held_out: Pairs, fitted_on: int, *, show_progress: bool = False) -> Comparison:
+def compare(
+    maps: Mapping[str, Map], held_out: Pairs, fitted_on: int, *, metric: str = "l2", show_progress: bool = False
+) -> Comparison:
     """Measure each map on pairs that it was not fitted on; with labels also as retrieval by class.
 
     Args:
         maps: see ``fit``.
         held_out: the pairs.
         fitted_on: how many pairs the maps saw; it is only passed on.
+        metric: that the gallery will be searched with, one of ``METRICS``.
         show_progress: one line a map.
     """
     old, new, side, labels = held_out.old, held_out.new, held_out.side, held_out.labels
     spread = (new - new.mean(0)).square().sum(1).mean()
     if not spread > 0:
         raise ValueError("new: embeddings must not all be the same")
-    neighbours = _neighbours(new, new)
-    before = None if labels is None else _retrieval(old, old, labels)
+    neighbours = _neighbours(new, new, metric)
+    before = None if labels is None else _retrieval(old, old, labels, metric)
     candidates = {}
     steps = progress(0, len(maps), "comparing", "map", show_progress)
     for _, (name, function) in zip(steps, maps.items(), strict=True):
         mapped = function(old, side)
-        found = None if labels is None else _retrieval(new, mapped, labels)
-        agreement = (neighbours[:, :, None] == _neighbours(new, mapped)[:, None]).any(2).double().mean(1)
+        found = None if labels is None else _retrieval(new, mapped, labels, metric)
+        kept = (neighbours[:, :, None] == _neighbours(new, mapped, metric)[:, None]).any(2).double()
         candidates[name] = Candidate(
             name=name,
-            agreement=interval(agreement.tolist()),
+            agreement=interval(kept.mean(1).tolist()),
+            recall=interval(kept[:, 0].tolist()),
             error=interval(((mapped - new).square().sum(1) / spread).tolist()),
             top1=None if found is None else interval(found[0]),
+            reciprocal_rank=None if found is None else interval(found[2]),
             mean_ap=None if found is None else interval(found[1]),
             gain=None if found is None or before is None else difference(found[1], before[1]),
             macs=function.macs,
@@ -296,25 +315,49 @@ def compare(maps: Mapping[str, Map], held_out: Pairs, fitted_on: int, *, show_pr
     return Comparison(
         candidates=candidates,
         old=None if before is None else _intervals(before),
-        new=None if labels is None else _intervals(_retrieval(new, new, labels)),
+        new=None if labels is None else _intervals(_retrieval(new, new, labels, metric)),
         fitted_on=fitted_on,
         held_out=len(held_out),
-        same_shape=old.shape[1] == new.shape[1] and (is_unit(old) or not is_unit(new)),
+        same_shape=old.shape[1] == new.shape[1] and (metric == "cosine" or is_unit(old) or not is_unit(new)),
         old_bytes=held_out.old_bytes,
         side_bytes=held_out.side_bytes,
         new_bytes=new.shape[1] * np.dtype(held_out.new_dtype).itemsize,
+        metric=metric,
     )
 
 
-def _neighbours(query: Tensor, gallery: Tensor) -> Tensor:
-    return retrieval.nearest(query, gallery, NEIGHBOURS, same_items=True)[1]
+def _neighbours(query: Tensor, gallery: Tensor, metric: str) -> Tensor:
+    return retrieval.nearest(*for_l2(query, gallery, metric), NEIGHBOURS, same_items=True)[1]
 
 
-def _retrieval(query: Tensor, gallery: Tensor, labels: Tensor) -> tuple[list[float], list[float]]:
-    """For each query with a match whether the nearest item is one, and average precision."""
+def _retrieval(
+    query: Tensor, gallery: Tensor, labels: Tensor, metric: str
+) -> tuple[list[float], list[float], list[float]]:
+    """For each query with a match whether the nearest item is one, average precision, and reciprocal rank."""
+    query, gallery = for_l2(query, gallery, metric)
     scores = retrieval.evaluate(query, labels, gallery, labels, ks=(1,), same_items=True)
-    matched = scores.hit_rank > 0
-    return (scores.hit_rank[matched] == 1).double().tolist(), scores.average_precision[matched].tolist()
+    ranks = scores.hit_rank[scores.hit_rank > 0].double()
+    return (ranks == 1).double().tolist(), scores.average_precision[scores.hit_rank > 0].tolist(), (1 / ranks).tolist()
+
+
+def for_l2(query: Tensor, gallery: Tensor, metric: str) -> tuple[Tensor, Tensor]:
+    """Queries and items whose order by L2 distance is that of the given ones by another metric.
+
+    Cosine: at length 1. Inner product: the items get one more number, so that all have the length of the longest, and
+    the queries a zero there; then the squared distance is a constant of the query less twice the inner product.
+
+    Args:
+        query, gallery: embeddings (n, d) and (m, d).
+        metric: one of ``METRICS``.
+
+    Source: Bachrach et al. 2014, for the inner product.
+    """
+    if metric == "cosine":
+        return F.normalize(query, dim=1), F.normalize(gallery, dim=1)
+    if metric == "ip":
+        wide, squares = gallery.double(), gallery.double().square().sum(1, keepdim=True)
+        return F.pad(query.double(), (0, 1)), torch.cat([wide, (squares.max() - squares).sqrt()], 1)
+    return query, gallery
 
 
 def recommend(

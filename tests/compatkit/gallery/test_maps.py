@@ -52,6 +52,49 @@ def test_measures_are_their_definitions():
     assert (found.fitted_on, found.held_out, found.old_bytes, found.new_bytes) == (160, 40, 24, 28)
 
 
+@pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])
+def test_searches_are_by_the_metric(metric):
+    query, gallery = vectors_of_many_lengths(30, 1), vectors_of_many_lengths(40, 2)
+    by = {"l2": lambda q, g: -torch.cdist(q, g), "cosine": lambda q, g: F.cosine_similarity(q[:, None], g, dim=2)}
+    scores = by.get(metric, lambda q, g: q @ g.T)(query.double(), gallery.double())
+    found = retrieval.nearest(*module.for_l2(query, gallery, metric), 7)[1]
+    assert torch.equal(found, scores.topk(7).indices)
+
+
+def vectors_of_many_lengths(n, seed):
+    return latent(n, seed) * torch.linspace(0.1, 3, n)[:, None]
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])
+def test_measures_are_by_the_metric(metric):
+    pairs = held_out_pairs()
+    lengths = torch.linspace(0.1, 3, len(pairs))[:, None]
+    pairs = replace(pairs, old=pairs.old * lengths, new=pairs.new * lengths)
+    maps = fit(pairs, ["ridge"])
+    found, mapped = compare(maps, pairs, 160, metric=metric), maps["ridge"](pairs.old)
+    near = [
+        retrieval.nearest(*module.for_l2(pairs.new, x, metric), 10, same_items=True)[1].tolist()
+        for x in (pairs.new, mapped)
+    ]
+    candidate = found.candidates["ridge"]
+    assert candidate.agreement == interval([len(set(a) & set(b)) / 10 for a, b in zip(*near, strict=True)])
+    assert candidate.recall == interval([float(a[0] in b) for a, b in zip(*near, strict=True)])
+    query, items = module.for_l2(pairs.new, mapped, metric)
+    scores = retrieval.evaluate(query, pairs.labels, items, pairs.labels, ks=(1,), same_items=True)
+    assert candidate.reciprocal_rank == interval((1 / scores.hit_rank.double()).tolist())
+    assert candidate.mean_ap.mean == pytest.approx(scores.mean_ap) and found.metric == metric
+    assert {"l2": "L2 distance", "cosine": "cosine", "ip": "inner product"}[metric] in found.table()
+
+
+def test_cosine_needs_no_unit_length_to_leave_things_alone():
+    x = torch.from_numpy(old_model(latent(40, 3)))
+    pairs = Pairs(x, F.normalize(x, dim=1))
+    same = {
+        metric: compare(fit(pairs, ["identity"]), pairs, 160, metric=metric).same_shape for metric in ("l2", "cosine")
+    }
+    assert same == {"l2": False, "cosine": True}
+
+
 def test_prices():
     pairs = replace(held_out_pairs(), side=torch.from_numpy(side_model(latent(40, 3))))
     found = compare(fit(pairs, width=8, steps=2, show_progress=False), pairs, 1).candidates
@@ -125,8 +168,8 @@ def comparison(agreement, mean_ap=None, old=None, same_shape=True):
     for i, name in enumerate(module.METHODS):
         ap = None if mean_ap is None else around(mean_ap[i])
         gain = None if mean_ap is None else around(mean_ap[i] - old)
-        candidates[name] = Candidate(name, around(agreement[i]), around(0.5), ap, ap, gain, 1, 1, i + 1)
-    before = None if old is None else (around(old), around(old))
+        candidates[name] = Candidate(name, *[around(agreement[i])] * 2, around(0.5), ap, ap, ap, gain, 1, 1, i + 1)
+    before = None if old is None else (around(old),) * 3
     return Comparison(candidates, before, before, 80, 20, same_shape, 4, 0, 4)
 
 

@@ -1,0 +1,330 @@
+"""Embeddings in PostgreSQL with pgvector: ``postgresql://user@host/database#table``. Needs psycopg.
+
+Rows are read in the order of their ids, block by block and each in a statement of its own, so that no transaction stays
+open for long. The new table has the ids and the new vectors, and is made in one transaction. Nothing else in the
+database is written, locked or kept waiting. Passwords come from where libpq finds them (``PGPASSWORD``, ``PGSERVICE``,
+``~/.pgpass``) and never from the URL.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import struct
+import uuid
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import numpy as np
+
+from ..extras import require
+from ..progress import progress
+from .arrays import opened
+from .sources import Carried, Column, Names, Source
+
+VECTORS: dict[str, np.dtype] = {"vector": np.dtype(">f4"), "halfvec": np.dtype(">f2")}
+INTEGERS: dict[str, np.dtype] = {"smallint": np.dtype(">i2"), "integer": np.dtype(">i4"), "bigint": np.dtype(">i8")}
+TEXTS = ("text", "character varying", "character", "uuid")
+METRICS = {"l2": ("l2", "<->"), "cosine": ("cosine", "<=>"), "ip": ("ip", "<#>")}
+"""pgvector's names of operator classes, and its operators."""
+COPY_HEADER, COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
+
+
+def _parts(url: str) -> tuple[str, list[str]]:
+    """What libpq connects to, and the table, perhaps after its schema. No message repeats what may be a password."""
+    connection, _, table = url.rpartition("#")
+    authority = re.sub(r"^postgres(ql)?://", "", connection)
+    password = authority.rpartition("@")[0].partition(":")[2]
+    query = dict(parse_qsl(urlsplit(connection).query)) if "?" in connection else {}
+    if password or query.get("password") or query.get("sslpassword") or ("@" in table):
+        raise ValueError(
+            "a password does not belong into a URL, where others can read it; set PGPASSWORD or PGSERVICE, or write it "
+            "into ~/.pgpass"
+        )
+    if not table or not connection.startswith(("postgresql://", "postgres://")):
+        raise ValueError("a database must be given as postgresql://[USER@]HOST[:PORT]/DATABASE#TABLE")
+    return connection, unquote(table).split(".", 1)
+
+
+@contextmanager
+def _said(name: str) -> Iterator[None]:
+    """Errors of the database as one line of the system's kind."""
+    psycopg = require("psycopg", "postgres")
+    try:
+        yield
+    except psycopg.Error as error:
+        raise ConnectionError(f"{name}: {str(error).strip().splitlines()[0]}") from error
+
+
+class _Database:
+    """A connection, and a table in it that may be there or not."""
+
+    def __init__(self, url: str):
+        connection, self.parts = _parts(url)
+        psycopg, self.sql = require("psycopg", "postgres"), require("psycopg.sql", "postgres")
+        self.name, self.table = url, self.sql.Identifier(*self.parts)
+        with _said(url):
+            self.connection = psycopg.connect(connection, autocommit=True, application_name="compatkit")
+
+    def rows_of(self, query: str, *values: Any, **names: str) -> list[tuple]:
+        """The rows of a query, see ``composed``."""
+        with _said(self.name):
+            return self.connection.execute(self.composed(query, *values, **names)).fetchall()
+
+    def composed(self, query: str, *values: Any, **names: str) -> Any:
+        """The query with values in place of ``{}``, {table}, and columns by name, all as SQL quotes them."""
+        columns = {key: self.sql.Identifier(name) for key, name in names.items()}
+        return self.sql.SQL(query).format(*map(self.sql.Literal, values), table=self.table, **columns)
+
+    def exists(self) -> bool:
+        return self.rows_of("SELECT to_regclass({}) IS NOT NULL", _quoted(*self.parts))[0][0]
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+class Table(_Database):
+    """A table for reading, in the order of its column ``key``. Attributes and methods as ``sources.Source``."""
+
+    space = ""
+
+    def __init__(self, url: str, key: str):
+        super().__init__(url)
+        try:
+            if not self.exists():
+                raise ValueError(f"{url}: there is no such table")
+            self.kinds: dict[str, str] = dict(
+                self.rows_of(
+                    "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = {}::regclass "
+                    "AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+                    _quoted(*self.parts),
+                )
+            )
+            self.columns, self.key = list(self.kinds), key
+            self._check_key()
+            self.rows: int = self.rows_of("SELECT count(*) FROM {table}")[0][0]
+        except BaseException:
+            self.close()
+            raise
+
+    def _check_key(self) -> None:
+        if self.kinds.get(self.key) not in (*INTEGERS, *TEXTS):
+            got = f"{self.kinds[self.key]}" if self.key in self.kinds else f"only {', '.join(self.columns)}"
+            raise ValueError(
+                f"{self.name}: a column {self.key!r} of integers, text or uuid is needed for ids, got {got}"
+            )
+        unique = self.rows_of(
+            "SELECT attname FROM pg_index JOIN pg_attribute a ON a.attrelid = indrelid AND a.attnum = indkey[0] WHERE "
+            "indrelid = {}::regclass AND indisunique AND indisvalid AND indnkeyatts = 1 AND indpred IS NULL "
+            "AND attnotnull",
+            _quoted(*self.parts),
+        )
+        if (self.key,) not in unique:
+            raise ValueError(f"{self.name}: column {self.key!r} must be the primary key, or NOT NULL and UNIQUE")
+
+    def column(self, role: str, name: str) -> Column | None:
+        if name not in self.kinds:
+            return None
+        return VectorColumn(self, name) if self.kinds[name] in VECTORS else ScalarColumn(self, name)
+
+    def state(self) -> list:
+        """A count and a checksum of all ids and of the transactions that wrote their rows last: no vector is read."""
+        checksum = "sum(hashtextextended({key}::text || '/' || xmin::text, 0))::text"
+        found = self.rows_of(f"SELECT count(*), {checksum} FROM {{table}}", key=self.key)
+        return [self.name, *found[0]]
+
+    def verify(self) -> None: ...
+
+    def ranges(self, start: int, size: int) -> Iterator[tuple[int, Any]]:
+        """(row, condition) for blocks of ``size`` rows from ``start`` on: by key, so that each costs the same."""
+        low = self._key_at(start - 1, None) if start else None
+        for row in range(start, self.rows, size):
+            high = self._key_at(size - 1, low)
+            bounds = [
+                self.composed(f"{{key}} {sign} {{}}", key_value, key=self.key)
+                for sign, key_value in ((">", low), ("<=", high))
+                if key_value is not None
+            ]
+            yield row, self.sql.SQL(" AND ").join(bounds or [self.sql.SQL("TRUE")])
+            low = high
+
+    def _key_at(self, offset: int, low: Any) -> Any:
+        """The key so many rows after ``low`` (or the first one); None beyond the last."""
+        where = "" if low is None else "WHERE {key} > {}"
+        values = (offset,) if low is None else (low, offset)
+        query = f"SELECT {{key}} FROM {{table}} {where} ORDER BY {{key}} OFFSET {{}} LIMIT 1"
+        found = self.rows_of(query, *values, key=self.key)
+        return found[0][0] if found else None
+
+    def changed(self) -> ValueError:
+        return ValueError(f"{self.name}: has changed while it was read; run the same command again")
+
+    def select(self, name: str, where: Any, cast: str = "") -> Any:
+        """The query of one column of a block."""
+        start = self.composed(f"SELECT {{name}}{cast} FROM {{table}} WHERE ", name=name)
+        return start + where + self.composed(" ORDER BY {key}", key=self.key)
+
+
+class ScalarColumn:
+    """A column of integers or text. Attributes as ``sources.Column``."""
+
+    width = 0
+
+    def __init__(self, table: Table, name: str):
+        self._table, self._name, self.rows = table, name, table.rows
+        self._cast = "" if table.kinds[name] in INTEGERS else "::text"
+        self.dtype = np.dtype(str if self._cast else np.int64)
+
+    def blocks(self, start: int, size: int) -> Iterator[np.ndarray]:
+        for row, where in self._table.ranges(start, size):
+            with _said(self._table.name):
+                found = self._table.connection.execute(self._table.select(self._name, where, self._cast)).fetchall()
+            values = [value for (value,) in found]
+            if None in values:
+                raise ValueError(_empty(self._table, self._name, row + values.index(None)))
+            if len(values) != min(size, self.rows - row):
+                raise self._table.changed()
+            yield np.array(values, self.dtype)
+
+
+class VectorColumn:
+    """A column of vectors, read in binary. Attributes as ``sources.Column``."""
+
+    def __init__(self, table: Table, name: str):
+        self._table, self._name, self.rows = table, name, table.rows
+        self._stored = VECTORS[table.kinds[name]]
+        self.dtype = self._stored.newbyteorder("=")
+        query = "SELECT vector_dims({name}) FROM {table} WHERE {name} IS NOT NULL ORDER BY {key} LIMIT 1"
+        first = table.rows_of(query, name=name, key=table.key)
+        self.width = first[0][0] if first else 0
+
+    def blocks(self, start: int, size: int) -> Iterator[np.ndarray]:
+        return (self._block(row, where, size) for row, where in self._table.ranges(start, size))
+
+    def _block(self, row: int, where: Any, size: int) -> np.ndarray:
+        query = self._table.sql.SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(self._table.select(self._name, where))
+        with _said(self._table.name), self._table.connection.cursor() as cursor, cursor.copy(query) as copy:
+            messages = [bytes(message) for message in copy]  # one a row; the header comes with the first of them
+        content = b"".join(messages).removeprefix(COPY_HEADER).removesuffix(COPY_END)
+        layout = np.dtype([("fields", ">i2"), ("value", _vector(self._stored, self.width))])
+        count = min(size, self.rows - row)
+        if len(content) == count * layout.itemsize:
+            found = np.frombuffer(content, layout)["value"]
+            if (found["width"] == self.width).all():
+                return found["vector"].astype(self.dtype)
+        self._refuse(row, [m for m in (m.removeprefix(COPY_HEADER) for m in messages) if m not in (b"", COPY_END)])
+        raise self._table.changed()
+
+    def _refuse(self, row: int, messages: list[bytes]) -> None:
+        """Name the first row that is empty or of another width."""
+        for i, message in enumerate(messages):
+            if message[2:6] == b"\xff" * 4:
+                raise ValueError(_empty(self._table, self._name, row + i))
+            width = int.from_bytes(message[6:8], "big")
+            if width != self.width:
+                here = f"{self._table.name}, column {self._name!r}: row {row + i} (the first is 0)"
+                raise ValueError(f"{here} has {width} numbers, the first has {self.width}")
+
+
+class NewTable:
+    """A new table, with the ids and the vectors of any gallery that has ids. As ``sources.Sink``."""
+
+    twice = False  # the second time they are in the database, perhaps on another machine
+
+    def __init__(self, url: str):
+        self.name, self._parts = url, _parts(url)[1]
+        of_url = hashlib.sha256(url.encode()).hexdigest()[:12]
+        self.folder = Path.cwd() / f".{self._parts[-1].replace('/', '_')}.{of_url}.upgrade"
+
+    def _connected(self) -> closing[_Database]:
+        """A connection of its own each time: hours may lie between two of them."""
+        return closing(_Database(self.name))
+
+    def exists(self) -> bool:
+        with self._connected() as database:
+            return database.exists()
+
+    def check(self, gallery: Source, names: Names, overwrite: bool) -> None:
+        if self.exists():
+            raise ValueError(f"out: {self.name} exists already; name another table, since none is ever overwritten")
+        if gallery.column("id", names.of("id")) is None:
+            raise ValueError(f"out: a gallery with ids is needed for a table of PostgreSQL, {gallery.name} has none")
+
+    def dtype(self, wanted: np.dtype) -> np.dtype:
+        return np.dtype(np.float16 if wanted == np.float16 else np.float32)  # pgvector has nothing wider
+
+    def write(self, vectors: Path, carried: Carried) -> None:
+        columns = {"key": carried.names.of("id"), "vector": carried.names.of("vector")}
+        ids = carried.gallery.column("id", columns["key"])
+        assert ids is not None  # or ``check`` would have refused it
+        kind = _stored_key(carried.gallery, ids, columns["key"])
+        with opened(vectors) as new, self._connected() as database, _said(self.name):
+            stored = _kind(new.dtype)
+            made = f"CREATE TABLE {{table}} ({{key}} {kind} PRIMARY KEY, {{vector}} {stored}({new.width}) NOT NULL)"
+            filled = database.composed("COPY {table} ({key}, {vector}) FROM STDIN (FORMAT BINARY)", **columns)
+            bar = progress(0, -(-new.rows // carried.chunk), "writing", "chunk", carried.shown)
+            with database.connection.transaction(), database.connection.cursor() as cursor:
+                cursor.execute(database.composed(made, **columns))
+                with cursor.copy(filled) as copy:
+                    copy.write(COPY_HEADER)
+                    blocks = (column.blocks(0, carried.chunk) for column in (ids, new))
+                    for of_items, block in zip(*blocks, strict=True):
+                        copy.write(_packed(of_items, kind, block, VECTORS[stored]))
+                        next(bar, None)
+                    copy.write(COPY_END)
+
+    def switch(self, carried: Carried, metric: str) -> str:
+        key, vector, new = _quoted(carried.names.of("id")), _quoted(carried.names.of("vector")), _quoted(*self._parts)
+        operators, sign = METRICS[metric]
+        lines = [
+            f"To switch over: CREATE INDEX ON {new} USING hnsw ({vector} {_kind(carried.dtype)}_{operators}_ops);",
+            f"then search with SELECT {key} FROM {new} ORDER BY {vector} {sign} $1 LIMIT 10;",
+        ]
+        if isinstance(carried.gallery, Table):
+            old, name = _quoted(*carried.gallery.parts), carried.gallery.parts[-1]
+            lines += [f"with the other columns: FROM {new} n JOIN {old} o USING ({key}) ORDER BY n.{vector} {sign} $1."]
+            if set(carried.gallery.columns) == {carried.names.of("id"), carried.names.of("vector")}:
+                names = ((old, name + "_old"), (new, name))
+                renamed = " ".join(f"ALTER TABLE {table} RENAME TO {_quoted(to)};" for table, to in names)
+                lines += [f"Or put it in the place of the old one: BEGIN; {renamed} COMMIT;"]
+        return "\n".join([*lines, "The old table is untouched."])
+
+
+def _quoted(*name: str) -> str:
+    return require("psycopg.sql", "postgres").Identifier(*name).as_string(None)
+
+
+def _kind(dtype: np.dtype) -> str:
+    return "halfvec" if dtype == np.float16 else "vector"
+
+
+def _packed(ids: np.ndarray, kind: str, block: np.ndarray, numbers: np.dtype) -> bytes:
+    """Rows of binary COPY: an id and a vector each."""
+    tails = np.zeros(len(block), _vector(numbers, block.shape[1]))
+    tails["bytes"], tails["width"], tails["vector"] = 4 + block.shape[1] * numbers.itemsize, block.shape[1], block
+    if kind in INTEGERS:
+        heads = np.zeros(len(ids), [("fields", ">i2"), ("bytes", ">i4"), ("id", INTEGERS[kind])])
+        heads["fields"], heads["bytes"], heads["id"] = 2, INTEGERS[kind].itemsize, ids
+        return np.hstack([part.view(np.uint8).reshape(len(ids), -1) for part in (heads, tails)]).tobytes()
+    texts = (uuid.UUID(text).bytes if kind == "uuid" else text.encode() for text in ids.tolist())
+    rows = (struct.pack(">hi", 2, len(text)) + text + tail.tobytes() for text, tail in zip(texts, tails, strict=True))
+    return b"".join(rows)
+
+
+def _vector(numbers: np.dtype, width: int) -> np.dtype:
+    """A vector in binary COPY: its bytes, pgvector's own header, the numbers."""
+    return np.dtype([("bytes", ">i4"), ("width", ">i2"), ("unused", ">i2"), ("vector", numbers, (width,))])
+
+
+def _stored_key(gallery: Source, ids: Column, key: str) -> str:
+    """The type of the ids in the new table."""
+    if isinstance(gallery, Table):
+        return gallery.kinds[key] if gallery.kinds[key] in (*INTEGERS, "uuid") else "text"
+    return "bigint" if ids.dtype is not None and ids.dtype.kind in "iu" else "text"
+
+
+def _empty(table: Table, name: str, row: int) -> str:
+    return f"{table.name}, column {name!r}: row {row} (the first is 0) is empty"
