@@ -199,5 +199,5 @@ def test_every_module_has_a_page_in_the_reference_and_no_page_is_left_over():
     pages = {path.stem for path in folder.glob("*.md")}
     packages = {"compatkit.gallery", "reproduction.experiments"}  # these have something to say beside their modules
     assert pages == {".".join(module.parts) for module in modules} | packages
-    index = folder.with_suffix(".md").read_text(encoding="utf-8")
+    index = "".join(folder.with_name(name).read_text(encoding="utf-8") for name in ("reference.md", "inside.md"))
     assert [name for name in sorted(pages) if f"reference/{name}.md)" not in index] == []
