@@ -37,7 +37,14 @@ _INJECTED = "injected-parameters"
 
 # What follows from the run or from the machine, not from the chapter.
 _VOLATILE_NOTEBOOK = {"papermill", "widgets", "kernelspec", "language_info"}
-_VOLATILE_CELL = {"papermill", "execution", "tags"}
+_FOLDED = {
+    "remove-input": ("source_hidden",),
+    "hide-input": ("source_hidden",),
+    "hide-output": ("outputs_hidden",),
+    "hide-cell": ("outputs_hidden", "source_hidden"),
+}
+"""What JupyterLab folds of a cell, by the tag that folds it in the page."""
+_VOLATILE_CELL = {"papermill", "execution", "jupyter", "tags"}
 
 
 def chapters(root: Path = ROOT) -> list[Path]:
@@ -139,8 +146,8 @@ def normalise(notebook: Mapping[str, Any]) -> dict[str, Any]:
     """The notebook without what differs from run to run; the argument stays as it is.
 
     Times, the cell that papermill injects, versions, empty tags, blank outputs and chunks of streams go; execution
-    counts are numbered anew. So do widgets: a page has no kernel, and shows the other forms of what it holds.
-    Normalising twice changes nothing.
+    counts are numbered anew. So do widgets: a page has no kernel, and shows the other forms of what it holds. Cells
+    whose code the page folds or leaves out are folded in JupyterLab as well. Normalising twice changes nothing.
     """
     notebook = json.loads(json.dumps(notebook))
     cells = [_normal_cell(cell) for cell in notebook["cells"] if _INJECTED not in cell["metadata"].get("tags", [])]
@@ -160,6 +167,8 @@ def _normal_cell(cell: Mapping[str, Any]) -> dict[str, Any]:
     metadata = {key: value for key, value in cell["metadata"].items() if key not in _VOLATILE_CELL}
     if tags := cell["metadata"].get("tags"):
         metadata["tags"] = tags
+        if folded := {part for tag in tags for part in _FOLDED.get(tag, ())}:
+            metadata["jupyter"] = dict.fromkeys(sorted(folded), True)
     normal = {**cell, "metadata": metadata}
     if "outputs" in cell:
         outputs = (_without_widget(output) for output in cell["outputs"] if not _is_blank(output))

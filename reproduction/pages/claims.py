@@ -116,7 +116,7 @@ def row(one: Judged, link: str, folded: str = "", **data: str) -> str:
     shown += [f"n = {best.ours.n}", html.escape(f"{best.images} ({best.source})")] if best.ours else []
     shown += [f"{tables.seeds_needed(best.verdict)} would decide"] if word == "open" and best.verdict.p_value else []
     shown += [f"stale records: {best.stale}"] if best.stale else []
-    spans = "".join(f"<span>{text}</span>" for text in (*shown, link))
+    spans = " ".join(f"<span>{text}</span>" for text in (*shown, link))
     named = f'id="{data.pop("id")}" ' if "id" in data else ""
     listed = " ".join(f'data-{name}="{value}"' for name, value in {**data, "verdict": word}.items())
     return (

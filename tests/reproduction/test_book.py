@@ -107,6 +107,16 @@ def test_normalise_is_idempotent_and_leaves_its_argument_alone(notebook, tmp_pat
     assert [cell["execution_count"] for cell in once["cells"] if "execution_count" in cell] == [1, 2]
 
 
+def test_what_the_page_folds_jupyterlab_folds_as_well():
+    def folded(*tags):
+        cell = new_code_cell("1", id="a", metadata={"tags": list(tags), "jupyter": {"source_hidden": False}})
+        return book.normalise(new_notebook(cells=[cell]))["cells"][0]["metadata"].get("jupyter", {})
+
+    assert folded("remove-input") == folded("hide-input", "nbval-check-output") == {"source_hidden": True}
+    assert folded("hide-cell") == {"outputs_hidden": True, "source_hidden": True}
+    assert folded("hide-output") == {"outputs_hidden": True} and folded("parameters") == {}
+
+
 def test_a_stored_explorer_is_its_page_and_its_sentence_not_a_widget(notebook, tmp_path):
     raw = book._run(notebook, "smoke", None, progress=False)
     assert "application/vnd.jupyter.widget-view+json" in json.dumps(raw), "live it is a widget"
