@@ -100,8 +100,11 @@ def test_prices():
     found = compare(fit(pairs, width=8, steps=2, show_progress=False), pairs, 1).candidates
     # paper B's architecture, by hand: branches to twice the width and on to 2 d_new, mixer of width 8
     h = 6 * 12 + 12 * 14 + 3 * 6 + 6 * 14 + 28 * 8 + 8 * 8 + 8 * 7
-    assert {name: c.macs for name, c in found.items()} == {"identity": 0, "Procrustes": 63, "ridge": 63, "h": h}
+    low_rank, residual = 3 * (9 + 7), 9 * 8 + 8 * 7  # 3 * (9 + 7) is the most that is no more than 9 * 7
+    macs = {"identity": 0, "Procrustes": 63, "low-rank": low_rank, "ridge": 63, "residual": residual, "h": h}
+    assert {name: c.macs for name, c in found.items()} == macs
     assert found["ridge"].parameters == 63 + 7 and found["identity"].parameters == 0
+    assert found["low-rank"].parameters == low_rank + 7 and found["residual"].parameters == residual + 8 + 2 * 7
     assert found["h"].parameters == h + 7 + 2 * (12 + 14 + 6 + 14 + 8 + 8)
     assert all(c.seconds > 0 for c in found.values())
 
@@ -163,14 +166,14 @@ def around(mean, half=0.02):
 
 
 def comparison(agreement, mean_ap=None, old=None, same_shape=True):
-    """Of maps with these scores, in the order of METHODS; seconds are 1, 2, 3 and 4."""
+    """Of four maps with these scores, in the order of METHODS; seconds are 1, 2, 3 and 4."""
     candidates = {}
-    for i, name in enumerate(module.METHODS):
+    for i, name in enumerate(("identity", "Procrustes", "ridge", "h")):
         ap = None if mean_ap is None else around(mean_ap[i])
         gain = None if mean_ap is None else around(mean_ap[i] - old)
         candidates[name] = Candidate(name, *[around(agreement[i])] * 2, around(0.5), ap, ap, ap, gain, 1, 1, i + 1)
     before = None if old is None else (around(old),) * 3
-    return Comparison(candidates, before, before, 80, 20, same_shape, 4, 0, 4)
+    return Comparison(candidates, before, before, (around(0.3),) * 2, 80, 20, same_shape, 4, 0, 4)
 
 
 @pytest.mark.parametrize(
@@ -200,6 +203,7 @@ def test_advice_follows_the_rule(given, options, method, said):
 def test_the_table_is_aligned():
     for given in (comparison([0.1, 0.6, 0.7, 0.9]), comparison([0.1] * 4, [0.1, 0.2, 0.6, 0.6], old=0.5)):
         header, *lines, last = given.table().splitlines()
-        assert ("mAP" in header) == (given.old is not None) == any(line.startswith("old/old") for line in lines)
+        assert ("mAP" in header) == (given.old is not None) == any(line.startswith("new/new") for line in lines)
+        assert lines[0].startswith("old/old") and lines[0].count("30.0 ± 2.0") == 2
         assert len({len(line) for line in lines if line.startswith("new/") and "new/new" not in line}) == 1
         assert last.startswith("Fitted on 80 pairs, compared on 20 others")

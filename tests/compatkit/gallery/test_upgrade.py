@@ -108,7 +108,7 @@ def test_the_gallery_is_transformed(files, side):
     out = np.load(files["out"])
     assert (done.method, done.out) == ("ridge", files["out"]) and out.dtype == np.float32
     assert (np.abs(out - truth()).max() < 1e-2) == side
-    assert list(done.comparison.candidates) == ["identity", "Procrustes", "ridge"]
+    assert list(done.comparison.candidates) == ["identity", "Procrustes", "low-rank", "ridge"]
     assert inputs(files) == before and not hidden(files)
     assert done.comparison.side_bytes == (12 if side else 0)
 
@@ -307,7 +307,7 @@ def test_out_is_not_replaced_when_it_appears_meanwhile(files):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "magic"}, "method: must be one of auto, identity, procrustes, ridge, h, got 'magic'"),
+        ({"method": "magic"}, "method: must be one of auto, identity, procrustes, low-rank, ridge, residual, h, got 'magic'"),
         ({"metric": "hamming"}, "metric: must be one of l2, cosine, ip, got 'hamming'"),
         ({"enough": 50}, "enough: .*got 50"),
         ({"chunk": 0}, "chunk: must be at least 1, got 0"),
@@ -607,7 +607,7 @@ def test_the_command_refuses(files, capsys, option, value, message):
 def test_the_command(files, capsys):
     assert command(files, "--chunk", "50", "--backfill-seconds", "600") == 0
     out = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in out[1:5]] == ["new/identity", "new/Procrustes", "new/ridge", "new/h"]
+    assert [line.split()[0] for line in out[1:8]] == ["old/old", *(f"new/{name}" for name in maps.METHODS)]
     assert out[-3].startswith("Use ridge: ") and out[-3].endswith("times as long.")
     assert out[-2] == f"Written with ridge: {files['out']}" and out[-1].startswith("To switch over: ")
     assert np.abs(np.load(files["out"]) - truth()).max() < 1e-2
