@@ -93,8 +93,8 @@ def low_rank(
 
     Args:
         old, new: (n, d_old) and (n, d_new).
-        ranks: None tries the largest one with which this takes no more multiplications than ``ridge``, half of it, and
-            so on down to 1.
+        ranks: None tries the largest one with which this takes at most half the multiplications of ``ridge``, half of
+            that rank, and so on down to 1.
         penalties: as in ``ridge``; rank and penalty with the least error on every fifth row are taken.
 
     Raises:
@@ -104,7 +104,7 @@ def low_rank(
     """
     _check(old, new)
     d_old, d_new = old.shape[1], new.shape[1]
-    ranks = ranks or _halves(max(1, d_old * d_new // (d_old + d_new)))
+    ranks = ranks or _halves(max(1, d_old * d_new // (2 * (d_old + d_new))))
     if not all(1 <= rank <= min(d_old, d_new) for rank in ranks):
         raise ValueError(f"ranks: must be 1 .. {min(d_old, d_new)}, got {ranks}")
     choices = [(penalty, rank) for penalty in penalties for rank in ranks]

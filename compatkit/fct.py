@@ -39,9 +39,7 @@ class Transformation(nn.Module):
     """
 
     def __init__(self, d_old: int, d_side: int, d_new: int, width: int = 2048, *, seed: int | None = None):
-        for name, value in {"d_old": d_old, "d_side": d_side, "d_new": d_new, "width": width}.items():
-            if value < 1:
-                raise ValueError(f"{name}: must be at least 1, got {value}")
+        _check_widths(d_old=d_old, d_side=d_side, d_new=d_new, width=width)
         super().__init__()
         self.d_old, self.d_side, self.d_new, self.width = d_old, d_side, d_new, width
         with seeded(seed):
@@ -76,10 +74,14 @@ class Residual(nn.Module):
         width: of the hidden layer.
         seed: as in ``models.build``.
 
+    Raises:
+        ValueError: for a width below 1.
+
     Source: Vejendla 2025 (Drift-Adapter, residual MLP with diagonal scaling); ReLU and side-information are ours.
     """
 
     def __init__(self, d_old: int, d_side: int, d_new: int, width: int = 512, *, seed: int | None = None):
+        _check_widths(d_old=d_old, d_side=d_side, d_new=d_new, width=width)
         super().__init__()
         self.d_old, self.d_side, self.d_new, self.width = d_old, d_side, d_new, width
         self.scale = nn.Parameter(torch.ones(d_new))
@@ -100,6 +102,12 @@ class Residual(nn.Module):
         self.scale.mul_(new / old)
         self.last.weight.mul_(new)
         self.last.bias.mul_(new).add_(mean)
+
+
+def _check_widths(**widths: int) -> None:
+    for name, value in widths.items():
+        if value < 1:
+            raise ValueError(f"{name}: must be at least 1, got {value}")
 
 
 def _layers(*widths: int) -> nn.Sequential:

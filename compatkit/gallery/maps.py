@@ -47,6 +47,7 @@ CLOSED_FORMS: dict[str, Callable[[Tensor, Tensor], Affine | LowRank]] = {
     "low-rank": low_rank,
     "ridge": ridge,
 }
+"""What ``alignment`` fits without training, by what it costs."""
 NETWORKS: dict[str, type[Residual | Transformation]] = {"residual": Residual, "h": Transformation}
 """What is trained, which takes minutes."""
 METHODS = (*CLOSED_FORMS, *NETWORKS)

@@ -316,12 +316,12 @@ class _Gallery:
         made_from = space or ends.from_space
         if not ends.d_side:
             if beside is not None:
-                raise ValueError(f"gallery_side: must be None where {of} have no side-information")
+                raise ValueError(f"gallery_side: must be None, for {of} came without side-information")
             return cls(gallery, embedding, None, None, None, made_from)
         found = side_of(gallery, beside)
         if found is None:
             name = gallery.source.name
-            raise ValueError(f"gallery_side: is needed, for {of} have side-information and {name} has none")
+            raise ValueError(f"gallery_side: is needed, for {of} came with side-information and {name} has none")
         side = replace(found[0], argument="gallery_side").vectors(found[1])
         _check_width("gallery_side", side.width, ends.d_side, of)
         _check_space("gallery_side", beside.source.space if beside is not None else "", ends.side_space, of)

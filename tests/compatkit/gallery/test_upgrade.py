@@ -267,7 +267,7 @@ BAD = [
     (lambda files: files["gallery"].write_bytes(files["gallery"].read_bytes()[:-1]), "gallery.npy: is cut short"),
     (lambda files: files["gallery"].write_bytes(b"hello"), "gallery.npy: not a whole NumPy array"),
     (lambda files: files.update(gallery_side=None), "gallery_side: is needed"),
-    (lambda files: files.update(side=None), "gallery_side: must be None where the pairs have no side"),
+    (lambda files: files.update(side=None), "gallery_side: must be None, for the pairs came without side"),
     (lambda files: files.update(out=files["out"].with_suffix(".npz")), "out: must end .* in .npy, got out.npz"),
     (lambda files: files.update(out=None), "gallery, out: both are needed"),
     (lambda files: files.update(out=files["gallery"]), "out: must not be a file that is read"),
@@ -307,7 +307,10 @@ def test_out_is_not_replaced_when_it_appears_meanwhile(files):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "magic"}, "method: must be one of auto, identity, procrustes, low-rank, ridge, residual, h, got 'magic'"),
+        (
+            {"method": "magic"},
+            "method: must be one of auto, identity, procrustes, low-rank, ridge, residual, h, got 'magic'",
+        ),
         ({"metric": "hamming"}, "metric: must be one of l2, cosine, ip, got 'hamming'"),
         ({"enough": 50}, "enough: .*got 50"),
         ({"chunk": 0}, "chunk: must be at least 1, got 0"),
