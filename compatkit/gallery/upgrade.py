@@ -311,14 +311,15 @@ class _Gallery:
         _check_space("gallery", space, ends.from_space, of)
         if isinstance(gallery.source, ArrayFile) and space and not ends.to_space:
             raise ValueError(
-                "new: must name its space where the gallery does, so that the new one can; save it with Embeddings.save"
+                f"gallery: names its space, and what is made of it could not, for {of} came without a name of the new "
+                "one; save new with Embeddings.save"
             )
         made_from = space or ends.from_space
+        found = side_of(gallery, beside)
         if not ends.d_side:
             if beside is not None:
                 raise ValueError(f"gallery_side: must be None, for {of} came without side-information")
             return cls(gallery, embedding, None, None, None, made_from)
-        found = side_of(gallery, beside)
         if found is None:
             name = gallery.source.name
             raise ValueError(f"gallery_side: is needed, for {of} came with side-information and {name} has none")

@@ -20,7 +20,6 @@ from compatkit.gallery.upgrade import apply_map, upgrade
 from .test_upgrade import (
     CHUNK,
     QUICK,
-    ROWS,
     N,
     command,
     files,  # noqa: F401
@@ -119,10 +118,12 @@ def test_the_advised_map_is_saved_beside_the_gallery(files, capsys):  # noqa: F8
     assert command(files, "--save-map", str(path)) == 2, "it is not replaced unasked"
 
 
-def test_no_map_is_saved_where_none_is_advised(files, capsys):  # noqa: F811
+@pytest.mark.parametrize("direction", ["gallery", "queries"])
+def test_no_map_is_saved_where_none_is_advised(files, capsys, direction):  # noqa: F811
     path = files["out"].with_name("map.safetensors")
-    paths = ["--old", str(files["old"]), "--new", str(files["old"]), "--save-map", str(path)]
+    paths = ["--old", str(files["old"]), "--new", str(files["old"]), "--save-map", str(path), "--direction", direction]
     assert main(["upgrade", *paths, "--width", "8", "--steps", "6"]) == 3
+    assert "Do nothing: the old gallery serves the new model as it is" in capsys.readouterr().out
     assert not path.exists() and not hidden(files)
 
 
@@ -307,4 +308,3 @@ def test_without_safetensors_it_is_named_before_anything_is_fitted(files, monkey
 def test_the_gallery_is_mapped_as_truly_as_the_model_is_linear(files, saved):  # noqa: F811
     found = load_map(saved("ridge", side=files["side"]))
     assert np.abs(found(np.load(files["gallery"]), np.load(files["gallery_side"])) - truth()).max() < 1e-2
-    assert len(truth()) == ROWS

@@ -330,7 +330,7 @@ def test_the_spaces_of_pairs_and_gallery_must_be_the_same(files, tmp_path):
         with pytest.raises(ValueError, match="gallery: must be of the space of the pairs, 'old model', got 'another'"):
             upgrade(old, files["new"], gallery, tmp_path / f"out{suffix}", method="ridge", **QUICK)
     gallery = save(tmp_path / "gallery.npz", x["gallery"], space="old model")
-    with pytest.raises(ValueError, match="new: must name its space"):
+    with pytest.raises(ValueError, match="gallery: names its space, .* the pairs came without a name"):
         upgrade(old, files["new"], gallery, tmp_path / "out.npz", method="ridge", **QUICK)
     side = save(tmp_path / "side.npz", x["side"], space="side model")
     beside = save(tmp_path / "gallery_side.npz", x["gallery_side"], space="another")
