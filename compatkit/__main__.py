@@ -1,10 +1,11 @@
-"""python -m compatkit upgrade, also installed as the command ``compatkit``."""
+"""python -m compatkit upgrade | map, also installed as the command ``compatkit``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from . import command_line
 
@@ -21,17 +22,25 @@ Passwords come from PGPASSWORD, PGSERVICE or ~/.pgpass, never from the URL. Othe
   compatkit upgrade --old old.npy --new new.npy --gallery gallery.npy --out carried.npy
   compatkit upgrade --old items.parquet --new new.parquet --gallery items.parquet --out carried.parquet
   compatkit upgrade --old lance:db#items --new new.parquet --gallery lance:db#items --out lance:db#items_new
+  compatkit upgrade --old old.npy --new new.npy --direction queries --save-map queries.safetensors
   compatkit upgrade --old postgresql://me@host/db#items --new new.parquet \\
       --gallery postgresql://me@host/db#items --out postgresql://me@host/db#items_new --metric cosine
 
 Pairs are joined by id where both sides have ids, so that --old may be the gallery itself."""
 
 
+MAPPED = """\
+A SOURCE is as in compatkit upgrade.
+
+  compatkit upgrade --old old.npy --new new.npy --save-map new.safetensors
+  compatkit map --map new.safetensors --in items.parquet --out carried.parquet"""
+
+
 class _Help(argparse.HelpFormatter):
     """The description in lines of the terminal's width, the examples as they are."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return text if text == SOURCES else super()._fill_text(text, width, indent)
+        return text if text in (SOURCES, MAPPED) else super()._fill_text(text, width, indent)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,13 +67,22 @@ def _parser() -> argparse.ArgumentParser:
     upgrade.add_argument("--gallery", metavar="SOURCE", help="embeddings by the old model that are to become new ones")
     upgrade.add_argument("--gallery-side", metavar="SOURCE", help="side-information of the gallery, by id if both have")
     upgrade.add_argument("--out", metavar="SOURCE", help="the new gallery, which must not be there yet")
+    upgrade.add_argument(
+        "--direction",
+        default="gallery",
+        help="what is mapped: gallery (default), or queries of the new model, which leaves the gallery and its index "
+        "alone and saves a map only",
+    )
+    upgrade.add_argument("--save-map", metavar="FILE", help="keep the map that is used, as NAME.safetensors")
     upgrade.add_argument("--id-column", metavar="NAME", help="of all tables (id, where there is one)")
     upgrade.add_argument("--vector-column", metavar="NAME", help="of all tables (embedding)")
     upgrade.add_argument("--new-vector-column", metavar="NAME", help="of --new, where it has another name there")
     upgrade.add_argument("--side-column", metavar="NAME", help="of all tables (side, where there is one)")
     upgrade.add_argument("--label-column", metavar="NAME", help="of all tables (label, where there is one)")
     upgrade.add_argument("--require-all", action="store_true", help="refuse pairs whose ids match only in part")
-    upgrade.add_argument("--method", default="auto", help="auto (default), identity, procrustes, ridge or h")
+    upgrade.add_argument(
+        "--method", default="auto", help="auto (default), identity, procrustes, low-rank, ridge, residual or h"
+    )
     upgrade.add_argument("--metric", default="l2", help="of the search: l2 (default), cosine or ip, the inner product")
     upgrade.add_argument(
         "--enough", type=float, default=0.5, help="share of neighbours that a map must keep, without labels (0.5)"
@@ -72,22 +90,67 @@ def _parser() -> argparse.ArgumentParser:
     upgrade.add_argument(
         "--backfill-seconds", type=float, metavar="S", help="what the new model takes for 10 000 items"
     )
-    upgrade.add_argument("--width", type=int, default=512, help="of h (default 512; the paper: 2048)")
-    upgrade.add_argument("--steps", type=int, default=2_000, help="of the training of h (default 2000)")
+    upgrade.add_argument("--width", type=int, default=512, help="of residual and h (default 512; the paper of h: 2048)")
+    upgrade.add_argument("--steps", type=int, default=2_000, help="of the training of both (default 2000)")
     upgrade.add_argument("--seed", type=int, default=0)
     upgrade.add_argument("--chunk", type=int, default=16_384, help="rows in memory at a time (default 16384)")
     upgrade.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
     upgrade.add_argument("--dry-run", action="store_true", help="compare only; the gallery may be left out")
-    upgrade.add_argument("--overwrite", action="store_true", help="replace the file at --out")
-    upgrade.set_defaults(command=_upgrade)
+    upgrade.add_argument("--overwrite", action="store_true", help="replace the files at --out and --save-map")
+    upgrade.set_defaults(command=partial(_resumable, _upgrade))
+    apply = commands.add_parser(
+        "map",
+        help="put a source through a map that upgrade --save-map wrote",
+        description="Put a gallery, or queries, through a map that upgrade --save-map wrote. Interrupted, the same "
+        "command goes on. Exit status: 0 done, 1 failed, 2 bad input.",
+        epilog=MAPPED,
+        formatter_class=_Help,
+    )
+    apply.add_argument("--map", required=True, metavar="FILE", help="NAME.safetensors")
+    apply.add_argument("--in", required=True, metavar="SOURCE", dest="gallery", help="the embeddings")
+    apply.add_argument("--out", required=True, metavar="SOURCE", help="the new ones, which must not be there yet")
+    apply.add_argument("--side", metavar="SOURCE", dest="gallery_side", help="side-information, by id if both have")
+    apply.add_argument("--id-column", metavar="NAME", help="of tables (id, where there is one)")
+    apply.add_argument("--vector-column", metavar="NAME", help="of tables (embedding)")
+    apply.add_argument("--side-column", metavar="NAME", help="of tables (side, where there is one)")
+    apply.add_argument("--require-all", action="store_true", help="refuse side-information of more than --in")
+    apply.add_argument("--chunk", type=int, default=16_384, help="rows in memory at a time (default 16384)")
+    apply.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
+    apply.add_argument("--overwrite", action="store_true", help="replace the file at --out")
+    apply.set_defaults(command=partial(_resumable, _map))
     return parser
 
 
 def _upgrade(options: argparse.Namespace) -> int:
     from .gallery.upgrade import upgrade
 
+    done = upgrade(**_arguments(options))
+    if done.out is not None:
+        print(f"Written with {done.method}: {done.out}\n{done.switch}")
+    if done.saved is not None:
+        print(f"Saved {done.method}: {done.saved}")
+    if done.out is done.saved is None and not options.dry_run:
+        print("Nothing was written; name a map with --method to do so all the same.")
+        return 3
+    return 0
+
+
+def _map(options: argparse.Namespace) -> int:
+    from .gallery.upgrade import apply_map
+
+    switch = apply_map(**_arguments(options))
+    print(f"Written: {options.out}" + f"\n{switch}" * bool(switch))
+    return 0
+
+
+def _arguments(options: argparse.Namespace) -> dict:
+    return {name: value for name, value in vars(options).items() if name != "command"}
+
+
+def _resumable(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    """The command, which fails with a sentence, and says that it goes on where it is interrupted."""
     try:
-        done = upgrade(**{name: value for name, value in vars(options).items() if name != "command"})
+        return command(options)
     except FileNotFoundError:
         raise
     except (OSError, ImportError, FloatingPointError) as error:
@@ -96,12 +159,6 @@ def _upgrade(options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         command_line.say("interrupted: the same command goes on from here.", _parser(), before="\n")
         return 130
-    if done.out is not None:
-        print(f"Written with {done.method}: {done.out}\n{done.switch}")
-    elif not options.dry_run:
-        print("Nothing was written; name a map with --method to do so all the same.")
-        return 3
-    return 0
 
 
 if __name__ == "__main__":

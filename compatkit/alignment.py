@@ -7,7 +7,7 @@ between two extractors, so that what follows the one can follow the other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +32,18 @@ class Affine:
 
     def __call__(self, x: Tensor) -> Tensor:
         return torch.addmm(self.bias, x, self.weight)
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """x -> x @ down @ up + bias: down (d_in, rank), up (rank, d_out), bias (d_out,)."""
+
+    down: Tensor
+    up: Tensor
+    bias: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.addmm(self.bias, x @ self.down, self.up)
 
 
 def identity(old: Tensor, new: Tensor) -> Affine:
@@ -69,12 +81,35 @@ def ridge(old: Tensor, new: Tensor, penalties: tuple[float, ...] = RIDGE_PENALTI
             the others, is taken and fitted on all.
     """
     _check(old, new)
-    held_out = torch.arange(len(old), device=old.device) % 5 == 0
     if len(penalties) > 1:
-        fits = _ridge(old[~held_out], new[~held_out], penalties)
-        errors = [(fit(old[held_out]) - new[held_out]).square().mean() for fit in fits]
-        penalties = (penalties[int(torch.stack(errors).argmin())],)
+        penalties = (penalties[_least_error(old, new, lambda x, y: _ridge(x, y, penalties))],)
     return _ridge(old, new, penalties)[0]
+
+
+def low_rank(
+    old: Tensor, new: Tensor, ranks: tuple[int, ...] | None = None, penalties: tuple[float, ...] = RIDGE_PENALTIES
+) -> LowRank:
+    """``ridge`` through fewer dimensions: reduced-rank regression.
+
+    Args:
+        old, new: (n, d_old) and (n, d_new).
+        ranks: None tries the largest one with which this takes at most half the multiplications of ``ridge``, half of
+            that rank, and so on down to 1.
+        penalties: as in ``ridge``; rank and penalty with the least error on every fifth row are taken.
+
+    Raises:
+        ValueError: a rank below 1 or above both widths, or input as in ``ridge``.
+
+    Source: Mukherjee and Zhu 2011; as a map between embeddings: Vejendla 2025 (Drift-Adapter), there by gradients.
+    """
+    _check(old, new)
+    d_old, d_new = old.shape[1], new.shape[1]
+    ranks = ranks or _halves(max(1, d_old * d_new // (2 * (d_old + d_new))))
+    if not all(1 <= rank <= min(d_old, d_new) for rank in ranks):
+        raise ValueError(f"ranks: must be 1 .. {min(d_old, d_new)}, got {ranks}")
+    choices = [(penalty, rank) for penalty in penalties for rank in ranks]
+    chosen = choices[_least_error(old, new, lambda x, y: _low_rank(x, y, penalties, ranks))]
+    return _low_rank(old, new, (chosen[0],), (chosen[1],))[0]
 
 
 def permutation(old: Tensor, new: Tensor) -> Affine:
@@ -130,6 +165,35 @@ def stitch(
     layer.weight.copy_(affine.weight.T[:, :, None, None])
     layer.bias.copy_(affine.bias)  # type: ignore[union-attr]
     return layer
+
+
+def _halves(largest: int) -> tuple[int, ...]:
+    return (largest, *_halves(largest // 2)) if largest else ()
+
+
+def _least_error(
+    old: Tensor, new: Tensor, fit: Callable[[Tensor, Tensor], Sequence[Callable[[Tensor], Tensor]]]
+) -> int:
+    """Which of the maps that ``fit`` gives has the least error on every fifth row, fitted on the others."""
+    held_out = torch.arange(len(old), device=old.device) % 5 == 0
+    maps = fit(old[~held_out], new[~held_out])
+    return int(torch.stack([(one(old[held_out]) - new[held_out]).square().mean() for one in maps]).argmin())
+
+
+def _low_rank(old: Tensor, new: Tensor, penalties: tuple[float, ...], ranks: tuple[int, ...]) -> list[LowRank]:
+    """For each penalty each rank: ridge's weight W, projected on the first right singular vectors of what it fits,
+    [x; sqrt(penalty)] W, whose Gram matrix is W' x'y."""
+    y = new.double() - new.double().mean(0)
+    product = (old.double() - old.double().mean(0)).T @ y
+    found = []
+    for full in _ridge(old.double(), new.double(), penalties):
+        gram = full.weight.T @ product
+        vectors = torch.linalg.eigh((gram + gram.T) / 2)[1].flip(1)
+        for rank in ranks:
+            up = vectors[:, :rank]
+            bias = new.double().mean(0) - old.double().mean(0) @ full.weight @ up @ up.T
+            found.append(LowRank(*(x.to(old.dtype).contiguous() for x in (full.weight @ up, up.T, bias))))
+    return found
 
 
 def _ridge(old: Tensor, new: Tensor, penalties: tuple[float, ...]) -> list[Affine]:

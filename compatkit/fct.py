@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .batches import Order
-from .encoders import digest
+from .encoders import digest, fit_width
 from .models import seeded
 from .normalization import evaluation
 from .training import Recipe
@@ -39,9 +39,7 @@ class Transformation(nn.Module):
     """
 
     def __init__(self, d_old: int, d_side: int, d_new: int, width: int = 2048, *, seed: int | None = None):
-        for name, value in {"d_old": d_old, "d_side": d_side, "d_new": d_new, "width": width}.items():
-            if value < 1:
-                raise ValueError(f"{name}: must be at least 1, got {value}")
+        _check_widths(d_old=d_old, d_side=d_side, d_new=d_new, width=width)
         super().__init__()
         self.d_old, self.d_side, self.d_new, self.width = d_old, d_side, d_new, width
         with seeded(seed):
@@ -57,6 +55,60 @@ class Transformation(nn.Module):
         """
         return self.mixer(torch.cat([self.old_branch(old), self.side_branch(side)], 1))
 
+    @torch.no_grad()
+    def rescale(self, old: Tensor, side: Tensor, new: Tensor, mean: Tensor) -> None:
+        """Turn h, trained on old / ``old``, side / ``side`` and (new - ``mean``) / ``new``, into one of old, side and
+        new themselves."""
+        self.get_parameter("old_branch.0.weight").div_(old)
+        self.get_parameter("side_branch.0.weight").div_(side)
+        last = f"mixer.{len(self.mixer) - 1}"
+        self.get_parameter(f"{last}.weight").mul_(new)
+        self.get_parameter(f"{last}.bias").mul_(new).add_(mean)
+
+
+class Residual(nn.Module):
+    """old -> scale * old + MLP(old, side), with a factor for each number and one hidden layer; it starts as old.
+
+    Args:
+        d_old, d_side, d_new: widths of the embeddings; ``old`` is cut, or filled up with zeros, to ``d_new``.
+        width: of the hidden layer.
+        seed: as in ``models.build``.
+
+    Raises:
+        ValueError: for a width below 1.
+
+    Source: Vejendla 2025 (Drift-Adapter, residual MLP with diagonal scaling); ReLU and side-information are ours.
+    """
+
+    def __init__(self, d_old: int, d_side: int, d_new: int, width: int = 512, *, seed: int | None = None):
+        _check_widths(d_old=d_old, d_side=d_side, d_new=d_new, width=width)
+        super().__init__()
+        self.d_old, self.d_side, self.d_new, self.width = d_old, d_side, d_new, width
+        self.scale = nn.Parameter(torch.ones(d_new))
+        with seeded(seed):
+            self.hidden, self.last = nn.Linear(d_old + d_side, width), nn.Linear(width, d_new)
+        nn.init.zeros_(self.last.weight)
+        nn.init.zeros_(self.last.bias)
+
+    def forward(self, old: Tensor, side: Tensor) -> Tensor:
+        hidden = self.hidden(torch.cat([old, side], 1)).relu()
+        return self.scale * fit_width(old, self.d_new) + self.last(hidden)
+
+    @torch.no_grad()
+    def rescale(self, old: Tensor, side: Tensor, new: Tensor, mean: Tensor) -> None:
+        """As ``Transformation.rescale``."""
+        self.hidden.weight[:, : self.d_old].div_(old)
+        self.hidden.weight[:, self.d_old :].div_(side)
+        self.scale.mul_(new / old)
+        self.last.weight.mul_(new)
+        self.last.bias.mul_(new).add_(mean)
+
+
+def _check_widths(**widths: int) -> None:
+    for name, value in widths.items():
+        if value < 1:
+            raise ValueError(f"{name}: must be at least 1, got {value}")
+
 
 def _layers(*widths: int) -> nn.Sequential:
     parts: list[nn.Module] = []
@@ -66,7 +118,8 @@ def _layers(*widths: int) -> nn.Sequential:
 
 
 class FitTransformation:
-    """A transformation in training (a ``Trainable``): squared distance to the new embedding, mean over items.
+    """A transformation, or a residual MLP, in training (a ``Trainable``): squared distance to the new embedding, mean
+    over items.
 
     In the second half of the steps BN is in evaluation mode (App. D).
 
@@ -81,7 +134,7 @@ class FitTransformation:
     Source: paper B, Sec. 3.3.
     """
 
-    def __init__(self, h: Transformation, old: Tensor, side: Tensor, new: Tensor, *, seed: int = 0):
+    def __init__(self, h: Transformation | Residual, old: Tensor, side: Tensor, new: Tensor, *, seed: int = 0):
         widths = (h.d_old, h.d_side, h.d_new)
         if {len(old), len(side), len(new)} != {len(old)} or (old.shape[1], side.shape[1], new.shape[1]) != widths:
             shapes = [tuple(x.shape) for x in (old, side, new)]

@@ -3,3 +3,7 @@ carries a stored gallery over.
 
     python -m compatkit upgrade --old old.npy --new new.npy --gallery gallery.npy --out carried.npy
 """
+
+from .map_files import load_map
+
+__all__ = ["load_map"]

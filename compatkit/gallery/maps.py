@@ -1,5 +1,17 @@
-"""Maps from an old model's embeddings to a new model's: fitted on pairs, compared and priced on others, and advice on
-which to use. From doing nothing to the learned transformation of paper B (Ramanujan et al., Sec. 3.3).
+"""Maps from an old model's embeddings to a new model's, or back: fitted on pairs, compared and priced on others, and
+advice on which to use.
+
+================  ==================================================================================================
+``identity``      nothing
+``Procrustes``    rotation, scale and shift
+``low-rank``      linear, through fewer dimensions: ridge of reduced rank
+``ridge``         linear
+``residual``      scale * x + MLP(x), trained (Vejendla 2025, Drift-Adapter)
+``h``             the learned transformation of paper B (Ramanujan et al., Sec. 3.3), trained
+================  ==================================================================================================
+
+A map serves in one of two ``DIRECTIONS``: it carries the "gallery" to the new model, or "queries" of the new model to
+the old gallery, whose index stays as it is.
 
     to_fit, held_out = split(Pairs(old, new, side, labels))
     comparison = compare(fit(to_fit), held_out, fitted_on=len(to_fit))
@@ -16,12 +28,12 @@ from functools import partial
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import costs, retrieval
-from ..alignment import CLOSED_FORMS, Affine
+from ..alignment import Affine, LowRank, identity, low_rank, procrustes, ridge
 from ..encoders import fit_width
-from ..fct import FitTransformation, Transformation, transform
+from ..fct import FitTransformation, Residual, Transformation, transform
 from ..intervals import Interval, difference, interval
 from ..models import count_parameters
 from ..progress import progress
@@ -29,10 +41,21 @@ from ..recipes import TRANSFORMATION
 from ..training import train
 from .embeddings import is_unit
 
-METHODS = (*CLOSED_FORMS, "h")
+CLOSED_FORMS: dict[str, Callable[[Tensor, Tensor], Affine | LowRank]] = {
+    "identity": identity,
+    "Procrustes": procrustes,
+    "low-rank": low_rank,
+    "ridge": ridge,
+}
+"""What ``alignment`` fits without training, by what it costs."""
+NETWORKS: dict[str, type[Residual | Transformation]] = {"residual": Residual, "h": Transformation}
+"""What is trained, which takes minutes."""
+METHODS = (*CLOSED_FORMS, *NETWORKS)
 """The maps, the simplest first: the order in which ``recommend`` prefers them."""
 METRICS = {"l2": "L2 distance", "cosine": "cosine", "ip": "inner product"}
 """What a gallery can be searched with."""
+DIRECTIONS = ("gallery", "queries")
+"""What is mapped: the old gallery into the new space, or new queries into the old one (Vejendla 2025)."""
 NEIGHBOURS = 10
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.2, 10_000
 H_ROWS = 4_096  # at a time through h, whose layers may be far wider than its input
@@ -66,6 +89,10 @@ class Pairs:
         """The pairs of these rows."""
         return self._each(lambda x: x[index])
 
+    def reversed(self) -> Pairs:
+        """From new to old, for queries: these have no side-information, which is stored beside the gallery."""
+        return Pairs(self.new, self.old, labels=self.labels, old_space=self.new_space, new_space=self.old_space)
+
     def to(self, device: torch.device | str) -> Pairs:
         return self._each(lambda x: x.to(device))
 
@@ -76,57 +103,58 @@ class Pairs:
 
 @dataclass(frozen=True, eq=False)
 class Map:
-    """One way from old embeddings (n, d_old), with side-information (n, d_side) or None, to new ones (n, d_new).
+    """One way from embeddings (n, d_in), with side-information (n, d_side) or None, to others (n, d_out).
 
-    ``unit`` makes the results of length 1, as the new model's embeddings are.
+    ``unit`` makes the results of length 1, as the embeddings are that it was fitted to.
     """
 
     name: str
-    function: Affine | Transformation
-    d_old: int
+    function: Affine | LowRank | Residual | Transformation
+    d_in: int
     d_side: int
-    d_new: int
+    d_out: int
     unit: bool
 
     @torch.no_grad()
-    def __call__(self, old: Tensor, side: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, side: Tensor | None = None) -> Tensor:
         if self.name == "identity":
-            new = fit_width(old, self.d_new)
-        elif isinstance(self.function, Transformation):
-            new = transform(self.function, old, _side_of_h(old, side), chunk=H_ROWS)
+            mapped = fit_width(x, self.d_out)
+        elif isinstance(self.function, nn.Module):
+            mapped = transform(self.function, x, _side_of_h(x, side), chunk=H_ROWS)
         else:
-            new = self.function(_appended(old, side))
-        return F.normalize(new, dim=1) if self.unit else new
+            mapped = self.function(_appended(x, side))
+        return F.normalize(mapped, dim=1) if self.unit else mapped
 
     @property
     def macs(self) -> int:
         """Multiplications of an item."""
-        if isinstance(self.function, Transformation):
+        if isinstance(self.function, nn.Module):
             like = next(self.function.parameters())
-            return costs.macs(self.function, like.new_zeros(1, self.d_old), like.new_zeros(1, max(1, self.d_side)))
-        return 0 if self.name == "identity" else self.function.weight.numel()
+            return costs.macs(self.function, like.new_zeros(1, self.d_in), like.new_zeros(1, max(1, self.d_side)))
+        return 0 if self.name == "identity" else self.parameters - self.d_out
 
     @property
     def parameters(self) -> int:
-        if isinstance(self.function, Transformation):
+        if isinstance(self.function, nn.Module):
             return count_parameters(self.function)
-        return 0 if self.name == "identity" else self.function.weight.numel() + self.function.bias.numel()
+        return 0 if self.name == "identity" else sum(x.numel() for x in vars(self.function).values())
 
     def state(self) -> dict:
         """All of it as tensors, numbers and text, for ``torch.save``."""
-        about = {"name": self.name, "d_old": self.d_old, "d_side": self.d_side, "d_new": self.d_new, "unit": self.unit}
-        if isinstance(self.function, Affine):
-            return about | {"tensors": {"weight": self.function.weight, "bias": self.function.bias}, "width": 0}
-        return about | {"tensors": self.function.state_dict(), "width": self.function.width}
+        about = {"name": self.name, "d_in": self.d_in, "d_side": self.d_side, "d_out": self.d_out, "unit": self.unit}
+        if isinstance(self.function, nn.Module):
+            return about | {"tensors": self.function.state_dict(), "width": self.function.width}
+        return about | {"tensors": dict(vars(self.function)), "width": 0}
 
     @classmethod
     def from_state(cls, state: Mapping) -> Map:
-        about = {name: state[name] for name in ("name", "d_old", "d_side", "d_new", "unit")}
-        if not state["width"]:
-            return cls(function=Affine(**state["tensors"]), **about)
-        h = Transformation(about["d_old"], max(1, about["d_side"]), about["d_new"], state["width"], seed=0)
-        h.load_state_dict(state["tensors"])
-        return cls(function=h.to(state["tensors"]["mixer.0.weight"].device), **about)
+        about = {name: state[name] for name in ("name", "d_in", "d_side", "d_out", "unit")}
+        name, tensors = state["name"], state["tensors"]
+        if name in CLOSED_FORMS:
+            return cls(function=(LowRank if name == "low-rank" else Affine)(**tensors), **about)
+        h = NETWORKS[name](about["d_in"], max(1, about["d_side"]), about["d_out"], state["width"], seed=0)
+        h.load_state_dict(tensors)
+        return cls(function=h.to(next(iter(tensors.values())).device), **about)
 
 
 @dataclass(frozen=True)
@@ -135,20 +163,20 @@ class Candidate:
 
     name: str
     agreement: Interval
-    """share of the 10 nearest items under new/new that are among the 10 nearest under new/map, own item left out:
-    recall@10 against exact search"""
+    """share of the 10 nearest items under new/new that are among the 10 nearest by the map (under new/map, for queries
+    under map/old), own item left out: recall@10 against exact search"""
     recall: Interval
-    """share of items whose nearest one under new/new is among the 10 nearest under new/map"""
+    """share of items whose nearest one under new/new is among the 10 nearest by the map"""
     error: Interval
-    """squared distance to the new embedding, by that of the new embeddings from their mean: 1 is no better than that"""
+    """squared distance to the embedding that the map should give, by that of these from their mean: 1 is no better"""
     top1: Interval | None
-    """CMC top-1 of new/map, None without labels"""
+    """CMC top-1 by the map, None without labels"""
     reciprocal_rank: Interval | None
-    """MRR of new/map: of the nearest item with the label of the query"""
+    """MRR by the map: of the nearest item with the label of the query"""
     mean_ap: Interval | None
-    """mAP of new/map"""
+    """mAP by the map"""
     gain: Interval | None
-    """mAP of new/map less that of old/old, by query"""
+    """that less mAP of old/old, by query"""
     macs: int
     parameters: int
     seconds: float
@@ -164,30 +192,36 @@ class Comparison:
     """CMC top-1, mAP and MRR of old/old, None without labels"""
     new: tuple[Interval, Interval, Interval] | None
     """and of new/new"""
+    found_by_old: tuple[Interval, Interval]
+    """agreement and recall of old/old, see ``Candidate``"""
     fitted_on: int
     held_out: int
     same_shape: bool
-    """old embeddings are as wide as new ones and, unless ``metric`` is cosine, of length 1 where these are: they can be
-    searched as they are"""
+    """what is mapped is as wide as what it is mapped to and, for a gallery unless ``metric`` is cosine, of length 1
+    where that is: it can serve as it is"""
     old_bytes: int
     side_bytes: int
     new_bytes: int
     metric: str = "l2"
     """that all searches were made with, one of ``METRICS``"""
+    direction: str = "gallery"
+    """one of ``DIRECTIONS``"""
 
     def table(self) -> str:
         """The comparison for people to read; ± is half a 95 % interval."""
         labelled = ["top-1, %", "MRR, %", "mAP, %"]
         rows = [["", "agreement, %", "recall, %", "error", *labelled, "MACs", "parameters", "s / 10 000"]]
-        for name, known in (("old/old", self.old), ("new/new", self.new)):
-            if known is not None:
-                top1, mean_ap, reciprocal_rank = map(_percent, known)
-                rows.append([name, "", "", "", top1, reciprocal_rank, mean_ap, "", "", ""])
+        agreement, recall = map(_percent, self.found_by_old)
+        for name, found, known in (("old/old", [agreement, recall], self.old), ("new/new", ["", ""], self.new)):
+            if name == "old/old" or known is not None:
+                top1, mean_ap, reciprocal_rank = map(_percent, known or (None,) * 3)
+                rows.append([name, *found, "", top1, reciprocal_rank, mean_ap, "", "", ""])
         for name, c in self.candidates.items():
             costs = [f"{c.macs:,}", f"{c.parameters:,}", f"{c.seconds:.2g}"]
             error = f"{c.error.mean:.3f} ± {c.error.half_width:.3f}"
             scores = [_percent(c.agreement), _percent(c.recall), error]
-            rows.append([f"new/{name}", *scores, *map(_percent, (c.top1, c.reciprocal_rank, c.mean_ap)), *costs])
+            by = f"{name}/old" if self.direction == "queries" else f"new/{name}"
+            rows.append([by, *scores, *map(_percent, (c.top1, c.reciprocal_rank, c.mean_ap)), *costs])
         if self.old is None:
             rows = [row[:4] + row[7:] for row in rows]
         side = f" and {self.side_bytes} of side-information" if self.side_bytes else ""
@@ -196,6 +230,8 @@ class Comparison:
             f"{METRICS[self.metric]} (± half a 95 % interval; agreement: of the 10 nearest by new/new, recall: of "
             f"the nearest one, among the 10 nearest by the map). An item "
             f"takes {self.old_bytes} bytes{side} now, {self.new_bytes} as a new embedding."
+            + " Queries are mapped, and the gallery stays."
+            * (self.direction == "queries")
         )
 
 
@@ -210,6 +246,7 @@ def fit(
     pairs: Pairs,
     methods: Sequence[str] = METHODS,
     *,
+    direction: str = "gallery",
     width: int = 512,
     steps: int = 2_000,
     seed: int = 0,
@@ -223,17 +260,22 @@ def fit(
     Args:
         pairs: embeddings of the same items by both models.
         methods: which maps, of ``METHODS``.
-        width: of the hidden layers of h, see ``fct.Transformation``.
-        steps, seed, checkpoint: of the training of h, see ``training.train``.
+        direction: "queries" fits from new to old instead, without side-information.
+        width: of the hidden layers of residual and h, see ``fct``.
+        steps, seed, checkpoint: of the training of both, see ``training.train``.
         show_progress: of that training.
     """
+    if direction == "queries":
+        pairs = pairs.reversed()
     d_side = 0 if pairs.side is None else pairs.side.shape[1]
     d_old, d_new, unit = pairs.old.shape[1], pairs.new.shape[1], is_unit(pairs.new)
+    trained = [name for name in methods if name in NETWORKS]
+    networks = _fit_networks(trained, pairs, width, steps, seed, checkpoint, show_progress) if trained else {}
     maps = {}
     for name in methods:
-        function: Affine | Transformation
-        if name == "h":
-            function = _fit_h(pairs, width, steps, seed, checkpoint, show_progress)
+        function: Affine | LowRank | Residual | Transformation
+        if name in networks:
+            function = networks[name]
         else:
             appended = _appended(pairs.old, None if name == "identity" else pairs.side)
             function = CLOSED_FORMS[name](appended, pairs.new)
@@ -241,21 +283,21 @@ def fit(
     return maps
 
 
-def _fit_h(pairs: Pairs, width: int, steps: int, seed: int, checkpoint, shown: bool) -> Transformation:
-    """h, trained at spread 1: Adam's steps and BN's epsilon do not follow the scale of the embeddings."""
+def _fit_networks(
+    names: Sequence[str], pairs: Pairs, width: int, steps: int, seed: int, checkpoint, shown: bool
+) -> dict[str, Residual | Transformation]:
+    """Trained at spread 1: Adam's steps and BN's epsilon do not follow the scale of the embeddings. They share nothing
+    but the minibatches, so that each is as if trained alone."""
     old, side, mean = pairs.old, _side_of_h(pairs.old, pairs.side), pairs.new.mean(0)
-    scales = [_spread(x) for x in (old, side, pairs.new)]
-    h = Transformation(old.shape[1], side.shape[1], len(mean), width, seed=seed)
-    task = FitTransformation(h, old / scales[0], side / scales[1], (pairs.new - mean) / scales[2], seed=seed)
+    scales = _spread(old), _spread(side), _spread(pairs.new)
+    data = old / scales[0], side / scales[1], (pairs.new - mean) / scales[2]
+    networks = {name: NETWORKS[name](old.shape[1], side.shape[1], len(mean), width, seed=seed) for name in names}
+    tasks = [FitTransformation(h, *data, seed=seed) for h in networks.values()]
     recipe = replace(TRANSFORMATION, steps=steps)
-    train([task], recipe, checkpoint=checkpoint, label="fitting h", show_progress=shown)
-    with torch.no_grad():
-        h.get_parameter("old_branch.0.weight").div_(scales[0])
-        h.get_parameter("side_branch.0.weight").div_(scales[1])
-        last = f"mixer.{len(h.mixer) - 1}"
-        h.get_parameter(f"{last}.weight").mul_(scales[2])
-        h.get_parameter(f"{last}.bias").mul_(scales[2]).add_(mean)
-    return h
+    train(tasks, recipe, checkpoint=checkpoint, label=f"fitting {' and '.join(names)}", show_progress=shown)
+    for h in networks.values():
+        h.rescale(*scales, mean)
+    return networks
 
 
 def _spread(x: Tensor) -> Tensor:
@@ -276,54 +318,75 @@ def _intervals(scores: tuple[list[float], list[float], list[float]]) -> tuple[In
 
 
 def compare(
-    maps: Mapping[str, Map], held_out: Pairs, fitted_on: int, *, metric: str = "l2", show_progress: bool = False
+    maps: Mapping[str, Map],
+    held_out: Pairs,
+    fitted_on: int,
+    *,
+    direction: str = "gallery",
+    metric: str = "l2",
+    show_progress: bool = False,
 ) -> Comparison:
     """Measure each map on pairs that it was not fitted on; with labels also as retrieval by class.
+
+    By the map, new embeddings search among mapped old ones, or, for queries, mapped new ones among the old.
 
     Args:
         maps: see ``fit``.
         held_out: the pairs.
         fitted_on: how many pairs the maps saw; it is only passed on.
+        direction: as in ``fit``.
         metric: that the gallery will be searched with, one of ``METRICS``.
         show_progress: one line a map.
     """
-    old, new, side, labels = held_out.old, held_out.new, held_out.side, held_out.labels
-    spread = (new - new.mean(0)).square().sum(1).mean()
+    old, new, labels, queries = held_out.old, held_out.new, held_out.labels, direction == "queries"
+    source, target, side = (new, old, None) if queries else (old, new, held_out.side)
+    spread = (target - target.mean(0)).square().sum(1).mean()
     if not spread > 0:
-        raise ValueError("new: embeddings must not all be the same")
+        raise ValueError(f"{'old' if queries else 'new'}: embeddings must not all be the same")
     neighbours = _neighbours(new, new, metric)
+    kept_by_old = _kept(neighbours, _neighbours(old, old, metric))
     before = None if labels is None else _retrieval(old, old, labels, metric)
     candidates = {}
     steps = progress(0, len(maps), "comparing", "map", show_progress)
     for _, (name, function) in zip(steps, maps.items(), strict=True):
-        mapped = function(old, side)
-        found = None if labels is None else _retrieval(new, mapped, labels, metric)
-        kept = (neighbours[:, :, None] == _neighbours(new, mapped, metric)[:, None]).any(2).double()
+        mapped = function(source, side)
+        searched = (mapped, old) if queries else (new, mapped)
+        found = None if labels is None else _retrieval(*searched, labels, metric)
+        agreement, recall = _kept(neighbours, _neighbours(*searched, metric))
         candidates[name] = Candidate(
             name=name,
-            agreement=interval(kept.mean(1).tolist()),
-            recall=interval(kept[:, 0].tolist()),
-            error=interval(((mapped - new).square().sum(1) / spread).tolist()),
+            agreement=agreement,
+            recall=recall,
+            error=interval(((mapped - target).square().sum(1) / spread).tolist()),
             top1=None if found is None else interval(found[0]),
             reciprocal_rank=None if found is None else interval(found[2]),
             mean_ap=None if found is None else interval(found[1]),
             gain=None if found is None or before is None else difference(found[1], before[1]),
             macs=function.macs,
             parameters=function.parameters,
-            seconds=costs.seconds(partial(function, old, side)) * 10_000 / len(old),
+            seconds=costs.seconds(partial(function, source, side)) * 10_000 / len(old),
         )
     return Comparison(
         candidates=candidates,
         old=None if before is None else _intervals(before),
         new=None if labels is None else _intervals(_retrieval(new, new, labels, metric)),
+        found_by_old=kept_by_old,
         fitted_on=fitted_on,
         held_out=len(held_out),
-        same_shape=old.shape[1] == new.shape[1] and (metric == "cosine" or is_unit(old) or not is_unit(new)),
+        # the length of a query changes no order among items of length 1
+        same_shape=old.shape[1] == new.shape[1] and (queries or metric == "cosine" or is_unit(old) or not is_unit(new)),
         old_bytes=held_out.old_bytes,
         side_bytes=held_out.side_bytes,
         new_bytes=new.shape[1] * np.dtype(held_out.new_dtype).itemsize,
         metric=metric,
+        direction=direction,
     )
+
+
+def _kept(neighbours: Tensor, found: Tensor) -> tuple[Interval, Interval]:
+    """Which share of the neighbours (n, k) is among those found (n, k): of all, and of the nearest."""
+    kept = (neighbours[:, :, None] == found[:, None]).any(2).double()
+    return interval(kept.mean(1).tolist()), interval(kept[:, 0].tolist())
 
 
 def _neighbours(query: Tensor, gallery: Tensor, metric: str) -> Tensor:
@@ -365,12 +428,12 @@ def recommend(
 ) -> tuple[str | None, str]:
     """Which map to use, and why.
 
-    The score is mAP of new/map where there are labels, and agreement with the new model's neighbours otherwise. Two
+    The score is mAP by the map where there are labels, and agreement with the new model's neighbours otherwise. Two
     maps are taken as equal if their 95 % intervals overlap. The best has the highest score. In this order:
 
     1. Back-fill if even the best is not good enough. With labels: its mAP is below that of old/old, by the interval of
        the difference between the two, query by query. Without: its agreement is below ``enough``.
-    2. Choose the simplest map that equals the best: identity, Procrustes, ridge, h.
+    2. Choose the simplest map that equals the best: the order of ``METHODS``.
     3. Back-fill if that is not slower: ``backfill_seconds`` is what the new model takes for 10 000 items.
     4. Do nothing if the choice is identity and the old embeddings can be searched as they are, being as wide as the new
        ones and of length 1 where those are.

@@ -6,6 +6,11 @@ upgrade goes on where it stopped.
 
     upgrade("old.npy", "new.npy", "gallery.npy", "upgraded.npy")
 
+The other way round the gallery stays as it is, and queries of the new model are mapped to the old one, by a map that is
+saved; ``apply_map`` puts a source through a map that is saved.
+
+    upgrade("old.npy", "new.npy", direction="queries", save_map="queries.safetensors")
+
 Files and tables are as in ``sources``. Nothing is ever written to any of them but to the new gallery, which appears
 whole.
 """
@@ -31,13 +36,28 @@ from torch import Tensor
 
 from ..devices import check_device, default_device
 from ..encoders import digest
+from ..extras import require
 from ..files import locked, replacing, write_atomically
 from ..intervals import Interval
 from ..progress import progress
 from . import arrays
 from .arrays import ArrayFile
 from .embeddings import is_unit
-from .maps import METHODS, METRICS, Candidate, Comparison, Map, Pairs, compare, fit, recommend, split
+from .map_files import Ends, SavedMap, load_map, version
+from .maps import (
+    DIRECTIONS,
+    METHODS,
+    METRICS,
+    NETWORKS,
+    Candidate,
+    Comparison,
+    Map,
+    Pairs,
+    compare,
+    fit,
+    recommend,
+    split,
+)
 from .pairs import Input, Sources, as_float, join_pairs, rows_of, side_of
 from .sources import Carried, Column, Names, Sink, Source, open_sink
 
@@ -50,7 +70,7 @@ class Upgrade:
     """What ``upgrade`` found and did.
 
     ``method`` is what ``recommend`` or the caller chose, None for none; ``out`` the new gallery, None if none was
-    written; ``switch`` says how to search it in place of the old one.
+    written; ``switch`` says how to search it in place of the old one; ``saved`` is the file of the map, if one was.
     """
 
     comparison: Comparison
@@ -58,6 +78,7 @@ class Upgrade:
     advice: str
     out: str | os.PathLike | None
     switch: str | None = None
+    saved: str | os.PathLike | None = None
 
 
 def upgrade(
@@ -66,6 +87,8 @@ def upgrade(
     gallery: str | os.PathLike | None = None,
     out: str | os.PathLike | None = None,
     *,
+    direction: str = "gallery",
+    save_map: str | os.PathLike | None = None,
     side: str | os.PathLike | None = None,
     gallery_side: str | os.PathLike | None = None,
     labels: str | os.PathLike | None = None,
@@ -102,13 +125,18 @@ def upgrade(
         out: what is to be made. Of a table into a table all columns but the embeddings are as they were, except that
             PostgreSQL gets ids and embeddings; an array goes into a file of the same suffix or, with its ids, into a
             table. The numbers have the type of those in ``new``.
+        direction: "gallery" maps old embeddings to new ones; "queries" new ones to old ones: the gallery and its index
+            stay as they are, and only a map is saved. Queries have no side-information.
+        save_map: a file NAME.safetensors for the map that is used, see ``map_files``. It is written last; with it
+            gallery and out may be left out.
         side, labels: of the pairs, see ``pairs.read_pairs``.
         gallery_side: stands in place of the gallery's column ``side``; by id where both have ids.
         id_column, vector_column, side_column, label_column: names of the columns of all tables, see ``sources.Names``.
         new_vector_column: of ``new``, where it has another name there.
         require_all: refuse pairs whose ids are not everywhere, and side-information of more than the gallery.
         method: "auto" does as ``recommend`` says, which may be to write nothing; one of ``METHODS`` is used whatever
-            the comparison says. All are compared, but h only if it may be chosen, since fitting it takes minutes.
+            the comparison says. All are compared, but residual and h only if they may be chosen, since fitting them
+            takes minutes.
         metric: that the gallery is searched with, one of ``METRICS``.
         enough, backfill_seconds: see ``recommend``.
         width, steps: see ``fit``.
@@ -116,7 +144,7 @@ def upgrade(
         chunk: rows at a time: memory is bounded by it, the pairs and the ids, whatever the gallery's size.
         device: of the arithmetic; None takes a GPU if there is one.
         dry_run: only compare.
-        overwrite: replace the file ``out``; folders and tables are never replaced.
+        overwrite: replace the files ``out`` and ``save_map``; folders and tables are never replaced.
         tell: gets the table and the advice before the gallery is read.
         show_progress: of the fit and of the transformation.
 
@@ -128,9 +156,12 @@ def upgrade(
             kept, and the same call goes on.
     """
     method = _check_options(method, metric, enough, backfill_seconds, width=width, steps=steps, chunk=chunk)
-    if (gallery is None or out is None) and not dry_run:
-        raise ValueError("gallery, out: both are needed unless dry_run, got None")
-    methods = [name for name in METHODS if name != "h" or method in ("auto", "h")]
+    _check_files(direction, gallery, out, save_map, dry_run, overwrite)
+    if direction == "queries" and not (side is gallery_side is side_column is backfill_seconds is None):
+        raise ValueError(
+            "side, gallery_side, side_column, backfill_seconds: are of a gallery, which queries leave alone"
+        )
+    methods = [name for name in METHODS if name not in NETWORKS or method in ("auto", name)]
     check_device(device := device or default_device())
     device = torch.device(device)
     with Sources(Names(id_column, vector_column, side_column, label_column), new_vector_column) as sources:
@@ -145,27 +176,111 @@ def upgrade(
         inputs = {name: sources(name, url) for name, url in urls.items() if url is not None}
         of_gallery, beside = inputs.pop("gallery", None), inputs.pop("gallery_side", None)
         pairs = join_pairs(**inputs, require_all=require_all, tell=tell)
-        source = None if of_gallery is None else _Gallery.open(pairs, of_gallery, beside, require_all)
+        ends = _ends(pairs.reversed() if direction == "queries" else pairs)
+        source = None if of_gallery is None else _Gallery.open(ends, "the pairs", of_gallery, beside, require_all)
         sink = None if dry_run or out is None or source is None else open_sink(out)
         if sink is not None and source is not None:
             _check_out(sink, source.input, [url for url in urls.values() if url is not None], overwrite)
-        settings = {"methods": methods, "metric": metric, "width": width, "steps": steps, "seed": seed}
-        with _journal(sink) as folder:
+        settings = dict(methods=methods, direction=direction, metric=metric, width=width, steps=steps, seed=seed)
+        with _journal(sink or (None if save_map is None else arrays.NewFile(Path(save_map)))) as folder:
             maps, comparison = _fitted(pairs, settings, device, folder, show_progress)
             advised, advice = recommend(comparison, enough=enough, backfill_seconds=backfill_seconds)
             chosen = advised if method == "auto" else method
             tell(f"{comparison.table()}\n{advice}")
             done = Upgrade(comparison, chosen, advice, None)
             if sink is not None and source is not None and folder is not None and chosen is not None:
-                dtype, spaces = sink.dtype(np.dtype(pairs.new_dtype)), (pairs.new_space, source.made_from)
-                carried = Carried(source.input.source, source.input.names, *spaces, dtype, chunk, show_progress)
-                old_unit = is_unit(pairs.old)
                 del pairs  # frees their memory for the gallery
-                _Stream(maps[chosen], source, sink, folder, old_unit, carried, device).run(overwrite)
+                carried = source.carried(ends, sink, chunk, show_progress)
+                _Stream(maps[chosen], source, sink, folder, ends.unit_in, carried, device).run(overwrite)
                 done = replace(done, out=out, switch=sink.switch(carried, metric))
+            if save_map is not None and chosen is not None:
+                _saved(maps[chosen], ends, comparison).save(save_map)
+                done = replace(done, saved=save_map)
             if folder is not None:
                 shutil.rmtree(folder)
     return done
+
+
+def apply_map(
+    map: str | os.PathLike,
+    gallery: str | os.PathLike,
+    out: str | os.PathLike,
+    *,
+    gallery_side: str | os.PathLike | None = None,
+    id_column: str | None = None,
+    vector_column: str | None = None,
+    side_column: str | None = None,
+    require_all: bool = False,
+    chunk: int = 16_384,
+    device: torch.device | str | None = None,
+    overwrite: bool = False,
+    show_progress: bool = True,
+) -> str:
+    """Put a gallery, or queries, through a map that ``upgrade`` saved, in a stream that goes on where it was
+    interrupted.
+
+    Args:
+        map: the file.
+        gallery: what is to be transformed, of the space that the map is for.
+        out, gallery_side, id_column, vector_column, side_column, require_all, chunk, device, overwrite, show_progress:
+            as in ``upgrade``.
+
+    Returns:
+        How to search what was written in place of the gallery; empty for a map of queries.
+
+    Raises:
+        ValueError, OSError: as ``upgrade``; a file that is not a map, or damaged.
+    """
+    _check_counts(chunk=chunk)
+    check_device(device := device or default_device())
+    device = torch.device(device)
+    saved = load_map(map)
+    with Sources(Names(id_column, vector_column, side_column)) as sources:
+        beside = None if gallery_side is None else sources("gallery_side", gallery_side)
+        source = _Gallery.open(saved.ends, "the map", sources("gallery", gallery), beside, require_all)
+        sink = open_sink(out)
+        _check_out(sink, source.input, [map, gallery, gallery_side], overwrite)
+        with _journal(sink) as folder:
+            assert folder is not None
+            carried = source.carried(saved.ends, sink, chunk, show_progress)
+            _Stream(_loaded(saved, device), source, sink, folder, saved.ends.unit_in, carried, device).run(overwrite)
+            shutil.rmtree(folder)
+    return sink.switch(carried, saved.about["metric"]) if saved.about["direction"] == "gallery" else ""
+
+
+# Maps as files
+
+
+def _ends(pairs: Pairs) -> Ends:
+    return Ends(
+        d_in=pairs.old.shape[1],
+        d_side=0 if pairs.side is None else pairs.side.shape[1],
+        d_out=pairs.new.shape[1],
+        unit_in=is_unit(pairs.old),
+        unit=is_unit(pairs.new),
+        from_space=pairs.old_space,
+        to_space=pairs.new_space,
+        side_space=pairs.side_space,
+        dtype=pairs.new_dtype,
+    )
+
+
+def _saved(function: Map, ends: Ends, comparison: Comparison) -> SavedMap:
+    state, found = function.state(), comparison.candidates[function.name]
+    scores = {
+        name: f"{x.mean:.6g} ({x.low:.6g} .. {x.high:.6g})"
+        for name in ("agreement", "recall", "error", "top1", "reciprocal_rank", "mean_ap")
+        if (x := getattr(found, name)) is not None
+    }
+    about = {name: str(getattr(comparison, name)) for name in ("direction", "metric", "fitted_on", "held_out")}
+    tensors = {name: x.detach().cpu().contiguous().numpy() for name, x in state["tensors"].items()}
+    return SavedMap(function.name, ends, state["width"], about | scores | {"version": version()}, tensors)
+
+
+def _loaded(saved: SavedMap, device: torch.device) -> Map:
+    ends, tensors = saved.ends, {name: torch.from_numpy(x).to(device) for name, x in saved.tensors.items()}
+    sizes = {"d_in": ends.d_in, "d_side": ends.d_side, "d_out": ends.d_out, "unit": ends.unit, "width": saved.width}
+    return Map.from_state({"name": saved.name, "tensors": tensors} | sizes)
 
 
 # The gallery, in a stream
@@ -184,31 +299,39 @@ class _Gallery:
     made_from: str
 
     @classmethod
-    def open(cls, pairs: Pairs, gallery: Input, beside: Input | None, require_all: bool) -> _Gallery:
-        """The columns, after everything was checked that can be without reading all vectors."""
+    def open(cls, ends: Ends, of: str, gallery: Input, beside: Input | None, require_all: bool) -> _Gallery:
+        """The columns, after everything was checked that can be without reading all vectors.
+
+        ``of`` says for messages where ``ends`` come from.
+        """
         embedding = gallery.vectors()
-        _check_width("gallery", embedding.width, pairs.old.shape[1])
+        _check_width("gallery", embedding.width, ends.d_in, of)
         gallery.source.verify()
         space = gallery.source.space
-        _check_space("gallery", space, pairs.old_space)
-        if isinstance(gallery.source, ArrayFile) and space and not pairs.new_space:
+        _check_space("gallery", space, ends.from_space, of)
+        if isinstance(gallery.source, ArrayFile) and space and not ends.to_space:
             raise ValueError(
-                "new: must name its space where the gallery does, so that the new one can; save it with Embeddings.save"
+                f"gallery: names its space, and what is made of it could not, for {of} came without a name of the new "
+                "one; save new with Embeddings.save"
             )
-        made_from = space or pairs.old_space
+        made_from = space or ends.from_space
         found = side_of(gallery, beside)
-        if pairs.side is None:
+        if not ends.d_side:
             if beside is not None:
-                raise ValueError("gallery_side: must be None where the pairs have no side-information")
+                raise ValueError(f"gallery_side: must be None, for {of} came without side-information")
             return cls(gallery, embedding, None, None, None, made_from)
         if found is None:
             name = gallery.source.name
-            raise ValueError(f"gallery_side: is needed, for the pairs have side-information and {name} has none")
+            raise ValueError(f"gallery_side: is needed, for {of} came with side-information and {name} has none")
         side = replace(found[0], argument="gallery_side").vectors(found[1])
-        _check_width("gallery_side", side.width, pairs.side.shape[1])
-        _check_space("gallery_side", beside.source.space if beside is not None else "", pairs.side_space)
+        _check_width("gallery_side", side.width, ends.d_side, of)
+        _check_space("gallery_side", beside.source.space if beside is not None else "", ends.side_space, of)
         places = _places_of_side(gallery, found[0], embedding.rows, side.rows, require_all)
         return cls(gallery, embedding, side, found[0].source, places, made_from)
+
+    def carried(self, ends: Ends, sink: Sink, chunk: int, shown: bool) -> Carried:
+        dtype = sink.dtype(np.dtype(ends.dtype))
+        return Carried(self.input.source, self.input.names, ends.to_space, self.made_from, dtype, chunk, shown)
 
     def state(self) -> list:
         return [one.state() for one in (self.input.source, self.side_source) if one is not None]
@@ -253,14 +376,14 @@ def _places_of_side(gallery: Input, side: Input, rows: int, side_rows: int, requ
     return None if side_rows == rows and (places == np.arange(rows)).all() else places
 
 
-def _check_width(name: str, width: int, wanted: int) -> None:
+def _check_width(name: str, width: int, wanted: int, of: str) -> None:
     if width != wanted:
-        raise ValueError(f"{name}: must have the width of the pairs, {wanted}, got {width}")
+        raise ValueError(f"{name}: must have the width of {of}, {wanted}, got {width}")
 
 
-def _check_space(name: str, space: str, wanted: str) -> None:
+def _check_space(name: str, space: str, wanted: str, of: str) -> None:
     if space and wanted and space != wanted:
-        raise ValueError(f"{name}: must be of the space of the pairs, {wanted!r}, got {space!r}")
+        raise ValueError(f"{name}: must be of the space of {of}, {wanted!r}, got {space!r}")
 
 
 def _check_options(method: str, metric: str, enough: float, backfill_seconds: float | None, **counts: int) -> str:
@@ -274,10 +397,41 @@ def _check_options(method: str, metric: str, enough: float, backfill_seconds: fl
         raise ValueError(f"enough: must be a share, 0 .. 1, got {enough}")
     if backfill_seconds is not None and not 0 <= backfill_seconds < math.inf:
         raise ValueError(f"backfill_seconds: must be a time, got {backfill_seconds}")
+    _check_counts(**counts)
+    return allowed[method.lower()]
+
+
+def _check_counts(**counts: int) -> None:
     for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{name}: must be at least 1, got {value}")
-    return allowed[method.lower()]
+
+
+def _check_files(
+    direction: str,
+    gallery: str | os.PathLike | None,
+    out: str | os.PathLike | None,
+    save_map: str | os.PathLike | None,
+    dry_run: bool,
+    overwrite: bool,
+) -> None:
+    """That what is asked for can be written, as far as arguments tell."""
+    if direction not in DIRECTIONS:
+        raise ValueError(f"direction: must be one of {', '.join(DIRECTIONS)}, got {direction!r}")
+    if direction == "queries" and not (gallery is out is None):
+        raise ValueError("gallery, out: must be left out for queries, which leave the gallery alone")
+    if direction == "queries" and save_map is None and not dry_run:
+        raise ValueError("save_map: is needed for queries unless dry_run, got None")
+    if (gallery is None or out is None) and not (dry_run or (save_map is not None and gallery is out is None)):
+        raise ValueError("gallery, out: both are needed unless dry_run or save_map alone, got None")
+    if save_map is None:
+        return
+    path = Path(save_map)
+    if dry_run or path.suffix != ".safetensors":
+        raise ValueError(f"save_map: must be NAME.safetensors, and not for dry_run, which writes nothing, got {path}")
+    if path.exists() and not overwrite:
+        raise ValueError(f"save_map: {path} exists already; name another, or allow overwrite (--overwrite)")
+    require("safetensors", "gallery")
 
 
 def _check_out(sink: Sink, gallery: Input, inputs: Sequence[str | os.PathLike | None], overwrite: bool) -> None:
@@ -292,7 +446,7 @@ def _check_out(sink: Sink, gallery: Input, inputs: Sequence[str | os.PathLike | 
 
 
 @contextmanager
-def _journal(sink: Sink | None) -> Iterator[Path | None]:
+def _journal(sink: Sink | arrays.NewFile | None) -> Iterator[Path | None]:
     """The hidden folder for what is done so far, for this process alone; None for None. It goes where the input is
     refused, and stays where the same command may go on."""
     if sink is None:
@@ -339,10 +493,11 @@ def _fitted(
         state = torch.load(kept, map_location=device, weights_only=True)
         return {m["name"]: Map.from_state(m) for m in state["maps"]}, _comparison(json.loads(state["comparison"]))
     checkpoint = None if folder is None else folder / f"h-{key}.pt"
-    options = {name: settings[name] for name in ("width", "steps", "seed")}
+    options = {name: settings[name] for name in ("direction", "width", "steps", "seed")}
     to_fit, held_out = split(pairs, settings["seed"])
     maps = fit(to_fit.to(device), settings["methods"], checkpoint=checkpoint, show_progress=shown, **options)
-    comparison = compare(maps, held_out.to(device), len(to_fit), metric=settings["metric"], show_progress=shown)
+    search = {name: settings[name] for name in ("direction", "metric")}
+    comparison = compare(maps, held_out.to(device), len(to_fit), **search, show_progress=shown)
     if kept is not None:
         with replacing(kept) as file:
             comparison_text = json.dumps(asdict(comparison))
@@ -395,9 +550,9 @@ class _Stream:
         done = journal.rows if vectors.exists() else 0
         if not done:
             journal.forget()  # first: it may be of a file that is gone
-            arrays.create(vectors, rows, self.map.d_new, dtype)
+            arrays.create(vectors, rows, self.map.d_out, dtype)
         with open(vectors, "r+b") as file:
-            file.truncate(arrays.header_size(file) + done * self.map.d_new * dtype.itemsize)
+            file.truncate(arrays.header_size(file) + done * self.map.d_out * dtype.itemsize)
             file.seek(0, os.SEEK_END)
             chunks = progress(math.ceil(done / chunk), math.ceil(rows / chunk), "gallery", "chunk", self.carried.shown)
             for _, block in zip(chunks, self._blocks(done, side), strict=True):
@@ -429,7 +584,7 @@ class _Stream:
         return [function, fitted, state, self.carried.chunk, dtype, torch.get_num_threads(), str(self.device)]
 
     def _check_space_left(self, vectors: Path) -> None:
-        size = self.gallery.embedding.rows * self.map.d_new * self.carried.dtype.itemsize
+        size = self.gallery.embedding.rows * self.map.d_out * self.carried.dtype.itemsize
         needed = size * (1 + self.sink.twice) - (vectors.stat().st_size if vectors.exists() else 0)
         free = shutil.disk_usage(self.folder).free
         if free < needed:

@@ -12,6 +12,7 @@ from compatkit.alignment import (
     RIDGE_PENALTIES,
     Affine,
     identity,
+    low_rank,
     permutation,
     procrustes,
     ridge,
@@ -115,6 +116,52 @@ def test_ridge_takes_the_penalty_that_is_best_on_every_fifth_row():
 def test_ridge_manages_embeddings_that_do_not_vary():
     old, new = torch.ones(10, 3), randn(10, 2, dtype=torch.float32)
     assert torch.allclose(ridge(old, new)(old), new.mean(0).expand(10, 2), atol=1e-6)
+
+
+@pytest.mark.parametrize("penalty", [1e-9, 1e-3, 0.5])
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_low_rank_against_the_svd_of_the_fit(penalty, rank):
+    """Ridge is least squares with sqrt(penalty) below x; the best fit of a rank is cut from the SVD of what it fits."""
+    old, new = 3 * randn(30, 4) + 1, randn(30, 3, seed=1)
+    x, y = old - old.mean(0), new - new.mean(0)
+    more = (30 * penalty * x.square().mean()) ** 0.5 * torch.eye(4, dtype=x.dtype)
+    x, y = torch.cat([x, more]), torch.cat([y, torch.zeros(4, 3)])
+    weight = torch.linalg.lstsq(x, y).solution
+    _, _, vt = torch.linalg.svd(x @ weight)
+    weight = weight @ vt[:rank].T @ vt[:rank]
+    fit = low_rank(old, new, (rank,), (penalty,))
+    assert fit.down.shape == (4, rank) and fit.up.shape == (rank, 3)
+    assert torch.allclose(fit.down @ fit.up, weight, atol=1e-9)
+    assert torch.allclose(fit(old), new.mean(0) + (old - old.mean(0)) @ weight, atol=1e-9)
+
+
+def test_low_rank_is_the_nearest_of_its_rank():
+    old = randn(60, 4)
+    new = old @ randn(4, 3, seed=1) + randn(60, 3, seed=2)
+    fit = low_rank(old, new, (1,), (1e-12,))
+    for i in range(20):
+        down, up = fit.down + 0.02 * randn(4, 1, seed=i), fit.up + 0.02 * randn(1, 3, seed=i + 50)
+        assert error(Affine(down @ up, new.mean(0) - old.mean(0) @ down @ up), old, new) > error(fit, old, new)
+
+
+def test_low_rank_takes_the_rank_that_is_best_on_every_fifth_row():
+    weight = randn(24, 1, seed=1) @ randn(1, 24, seed=2)
+    old = randn(100, 24)
+    for noise, ranks in ((0.0, {1}), (0.3 * randn(24, 24, seed=3), {3, 6})):
+        new = old @ (weight + noise) + 0.5 * randn(100, 24, seed=4)
+        found, out = low_rank(old, new), torch.arange(100) % 5 == 0
+        errors = {
+            (rank, p): error(low_rank(old[~out], new[~out], (rank,), (p,)), old[out], new[out])
+            for rank in (6, 3, 1)  # with 6, half the multiplications of 24 x 24
+            for p in RIDGE_PENALTIES
+        }
+        best = min(errors, key=errors.get)
+        assert best[0] in ranks and torch.equal(found.down, low_rank(old, new, best[:1], best[1:]).down)
+
+
+def test_low_rank_refuses_ranks_that_there_are_not():
+    with pytest.raises(ValueError, match=r"ranks: must be 1 .. 2, got \(3,\)"):
+        low_rank(randn(9, 4), randn(9, 2), (3,))
 
 
 @pytest.mark.parametrize("d_new", [2, 3, 5])

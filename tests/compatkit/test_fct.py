@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from compatkit import fct, models, training
-from compatkit.fct import FitTransformation, Transformation, synthesised_classifier, transform
+from compatkit.fct import FitTransformation, Residual, Transformation, synthesised_classifier, transform
 from compatkit.normalization import batch_norms
 from compatkit.recipes import TRANSFORMATION
 from compatkit.training import Recipe
@@ -54,10 +54,44 @@ def test_the_transformation_layer_by_layer():
     assert expected.shape == (12, 4) and torch.allclose(h(old, side), expected, atol=1e-6)
 
 
+def drawn(h):
+    """All parameters anew, so that none is 0 or 1."""
+    g = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in h.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=g))
+    return h
+
+
+@pytest.mark.parametrize("d_new", [2, 3, 5])
+def test_the_residual_mlp_by_hand_starts_as_the_old_embedding(d_new):
+    h = Residual(3, 2, d_new, 6, seed=0)
+    old, side, _ = inputs()
+    kept = torch.cat([old, torch.zeros(12, 2)], 1)[:, :d_new]
+    assert torch.equal(h(old, side), kept)
+    drawn(h)
+    hidden = (torch.cat([old, side], 1) @ h.hidden.weight.T + h.hidden.bias).clamp_min(0)
+    expected = h.scale * kept + hidden @ h.last.weight.T + h.last.bias
+    assert not torch.allclose(expected, kept, atol=0.1) and torch.allclose(h(old, side), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [Transformation, Residual])
+def test_rescaling_undoes_the_scales_of_the_training(kind):
+    h, (old, side, new) = (
+        drawn(unsettled(kind(3, 2, 4, 10, seed=0))).eval().double(),
+        map(torch.Tensor.double, inputs()),
+    )
+    mean, (a, b, c) = new.mean(0), torch.tensor([3.0, 0.2, 7.0]).double()
+    wanted = h(old / a, side / b) * c + mean
+    h.rescale(a, b, c, mean)
+    assert torch.allclose(h(old, side), wanted, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", [Transformation, Residual])
 @pytest.mark.parametrize("name", ["d_old", "d_side", "d_new", "width"])
-def test_widths_are_checked(name):
+def test_widths_are_checked(name, kind):
     with pytest.raises(ValueError, match=f"{name}: must be at least 1, got 0"):
-        Transformation(**{"d_old": 2, "d_side": 2, "d_new": 2, "width": 2} | {name: 0})
+        kind(**{"d_old": 2, "d_side": 2, "d_new": 2, "width": 2} | {name: 0})
 
 
 def test_weights_follow_from_the_seed_alone():

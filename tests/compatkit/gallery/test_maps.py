@@ -52,6 +52,42 @@ def test_measures_are_their_definitions():
     assert (found.fitted_on, found.held_out, found.old_bytes, found.new_bytes) == (160, 40, 24, 28)
 
 
+def test_measures_of_queries_are_their_definitions():
+    """Mapped new embeddings search among the old ones, as they are."""
+    pairs = replace(held_out_pairs(), side=torch.from_numpy(side_model(latent(40, 3))))
+    maps = fit(pairs, ["identity", "ridge"], direction="queries")
+    found = compare(maps, pairs, 160, direction="queries")
+    closed = alignment.ridge(pairs.new, pairs.old)
+    for name, mapped in {"identity": pairs.new[:, :6], "ridge": closed(pairs.new)}.items():
+        near = {
+            key: (query[:, None] - items).norm(dim=2).fill_diagonal_(torch.inf).topk(10, largest=False).indices.tolist()
+            for key, query, items in (
+                ("new", pairs.new, pairs.new),
+                ("map", mapped, pairs.old),
+                ("old", pairs.old, pairs.old),
+            )
+        }
+        agreement = {
+            key: [len(set(a) & set(b)) / 10 for a, b in zip(near["new"], near[key], strict=True)]
+            for key in ("map", "old")
+        }
+        candidate = found.candidates[name]
+        assert candidate.agreement == interval(agreement["map"])
+        assert candidate.recall == interval([float(a[0] in b) for a, b in zip(near["new"], near["map"], strict=True)])
+        recall = interval([float(a[0] in b) for a, b in zip(near["new"], near["old"], strict=True)])
+        assert found.found_by_old == (interval(agreement["old"]), recall)
+        spread = (pairs.old - pairs.old.mean(0)).square().sum() / len(pairs)
+        assert candidate.error.mean == pytest.approx(((mapped - pairs.old).square().sum() / spread / 40).item())
+        scores = {
+            key: retrieval.evaluate(q, pairs.labels, pairs.old, pairs.labels, ks=(1,), same_items=True)
+            for key, q in {"old": pairs.old, "map": mapped}.items()
+        }
+        assert candidate.mean_ap.mean == pytest.approx(scores["map"].mean_ap)
+        assert candidate.gain == difference(*(scores[key].average_precision.tolist() for key in ("map", "old")))
+    assert "ridge/old" in found.table() and "new/ridge" not in found.table()
+    assert maps["ridge"].d_side == 0
+
+
 @pytest.mark.parametrize("metric", ["l2", "cosine", "ip"])
 def test_searches_are_by_the_metric(metric):
     query, gallery = vectors_of_many_lengths(30, 1), vectors_of_many_lengths(40, 2)
@@ -100,8 +136,11 @@ def test_prices():
     found = compare(fit(pairs, width=8, steps=2, show_progress=False), pairs, 1).candidates
     # paper B's architecture, by hand: branches to twice the width and on to 2 d_new, mixer of width 8
     h = 6 * 12 + 12 * 14 + 3 * 6 + 6 * 14 + 28 * 8 + 8 * 8 + 8 * 7
-    assert {name: c.macs for name, c in found.items()} == {"identity": 0, "Procrustes": 63, "ridge": 63, "h": h}
+    low_rank, residual = 1 * (9 + 7), 9 * 8 + 8 * 7  # 2 * (9 + 7) would be more than half of 9 * 7
+    macs = {"identity": 0, "Procrustes": 63, "low-rank": low_rank, "ridge": 63, "residual": residual, "h": h}
+    assert {name: c.macs for name, c in found.items()} == macs
     assert found["ridge"].parameters == 63 + 7 and found["identity"].parameters == 0
+    assert found["low-rank"].parameters == low_rank + 7 and found["residual"].parameters == residual + 8 + 2 * 7
     assert found["h"].parameters == h + 7 + 2 * (12 + 14 + 6 + 14 + 8 + 8)
     assert all(c.seconds > 0 for c in found.values())
 
@@ -117,14 +156,15 @@ def test_side_information_is_used_by_all_but_identity():
 
 
 @pytest.mark.parametrize("side", [False, True])
-def test_h_learns_at_any_scale(side):
+@pytest.mark.parametrize("name", ["h", "residual"])
+def test_networks_learn_at_any_scale(name, side):
     x = latent(400, 1)
     old, new = torch.from_numpy(old_model(x)), torch.from_numpy(new_model(x))
     beside = torch.from_numpy(side_model(x)) if side else None
     errors = []
     for scale in (1, 1e-4, 1e4):
         pairs = Pairs(old * scale, new / scale, None if beside is None else beside / scale)
-        mapped = fit(pairs, ["h"], width=32, steps=80, show_progress=False)["h"](pairs.old, pairs.side)
+        mapped = fit(pairs, [name], width=32, steps=80, show_progress=False)[name](pairs.old, pairs.side)
         errors.append(((mapped - pairs.new).square().sum() / (pairs.new - pairs.new.mean(0)).square().sum()).item())
     assert max(errors) < (0.65 if side else 0.75) and max(errors) - min(errors) < 0.02, errors
 
@@ -135,6 +175,14 @@ def test_results_have_length_1_where_new_embeddings_have():
     for name, function in fit(unit, width=8, steps=4, show_progress=False).items():
         assert store.is_unit(function(pairs.old)), name
     assert not store.is_unit(fit(pairs, ["ridge"])["ridge"](pairs.old))
+
+
+def test_networks_are_as_if_fitted_alone():
+    pairs = held_out_pairs()
+    both = fit(pairs, ["residual", "h"], width=8, steps=5, show_progress=False)
+    for name, function in both.items():
+        alone = fit(pairs, [name], width=8, steps=5, show_progress=False)[name]
+        assert torch.equal(function(pairs.old), alone(pairs.old)), name
 
 
 def test_a_map_survives_its_state():
@@ -163,14 +211,14 @@ def around(mean, half=0.02):
 
 
 def comparison(agreement, mean_ap=None, old=None, same_shape=True):
-    """Of maps with these scores, in the order of METHODS; seconds are 1, 2, 3 and 4."""
+    """Of four maps with these scores, in the order of METHODS; seconds are 1, 2, 3 and 4."""
     candidates = {}
-    for i, name in enumerate(module.METHODS):
+    for i, name in enumerate(("identity", "Procrustes", "ridge", "h")):
         ap = None if mean_ap is None else around(mean_ap[i])
         gain = None if mean_ap is None else around(mean_ap[i] - old)
         candidates[name] = Candidate(name, *[around(agreement[i])] * 2, around(0.5), ap, ap, ap, gain, 1, 1, i + 1)
     before = None if old is None else (around(old),) * 3
-    return Comparison(candidates, before, before, 80, 20, same_shape, 4, 0, 4)
+    return Comparison(candidates, before, before, (around(0.3),) * 2, 80, 20, same_shape, 4, 0, 4)
 
 
 @pytest.mark.parametrize(
@@ -200,6 +248,7 @@ def test_advice_follows_the_rule(given, options, method, said):
 def test_the_table_is_aligned():
     for given in (comparison([0.1, 0.6, 0.7, 0.9]), comparison([0.1] * 4, [0.1, 0.2, 0.6, 0.6], old=0.5)):
         header, *lines, last = given.table().splitlines()
-        assert ("mAP" in header) == (given.old is not None) == any(line.startswith("old/old") for line in lines)
+        assert ("mAP" in header) == (given.old is not None) == any(line.startswith("new/new") for line in lines)
+        assert lines[0].startswith("old/old") and lines[0].count("30.0 ± 2.0") == 2
         assert len({len(line) for line in lines if line.startswith("new/") and "new/new" not in line}) == 1
         assert last.startswith("Fitted on 80 pairs, compared on 20 others")

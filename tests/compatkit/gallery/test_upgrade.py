@@ -108,7 +108,7 @@ def test_the_gallery_is_transformed(files, side):
     out = np.load(files["out"])
     assert (done.method, done.out) == ("ridge", files["out"]) and out.dtype == np.float32
     assert (np.abs(out - truth()).max() < 1e-2) == side
-    assert list(done.comparison.candidates) == ["identity", "Procrustes", "ridge"]
+    assert list(done.comparison.candidates) == ["identity", "Procrustes", "low-rank", "ridge"]
     assert inputs(files) == before and not hidden(files)
     assert done.comparison.side_bytes == (12 if side else 0)
 
@@ -267,7 +267,7 @@ BAD = [
     (lambda files: files["gallery"].write_bytes(files["gallery"].read_bytes()[:-1]), "gallery.npy: is cut short"),
     (lambda files: files["gallery"].write_bytes(b"hello"), "gallery.npy: not a whole NumPy array"),
     (lambda files: files.update(gallery_side=None), "gallery_side: is needed"),
-    (lambda files: files.update(side=None), "gallery_side: must be None where the pairs have no side"),
+    (lambda files: files.update(side=None), "gallery_side: must be None, for the pairs came without side"),
     (lambda files: files.update(out=files["out"].with_suffix(".npz")), "out: must end .* in .npy, got out.npz"),
     (lambda files: files.update(out=None), "gallery, out: both are needed"),
     (lambda files: files.update(out=files["gallery"]), "out: must not be a file that is read"),
@@ -307,7 +307,10 @@ def test_out_is_not_replaced_when_it_appears_meanwhile(files):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"method": "magic"}, "method: must be one of auto, identity, procrustes, ridge, h, got 'magic'"),
+        (
+            {"method": "magic"},
+            "method: must be one of auto, identity, procrustes, low-rank, ridge, residual, h, got 'magic'",
+        ),
         ({"metric": "hamming"}, "metric: must be one of l2, cosine, ip, got 'hamming'"),
         ({"enough": 50}, "enough: .*got 50"),
         ({"chunk": 0}, "chunk: must be at least 1, got 0"),
@@ -327,7 +330,7 @@ def test_the_spaces_of_pairs_and_gallery_must_be_the_same(files, tmp_path):
         with pytest.raises(ValueError, match="gallery: must be of the space of the pairs, 'old model', got 'another'"):
             upgrade(old, files["new"], gallery, tmp_path / f"out{suffix}", method="ridge", **QUICK)
     gallery = save(tmp_path / "gallery.npz", x["gallery"], space="old model")
-    with pytest.raises(ValueError, match="new: must name its space"):
+    with pytest.raises(ValueError, match="gallery: names its space, .* the pairs came without a name"):
         upgrade(old, files["new"], gallery, tmp_path / "out.npz", method="ridge", **QUICK)
     side = save(tmp_path / "side.npz", x["side"], space="side model")
     beside = save(tmp_path / "gallery_side.npz", x["gallery_side"], space="another")
@@ -607,7 +610,7 @@ def test_the_command_refuses(files, capsys, option, value, message):
 def test_the_command(files, capsys):
     assert command(files, "--chunk", "50", "--backfill-seconds", "600") == 0
     out = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in out[1:5]] == ["new/identity", "new/Procrustes", "new/ridge", "new/h"]
+    assert [line.split()[0] for line in out[1:8]] == ["old/old", *(f"new/{name}" for name in maps.METHODS)]
     assert out[-3].startswith("Use ridge: ") and out[-3].endswith("times as long.")
     assert out[-2] == f"Written with ridge: {files['out']}" and out[-1].startswith("To switch over: ")
     assert np.abs(np.load(files["out"]) - truth()).max() < 1e-2
