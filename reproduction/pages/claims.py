@@ -43,7 +43,10 @@ def table(records: Mapping[str, Records], paper: str, *items: str) -> Markdown:
     parts = []
     for name in dict.fromkeys(one.images for several in found.values() for one in several):
         body = [_line(c, one) for c, several in found.items() for one in several if one.images == name]
-        parts.append(f"**{name}**\n\n{tables.table(['claim', 'verdict', 'paper', 'ours', 'n'], body).data}")
+        lines = [["claim", "verdict", "paper", "ours", "n"], *body]
+        if all(claim.kind == "question" for claim in found):
+            lines = [[*line[:2], *line[3:]] for line in lines]  # no paper has a number
+        parts.append(f"**{name}**\n\n{tables.table(lines[0], lines[1:]).data}")
     missing = [f"{c.text}{f' ({c.note})' if c.note else ''}" for c, several in found.items() if not several]
     parts += [f"Not run here: {'; '.join(missing)}."] if missing else []
     return Markdown("\n\n".join(parts))
@@ -65,7 +68,9 @@ def numbers(claim: Claim, found: Evidence) -> tuple[str, str]:
 # --- rows of the report and of cards ----------------------------------------------------------------------------------
 
 
-def card(sentence: str, sources: Sequence[Source], ids: Sequence[str], experiments: Sequence[str]) -> HTML:
+def card(
+    sentence: str, sources: Sequence[Source], ids: Sequence[str], experiments: Sequence[str], label: str = "The claim"
+) -> HTML:
     """What a chapter opens with: what is claimed, what came of it, on which images, and what its runs took.
 
     Args:
@@ -73,6 +78,7 @@ def card(sentence: str, sources: Sequence[Source], ids: Sequence[str], experimen
         sources: all records there are, the best first.
         ids: claims of ``claims.csv``, whose verdicts are those of the report.
         experiments: whose runs the chapter shows.
+        label: what the sentence is.
 
     Raises:
         KeyError: an id that is none.
@@ -86,7 +92,7 @@ def card(sentence: str, sources: Sequence[Source], ids: Sequence[str], experimen
     foot = f'<p class="took">{_took(sources, experiments)} <a href="../live.html">Run it live</a></p>'
     return block(
         f"<style>{look()}</style>",
-        f'<p class="claim"><b>The claim.</b> {sentence}</p>{list_}{foot}',
+        f'<p class="claim"><b>{label}.</b> {sentence}</p>{list_}{foot}',
         kind="compatkit-card",
     )
 

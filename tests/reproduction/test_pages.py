@@ -84,6 +84,14 @@ def test_a_table_of_claims_has_the_verdict_second(records):
     assert "than the same random ones" not in other, "that needs the records of another experiment as well"
 
 
+def test_a_table_of_questions_has_no_column_for_the_paper(records):
+    apart = [r for r in records[:12] if r["row"] == "independent"]
+    for made in apart:
+        made["metrics"]["recombination, permuted/mean"] = 0.5
+    text = claims.table({"stitching": apart}, "gygli", "stitching").data.replace("\N{NO-BREAK SPACE}", " ")
+    assert "| claim | verdict | ours | n |" in text and "permuted optimally | ● shown | +39.0 ± 2.5 | 3 |" in text
+
+
 def test_a_card_has_the_reports_verdicts_and_what_its_runs_took(records):
     sources = [Source("cifar", {"fig2": records[12:]}, {}), Source("laptop", {"fig2": records[:12]}, {})]
     text = claims.card("They <i>fit</i>.", sources, ["a-dcc-rp", "a-dcc-helps"], ["fig2", "fig7"]).data
@@ -91,7 +99,9 @@ def test_a_card_has_the_reports_verdicts_and_what_its_runs_took(records):
     assert "● shown" in text and "ours <b>+30.0 ± 0.0</b>" in text and "cifar10 × stl10 (cifar)" in text
     assert "12 at laptop (1.2 minutes of one core), 12 at cifar (1.2 minutes of one core)" in text
     assert 'href="../report.html#claim-a-dcc-rp"' in text and 'href="../live.html"' in text
-    assert "No runs are on record" in claims.card("It holds.", [], [], ["fig2"]).data
+    assert "<b>The claim.</b>" in text
+    empty = claims.card("It holds.", [], [], ["fig2"], label="In short").data
+    assert "No runs are on record" in empty and "<b>In short.</b> It holds." in empty
     with pytest.raises(KeyError, match="a-none"):
         claims.card("It holds.", sources, ["a-none"], ["fig2"])
 
