@@ -227,16 +227,16 @@ def build(root: str | Path = ROOT, *, output_dir: str | Path | None = None, stri
 
 
 # The pages load three scripts: ours, and two that come from node_modules where ``npm ci`` was run. Without it plotly.js
-# is the larger one of the installed wheel, and formulas are set from a public CDN. MathJax sets them in its fonts, which
-# lie where it looks for them; with glyphs as paths it is twice as heavy.
+# is the larger one of the installed wheel, and formulas are set from a public CDN. MathJax sets them in its fonts,
+# which lie where it looks for them; with glyphs as paths it is twice as heavy.
 _PLOTLY = "plotly.js-cartesian-dist-min/plotly-cartesian.min.js"
 _MATHJAX = "mathjax/es5/tex-chtml.js"
 _MATHJAX_FONTS = "output/chtml/fonts/woff-v2"
 _CDN = "https://cdn.jsdelivr.net/npm/"
 _SCRIPT, _STYLE = "compatkit-explorer.js", "explorer.css"
 
-# What the theme brings into _static and no page asks for. Its icons come twice, as a font and as a script of 1.5 MB that
-# puts drawings in the place of the font's signs; browsers take the font as woff2.
+# What the theme brings into _static and no page asks for. Its icons come twice, as a font and as a script of 1.5 MB
+# that puts drawings in the place of the font's signs; browsers take the font as woff2.
 _UNUSED = ("**/*.map", "scripts/fontawesome.js", "vendor/**/*.ttf", "vendor/**/fa-brands-*", "locales")
 
 
@@ -303,16 +303,18 @@ def _scripts_of_page(app: Any, pagename: str, templatename: str, context: dict[s
         app.add_js_file(script, loading_method="defer", priority=200 + place)
 
 
-# What the theme and the extensions write otherwise, as pattern: replacement. The script of icons, see _UNUSED; and what
-# a screen reader is told: names that leave out what is to be seen, or are not there, and a list without items.
+# What the theme and the extensions write otherwise, as pattern: replacement. The script of icons, see _UNUSED; what a
+# screen reader is told: names that leave out what is to be seen, or are not there, and a list without items; and a
+# narrow column breaks before an interval, not inside.
 _MENDED = {
     r"<!-- So that users can add custom icons -->\s*<script [^>]*></script>": "",
-    r'<span class="search-button__kbd-shortcut">': r'<span class="search-button__kbd-shortcut" aria-hidden="true">',
+    r'(<button class="btn search-button-field [^>]*) aria-label="Search"': r"\1",
     r'<i class="theme-switch ': r'<i aria-hidden="true" class="theme-switch ',
     r'<summary aria-label="Toggle hidden content">': "<summary>",
     r'<summary>(?=<span class="toctree-toggle")': '<summary aria-label="The pages below">',
     r' role="doc-biblioentry"': ' role="listitem"',
     r'<th class="head([^"]*)"><p></p></th>': r'<td class="head\1"></td>',
+    r"(?<=\d) ± (?=[\d.]+</)": " ±&nbsp;",
 }
 
 
