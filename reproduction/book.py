@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -234,11 +236,17 @@ def build(root: str | Path = ROOT, *, output_dir: str | Path | None = None, stri
 
 
 # The pages load three scripts: ours, and two that come from node_modules where ``npm ci`` was run. Without it plotly.js
-# is the larger one of the installed wheel, and formulas are set from a public CDN.
+# is the larger one of the installed wheel, and formulas are set from a public CDN. MathJax sets them in its fonts,
+# which lie where it looks for them; with glyphs as paths it is twice as heavy.
 _PLOTLY = "plotly.js-cartesian-dist-min/plotly-cartesian.min.js"
-_MATHJAX = "mathjax/es5/tex-svg-full.js"
+_MATHJAX = "mathjax/es5/tex-chtml.js"
+_MATHJAX_FONTS = "output/chtml/fonts/woff-v2"
 _CDN = "https://cdn.jsdelivr.net/npm/"
 _SCRIPT, _STYLE = "compatkit-explorer.js", "explorer.css"
+
+# What the theme brings into _static and no page asks for. Its icons come twice, as a font and as a script of 1.5 MB
+# that puts drawings in the place of the font's signs; browsers take the font as woff2.
+_UNUSED = ("**/*.map", "scripts/fontawesome.js", "vendor/**/*.ttf", "vendor/**/fa-brands-*", "locales")
 
 
 def setup(app: Any) -> dict[str, Any]:
@@ -246,6 +254,7 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("config-inited", _bring_scripts, priority=100)
     app.connect("builder-inited", _write_explorer)
     app.connect("html-page-context", _scripts_of_page)
+    app.connect("build-finished", _finish_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 
 
@@ -274,11 +283,15 @@ def _versioned(script: str, versions: Mapping[str, str]) -> str:
     return f"{package}@{versions[package]}/{path}"
 
 
+def _static(app: Any) -> Path:
+    return Path(app.outdir) / "_static"
+
+
 def _write_explorer(app: Any) -> None:
     """The explorer as a classic script: browsers load no modules from a disk."""
     module = Path(explorer.__file__).with_name("explorer.js").read_text(encoding="utf-8")
     body = module.replace("export default {", "const explorer = {")
-    folder = Path(app.outdir) / "_static"
+    folder = _static(app)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _SCRIPT).write_text(f"(() => {{\n{body}\nexplorer.drawPage();\n}})();\n", encoding="utf-8")
 
@@ -297,3 +310,35 @@ def _scripts_of_page(app: Any, pagename: str, templatename: str, context: dict[s
     needed = [script for name, scripts in TRIED_IN.items() if name in body for script in scripts]
     for place, script in enumerate(dict.fromkeys(needed)):
         app.add_js_file(script, loading_method="defer", priority=200 + place)
+
+
+# What the theme and the extensions write otherwise, as pattern: replacement. The script of icons, see _UNUSED; what a
+# screen reader is told: names that leave out what is to be seen, or are not there, and a list without items; and a
+# narrow column breaks before an interval, not inside.
+_MENDED = {
+    r"<!-- So that users can add custom icons -->\s*<script [^>]*></script>": "",
+    r'(<button class="btn search-button-field [^>]*) aria-label="Search"': r"\1",
+    r'<i class="theme-switch ': r'<i aria-hidden="true" class="theme-switch ',
+    r'<summary aria-label="Toggle hidden content">': "<summary>",
+    r'<summary>(?=<span class="toctree-toggle")': '<summary aria-label="The pages below">',
+    r' role="doc-biblioentry"': ' role="listitem"',
+    r'<th class="head([^"]*)"><p></p></th>': r'<td class="head\1"></td>',
+    r"(?<=\d) ± (?=[\d.]+</)": " ±&nbsp;",
+}
+
+
+def _finish_pages(app: Any, exception: Exception | None) -> None:
+    """Leave out what no page asks for, and mend what the theme's templates write."""
+    if exception:
+        return
+    static = _static(app)
+    for path in {path for pattern in _UNUSED for path in static.glob(pattern)}:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    fonts = Path(app.confdir) / "node_modules" / _MATHJAX
+    if fonts.is_file():
+        shutil.copytree(fonts.parent / _MATHJAX_FONTS, static / _MATHJAX_FONTS, dirs_exist_ok=True)
+    for page in Path(app.outdir).rglob("*.html"):
+        text = page.read_text(encoding="utf-8")
+        for pattern, replacement in _MENDED.items():
+            text = re.sub(pattern, replacement, text)
+        page.write_text(text, encoding="utf-8")

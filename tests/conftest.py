@@ -26,7 +26,7 @@ TRAINING = (
     *(f"compatkit/gallery/test_{name}.py" for name in ("map_files", "maps", "sources", "upgrade")),
     *(f"reproduction/test_{name}.py" for name in ("experiments", "update", "transfer", "classifier", "adaptation")),
     *(f"reproduction/test_{name}.py" for name in ("experiments_applications", "measures", "golden", "cli")),
-    *(f"reproduction/test_{name}.py" for name in ("book", "browser", "export_networks", "export_searches")),
+    *(f"reproduction/test_{name}.py" for name in ("access", "book", "browser", "export_networks", "export_searches")),
     "benchmarks/test_quick.py",
 )
 """Files of tests that train networks, or open a browser: ``make check`` leaves them out."""

@@ -123,30 +123,36 @@ ITEMS = {
 
 
 def comparison(records: Records, item: str) -> Markdown:
-    """Paper | ours for each update: CMC top-1, top-5 and mAP. A verdict is on the level of CMC top-1, and only where
-    everything is the paper's."""
-    how = ITEMS[item]
+    """Paper | ours for each update: CMC top-1, and folded away top-5 and mAP. A verdict is on the level of CMC top-1,
+    and only where everything is the paper's."""
+    first, *others = ITEMS[item].measures
 
     def show(group: Records) -> Markdown:
-        columns = [_compared(group, item, measure) for measure in how.measures]
-        header = ["", *(f"{who} {m}, %" for m in how.measures for who in ("paper", "ours")), "n"]
-        body = []
-        for row in columns[0]:
-            cells = [columns[i].get(row) for i in range(len(columns))]
-            numbers = [text for c in cells for text in (_paper(c), tables.span(c["ours"]) if c else "–")]
-            body.append([row, *numbers, str(cells[0]["n"])])
-        return tables.judged(header, body, [cell["verdict"] for cell in columns[0].values()])
+        levels = _compared(group, item, first)
+        body = [[row, *_numbers(level), str(level["n"])] for row, level in levels.items()]
+        header = ["", *_columns(first), "n"]
+        shown = tables.judged(header, body, [level["verdict"] for level in levels.values()])
+        if not others:
+            return shown
+        columns = [_compared(group, item, measure) for measure in others]
+        body = [[row, *(text for column in columns for text in _numbers(column.get(row)))] for row in levels]
+        more = tables.table(["", *(text for measure in others for text in _columns(measure))], body)
+        return Markdown(f"{shown.data}\n\n{tables.folded(' and '.join(others), more).data}")
 
     return for_each_update(records, show)
+
+
+def _columns(measure: str) -> list[str]:
+    return [f"{who} {measure}, %" for who in ("paper", "ours")]
+
+
+def _numbers(row: Mapping | None) -> list[str]:
+    return [tables.number(row["paper"]), tables.span(row["ours"])] if row else ["–", "–"]
 
 
 def for_each_update(records: Records, show: Callable[[Records], Markdown]) -> Markdown:
     """A table for each update under its name."""
     return for_each_group(by_data(records), show)
-
-
-def _paper(row: Mapping | None) -> str:
-    return tables.number(row["paper"]) if row else "–"
 
 
 def _compared(records: Records, item: str, measure: str) -> dict[str, dict]:

@@ -24,6 +24,12 @@ def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> Markdown:
     return Markdown("\n".join(lines))
 
 
+def folded(summary: str, content: Markdown) -> Markdown:
+    """What does not fit a phone, behind a line that opens it."""
+    # blank lines: what stands between them is Markdown again
+    return Markdown(f"<details><summary>{summary}</summary>\n\n{content.data}\n\n</details>")
+
+
 def _is_numeric(cells: Sequence[str]) -> bool:
     """Whether cells hold numbers and dashes alone, with intervals or without."""
     return all(re.fullmatch(r"–|(≥ )?[-+]?[\d.]+%?( ± [\d.]+)?", cell) for cell in cells)

@@ -146,7 +146,7 @@ def test_plotly_comes_from_node_modules_or_from_the_wheel(tmp_path):
     bundle.touch()
     assert book._plotly_js(tmp_path) == bundle
     versions = json.loads((book.ROOT / "package.json").read_text())["dependencies"]
-    assert book._versioned(book._MATHJAX, versions) == f"mathjax@{versions['mathjax']}/es5/tex-svg-full.js"
+    assert book._versioned(book._MATHJAX, versions) == f"mathjax@{versions['mathjax']}/es5/tex-chtml.js"
 
 
 def test_streams_are_joined_where_nothing_came_between():

@@ -2,117 +2,27 @@
 
 from __future__ import annotations
 
-import functools
-import http.server
-import json
 import re
 import shutil
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
-from selenium import webdriver
 from selenium.webdriver import ActionChains
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.support.ui import WebDriverWait
 
 from compatkit.data import scale_bounding_box
 from reproduction import book
 from reproduction.runs.export import networks as export
 from reproduction.runs.export import scripts
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-SCREENS = {"desktop": (1280, 900), "phone": (375, 812)}
-FLAGS = (
-    *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
-    *("disable-background-networking", "disable-component-update", "disable-sync"),
-)
+from .browser import SCREENS, WATCHES, console_errors, needs_browser, needs_scripts, open_page, pages, requests, until
 
-needs_browser = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="NO PAGE WAS OPENED: install chromium and chromedriver (chromium-driver)"
-)
-needs_scripts = pytest.mark.skipif(
-    not (book.ROOT / "node_modules" / book._MATHJAX).is_file(),
-    reason="NO PAGE WAS OPENED: the book would load its formulas from a CDN; install npm and run `npm ci`",
-)
-
-WATCHES = """
-    const figures = [...document.querySelectorAll(".compatkit-figure")];
-    return document.readyState === "complete" && figures.every((figure) => figure.data && figure.clientWidth);
-"""
 PICTURE = """
     return [...arguments[0].querySelectorAll(".compatkit-figure")].map((figure) => JSON.stringify(
         [figure.data, figure.layout.shapes, figure.layout.xaxis.title, figure.getAttribute("aria-label")]));
 """
-
-
-@pytest.fixture(scope="session")
-def html(tmp_path_factory) -> Path:
-    """The pages, built strictly and from scratch: a second build into one folder repeats no warnings."""
-    return book.build(output_dir=tmp_path_factory.mktemp("book"))
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture(scope="session")
-def address(html) -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=html))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@pytest.fixture(scope="session")
-def chromium(tmp_path_factory) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in FLAGS:
-        options.add_argument(f"--{flag}")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
-
-
-def pages() -> list[str]:
-    toc = yaml.safe_load((book.ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    return [f"{name}.html" for name in book._toc_files(toc)]
-
-
-def open_page(driver: webdriver.Chrome, url: str, screen: str) -> None:
-    width, height = SCREENS[screen]
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": screen == "phone"}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-    for log in ("browser", "performance"):
-        driver.get_log(log)
-    driver.get(url)
-    until(driver, lambda: driver.execute_script(WATCHES), "figures are drawn")
-
-
-def until(driver: webdriver.Chrome, condition, what: str):
-    return WebDriverWait(driver, 20, poll_frequency=0.05).until(lambda _: condition(), message=f"waited until {what}")
-
-
-def console_errors(driver: webdriver.Chrome) -> list[str]:
-    return [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
-
-
-def requests(driver: webdriver.Chrome) -> list[str]:
-    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
-    return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
 
 
 def test_the_book_builds_strictly(html):
@@ -395,11 +305,6 @@ def test_explorers_work_from_a_disk(chromium, html):
     until(chromium, lambda: chromium.execute_script(WATCHES), "figures are drawn")
     assert "IIW" not in bars(chromium, explorers_of(chromium)[0])
     assert console_errors(chromium) == []
-
-
-def test_no_page_is_heavy(html):
-    sizes = {page: (html / page).stat().st_size for page in pages()}
-    assert {page: size for page, size in sizes.items() if size > 400_000} == {}
 
 
 def claims(driver) -> list[dict[str, str]]:

@@ -1,0 +1,62 @@
+"""Pages opened in Chromium: what the tests of pages share."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import yaml
+from selenium import webdriver
+from selenium.webdriver.support.ui import WebDriverWait
+
+from reproduction import book
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+DRIVER = shutil.which("chromedriver")
+SCREENS = {"desktop": (1280, 900), "phone": (375, 812)}
+FLAGS = (
+    *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
+    *("disable-background-networking", "disable-component-update", "disable-sync"),
+)
+
+needs_browser = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="NO PAGE WAS OPENED: install chromium and chromedriver (chromium-driver)"
+)
+needs_scripts = pytest.mark.skipif(
+    not (book.ROOT / "node_modules" / book._MATHJAX).is_file(),
+    reason="NO PAGE WAS OPENED: the book would load its formulas from a CDN; install npm and run `npm ci`",
+)
+
+WATCHES = """
+    const figures = [...document.querySelectorAll(".compatkit-figure")];
+    return document.readyState === "complete" && figures.every((figure) => figure.data && figure.clientWidth);
+"""
+
+
+def pages() -> list[str]:
+    toc = yaml.safe_load((book.ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    return [f"{name}.html" for name in book._toc_files(toc)]
+
+
+def open_page(driver: webdriver.Chrome, url: str, screen: str) -> None:
+    width, height = SCREENS[screen]
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": screen == "phone"}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    for log in ("browser", "performance"):
+        driver.get_log(log)
+    driver.get(url)
+    until(driver, lambda: driver.execute_script(WATCHES), "figures are drawn")
+
+
+def until(driver: webdriver.Chrome, condition, what: str):
+    return WebDriverWait(driver, 20, poll_frequency=0.05).until(lambda _: condition(), message=f"waited until {what}")
+
+
+def console_errors(driver: webdriver.Chrome) -> list[str]:
+    return [entry["message"] for entry in driver.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+def requests(driver: webdriver.Chrome) -> list[str]:
+    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
