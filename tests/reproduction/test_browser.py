@@ -234,16 +234,16 @@ def test_a_slider_turns_the_matrix_and_the_mark_of_the_curves(chromium, address)
     slider = other.find_element(By.CSS_SELECTOR, "[type=range]")
     slider.send_keys(Keys.ARROW_LEFT)
     turned, marked = picture(chromium, other)
-    assert turned != matrix and marked != curves and slider.get_attribute("aria-valuetext") == "stage1_block1"
+    assert turned != matrix and marked != curves and slider.get_attribute("aria-valuetext") == "stage2_block1"
     here = """
         const shapes = [...arguments[0].querySelectorAll(".compatkit-figure")].at(-1).layout.shapes;
         return shapes.filter((shape) => shape.name === "here").map((shape) => shape.x0);
     """
-    assert chromium.execute_script(here, other) == [1]
+    assert chromium.execute_script(here, other) == [3]
     choose(other, "may be chosen (and are wrong)")
     assert not slider.is_displayed(), "measured at one cut alone: nothing to choose"
     choose(other, "left out of the choice")
-    assert slider.is_displayed() and slider.get_attribute("aria-valuetext") == "stage1_block1", "the choice is kept"
+    assert slider.is_displayed() and slider.get_attribute("aria-valuetext") == "stage2_block1", "the choice is kept"
 
 
 @needs_browser
@@ -253,7 +253,7 @@ def test_the_numbers_and_a_sentence_say_what_is_shown(chromium, address):
     one = explorers_of(chromium)[0]
     live = one.find_element(By.CLASS_NAME, "live")
     before = live.get_property("textContent")
-    assert before.startswith("recombination accuracy, %, digits × mnist5k, mean of both sets: independent ")
+    assert before.startswith("recombination accuracy, %, cifar10 × tin10, mean of both sets: independent ")
     choose(one, "RP")
     after = live.get_property("textContent")
     assert live.get_attribute("aria-live") == "polite" and "; RP " in before and "; RP " not in after
