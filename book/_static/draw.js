@@ -16,9 +16,11 @@
   /** @type {Record<string, string>} */
   const METHODS = {
     independent:
-      "Trained apart. Nothing ties the features of one network to those of the other, so a recombined one can only guess, " +
-      "and often guesses with confidence.",
-    IIW: "Identical initial weights: both start from the same numbers and are then trained apart. Their parts fit halfway.",
+      "Trained apart. Nothing ties the features of one network to those of the other, so a recombined one is right about as " +
+      "often as chance or less, and often wrong with confidence.",
+    IIW:
+      "Identical initial weights: both start from the same numbers and are then trained apart. Their parts fit in part; after " +
+      "stage 3 nearly always, because both sets number the digits alike.",
     RP: "Rotation prediction: one head, shared by both, also learns by how much an image was turned.",
     DCC:
       "Discriminating common classes: one head, shared by both, tells the common classes apart from the features after " +
@@ -177,7 +179,7 @@
       " ",
       make("b", {}, `head ${head}`),
     );
-    const tag = make("span", { class: "tag" }, whole ? "trained together" : "recombined");
+    const tag = make("span", { class: "tag" }, whole ? "as trained" : "recombined");
     const chart = make("div", { class: "bars", "aria-hidden": "true" }, ...bars);
     const answer = make("div", { class: "answer" }, digit, share);
     const attributes = {
@@ -374,7 +376,8 @@
       measured.textContent =
         `Network a learnt ${a.set}, network b ${b.set}. ${unsharedClasses(file, used).join(", ")} is not shared between ` +
         `them: recombined networks choose among the other classes, where chance is ${chance}. Test images are of the ` +
-        `extractor's set. These networks are the run of Fig. 2 with seed ${file.seed}, trained again for this page; its ` +
+        `extractor's set. These networks are the run of Fig. 2 with seed ${file.seed}, trained again for this page ` +
+        `on another kind of processor, which rounds differently; its ` +
         `record has ${recorded[0]} (a-b) and ${recorded[1]} (b-a).`;
     }
 

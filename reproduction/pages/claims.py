@@ -10,7 +10,7 @@ from IPython.display import HTML, Markdown
 
 from ..records.claims import PAPERS, UNITS, Claim, Records, claims
 from ..records.provenance import cpu_minutes
-from ..records.verdicts import Evidence, Judged, Source, evidence, judged
+from ..records.verdicts import DECIDED, Evidence, Judged, Source, evidence, judged
 from ..show import tables
 
 ITEMS = {
@@ -122,6 +122,8 @@ def row(one: Judged, link: str, folded: str = "", **data: str) -> str:
     shown += [f"n = {best.ours.n}", html.escape(f"{best.images} ({best.source})")] if best.ours else []
     shown += [f"{tables.seeds_needed(best.verdict)} would decide"] if word == "open" and best.verdict.p_value else []
     shown += [f"stale records: {best.stale}"] if best.stale else []
+    elsewhere = {other.verdict.word for other in one.evidence if other is not best} & set(DECIDED) - {word}
+    shown += [f"on other images: {', '.join(sorted(elsewhere))}"] if elsewhere else []
     spans = " ".join(f"<span>{text}</span>" for text in (*shown, link))
     named = f'id="{data.pop("id")}" ' if "id" in data else ""
     listed = " ".join(f'data-{name}="{value}"' for name, value in {**data, "verdict": word}.items())

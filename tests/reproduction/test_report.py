@@ -52,6 +52,7 @@ def test_what_other_records_say_is_folded_away(found):
     other = Evidence("smoke", "u × v", interval([-6.0, -6.2]), Verdict("contradicted", 0.01))
     row = rows([Judged(one.claim, (*one.evidence, other))])["a-dcc-rp"]
     assert "<details>" in row and "on u × v (smoke) contradicted: -6.1 ± 1.3, n = 2." in row
+    assert "<span>on other images: contradicted</span>" in row, "that they disagree is not"
     open_ = Evidence("laptop", "x × y", interval([1.0, 2.0]), Verdict("open", 0.3, 7))
     assert "7 seeds would decide" in rows([Judged(one.claim, (open_,))])["a-dcc-rp"]
 
@@ -71,6 +72,7 @@ def test_the_totals_in_a_sentence(found):
     findings = [one for one in found if one.claim.kind == "finding"]
     text = report.in_short(found).data
     assert f"{len(findings)} claims" in text and "3 to 3 seeds each" in text and "0 of 32 printed levels" in text
+    assert f"{report.totals(found, 'finding').after_holm} stand with Holm" in text
     assert "no runs" in report.in_short([one for one in found if one.word == "not run"]).data
 
 
