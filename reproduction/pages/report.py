@@ -80,8 +80,8 @@ def in_short(found: Sequence[Judged]) -> Markdown:
     judged_levels = f"{levels.tested} of {sum(levels.words.values())} printed levels are judged"
     return Markdown(
         f"{sum(findings.words.values())} claims of two papers, judged by one rule: {seeds}, 95 % intervals, small "
-        f"networks on small images. What is *open* needs more seeds; of what is decided, {findings.after_holm} stand with "
-        f"Holm's correction for so many tests. {judged_levels}, as images and networks are not the papers'."
+        f"networks on small images. What is *open* needs more seeds; of what is decided, {findings.after_holm} stand "
+        f"with Holm's correction for so many tests. {judged_levels}, as images and networks are not the papers'."
     )
 
 
