@@ -29,6 +29,7 @@ from .reusable import (
     chance,
     chance_levels,
     choose,
+    cut_curves,
     cut_when_tested,
     difference_table,
     for_each_group,
@@ -156,18 +157,7 @@ def split_curves(records: Records) -> Explorer:
             for method in (m for m in methods(group) if m != "upper bound"):
                 rows = split_rows(group, method, heads, role)
                 cells += row_cells(at | {"shared heads": heads, "method": method}, "split layer", rows)
-    return explorer(
-        View(
-            "curves",
-            cells,
-            series="method",
-            axis="split layer",
-            title="recombination accuracy, %",
-            x_title="cut after",
-            levels=chance_levels(records),
-        ),
-        ordered={"split layer": boundaries(records)},
-    )
+    return explorer(cut_curves(cells, records), ordered={"split layer": boundaries(records)})
 
 
 def split_explorer(records: Records) -> Explorer:

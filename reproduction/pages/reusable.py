@@ -335,17 +335,22 @@ def recombination_explorer(records: Records, method: str = "IIW+DCC") -> Explore
     swapped = View("matrix", matrix, series="extractor of", axis="head of", title="extractor of", x_title="head of")
     return explorer(
         swapped,
-        View(
-            "curves",
-            curves,
-            series="method",
-            axis="split layer",
-            title="recombination accuracy, %",
-            x_title="cut after",
-            levels=chance_levels(records),
-        ),
+        cut_curves(curves, records),
         ordered={"split layer": in_network_order(cell.at["split layer"] for cell in curves)},
         start={"method": method, "split layer": block_of("stage2", boundaries(records))},
+    )
+
+
+def cut_curves(cells: Sequence[Cell], records: Records) -> View:
+    """Recombination accuracy over the places where networks are cut, a line for each method."""
+    return View(
+        "curves",
+        cells,
+        series="method",
+        axis="split layer",
+        title="recombination accuracy, %",
+        x_title="cut after",
+        levels=chance_levels(records),
     )
 
 
