@@ -30,8 +30,13 @@ def sources(preset: str | None = None, root: str | os.PathLike | None = None) ->
 
 
 def _source(preset: str, root: str | os.PathLike | None) -> Source:
-    planned = {experiment: len(plan(experiment, preset)) for experiment in EXPERIMENTS}
-    return Source(preset, {experiment: recorded(experiment, preset, root=root) for experiment in EXPERIMENTS}, planned)
+    plans = {experiment: plan(experiment, preset) for experiment in EXPERIMENTS}
+    return Source(
+        preset,
+        {experiment: recorded(experiment, preset, root=root) for experiment in EXPERIMENTS},
+        planned={experiment: len(runs) for experiment, runs in plans.items()},
+        seeds={experiment: len({config.seed for _, config in runs}) for experiment, runs in plans.items()},
+    )
 
 
 def recorded(

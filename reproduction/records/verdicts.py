@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from compatkit.intervals import Interval, above, equivalence, holm, interval, values_needed
 
@@ -127,11 +127,12 @@ def _kind(setting: str) -> str:
 @dataclass(frozen=True)
 class Source:
     """Records that belong together: those of one preset, or of one with other settings, by experiment. ``planned``: how
-    many runs each experiment has there, recorded or not."""
+    many runs each experiment has there, recorded or not; ``seeds``: for how many seeds."""
 
     name: str
     records: Mapping[str, Records]
     planned: Mapping[str, int]
+    seeds: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,7 @@ class Evidence:
         ours: the difference, or the level, in the claim's unit; None where there are no runs.
         verdict: on the claim.
         stale: how many of the records are stale.
+        whole: whether every seed that is planned has run.
     """
 
     source: str
@@ -150,6 +152,7 @@ class Evidence:
     ours: Interval | None
     verdict: Verdict
     stale: int = 0
+    whole: bool = True
 
 
 @dataclass(frozen=True)
@@ -161,17 +164,23 @@ class Judged:
 
     @property
     def best(self) -> Evidence:
-        """The evidence that gives the claim its one verdict: the first with two runs or more, else the first."""
-        several = (found for found in self.evidence if found.ours is not None and found.ours.n > 1)
-        reason = self.claim.note if self.claim.one is None else "no runs"
-        return next(several, None) or next(
-            iter(self.evidence), Evidence("", "", None, Verdict("not run", reason=reason))
-        )
+        """The evidence that gives the claim its one verdict: the first of which every planned seed has run, else the
+        first with two runs or more, else the first."""
+        if not self.evidence:
+            return Evidence(
+                "", "", None, Verdict("not run", reason=self.claim.note if self.claim.one is None else "no runs")
+            )
+        return max(self.evidence, key=_weight)  # of equals the first
 
     @property
     def word(self) -> str:
         """The claim's verdict."""
         return self.best.verdict.word
+
+
+def _weight(found: Evidence) -> int:
+    several = found.ours is not None and found.ours.n > 1
+    return several + (several and found.whole)
 
 
 def differences(claim: Claim, records: Mapping[str, Records]) -> Seeds:
@@ -204,6 +213,7 @@ def evidence(claim: Claim, source: Source) -> list[Evidence]:
                 interval(by_seed.values()),
                 _verdict(claim, list(by_seed.values()), used),
                 sum(map(is_stale, used)),
+                len(by_seed) >= max(source.seeds.get(name, 0) for name in claim.experiments),
             )
         )
     return found

@@ -2,6 +2,7 @@
 
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -159,6 +160,17 @@ def test_the_best_evidence_is_the_first_with_two_runs_and_is_never_blended():
     assert alone.best.source == "paper" and alone.word == "open"
     [nothing] = verdicts.judged([claim()], [])
     assert nothing.word == "not run" and nothing.best.ours is None and nothing.best.verdict.reason == "no runs"
+
+
+def test_a_source_speaks_when_all_its_seeds_have_run():
+    """Of three seeds that are planned on better images, two decide nothing yet."""
+    partly = replace(source("cifar", seeds=range(2), gap=-0.2), seeds={"figure": 2, "other": 3})
+    [one] = verdicts.judged([claim()], [source("paper", seeds=[0]), partly, source("laptop")])
+    assert one.best.source == "laptop" and [e.whole for e in one.evidence] == [True, False, True]
+    [whole] = verdicts.judged([claim()], [replace(partly, seeds={"figure": 2, "other": 2}), source("laptop")])
+    assert whole.best.source == "cifar"
+    [rest] = verdicts.judged([claim()], [source("paper", seeds=[0]), partly])
+    assert rest.best.source == "cifar", "where nothing is whole, two runs say more than one"
 
 
 def test_a_level_has_one_side_and_a_side_may_be_a_number():
