@@ -32,7 +32,7 @@
       "All three: the same initial weights, shared rotation prediction, and a shared head for the common classes.",
   };
   /** Where one network hands over to the other, as `compatkit.models.split` names it. */
-  const SPLITS = ["stem", "stage1", "stage2", "stage3", "pool"];
+  const SPLITS = ["stem", "stage1", "stage2", "stage3"]; // pooling has no weights: after it all is as before it
   const TRAINED_SPLIT = "stage2";
 
   /** One way to write each digit: strokes of points in per cent of a square. */
@@ -352,7 +352,7 @@
      */
     function verdict([aa, ab, ba, bb], unshared) {
       if (unshared.includes(aa) || unshared.includes(bb))
-        return `Recombined networks cannot say ${unshared.join(", ")}.`;
+        return `Recombined networks cannot say ${unshared.join(", ")}: it stands for the class that two tasks do not share.`;
       if (aa !== bb) return "The two networks disagree even before the swap.";
       const others = [ab, ba].filter((answer) => answer !== aa).length;
       return [
