@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
         "names", nargs="*", metavar="NAME", help="methods of Fig. 2, or searches; default: all that the pages offer"
     )
     export.add_argument("--preset", default="laptop", help="smoke, laptop (default), cifar, cifar-cpu or paper")
-    export.add_argument("--output", metavar="FOLDER", help="default: book/_static/tried of this checkout")
+    export.add_argument("--output", metavar="FOLDER", help="default: book/_static/exported of this checkout")
     export.set_defaults(command=_export)
 
     status = commands.add_parser("status", help="what is recorded: runs, seeds, minutes, stale records")
@@ -147,10 +147,10 @@ def _experiments(options: argparse.Namespace) -> list[str]:
 
 
 def _export(options: argparse.Namespace) -> None:
-    from .book import TRIED
+    from .book import EXPORTED
     from .runs.export import networks, searches
 
-    folder, names = options.output or TRIED, options.names or [*networks.METHODS, "searches"]
+    folder, names = options.output or EXPORTED, options.names or [*networks.METHODS, "searches"]
     runs = [networks.run_of(name, options.preset) for name in names if name != "searches"]
     for run in runs:
         path, made = networks.export(run, options.preset, folder)

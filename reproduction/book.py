@@ -28,10 +28,10 @@ from .show.explorer import EXPLORER_CLASS, FIGURE_CLASS
 ROOT = Path(__file__).resolve().parents[1]
 """The checkout that holds ``_toc.yml``; the book is not part of an installed package."""
 
-TRIED = ROOT / "book" / "_static" / "tried"
+EXPORTED = ROOT / "book" / "_static" / "exported"
 """Where the pages find what readers try in them, see ``runs.export``."""
 
-TRIED_IN = {"compatkit-draw": ("tried.js", "networks.js", "draw.js"), "compatkit-search": ("tried.js", "search.js")}
+SCRIPTS_IN = {"compatkit-draw": ("exported.js", "networks.js", "draw.js"), "compatkit-search": ("exported.js", "search.js")}
 """Elements in which a reader tries something, by their class, with the scripts that fill them, in order."""
 
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
@@ -307,7 +307,7 @@ def _scripts_of_page(app: Any, pagename: str, templatename: str, context: dict[s
         app.add_js_file(_plotly_js(Path(app.confdir) / "node_modules").name, loading_method="defer", priority=100)
         app.add_js_file(_SCRIPT, loading_method="defer", priority=101)
         app.add_css_file(_STYLE)
-    needed = [script for name, scripts in TRIED_IN.items() if name in body for script in scripts]
+    needed = [script for name, scripts in SCRIPTS_IN.items() if name in body for script in scripts]
     for place, script in enumerate(dict.fromkeys(needed)):
         app.add_js_file(script, loading_method="defer", priority=200 + place)
 

@@ -4,7 +4,7 @@
 (() => {
   "use strict";
 
-  const { make, percent } = compatkitTried;
+  const { make, percent } = compatkitExported;
 
   /**
    * @typedef {[number, number]} Point in 0..1, from the top left
@@ -460,7 +460,7 @@
     });
 
     show(false);
-    compatkitTried.whenNear(root, fetchNetworks); // 400 KB
+    compatkitExported.whenNear(root, fetchNetworks); // 400 KB
   }
 
   /**

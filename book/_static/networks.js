@@ -29,7 +29,7 @@ const compatkitNet = (() => {
    */
   async function load(method) {
     /** @type {NetworkFile} */
-    const file = await compatkitTried.load("compatkitNetworks", method);
+    const file = await compatkitExported.load("compatkitNetworks", method);
     return { file, numbers: decoded(file.numbers, file.count) };
   }
 

@@ -4,7 +4,7 @@
 (() => {
   "use strict";
 
-  const { make, percent } = compatkitTried;
+  const { make, percent } = compatkitExported;
 
   /**
    * @typedef {{ tile: number, known: boolean, found: Record<string, number[]> }} Query
@@ -105,8 +105,8 @@
   }
 
   for (const root of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(".compatkit-search"))) {
-    compatkitTried.whenNear(root, () =>
-      compatkitTried.load("compatkitSearches", root.dataset.set ?? "shapes").then(
+    compatkitExported.whenNear(root, () =>
+      compatkitExported.load("compatkitSearches", root.dataset.set ?? "shapes").then(
         (searches) => build(root, searches),
         (error) => (root.textContent = error.message),
       ),

@@ -401,9 +401,9 @@ def draw(driver, *points: tuple[float, float]) -> None:
 
 
 def test_scripts_are_on_the_pages_alone_that_need_them(tried):
-    for page, own in {"index": ["tried", "networks", "draw"], "search": ["tried", "search"], "other": []}.items():
+    for page, own in {"index": ["exported", "networks", "draw"], "search": ["frame", "search"], "other": []}.items():
         text = (tried.parent / f"{page}.html").read_text(encoding="utf-8")
-        assert re.findall(r"_static/(tried|networks|draw|search)\.js", text) == own
+        assert re.findall(r"_static/(exported|networks|draw|search)\.js", text) == own
         assert ("Scripts are off." in text) == bool(own), "what a reader without scripts sees"
 
 
@@ -411,7 +411,7 @@ def test_scripts_are_on_the_pages_alone_that_need_them(tried):
 @pytest.mark.parametrize("method", export.METHODS)
 def test_the_page_computes_what_torch_computes(method, chromium, tried):
     open_drawing(chromium, tried)
-    networks = export.read(book.TRIED / export.file_name(method))
+    networks = export.read(book.EXPORTED / export.file_name(method))
     images = torch.randint(256, (10, 1, 16, 16), generator=torch.Generator().manual_seed(0))
     found = chromium.execute_async_script(
         """
@@ -515,7 +515,7 @@ def test_drawing_needs_no_mouse(chromium, tried):
     reach_by_tab(chromium, element.find_element(By.CLASS_NAME, "choices"), slider)
     ActionChains(chromium).send_keys(Keys.ARROW_RIGHT).perform()
     assert slider.get_attribute("aria-valuetext") == "stage 3"
-    networks = export.read(book.TRIED / "DCC.js")
+    networks = export.read(book.EXPORTED / "DCC.js")
     for note in element.find_elements(By.CLASS_NAME, "panel"):
         found = [
             c
@@ -547,7 +547,7 @@ def test_networks_are_loaded_when_they_are_chosen(chromium, tried):
     open_drawing(chromium, tried)
 
     def loaded() -> list[str]:
-        return [url.rpartition("/")[2] for url in requests(chromium) if "/tried/" in url]
+        return [url.rpartition("/")[2] for url in requests(chromium) if "/exported/" in url]
 
     assert loaded() == ["IIW-DCC.js"]
     choose_method(chromium, "RP")
@@ -558,7 +558,7 @@ def test_networks_are_loaded_when_they_are_chosen(chromium, tried):
 
 @needs_browser
 def test_networks_that_are_missing_or_cut_short_are_told_and_tried_again(chromium, tried):
-    file = tried.parents[1] / "_static" / "tried" / "IIW.js"
+    file = tried.parents[1] / "_static" / "exported" / "IIW.js"
     whole = file.read_bytes()
     open_drawing(chromium, tried)
     for damaged in (None, whole[: len(whole) // 2], whole.replace(b'"format":1', b'"format":7')):
@@ -598,7 +598,7 @@ def test_a_query_shows_what_it_finds_before_and_after(width, chromium, tried):
     chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     found = ".compatkit-search .found"
     until(chromium, lambda: len(chromium.find_elements(By.CSS_SELECTOR, f"{found} .tile")) == 20, "a query has found")
-    content = scripts.read(book.TRIED / "shapes.js", "compatkitSearches", "data")
+    content = scripts.read(book.EXPORTED / "shapes.js", "compatkitSearches", "data")
     buttons = chromium.find_elements(By.CSS_SELECTOR, ".compatkit-search button")
     known = [query for query in content["queries"] if query["known"]]
     chosen, query = buttons[len(known) - 1], known[-1]

@@ -189,7 +189,7 @@ def test_command_line(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("method", export.METHODS)
 def test_the_networks_of_the_pages_are_those_of_the_record(method):
-    path = book.TRIED / export.file_name(method)
+    path = book.EXPORTED / export.file_name(method)
     assert path.stat().st_size <= 400_000, "a reader waits for it"
     networks, run = export.read(path), export.run_of(method, "laptop")
     header, metrics = networks.header, index("laptop", book.ROOT / "results", KINDS).record(run)["metrics"]
@@ -203,13 +203,13 @@ def test_the_networks_of_the_pages_are_those_of_the_record(method):
 
 
 def test_nothing_lies_there_that_no_page_can_load():
-    files = {path.name for path in book.TRIED.iterdir()}
+    files = {path.name for path in book.EXPORTED.iterdir()}
     assert files == {export.file_name(method) for method in export.METHODS} | {"shapes.js"}
-    assert sum(path.stat().st_size for path in book.TRIED.iterdir()) < 2_500_000
+    assert sum(path.stat().st_size for path in book.EXPORTED.iterdir()) < 2_500_000
 
 
 def test_the_networks_of_the_pages_are_as_good_as_they_say():
-    networks = export.read(book.TRIED / "IIW-DCC.js")
+    networks = export.read(book.EXPORTED / "IIW-DCC.js")
     sets = dict(zip("ab", prepare(export.run_of("IIW+DCC", "laptop"), Context(), pretrained=False).sets, strict=True))
     for combination in networks.header["combinations"]:
         if combination["split"] == networks.header["trained_split"]:

@@ -92,7 +92,7 @@ def test_command_line(tmp_path, monkeypatch, capsys):
 
 
 def test_the_searches_of_the_pages_are_those_of_the_record():
-    path = book.TRIED / "shapes.js"
+    path = book.EXPORTED / "shapes.js"
     assert path.stat().st_size <= 300_000
     content, run = scripts.read(path, "compatkitSearches", "data"), searches.run_of("laptop")
     metrics = index("laptop", book.ROOT / "results", KINDS).record(run)["metrics"]

@@ -2,11 +2,11 @@
 // What `python -m reproduction export` writes, loaded when it is first asked for: as scripts, since a page opened from
 // disk may load nothing else.
 
-const compatkitTried = (() => {
+const compatkitExported = (() => {
   "use strict";
 
   const FORMAT = 1;
-  const FOLDER = new URL("tried/", /** @type {HTMLScriptElement} */ (document.currentScript).src);
+  const FOLDER = new URL("exported/", /** @type {HTMLScriptElement} */ (document.currentScript).src);
 
   /** @type {Map<string, Promise<any>>} */
   const loading = new Map();
