@@ -401,7 +401,7 @@ def draw(driver, *points: tuple[float, float]) -> None:
 
 
 def test_scripts_are_on_the_pages_alone_that_need_them(tried):
-    for page, own in {"index": ["exported", "networks", "draw"], "search": ["frame", "search"], "other": []}.items():
+    for page, own in {"index": ["exported", "networks", "draw"], "search": ["exported", "search"], "other": []}.items():
         text = (tried.parent / f"{page}.html").read_text(encoding="utf-8")
         assert re.findall(r"_static/(exported|networks|draw|search)\.js", text) == own
         assert ("Scripts are off." in text) == bool(own), "what a reader without scripts sees"
