@@ -77,10 +77,11 @@ def _digest_of_file(path: Path, size: int, modified: int) -> str | None:
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """64 hex digits that tell the pixels, labels and class names of a set from any other."""
+    """64 hex digits that tell the pixels, labels and class names of a set from any other, whatever integers the labels
+    are stored as."""
     found = hashlib.sha256()
     for key in ARRAYS:
-        array = np.ascontiguousarray(arrays[key])
+        array = np.ascontiguousarray(arrays[key], np.int64 if key.startswith("y_") else None)
         found.update(f"{key} {array.dtype.str} {array.shape}".encode())
         found.update(array.data if array.dtype.kind != "U" else array.tobytes())
     return found.hexdigest()

@@ -189,6 +189,9 @@ def test_the_digest_of_a_set_is_that_of_its_file_and_changes_with_every_part(tmp
     other.test.images[0, 0, 0, 0] += 1
     renamed = ImageSet(one.name, one.train, one.test, ("cat", "dog", "elk"))
     assert len({one.digest, other.digest, renamed.digest}) == 3 and other.train_digest == one.train_digest
+    arrays = stored.read_arrays(tmp_path / "one.npz")
+    np.savez(tmp_path / "bytes.npz", **arrays | {key: arrays[key].astype(np.uint8) for key in ("y_train", "y_test")})
+    assert stored.stored_digest("bytes", tmp_path) == data.load("bytes", tmp_path).digest == one.digest
     assert stored.stored_digest("two", tmp_path) is None
     (tmp_path / "two.npz").write_bytes(b"no set")
     np.save(tmp_path / "three.npy", np.zeros(3))
