@@ -30,17 +30,17 @@ def recommend(comparison: Comparison, *, enough: float = 0.5, backfill_seconds: 
     """Which map to use, or what else to do, and why.
 
     The score is mAP by the map where there are labels, and agreement with the new model's neighbours otherwise. Two
-    maps are taken as equal if their 95 % intervals overlap. The best has the highest score. In this order:
+    maps are taken as equal if their 95 % intervals overlap. The best has the highest score, the choice is the simplest
+    map that equals it: the order of ``METHODS``. In this order:
 
-    1. Back-fill if even the best is not good enough. With labels: its mAP is below that of old/old, by the interval of
+    1. Back-fill all if that is not slower: ``backfill_seconds`` is what the new model takes for 10 000 items.
+    2. Back-fill if even the best is not good enough. With labels: its mAP is below that of old/old, by the interval of
        the difference between the two, query by query. Without: its agreement is below ``enough``, in the gallery where
-       its size is known (see ``sizes``), and among the held-out pairs otherwise. If back-filling a part is good enough,
-       by the same rule, that part, which costs less.
-    2. Choose the simplest map that equals the best: the order of ``METHODS``.
-    3. Back-fill if that is not slower: ``backfill_seconds`` is what the new model takes for 10 000 items.
-    4. Do nothing if the choice is identity and the old embeddings can be searched as they are, being as wide as the new
+       its size is known (see ``sizes``), and among the held-out pairs otherwise. If back-filling a part is good enough
+       by its whole interval (of mAP less that of old/old, or of agreement), then the least such part.
+    3. Do nothing if the choice is identity and the old embeddings can be searched as they are, being as wide as the new
        ones and of length 1 where those are.
-    5. Otherwise use the choice.
+    4. Otherwise use the choice.
 
     Args:
         comparison: what ``compare`` measured.
@@ -134,7 +134,8 @@ def _back_fill(comparison: Comparison, enough: float, short: str, backfill_secon
 
 
 def _is_enough(one: Share, enough: float) -> bool:
-    return one.gain.high >= 0 if one.gain is not None else (one.in_gallery or one.agreement).mean >= enough
+    """Beyond doubt: by the whole interval."""
+    return one.gain.low >= 0 if one.gain is not None else (one.in_gallery or one.agreement).low >= enough
 
 
 def _of_share(one: Share) -> str:
@@ -143,8 +144,10 @@ def _of_share(one: Share) -> str:
 
 
 def _part(comparison: Comparison) -> str:
-    """What back-filling the worst part first would give."""
+    """What back-filling the worst part first would give, if that is more."""
     if comparison.mixed is None:
         return ""
-    found = next(one for one in comparison.mixed.shares if one.share == PART)
+    alone, found = (next(one for one in comparison.mixed.shares if one.share == share) for share in (0, PART))
+    if (found.mean_ap or found.agreement).low <= (alone.mean_ap or alone.agreement).high:
+        return ""
     return f" With the worst {100 * PART:g} % back-filled (--backfill-list) it would be {_of_share(found)} %."

@@ -147,11 +147,12 @@ def mixed(
     worst = Ranking.of(function, held_out.rows(ranking), metric)(old, own).argsort(descending=True)
     here = Sample(n, new[queries], new, queries, metric)
     there = None if gallery_size is None else Sample(gallery_size, new[queries], new, queries, metric)
-    before = None if held_out.labels is None else _precision(old, old, held_out.labels, queries, metric)
+    labels = _labels_with_match(held_out.labels, queries)
+    before = None if labels is None else _precision(old, old, labels, queries, metric)
     shares = []
     for share in SHARES:
         by_error, at_random = (_back_filled(order[: round(share * n)], mapped, new) for order in (worst, anyhow))
-        after = None if held_out.labels is None else _precision(new, by_error, held_out.labels, queries, metric)
+        after = None if labels is None else _precision(new, by_error, labels, queries, metric)
         found, otherwise = (here.agreement(new[queries], gallery) for gallery in (by_error, at_random))
         assert found is not None and otherwise is not None  # of the sample's own size
         shares.append(
@@ -159,7 +160,7 @@ def mixed(
                 share=share,
                 agreement=found,
                 at_random=otherwise,
-                in_gallery=None if there is None else there.agreement(new[queries], by_error),
+                in_gallery=None if there is None else found if share == 1 else there.agreement(new[queries], by_error),
                 mean_ap=None if after is None else interval(after),
                 gain=None if after is None or before is None else difference(after, before),
             )
@@ -169,6 +170,14 @@ def mixed(
 
 def _back_filled(rows: Tensor, mapped: Tensor, new: Tensor) -> Tensor:
     return mapped.index_copy(0, rows, new[rows])
+
+
+def _labels_with_match(labels: Tensor | None, queries: Tensor) -> Tensor | None:
+    """None where no query shares its label with another item."""
+    if labels is None:
+        return None
+    _, label, items = labels.unique(return_inverse=True, return_counts=True)
+    return labels if (items[label[queries]] > 1).any() else None
 
 
 def _precision(query: Tensor, gallery: Tensor, labels: Tensor, queries: Tensor, metric: str) -> list[float]:

@@ -20,7 +20,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..intervals import Interval, quantile
+from ..intervals import Interval, interval, quantile
 from .metrics import similarity
 
 NEIGHBOURS = 10
@@ -124,11 +124,13 @@ def _kept(nearest: Tensor, found: Tensor) -> Tensor:
 
 
 def _estimate(kept: dict[_Cell, Tensor], design: _Design) -> Interval:
-    """From what each query kept in each cell; all in logits.
+    """From what each query kept in each cell: its mean where that is of the gallery's size, and otherwise in logits.
 
-    The half widths of three errors add up as squares: of the queries; of the difference between few and many
-    neighbours, by how it varies over the levels; and of the slope.
+    The half widths of these errors add up as squares: of the queries; of the difference between few and many
+    neighbours, by how it varies over the levels, and half of it, for it is of smaller galleries; and of the slope.
     """
+    if len(kept) == 1:
+        return interval(kept[design.target].tolist())
     n = len(kept[design.target])
     means = {cell: (x.mean().item() * n + 0.5) / (n + 1) for cell, x in kept.items()}  # off 0 and 1, infinite in logits
     logit = {cell: math.log(p / (1 - p)) for cell, p in means.items()}
@@ -142,7 +144,7 @@ def _estimate(kept: dict[_Cell, Tensor], design: _Design) -> Interval:
     half = [1.96 * by_query.sum(0).std().item() / math.sqrt(n)]  # to first order
     if differences:
         spread = statistics.stdev(differences) * math.sqrt(1 + 1 / len(differences))
-        half.append(quantile(len(differences) - 1, 0.95) * spread)
+        half += [quantile(len(differences) - 1, 0.95) * spread, abs(statistics.fmean(differences)) / 2]
     down = up = 0.0
     if slopes:
         middle = statistics.fmean(slopes)
