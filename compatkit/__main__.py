@@ -88,7 +88,16 @@ def _parser() -> argparse.ArgumentParser:
         "--enough", type=float, default=0.5, help="share of neighbours that a map must keep, without labels (0.5)"
     )
     upgrade.add_argument(
+        "--gallery-size", type=int, metavar="N", help="of a gallery that is not given: agreement is extrapolated to it"
+    )
+    upgrade.add_argument(
         "--backfill-seconds", type=float, metavar="S", help="what the new model takes for 10 000 items"
+    )
+    upgrade.add_argument(
+        "--backfill-list",
+        metavar="FILE",
+        help="write the ids of the gallery as NAME.csv, in the order to back-fill in: the item near which the map fits "
+        "worst first",
     )
     upgrade.add_argument("--width", type=int, default=512, help="of residual and h (default 512; the paper of h: 2048)")
     upgrade.add_argument("--steps", type=int, default=2_000, help="of the training of both (default 2000)")
@@ -129,6 +138,8 @@ def _upgrade(options: argparse.Namespace) -> int:
         print(f"Written with {done.method}: {done.out}\n{done.switch}")
     if done.saved is not None:
         print(f"Saved {done.method}: {done.saved}")
+    if done.listed is not None:
+        print(f"What to back-fill, the worst first: {done.listed}")
     if done.out is done.saved is None and not options.dry_run:
         print("Nothing was written; name a map with --method to do so all the same.")
         return 3

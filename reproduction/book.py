@@ -24,6 +24,7 @@ from compatkit.files import write_atomically
 
 from .show import explorer
 from .show.explorer import EXPLORER_CLASS, FIGURE_CLASS
+from .word_vectors import NotInstalled
 
 ROOT = Path(__file__).resolve().parents[1]
 """The checkout that holds ``_toc.yml``; the book is not part of an installed package."""
@@ -79,6 +80,8 @@ def execute(
 ) -> list[Path]:
     """Execute chapters and write them, normalised; a chapter that fails is left as it was.
 
+    So is one whose data come in a package that is not installed; a line says which.
+
     Args:
         notebooks: Paths of the chapters; by default those of ``_toc.yml``.
         preset: Takes the place of the ``preset`` in the cell tagged ``parameters``; by default each chapter keeps its
@@ -94,6 +97,8 @@ def execute(
     Raises:
         papermill.PapermillExecutionError: A cell failed.
     """
+    import papermill
+
     paths = [Path(path).resolve() for path in notebooks] if notebooks is not None else chapters()
     target = Path(output_dir).resolve() if output_dir is not None else None
     written = []
@@ -101,7 +106,14 @@ def execute(
         if progress:
             print(f"executing {path.name}", flush=True)
         destination = target / path.name if target else path
-        write_atomically(destination, as_text(normalise(_run(path, preset, results_root, progress))))
+        try:
+            executed = _run(path, preset, results_root, progress)
+        except papermill.PapermillExecutionError as error:
+            if error.ename != NotInstalled.__name__:
+                raise
+            print(f"{path.name} is left as it was: {error.evalue}", flush=True)
+            continue
+        write_atomically(destination, as_text(normalise(executed)))
         written.append(destination)
     return written
 

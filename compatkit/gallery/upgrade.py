@@ -41,23 +41,14 @@ from ..files import locked, replacing, write_atomically
 from ..intervals import Interval
 from ..progress import progress
 from . import arrays
+from .advice import recommend
 from .arrays import ArrayFile
+from .backfill import MixedPlan, Ranking, Share, write_list
+from .comparison import Candidate, Comparison, compare
 from .embeddings import is_unit
 from .map_files import Ends, SavedMap, load_map, version
-from .maps import (
-    DIRECTIONS,
-    METHODS,
-    METRICS,
-    NETWORKS,
-    Candidate,
-    Comparison,
-    Map,
-    Pairs,
-    compare,
-    fit,
-    recommend,
-    split,
-)
+from .maps import DIRECTIONS, METHODS, NETWORKS, Map, Pairs, fit, split
+from .metrics import METRICS
 from .pairs import Input, Sources, as_float, join_pairs, rows_of, side_of
 from .sources import Carried, Column, Names, Sink, Source, open_sink
 
@@ -69,8 +60,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class Upgrade:
     """What ``upgrade`` found and did.
 
-    ``method`` is what ``recommend`` or the caller chose, None for none; ``out`` the new gallery, None if none was
-    written; ``switch`` says how to search it in place of the old one; ``saved`` is the file of the map, if one was.
+    ``method`` is what ``advice.recommend`` or the caller chose, None for none; ``out`` the new gallery, None if none
+    was written; ``switch`` says how to search it in place of the old one; ``saved`` is the file of the map, if one was;
+    ``share`` of the gallery is advised to be back-filled, and ``listed`` is the file of what first, if it was written.
     """
 
     comparison: Comparison
@@ -79,6 +71,8 @@ class Upgrade:
     out: str | os.PathLike | None
     switch: str | None = None
     saved: str | os.PathLike | None = None
+    share: float = 0.0
+    listed: str | os.PathLike | None = None
 
 
 def upgrade(
@@ -101,7 +95,9 @@ def upgrade(
     method: str = "auto",
     metric: str = "l2",
     enough: float = 0.5,
+    gallery_size: int | None = None,
     backfill_seconds: float | None = None,
+    backfill_list: str | os.PathLike | None = None,
     width: int = 512,
     steps: int = 2_000,
     seed: int = 0,
@@ -134,11 +130,15 @@ def upgrade(
         id_column, vector_column, side_column, label_column: names of the columns of all tables, see ``sources.Names``.
         new_vector_column: of ``new``, where it has another name there.
         require_all: refuse pairs whose ids are not everywhere, and side-information of more than the gallery.
-        method: "auto" does as ``recommend`` says, which may be to write nothing; one of ``METHODS`` is used whatever
-            the comparison says. All are compared, but residual and h only if they may be chosen, since fitting them
-            takes minutes.
-        metric: that the gallery is searched with, one of ``METRICS``.
-        enough, backfill_seconds: see ``recommend``.
+        method: "auto" does as ``advice.recommend`` says, which may be to write nothing; one of ``METHODS`` is used
+            whatever the comparison says. All are compared, but residual and h only if they may be chosen, since fitting
+            them takes minutes.
+        metric: that the gallery is searched with, one of ``metrics.METRICS``.
+        enough, backfill_seconds: see ``advice.recommend``.
+        gallery_size: of a gallery that is not given; agreement is extrapolated to it.
+        backfill_list: a file NAME.csv for the ids of the gallery (its rows, from 0, without ids), the item near which
+            the map fits worst first: the order to back-fill in. Without it "auto" maps no gallery of which a part is
+            to be back-filled. It is written after ``out``.
         width, steps: see ``fit``.
         seed: see ``fit``; it also draws the held-out pairs.
         chunk: rows at a time: memory is bounded by it, the pairs and the ids, whatever the gallery's size.
@@ -157,6 +157,7 @@ def upgrade(
     """
     method = _check_options(method, metric, enough, backfill_seconds, width=width, steps=steps, chunk=chunk)
     _check_files(direction, gallery, out, save_map, dry_run, overwrite)
+    _check_backfill(gallery, gallery_size, backfill_list, dry_run, overwrite)
     if direction == "queries" and not (side is gallery_side is side_column is backfill_seconds is None):
         raise ValueError(
             "side, gallery_side, side_column, backfill_seconds: are of a gallery, which queries leave alone"
@@ -181,18 +182,27 @@ def upgrade(
         sink = None if dry_run or out is None or source is None else open_sink(out)
         if sink is not None and source is not None:
             _check_out(sink, source.input, [url for url in urls.values() if url is not None], overwrite)
+        size = gallery_size if source is None else source.embedding.rows
         settings = dict(methods=methods, direction=direction, metric=metric, width=width, steps=steps, seed=seed)
+        settings |= {"gallery_size": size}
         with _journal(sink or (None if save_map is None else arrays.NewFile(Path(save_map)))) as folder:
             maps, comparison = _fitted(pairs, settings, device, folder, show_progress)
-            advised, advice = recommend(comparison, enough=enough, backfill_seconds=backfill_seconds)
-            chosen = advised if method == "auto" else method
-            tell(f"{comparison.table()}\n{advice}")
-            done = Upgrade(comparison, chosen, advice, None)
+            advice = recommend(comparison, enough=enough, backfill_seconds=backfill_seconds)
+            wanted = advice.method if not advice.share or backfill_list is not None else None
+            chosen = wanted if method == "auto" else method
+            mixed = "" if comparison.mixed is None else comparison.mixed.table(backfill_seconds)
+            tell("\n".join(filter(None, [comparison.table(), mixed, advice.text])))
+            done = Upgrade(comparison, chosen, advice.text, None, share=advice.share)
+            held_out = None if backfill_list is None else split(pairs, seed)[1].to(device)
             if sink is not None and source is not None and folder is not None and chosen is not None:
                 del pairs  # frees their memory for the gallery
                 carried = source.carried(ends, sink, chunk, show_progress)
                 _Stream(maps[chosen], source, sink, folder, ends.unit_in, carried, device).run(overwrite)
                 done = replace(done, out=out, switch=sink.switch(carried, metric))
+            if backfill_list is not None and source is not None and held_out is not None:
+                ranking = Ranking.of(maps[chosen or comparison.choice], held_out, metric)
+                source.list_worst(backfill_list, ranking, chunk, device)
+                done = replace(done, listed=backfill_list)
             if save_map is not None and chosen is not None:
                 _saved(maps[chosen], ends, comparison).save(save_map)
                 done = replace(done, saved=save_map)
@@ -269,7 +279,7 @@ def _saved(function: Map, ends: Ends, comparison: Comparison) -> SavedMap:
     state, found = function.state(), comparison.candidates[function.name]
     scores = {
         name: f"{x.mean:.6g} ({x.low:.6g} .. {x.high:.6g})"
-        for name in ("agreement", "recall", "error", "top1", "reciprocal_rank", "mean_ap")
+        for name in ("agreement", "in_gallery", "recall", "error", "top1", "reciprocal_rank", "mean_ap")
         if (x := getattr(found, name)) is not None
     }
     about = {name: str(getattr(comparison, name)) for name in ("direction", "metric", "fitted_on", "held_out")}
@@ -355,6 +365,16 @@ class _Gallery:
         with arrays.opened(path) as side:
             yield side
 
+    def list_worst(self, path: str | os.PathLike, ranking: Ranking, chunk: int, device: torch.device) -> None:
+        """Write the order in which its items are to be back-filled."""
+        errors, row = np.empty(self.embedding.rows, np.float32), 0
+        for block in self.embedding.blocks(0, chunk):
+            old = torch.from_numpy(as_float("gallery", block, row)).to(device)
+            errors[row : row + len(block)] = ranking(old).cpu().numpy()
+            row += len(block)
+        ids = self.input.ids()
+        write_list(path, np.arange(row) if ids is None else ids, errors)
+
 
 def _places_of_side(gallery: Input, side: Input, rows: int, side_rows: int, require_all: bool) -> np.ndarray | None:
     """The row of each item of the gallery in the side-information; None where these are the same."""
@@ -434,6 +454,27 @@ def _check_files(
     require("safetensors", "gallery")
 
 
+def _check_backfill(
+    gallery: str | os.PathLike | None,
+    gallery_size: int | None,
+    backfill_list: str | os.PathLike | None,
+    dry_run: bool,
+    overwrite: bool,
+) -> None:
+    """That the size and the list are wanted where they can be had."""
+    if gallery_size is not None:
+        _check_counts(gallery_size=gallery_size)
+        if gallery is not None:
+            raise ValueError(f"gallery_size: must be left out for a gallery that is given, got {gallery_size}")
+    if backfill_list is None:
+        return
+    path = Path(backfill_list)
+    if path.suffix != ".csv" or gallery is None or dry_run:
+        raise ValueError(f"backfill_list: must be NAME.csv, with a gallery and without dry_run, got {path}")
+    if path.exists() and not overwrite:
+        raise ValueError(f"backfill_list: {path} exists already; name another, or allow overwrite (--overwrite)")
+
+
 def _check_out(sink: Sink, gallery: Input, inputs: Sequence[str | os.PathLike | None], overwrite: bool) -> None:
     path = sink.path if isinstance(sink, arrays.NewFile) else None
     if (
@@ -496,7 +537,7 @@ def _fitted(
     options = {name: settings[name] for name in ("direction", "width", "steps", "seed")}
     to_fit, held_out = split(pairs, settings["seed"])
     maps = fit(to_fit.to(device), settings["methods"], checkpoint=checkpoint, show_progress=shown, **options)
-    search = {name: settings[name] for name in ("direction", "metric")}
+    search = {name: settings[name] for name in ("direction", "metric", "gallery_size")}
     comparison = compare(maps, held_out.to(device), len(to_fit), **search, show_progress=shown)
     if kept is not None:
         with replacing(kept) as file:
@@ -511,7 +552,7 @@ def _comparison(state: dict) -> Comparison:
     def read(x: Any) -> Any:
         if isinstance(x, dict):
             x = {name: read(value) for name, value in x.items()}
-            kinds: tuple[Any, ...] = (Interval, Candidate)
+            kinds: tuple[Any, ...] = (Interval, Candidate, Share, MixedPlan)
             return next((kind(**x) for kind in kinds if set(x) == set(kind.__dataclass_fields__)), x)
         return tuple(map(read, x)) if isinstance(x, list) else x
 

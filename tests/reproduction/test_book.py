@@ -88,6 +88,15 @@ def test_a_chapter_that_fails_is_left_as_it_was(notebook):
     assert notebook.read_bytes() == before
 
 
+def test_a_chapter_without_its_package_is_left_as_it_was_and_says_so(notebook, capsys):
+    code = "from reproduction.word_vectors import NotInstalled\nraise NotInstalled('so-and-so is needed here')"
+    nbformat.write(new_notebook(cells=[new_code_cell(code, id="lacks")]), notebook)
+    before = notebook.read_bytes()
+    assert book.execute([notebook]) == []
+    assert notebook.read_bytes() == before
+    assert capsys.readouterr().out == "small.ipynb is left as it was: so-and-so is needed here\n"
+
+
 def test_chapters_are_executed_on_one_thread_whatever_the_machine(notebook, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     nbformat.write(new_notebook(cells=[new_code_cell("import torch; torch.get_num_threads()", id="threads")]), notebook)

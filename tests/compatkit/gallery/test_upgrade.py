@@ -17,6 +17,7 @@ import torch
 from compatkit.__main__ import main
 from compatkit.gallery import maps, pairs, sources
 from compatkit.gallery import upgrade as module
+from compatkit.gallery.backfill import Ranking
 from compatkit.gallery.embeddings import Embeddings
 from compatkit.gallery.maps import Map
 from compatkit.gallery.pairs import read_pairs
@@ -118,7 +119,8 @@ def test_auto_chooses_as_advised(files):
     told = []
     done = upgrade(**options, **QUICK | {"tell": told.append})
     assert done.method == "ridge" and done.advice.startswith("Use ridge") and done.out == files["out"]
-    assert told == [f"{done.comparison.table()}\n{done.advice}"] and list(done.comparison.candidates)[-1] == "h"
+    table, mixed = done.comparison.table(), done.comparison.mixed.table()
+    assert told == [f"{table}\n{mixed}\n{done.advice}"] and list(done.comparison.candidates)[-1] == "h"
 
 
 def test_nothing_is_written_where_spaces_fit(files):
@@ -313,6 +315,10 @@ def test_out_is_not_replaced_when_it_appears_meanwhile(files):
         ),
         ({"metric": "hamming"}, "metric: must be one of l2, cosine, ip, got 'hamming'"),
         ({"enough": 50}, "enough: .*got 50"),
+        ({"gallery_size": 50}, "gallery_size: must be left out for a gallery that is given, got 50"),
+        ({"backfill_list": "list.txt"}, "backfill_list: must be NAME.csv, with a gallery .* got list.txt"),
+        ({"backfill_list": "list.csv", "dry_run": True}, "backfill_list: must be .* without dry_run"),
+        ({"backfill_list": __file__}, "backfill_list: must be NAME.csv"),
         ({"chunk": 0}, "chunk: must be at least 1, got 0"),
         ({"steps": 0}, "steps: must be at least 1, got 0"),
     ],
@@ -611,9 +617,45 @@ def test_the_command(files, capsys):
     assert command(files, "--chunk", "50", "--backfill-seconds", "600") == 0
     out = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in out[1:8]] == ["old/old", *(f"new/{name}" for name in maps.METHODS)]
-    assert out[-3].startswith("Use ridge: ") and out[-3].endswith("times as long.")
+    assert out[-3].startswith("Use ridge: ") and "Back-filling would take" in out[-3]
     assert out[-2] == f"Written with ridge: {files['out']}" and out[-1].startswith("To switch over: ")
     assert np.abs(np.load(files["out"]) - truth()).max() < 1e-2
+
+
+def test_what_to_back_fill_is_listed(files, tmp_path):
+    """Of the whole gallery, by id where there are ids, as ``Ranking`` says of the held-out pairs."""
+    paths = {name: files[name] for name in ("old", "new", "gallery", "out")}
+    done = upgrade(**paths, method="ridge", backfill_list=tmp_path / "rows.csv", **QUICK)
+    held_out = maps.split(read_pairs(files["old"], files["new"]))[1]
+    to_fit = maps.split(read_pairs(files["old"], files["new"]))[0]
+    ranking = Ranking.of(maps.fit(to_fit, ["ridge"])["ridge"], held_out)
+    errors = ranking(torch.from_numpy(np.load(files["gallery"]))).numpy()
+    lines = [line.split(",") for line in (tmp_path / "rows.csv").read_text().splitlines()]
+    assert done.listed == tmp_path / "rows.csv" and lines[0] == ["id", "expected_error"]
+    rows = np.array([int(row) for row, _ in lines[1:]])
+    assert sorted(rows) == list(range(ROWS)) and np.allclose(errors[rows], np.sort(errors)[::-1])
+
+    with_ids = save(tmp_path / "gallery.parquet", np.load(files["gallery"]), ids=[f"i{i}" for i in range(ROWS)])
+    paths |= {"gallery": with_ids, "out": tmp_path / "out.parquet"}
+    upgrade(**paths, method="ridge", backfill_list=tmp_path / "ids.csv", **QUICK)
+    assert (tmp_path / "ids.csv").read_text().splitlines()[1:] == [f"i{row},{error}" for row, error in lines[1:]]
+
+
+def test_a_gallery_of_which_a_part_is_to_be_back_filled(files, tmp_path):
+    """It is mapped by "auto" only if the part is asked for."""
+    paths = {name: files[name] for name in ("old", "new", "gallery", "out")} | {"enough": 0.85}
+    done = upgrade(**paths, **QUICK)
+    assert 0 < done.share < 1 and done.method is done.out is None and not files["out"].exists()
+    assert done.advice.startswith(f"Back-fill the worst {100 * done.share:g} % (--backfill-list)")
+    done = upgrade(**paths, backfill_list=tmp_path / "list.csv", **QUICK)
+    assert done.method == done.comparison.choice and files["out"].exists() and (tmp_path / "list.csv").exists()
+
+
+def test_the_size_of_the_gallery_is_that_of_the_gallery_or_said(files):
+    pairs = {"old": files["old"], "new": files["new"]}
+    assert upgrade(**pairs, gallery=files["gallery"], dry_run=True, **QUICK).comparison.gallery_size == ROWS
+    assert upgrade(**pairs, dry_run=True, gallery_size=9, direction="queries", **QUICK).comparison.gallery_size == 9
+    assert "say --gallery-size" in upgrade(**pairs, dry_run=True, **QUICK).advice
 
 
 def test_the_command_says_when_nothing_is_written(files, capsys):
