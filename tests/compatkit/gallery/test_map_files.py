@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from compatkit.__main__ import main
-from compatkit.gallery import load_map, maps
+from compatkit.gallery import load_map
 from compatkit.gallery import upgrade as module
+from compatkit.gallery.comparison import compare
 from compatkit.gallery.maps import METHODS, Pairs, fit, split
 from compatkit.gallery.upgrade import apply_map, upgrade
 
@@ -78,7 +79,7 @@ def test_a_trained_network_comes_back_as_well(name):
     x = latent(400, 1)
     pairs = Pairs(*(torch.from_numpy(f(x)) for f in (old_model, new_model, side_model)))
     function = fit(pairs, [name], width=16, steps=60, show_progress=False)[name]
-    comparison = maps.compare({name: function}, pairs, 400)
+    comparison = compare({name: function}, pairs, 400)
     loaded = module._saved(function, module._ends(pairs), comparison)
     wanted = function(pairs.old, pairs.side).numpy()
     assert np.abs(loaded(pairs.old.numpy(), pairs.side.numpy()) - wanted).max() < 1e-6 * np.abs(wanted).max()

@@ -475,7 +475,7 @@ def test_the_examples_of_the_reference_run(database, tmp_path, monkeypatch):
         else:
             assert main(shlex.split(block)[1:]) == 0
         ran.append(language)
-    assert ran == [*["python", "sh", "python"] * 2, "sh", "python", "python"]
+    assert ran == [*["python", "sh", "python"] * 2, "sh", "sh", "python", "python"]
 
 
 # Files

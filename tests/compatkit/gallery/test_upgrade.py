@@ -318,7 +318,6 @@ def test_out_is_not_replaced_when_it_appears_meanwhile(files):
         ({"gallery_size": 50}, "gallery_size: must be left out for a gallery that is given, got 50"),
         ({"backfill_list": "list.txt"}, "backfill_list: must be NAME.csv, with a gallery .* got list.txt"),
         ({"backfill_list": "list.csv", "dry_run": True}, "backfill_list: must be .* without dry_run"),
-        ({"backfill_list": __file__}, "backfill_list: must be NAME.csv"),
         ({"chunk": 0}, "chunk: must be at least 1, got 0"),
         ({"steps": 0}, "steps: must be at least 1, got 0"),
     ],
@@ -643,7 +642,7 @@ def test_what_to_back_fill_is_listed(files, tmp_path):
 
 def test_a_gallery_of_which_a_part_is_to_be_back_filled(files, tmp_path):
     """It is mapped by "auto" only if the part is asked for."""
-    paths = {name: files[name] for name in ("old", "new", "gallery", "out")} | {"enough": 0.85}
+    paths = {name: files[name] for name in ("old", "new", "gallery", "out")} | {"enough": 0.75}
     done = upgrade(**paths, **QUICK)
     assert 0 < done.share < 1 and done.method is done.out is None and not files["out"].exists()
     assert done.advice.startswith(f"Back-fill the worst {100 * done.share:g} % (--backfill-list)")
