@@ -32,7 +32,10 @@ ROOT = Path(__file__).resolve().parents[1]
 EXPORTED = ROOT / "book" / "_static" / "exported"
 """Where the pages find what readers try in them, see ``runs.export``."""
 
-SCRIPTS_IN = {"compatkit-draw": ("exported.js", "networks.js", "draw.js"), "compatkit-search": ("exported.js", "search.js")}
+SCRIPTS_IN = {
+    "compatkit-draw": ("exported.js", "networks.js", "draw.js"),
+    "compatkit-search": ("exported.js", "search.js"),
+}
 """Elements in which a reader tries something, by their class, with the scripts that fill them, in order."""
 
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
