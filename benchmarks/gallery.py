@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from compatkit.gallery import maps, upgrade
+from compatkit.gallery import maps, stream, upgrade
 
 from .harness import Row, apart, forget_peak, promised, ratio, resident_mib, seconds
 
@@ -185,6 +185,6 @@ def carry_counted(folder: Path, method: str, gallery: str) -> int:
         made.append(len(old))
         return transform(self, old, side)
 
-    upgrade.Map.__call__, upgrade.SAVE_SECONDS = counted, 0.0
+    upgrade.Map.__call__, stream.SAVE_SECONDS = counted, 0.0
     carry(folder, method, gallery)
     return sum(made)

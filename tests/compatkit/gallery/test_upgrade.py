@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from compatkit.__main__ import main
-from compatkit.gallery import maps, pairs, sources
+from compatkit.gallery import maps, pairs, sources, stream
 from compatkit.gallery import upgrade as module
 from compatkit.gallery.embeddings import Embeddings
 from compatkit.gallery.maps import Map
@@ -408,8 +408,8 @@ def test_without_pyarrow_it_is_named(files, tmp_path, monkeypatch, capsys):
 
 def stopping(monkeypatch, after, error=KeyboardInterrupt):
     """Let the stream stop with ``error`` after so many chunks, each of which is saved."""
-    monkeypatch.setattr(module, "SAVE_SECONDS", -1.0)
-    checked = module._Stream._blocks
+    monkeypatch.setattr(stream, "SAVE_SECONDS", -1.0)
+    checked = stream.Stream._blocks
 
     def blocks(self, row, side):
         for i, block in enumerate(checked(self, row, side)):
@@ -417,7 +417,7 @@ def stopping(monkeypatch, after, error=KeyboardInterrupt):
                 raise error
             yield block
 
-    monkeypatch.setattr(module._Stream, "_blocks", blocks)
+    monkeypatch.setattr(stream.Stream, "_blocks", blocks)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -433,9 +433,9 @@ def test_an_interrupted_upgrade_goes_on_to_the_same_bits(files, tmp_path, monkey
             upgrade(*paired, gallery, out, method="h", **sides, **QUICK)
     assert not out.exists()
     monkeypatch.setattr(module, "fit", None)  # not fitted again
-    started, blocks = [], module._Stream._blocks
+    started, blocks = [], stream.Stream._blocks
     monkeypatch.setattr(
-        module._Stream, "_blocks", lambda self, row, side: started.append(row) or blocks(self, row, side)
+        stream.Stream, "_blocks", lambda self, row, side: started.append(row) or blocks(self, row, side)
     )
     upgrade(*paired, gallery, out, method="h", **sides, **QUICK)
     assert started == [3 * CHUNK], "rows that were written are not made again"
@@ -502,15 +502,15 @@ def test_training_is_not_repeated_when_what_follows_it_failed(files, monkeypatch
 
 KILLED = """
 import os, signal, sys
-from compatkit.gallery import upgrade as module
-module.SAVE_SECONDS = -1.0
-blocks = module._Stream._blocks
+from compatkit.gallery import stream, upgrade as module
+stream.SAVE_SECONDS = -1.0
+blocks = stream.Stream._blocks
 def killing(self, row, side):
     for i, block in enumerate(blocks(self, row, side)):
         if i == 4:
             os.kill(os.getpid(), signal.SIGKILL)
         yield block
-module._Stream._blocks = killing
+stream.Stream._blocks = killing
 import torch
 torch.set_num_threads(1)
 module.upgrade(*sys.argv[1:5], method="ridge", chunk=50, width=8, steps=6)
@@ -577,7 +577,7 @@ def test_a_disk_that_is_full_for_a_checkpoint(files, monkeypatch):
 def test_too_little_space_is_seen_before_anything_is_written(files, monkeypatch):
     usage = shutil.disk_usage("/")._replace(free=10)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    monkeypatch.setattr(module._Stream, "_write", None)
+    monkeypatch.setattr(stream.Stream, "_write", None)
     with pytest.raises(OSError, match="is full .* MiB are needed and 0 are free") as caught:
         upgrade(**files, method="ridge", **QUICK)
     assert caught.value.errno == errno.ENOSPC
@@ -628,7 +628,7 @@ def test_the_command_answers_mistakes_with_a_sentence(files, capsys, monkeypatch
     assert "nowhere.npy" in capsys.readouterr().err
     assert command(files, "--enough", "7") == 2
     assert capsys.readouterr().err == "compatkit: enough: must be a share, 0 .. 1, got 7.0\n"
-    monkeypatch.setattr(module._Stream, "_write", fail_when_full)
+    monkeypatch.setattr(stream.Stream, "_write", fail_when_full)
     assert command(files, "--method", "ridge") == 1
     assert "is full" in capsys.readouterr().err
     monkeypatch.undo()
