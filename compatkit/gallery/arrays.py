@@ -7,10 +7,10 @@ import os
 import shutil
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -119,6 +119,30 @@ class ArrayFile:
 
     def close(self) -> None:
         self._file.close()
+
+
+def skipped(batches: Iterable[Any], rows: int) -> Iterator[Any]:
+    """The batches without so many rows at the beginning."""
+    for batch in batches:
+        if rows < len(batch):
+            yield batch[rows:] if rows else batch
+        rows = max(0, rows - len(batch))
+
+
+def regrouped(parts: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The rows of all parts, ``size`` at a time."""
+    waiting: list[np.ndarray] = []
+    held = 0
+    for part in parts:
+        waiting.append(part)
+        held += len(part)
+        while held >= size:
+            rows = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+            yield rows[:size]
+            held -= size
+            waiting = [rows[size:]] if held else []
+    if held:
+        yield np.concatenate(waiting)
 
 
 def file_state(path: Path) -> list:

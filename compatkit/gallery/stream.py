@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import errno
 import json
-import math
 import os
 import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -22,15 +23,17 @@ from ..encoders import digest
 from ..files import locked, write_atomically
 from ..progress import progress
 from . import arrays
-from .arrays import ArrayFile
+from .arrays import ArrayFile, regrouped, skipped
 from .embeddings import is_unit
 from .map_files import Ends
 from .maps import Map
 from .pairs import Input, as_float, rows_of, side_of
 from .sources import Carried, Column, Sink, Source
 
-SAVE_SECONDS = 5.0  # of work that an interruption may cost
+SAVE_SECONDS, SAVE_BYTES = 5.0, 64 << 20  # of work that an interruption may cost
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+STEP_NUMBERS = 1 << 18  # 1 MiB
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,6 +172,84 @@ def _full_disk(error: BaseException | None) -> OSError | None:
 
 
 @dataclass(frozen=True, eq=False)
+class Mapped:
+    """The vectors of a gallery after a map, made as they are asked for. Attributes as ``sources.Column``.
+
+    A closed form is bound by memory and disk: a chunk is read by one thread, mapped and checked by another, and written
+    by a third, while a fourth waits for the disk.
+    """
+
+    map: Map
+    embedding: Column
+    side: Column | None
+    unit_in: bool
+    """all rows of ``embedding`` must have length 1"""
+    dtype: np.dtype
+    chunk: int
+    """rows at a time through the map"""
+    device: torch.device
+
+    @property
+    def rows(self) -> int:
+        return self.embedding.rows
+
+    @property
+    def width(self) -> int:
+        return self.map.d_out
+
+    def blocks(self, start: int, size: int) -> Iterator[np.ndarray]:
+        # chunks are the same wherever one starts, for their size may change last bits
+        first = start - start % self.chunk
+        return regrouped(skipped(ahead(self._chunks(first)), start - first), size)
+
+    def _chunks(self, row: int) -> Iterator[np.ndarray]:
+        columns = [self.embedding] if self.side is None else [self.embedding, self.side]
+        # one thread for both columns, which may be of one connection
+        for blocks in ahead(zip(*(column.blocks(row, self.chunk) for column in columns), strict=True)):
+            new = np.empty((len(blocks[0]), self.width), self.dtype)
+            for start in range(0, len(new), self._step):
+                step = slice(start, start + self._step)
+                new[step] = self._step_of(row + start, *(block[step] for block in blocks))
+            yield new
+            row += len(new)
+
+    @cached_property
+    def _step(self) -> int:
+        """Rows at a time through the map: on a CPU as many as stay in its cache until they are checked."""
+        widest = max(self.embedding.width, self.width)
+        return self.chunk if self.device.type != "cpu" else max(1, STEP_NUMBERS // widest)
+
+    def _step_of(self, row: int, block: np.ndarray, side: np.ndarray | None = None) -> np.ndarray:
+        old = self._checked("gallery", block, row, self.unit_in)
+        mapped = self.map(old, None if side is None else self._checked("gallery_side", side, row)).cpu()
+        _check_unit("gallery, transformed", mapped, row, self.map.unit)
+        return as_float("gallery, transformed", mapped.numpy(), row, self.dtype)
+
+    def _checked(self, name: str, block: np.ndarray, row: int, unit: bool = False) -> Tensor:
+        """As float32 on the device, if all are finite and, for ``unit``, of length 1."""
+        values = torch.from_numpy(as_float(name, block, row))
+        _check_unit(name, values, row, unit)
+        return values.to(self.device)
+
+
+def _check_unit(name: str, values: Tensor, row: int, unit: bool) -> None:
+    """For ``unit``: all rows have length 1."""
+    if unit and not is_unit(values):
+        lengths = values.norm(dim=1)
+        odd = int((lengths - 1).abs().argmax())
+        raise ValueError(f"{name}: all rows must have length 1 as in the pairs, row {row + odd} has {lengths[odd]:.3g}")
+
+
+def ahead(items: Iterator[T]) -> Iterator[T]:
+    """Each item, while a thread makes the next one."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
+
+
+@dataclass(frozen=True, eq=False)
 class Stream:
     """The gallery on its way through a map, into a partial file whose first ``rows`` are safe."""
 
@@ -176,7 +257,7 @@ class Stream:
     gallery: Gallery
     sink: Sink
     folder: Path
-    old_unit: bool
+    unit_in: bool
     carried: Carried
     device: torch.device
 
@@ -195,38 +276,22 @@ class Stream:
         self.sink.write(vectors, self.carried)
 
     def _write(self, vectors: Path, side: Column | None, state: list) -> None:
-        rows, dtype, chunk = self.gallery.embedding.rows, self.carried.dtype, self.carried.chunk
+        dtype, chunk = self.carried.dtype, self.carried.chunk
+        new = Mapped(self.map, self.gallery.embedding, side, self.unit_in, dtype, chunk, self.device)
         journal = Journal(self.folder / "rows.json", self._key(state))
         done = journal.rows if vectors.exists() else 0
         if not done:
             journal.forget()  # first: it may be of a file that is gone
-            arrays.create(vectors, rows, self.map.d_out, dtype)
-        with open(vectors, "r+b") as file:
-            file.truncate(arrays.header_size(file) + done * self.map.d_out * dtype.itemsize)
+            arrays.create(vectors, new.rows, new.width, dtype)
+        with open(vectors, "r+b") as file, journal:
+            file.truncate(arrays.header_size(file) + done * new.width * dtype.itemsize)
             file.seek(0, os.SEEK_END)
-            chunks = progress(math.ceil(done / chunk), math.ceil(rows / chunk), "gallery", "chunk", self.carried.shown)
-            for _, block in zip(chunks, self._blocks(done, side), strict=True):
+            chunks = progress(-(-done // chunk), -(-new.rows // chunk), "gallery", "chunk", self.carried.shown)
+            for _, block in zip(chunks, new.blocks(done, chunk), strict=True):
                 file.write(block.data)
                 done += len(block)
                 journal.note(file, done)
             journal.note(file, done, now=True)
-
-    def _blocks(self, row: int, side: Column | None) -> Iterator[np.ndarray]:
-        """New rows from ``row`` on. Chunks are the same wherever one starts, for their size may change last bits."""
-        sides = iter(()) if side is None else side.blocks(row, self.carried.chunk)
-        for block in self.gallery.embedding.blocks(row, self.carried.chunk):
-            old = self._checked("gallery", block, row, self.old_unit)
-            beside = None if side is None else self._checked("gallery_side", next(sides), row)
-            mapped = self.map(old, beside).cpu()
-            _check_unit("gallery, transformed", mapped, row, self.map.unit)
-            yield as_float("gallery, transformed", mapped.numpy(), row, self.carried.dtype)
-            row += len(block)
-
-    def _checked(self, name: str, block: np.ndarray, row: int, unit: bool = False) -> Tensor:
-        """As float32 on the device, if all are finite and, for ``unit``, of length 1."""
-        values = torch.from_numpy(as_float(name, block, row))
-        _check_unit(name, values, row, unit)
-        return values.to(self.device)
 
     def _key(self, state: list) -> list:
         function = self.map.state()
@@ -241,30 +306,41 @@ class Stream:
             raise OSError(errno.ENOSPC, f"{needed / 2**20:,.0f} MiB are needed and {free / 2**20:,.0f} are free")
 
 
-def _check_unit(name: str, values: Tensor, row: int, unit: bool) -> None:
-    """For ``unit``: all rows have length 1."""
-    if unit and not is_unit(values):
-        lengths = values.norm(dim=1)
-        odd = int((lengths - 1).abs().argmax())
-        raise ValueError(f"{name}: all rows must have length 1 as in the pairs, row {row + odd} has {lengths[odd]:.3g}")
-
-
 class Journal:
-    """How many rows of a partial file are safe, for the work that ``key`` (JSON) describes."""
+    """How many rows of a partial file are safe, for the work that ``key`` (JSON) describes.
+
+    Inside a ``with`` a thread makes rows safe, so that the disk works while more are made.
+    """
 
     def __init__(self, path: Path, key: list):
-        self.path, self.key, self.rows, self.noted = path, key, 0, time.monotonic()
+        self.path, self.key, self.rows = path, key, 0
         if path.exists():
             state = json.loads(path.read_bytes())
             self.rows = state["rows"] if state["key"] == key else 0
 
+    def __enter__(self) -> Journal:
+        self._thread, self._saved, self._end = ThreadPoolExecutor(1), time.monotonic(), 0
+        self._saving: Future = Future()
+        self._saving.set_result(None)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()
+
     def note(self, file: BinaryIO, rows: int, now: bool = False) -> None:
-        """Make ``rows`` of the open file safe and say so, now or if it is time to."""
-        if now or time.monotonic() - self.noted > SAVE_SECONDS:
+        """Make ``rows`` of the open file safe and say so, if it is time to; ``now`` waits until it is done."""
+        if now or time.monotonic() - self._saved > SAVE_SECONDS or file.tell() - self._end > SAVE_BYTES:
+            self._saving.result()
             file.flush()
-            os.fsync(file.fileno())  # before it is said, or a power cut would leave rows that are not there
-            write_atomically(self.path, json.dumps({"key": self.key, "rows": rows}))
-            self.rows, self.noted = rows, time.monotonic()
+            self._saved, self._end = time.monotonic(), file.tell()
+            self._saving = self._thread.submit(self._save, file, rows)
+            if now:
+                self._saving.result()
+
+    def _save(self, file: BinaryIO, rows: int) -> None:
+        os.fsync(file.fileno())  # before it is said, or a power cut would leave rows that are not there
+        write_atomically(self.path, json.dumps({"key": self.key, "rows": rows}))
+        self.rows = rows
 
     def forget(self) -> None:
         self.path.unlink(missing_ok=True)

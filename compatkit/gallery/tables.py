@@ -18,7 +18,7 @@ import numpy as np
 from ..extras import require
 from ..files import replacing
 from ..progress import progress
-from .arrays import ArrayColumn, NewFile, file_state, opened
+from .arrays import ArrayColumn, NewFile, file_state, opened, regrouped, skipped
 from .sources import Carried, Column, Names, Source
 
 pa = require("pyarrow", "gallery")
@@ -67,7 +67,7 @@ class TableColumn:
             self.width, self.dtype = (values.shape[1] if values.ndim == 2 else 0), values.dtype
 
     def blocks(self, start: int, size: int) -> Iterator[np.ndarray]:
-        return _regrouped(self._arrays(start, size), size)
+        return regrouped(self._arrays(start, size), size)
 
     def _arrays(self, row: int, size: int) -> Iterator[np.ndarray]:
         for batch in self._table.batches([self._name], row, size):
@@ -142,7 +142,7 @@ def _parquet_batches(files: list[Any], columns: list[str], start: int, size: int
         if group == metadata.num_row_groups:
             continue
         groups = list(range(group, metadata.num_row_groups))
-        yield from _skipped(file.iter_batches(size, row_groups=groups, columns=columns, use_threads=False), start)
+        yield from skipped(file.iter_batches(size, row_groups=groups, columns=columns, use_threads=False), start)
         start = 0
 
 
@@ -169,14 +169,6 @@ def _arrow_batches(reader: Any, counts: list[int], columns: list[str], start: in
 
 def _states(paths: list[Path]) -> list:
     return [file_state(path) for path in paths]
-
-
-def _skipped(batches: Iterable[Any], rows: int) -> Iterator[Any]:
-    """The batches without so many rows at the beginning."""
-    for batch in batches:
-        if rows < len(batch):
-            yield batch[rows:] if rows else batch
-        rows = max(0, rows - len(batch))
 
 
 # New tables
@@ -322,18 +314,3 @@ def _is_fixed(kind: Any) -> bool:
 
 def _first(truth: Any) -> int:
     return int(truth.to_numpy(zero_copy_only=False).argmax())
-
-
-def _regrouped(parts: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """The rows of all parts, ``size`` at a time."""
-    waiting: list[np.ndarray] = []
-    held = 0
-    for part in parts:
-        waiting.append(part)
-        held += len(part)
-        while held >= size:
-            rows = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
-            yield rows[:size]
-            waiting, held = [rows[size:]], held - size
-    if held:
-        yield np.concatenate(waiting)

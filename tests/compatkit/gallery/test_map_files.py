@@ -161,9 +161,9 @@ def test_an_interrupted_map_goes_on(files, saved, monkeypatch, capsys):  # noqa:
         stopping(patch, after=3)
         assert main([*map(str, arguments)]) == 130
     assert "the same command goes on" in capsys.readouterr().err and not files["out"].exists()
-    started, blocks = [], stream.Stream._blocks
+    started, blocks = [], stream.Mapped.blocks
     monkeypatch.setattr(
-        stream.Stream, "_blocks", lambda self, row, side: started.append(row) or blocks(self, row, side)
+        stream.Mapped, "blocks", lambda self, start, size: started.append(start) or blocks(self, start, size)
     )
     assert main([*map(str, arguments)]) == 0
     assert started == [3 * CHUNK] and files["out"].read_bytes() == straight.read_bytes() and not hidden(files)

@@ -172,7 +172,7 @@ def die(function, after):
             yield x
     return dying
 if where == "rows":
-    stream.Stream._blocks = die(stream.Stream._blocks, 4)
+    stream.Mapped.blocks = die(stream.Mapped.blocks, 4)
 else:  # while the new table is put together from the rows, which are all there
     opened = arrays.ArrayColumn.blocks
     dying = die(opened, 3)
@@ -367,7 +367,7 @@ def test_the_password_of_the_environment_is_nowhere(files, store, capsys, monkey
     put, url = store
     gallery = put("postgresql", "items", table(np.load(files["gallery"]), IDS))
     monkeypatch.setenv("PGPASSWORD", "s3cret")
-    monkeypatch.setattr(stream.Stream, "_blocks", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(stream.Mapped, "blocks", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     paths = {"old": files["old"], "new": files["new"], "gallery": gallery, "out": url("postgresql", "out")}
     assert main(["upgrade", *(f"--{name}={path}" for name, path in paths.items()), "--method=ridge"]) == 130
     assert "s3cret" not in "".join(capsys.readouterr())
