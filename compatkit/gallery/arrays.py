@@ -154,12 +154,12 @@ def file_state(path: Path) -> list:
 def create(path: Path, rows: int, width: int, dtype: np.dtype) -> None:
     """A ``.npy`` that is to get so many rows: its header alone."""
     with open(path, "wb") as file:
-        header = {
-            "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
-            "fortran_order": False,
-            "shape": (rows, width),
-        }
-        np.lib.format.write_array_header_1_0(file, header)
+        write_header(file, rows, width, dtype)
+
+
+def write_header(file: BinaryIO, rows: int, width: int, dtype: np.dtype) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (rows, width)}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def header_size(file: BinaryIO) -> int:

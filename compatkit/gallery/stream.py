@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..encoders import digest
 from ..files import locked, write_atomically
 from ..progress import progress
 from . import arrays
-from .arrays import ArrayFile, regrouped, skipped
-from .embeddings import is_unit
+from .arrays import ArrayFile
 from .map_files import Ends
+from .mapped import Mapped
 from .maps import Map
-from .pairs import Input, as_float, rows_of, side_of
-from .sources import Carried, Column, Sink, Source
+from .pairs import Input, Sources, rows_of, side_of
+from .parts import PART_CHUNKS, Parts, Work, by_workers, files_by_workers
+from .sources import Carried, Column, Sink, absolute
 
 SAVE_SECONDS, SAVE_BYTES = 5.0, 64 << 20  # of work that an interruption may cost
+SIDE = "side.npy"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-STEP_NUMBERS = 1 << 18  # 1 MiB
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,7 +43,8 @@ class Gallery:
     input: Input
     embedding: Column
     side: Column | None
-    side_source: Source | None
+    beside: tuple[Input, str] | None
+    """which input has ``side``, in which role"""
     places: np.ndarray | None
     """the row of each item in ``side``; None where these are the same"""
     made_from: str
@@ -77,14 +78,20 @@ class Gallery:
         _check_width("gallery_side", side.width, ends.d_side, of)
         _check_space("gallery_side", beside.source.space if beside is not None else "", ends.side_space, of)
         places = _places_of_side(gallery, found[0], embedding.rows, side.rows, require_all)
-        return cls(gallery, embedding, side, found[0].source, places, made_from)
+        return cls(gallery, embedding, side, found, places, made_from)
 
     def carried(self, ends: Ends, sink: Sink, chunk: int, shown: bool) -> Carried:
         dtype = sink.dtype(np.dtype(ends.dtype))
         return Carried(self.input.source, self.input.names, ends.to_space, self.made_from, dtype, chunk, shown)
 
     def state(self) -> list:
-        return [one.state() for one in (self.input.source, self.side_source) if one is not None]
+        return [one.source.state() for one in (self.input, *(self.beside or ())[:1])]
+
+    def state_anew(self) -> list:
+        """The state of what is there now, where ``state`` may be that of a version at which a table is held."""
+        with Sources(self.input.names) as sources:
+            inputs = (self.input, *(self.beside or ())[:1])
+            return [sources(one.argument, one.source.name).source.state() for one in inputs]
 
     @contextmanager
     def aligned_side(self, folder: Path) -> Iterator[Column | None]:
@@ -95,13 +102,15 @@ class Gallery:
         assert self.side.dtype is not None
         target = np.full(self.side.rows, -1)
         target[self.places] = np.arange(len(self.places))
-        path, row = folder / "side.npy", 0
+        path, row = folder / f".{SIDE}.tmp", 0
         arrays.create(path, self.embedding.rows, self.side.width, self.side.dtype)
         os.truncate(path, path.stat().st_size + self.embedding.rows * self.side.width * self.side.dtype.itemsize)
         for block in self.side.blocks(0, arrays.ROWS):
             places = target[row : row + len(block)]
             np.lib.format.open_memmap(path, "r+")[places[places >= 0]] = block[places >= 0]
             row += len(block)
+        # whole or not there, for workers of a client that was interrupted may still read it
+        path = path.replace(folder / SIDE)
         with arrays.opened(path) as side:
             yield side
 
@@ -172,86 +181,8 @@ def _full_disk(error: BaseException | None) -> OSError | None:
 
 
 @dataclass(frozen=True, eq=False)
-class Mapped:
-    """The vectors of a gallery after a map, made as they are asked for. Attributes as ``sources.Column``.
-
-    A closed form is bound by memory and disk: a chunk is read by one thread, mapped and checked by another, and written
-    by a third, while a fourth waits for the disk.
-    """
-
-    map: Map
-    embedding: Column
-    side: Column | None
-    unit_in: bool
-    """all rows of ``embedding`` must have length 1"""
-    dtype: np.dtype
-    chunk: int
-    """rows at a time through the map"""
-    device: torch.device
-
-    @property
-    def rows(self) -> int:
-        return self.embedding.rows
-
-    @property
-    def width(self) -> int:
-        return self.map.d_out
-
-    def blocks(self, start: int, size: int) -> Iterator[np.ndarray]:
-        # chunks are the same wherever one starts, for their size may change last bits
-        first = start - start % self.chunk
-        return regrouped(skipped(ahead(self._chunks(first)), start - first), size)
-
-    def _chunks(self, row: int) -> Iterator[np.ndarray]:
-        columns = [self.embedding] if self.side is None else [self.embedding, self.side]
-        # one thread for both columns, which may be of one connection
-        for blocks in ahead(zip(*(column.blocks(row, self.chunk) for column in columns), strict=True)):
-            new = np.empty((len(blocks[0]), self.width), self.dtype)
-            for start in range(0, len(new), self._step):
-                step = slice(start, start + self._step)
-                new[step] = self._step_of(row + start, *(block[step] for block in blocks))
-            yield new
-            row += len(new)
-
-    @cached_property
-    def _step(self) -> int:
-        """Rows at a time through the map: on a CPU as many as stay in its cache until they are checked."""
-        widest = max(self.embedding.width, self.width)
-        return self.chunk if self.device.type != "cpu" else max(1, STEP_NUMBERS // widest)
-
-    def _step_of(self, row: int, block: np.ndarray, side: np.ndarray | None = None) -> np.ndarray:
-        old = self._checked("gallery", block, row, self.unit_in)
-        mapped = self.map(old, None if side is None else self._checked("gallery_side", side, row)).cpu()
-        _check_unit("gallery, transformed", mapped, row, self.map.unit)
-        return as_float("gallery, transformed", mapped.numpy(), row, self.dtype)
-
-    def _checked(self, name: str, block: np.ndarray, row: int, unit: bool = False) -> Tensor:
-        """As float32 on the device, if all are finite and, for ``unit``, of length 1."""
-        values = torch.from_numpy(as_float(name, block, row))
-        _check_unit(name, values, row, unit)
-        return values.to(self.device)
-
-
-def _check_unit(name: str, values: Tensor, row: int, unit: bool) -> None:
-    """For ``unit``: all rows have length 1."""
-    if unit and not is_unit(values):
-        lengths = values.norm(dim=1)
-        odd = int((lengths - 1).abs().argmax())
-        raise ValueError(f"{name}: all rows must have length 1 as in the pairs, row {row + odd} has {lengths[odd]:.3g}")
-
-
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """Each item, while a thread makes the next one."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield item
-
-
-@dataclass(frozen=True, eq=False)
 class Stream:
-    """The gallery on its way through a map, into a partial file whose first ``rows`` are safe."""
+    """The gallery on its way through a map, into a partial file whose first rows are safe."""
 
     map: Map
     gallery: Gallery
@@ -260,38 +191,89 @@ class Stream:
     unit_in: bool
     carried: Carried
     device: torch.device
+    executor: Executor | None = None
+    """of workers that make the new vectors, see ``parts``; None makes them here"""
 
     def run(self, overwrite: bool) -> None:
         vectors = self.folder / "vectors.npy"
         self._check_space_left(vectors)
         state = self.gallery.state()
+        journal = Journal(self.folder / "rows.json", self._key(state))
+        if not vectors.exists():
+            journal.forget()
+        finish: Callable[[], None]
         with self.gallery.aligned_side(self.folder) as side:
-            self._write(vectors, side, state)
-        if self.gallery.state() != state:
+            if self.executor is None:
+                self._write(vectors, self._mapped(side), journal)
+                finish = partial(self.sink.write, vectors, self.carried)
+            else:
+                finish = self._by_workers(self.executor, vectors, journal)
+        if (self.gallery.state() if self.executor is None else self.gallery.state_anew()) != state:
             raise ValueError(f"gallery: {self.gallery.input.source.name} has changed meanwhile; run the command again")
         if self.sink.exists() and not overwrite:
             raise FileExistsError(
                 f"out: {self.sink.name} has appeared meanwhile; move it and run the same command again"
             )
-        self.sink.write(vectors, self.carried)
+        finish()
 
-    def _write(self, vectors: Path, side: Column | None, state: list) -> None:
-        dtype, chunk = self.carried.dtype, self.carried.chunk
-        new = Mapped(self.map, self.gallery.embedding, side, self.unit_in, dtype, chunk, self.device)
-        journal = Journal(self.folder / "rows.json", self._key(state))
-        done = journal.rows if vectors.exists() else 0
+    def _mapped(self, side: Column | None) -> Mapped:
+        embedding, carried = self.gallery.embedding, self.carried
+        return Mapped(
+            self.map, embedding, side, self.unit_in, carried.dtype, carried.chunk, self.device, embedding.rows
+        )
+
+    def _by_workers(self, executor: Executor, vectors: Path, journal: Journal) -> Callable[[], None]:
+        """Have the new vectors made. Returns what is left to do."""
+        from .tables import NewFolder
+
+        work, source = self._work(journal.key), self.gallery.input.source
+        with by_workers(executor, work, self.map, journal.rows) as parts:
+            if not isinstance(self.sink, NewFolder):
+                self._write(vectors, parts, journal)
+                return partial(self.sink.write, vectors, self.carried)
+            parts.wait()
+        whole = files_by_workers(executor, work, self.sink.files(source, parts.rows))
+        return partial(os.rename, whole, self.sink.path)
+
+    def _write(self, vectors: Path, new: Mapped | Parts, journal: Journal) -> None:
+        chunk, done = self.carried.chunk, journal.rows
         if not done:
-            journal.forget()  # first: it may be of a file that is gone
-            arrays.create(vectors, new.rows, new.width, dtype)
+            journal.forget()  # first: it may be of other work
+            arrays.create(vectors, new.rows, new.width, new.dtype)
         with open(vectors, "r+b") as file, journal:
-            file.truncate(arrays.header_size(file) + done * new.width * dtype.itemsize)
+            file.truncate(arrays.header_size(file) + done * new.width * new.dtype.itemsize)
             file.seek(0, os.SEEK_END)
             chunks = progress(-(-done // chunk), -(-new.rows // chunk), "gallery", "chunk", self.carried.shown)
-            for _, block in zip(chunks, new.blocks(done, chunk), strict=True):
-                file.write(block.data)
-                done += len(block)
-                journal.note(file, done)
+            with closing(new.blocks(done, chunk)) as blocks:
+                for _, block in zip(chunks, blocks, strict=True):
+                    file.write(block.data)
+                    done += len(block)
+                    journal.note(file, done)
             journal.note(file, done, now=True)
+
+    def _work(self, key: list) -> Work:
+        source, carried = self.gallery.input.source, self.carried
+        side = None
+        if self.gallery.places is not None:
+            side = str(self.folder / SIDE), "vector"
+        elif self.gallery.beside is not None:
+            side = absolute(self.gallery.beside[0].source.name), self.gallery.beside[1]
+        return Work(
+            folder=str(self.folder / f"parts-{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:12]}"),
+            gallery=absolute(source.name),
+            side=side,
+            names=self.gallery.input.names,
+            rows=self.gallery.embedding.rows,
+            width=self.map.d_out,
+            unit_in=self.unit_in,
+            dtype=str(carried.dtype),
+            chunk=carried.chunk,
+            length=PART_CHUNKS * carried.chunk,
+            space=carried.space,
+            made_from=carried.made_from,
+            threads=torch.get_num_threads(),
+            device=str(self.device),
+        )
 
     def _key(self, state: list) -> list:
         function = self.map.state()
@@ -300,7 +282,9 @@ class Stream:
 
     def _check_space_left(self, vectors: Path) -> None:
         size = self.gallery.embedding.rows * self.map.d_out * self.carried.dtype.itemsize
-        needed = size * (1 + self.sink.twice) - (vectors.stat().st_size if vectors.exists() else 0)
+        needed = size * (1 + self.sink.twice + (self.executor is not None)) - (
+            vectors.stat().st_size if vectors.exists() else 0
+        )
         free = shutil.disk_usage(self.folder).free
         if free < needed:
             raise OSError(errno.ENOSPC, f"{needed / 2**20:,.0f} MiB are needed and {free / 2**20:,.0f} are free")

@@ -5,6 +5,7 @@ Other columns are carried along. The name of the space is in the metadata of the
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +19,7 @@ import numpy as np
 from ..extras import require
 from ..files import replacing
 from ..progress import progress
-from .arrays import ArrayColumn, NewFile, file_state, opened, regrouped, skipped
+from .arrays import NewFile, file_state, opened, regrouped, skipped
 from .sources import Carried, Column, Names, Source
 
 pa = require("pyarrow", "gallery")
@@ -180,7 +181,7 @@ class NewParquet(NewFile):
     def write(self, vectors: Path, carried: Carried) -> None:
         whole = vectors.with_name("whole")
         with opened(vectors) as new:
-            _write_parquet(whole, assembled(carried, new), carried, new.rows)
+            write_parquet(whole, assembled(carried, new), carried, new.rows)
         os.replace(whole, self.path)
 
 
@@ -210,14 +211,20 @@ class NewFolder(NewFile):
         if whole.exists():
             shutil.rmtree(whole)  # of a run that was killed while it put all together
         with opened(vectors) as new:
-            start = 0
-            for name, rows in getattr(carried.gallery, "parts", None) or [("part-0.parquet", new.rows)]:
-                _write_parquet(whole / name, assembled(carried, new, start, rows), carried, rows)
-                start += rows
+            for name, start, rows in self.files(carried.gallery, new.rows):
+                write_parquet(whole / name, assembled(carried, new, start, rows), carried, rows)
         os.rename(whole, self.path)
 
+    @staticmethod
+    def files(gallery: Source, rows: int) -> list[tuple[str, int, int]]:
+        """Name, first row and number of rows of each."""
+        parts = getattr(gallery, "parts", None) or [("part-0.parquet", rows)]
+        ends = itertools.accumulate(rows for _, rows in parts)
+        return [(name, end - rows, rows) for (name, rows), end in zip(parts, ends, strict=True)]
 
-def _write_parquet(path: Path, assembled: tuple[Any, Iterator[Any]], carried: Carried, rows: int) -> None:
+
+def write_parquet(path: Path, assembled: tuple[Any, Iterator[Any]], carried: Carried, rows: int) -> None:
+    """A file of what ``assembled`` gives."""
     schema, tables = assembled
     bar = progress(0, -(-rows // carried.chunk), "writing", "chunk", carried.shown)
     codec = getattr(carried.gallery, "codec", "SNAPPY")
@@ -228,7 +235,7 @@ def _write_parquet(path: Path, assembled: tuple[Any, Iterator[Any]], carried: Ca
 
 
 def assembled(
-    carried: Carried, new: ArrayColumn, start: int = 0, rows: int | None = None, *, fixed: bool = False
+    carried: Carried, new: Column, start: int = 0, rows: int | None = None, *, fixed: bool = False
 ) -> tuple[Any, Iterator[Any]]:
     """The schema and the rows of the new table: all columns of the gallery with the new vectors in place of the old.
 
@@ -269,7 +276,7 @@ def assembled(
 
 
 def _rows(
-    schema: Any, vector: str, tables: Iterator[Any] | None, new: ArrayColumn, start: int, count: int, carried: Carried
+    schema: Any, vector: str, tables: Iterator[Any] | None, new: Column, start: int, count: int, carried: Carried
 ) -> Iterator[Any]:
     for block in new.blocks(start, carried.chunk):
         block = block[:count]

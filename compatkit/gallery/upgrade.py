@@ -34,6 +34,7 @@ from ..encoders import digest
 from ..extras import require
 from ..files import replacing
 from ..intervals import Interval
+from ..scheduler import workers_of
 from . import arrays
 from .embeddings import is_unit
 from .map_files import Ends, SavedMap, load_map, version
@@ -98,6 +99,7 @@ def upgrade(
     seed: int = 0,
     chunk: int = 16_384,
     device: torch.device | str | None = None,
+    scheduler: str | None = None,
     dry_run: bool = False,
     overwrite: bool = False,
     tell: Callable[[str], object] = print,
@@ -134,6 +136,9 @@ def upgrade(
         seed: see ``fit``; it also draws the held-out pairs.
         chunk: rows at a time: memory is bounded by it, the pairs and the ids, whatever the gallery's size.
         device: of the arithmetic; None takes a GPU if there is one.
+        scheduler: address of a scheduler of Dask whose workers map the gallery, see ``scheduler`` and ``parts``: the
+            hidden folder, and files that are read, must be on a disk that all of them share. The bits are those of one
+            machine where the workers have its kind of processor, torch version and device.
         dry_run: only compare.
         overwrite: replace the files ``out`` and ``save_map``; folders and tables are never replaced.
         tell: gets the table and the advice before the gallery is read.
@@ -152,10 +157,13 @@ def upgrade(
         raise ValueError(
             "side, gallery_side, side_column, backfill_seconds: are of a gallery, which queries leave alone"
         )
+    if scheduler is not None and (out is None or dry_run):
+        raise ValueError("scheduler: must be left out where no gallery is written, got one")
     methods = [name for name in METHODS if name not in NETWORKS or method in ("auto", name)]
     check_device(device := device or default_device())
     device = torch.device(device)
-    with Sources(Names(id_column, vector_column, side_column, label_column), new_vector_column) as sources:
+    names = Names(id_column, vector_column, side_column, label_column)
+    with Sources(names, new_vector_column) as sources, workers_of(scheduler) as executor:
         urls = {
             "old": old,
             "new": new,
@@ -182,7 +190,7 @@ def upgrade(
             if sink is not None and source is not None and folder is not None and chosen is not None:
                 del pairs  # frees their memory for the gallery
                 carried = source.carried(ends, sink, chunk, show_progress)
-                Stream(maps[chosen], source, sink, folder, ends.unit_in, carried, device).run(overwrite)
+                Stream(maps[chosen], source, sink, folder, ends.unit_in, carried, device, executor).run(overwrite)
                 done = replace(done, out=out, switch=sink.switch(carried, metric))
             if save_map is not None and chosen is not None:
                 _saved(maps[chosen], ends, comparison).save(save_map)
@@ -204,6 +212,7 @@ def apply_map(
     require_all: bool = False,
     chunk: int = 16_384,
     device: torch.device | str | None = None,
+    scheduler: str | None = None,
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> str:
@@ -213,8 +222,8 @@ def apply_map(
     Args:
         map: the file.
         gallery: what is to be transformed, of the space that the map is for.
-        out, gallery_side, id_column, vector_column, side_column, require_all, chunk, device, overwrite, show_progress:
-            as in ``upgrade``.
+        out, gallery_side, id_column, vector_column, side_column, require_all, chunk, device, scheduler, overwrite,
+            show_progress: as in ``upgrade``.
 
     Returns:
         How to search what was written in place of the gallery; empty for a map of queries.
@@ -226,7 +235,7 @@ def apply_map(
     check_device(device := device or default_device())
     device = torch.device(device)
     saved = load_map(map)
-    with Sources(Names(id_column, vector_column, side_column)) as sources:
+    with Sources(Names(id_column, vector_column, side_column)) as sources, workers_of(scheduler) as executor:
         beside = None if gallery_side is None else sources("gallery_side", gallery_side)
         source = Gallery.open(saved.ends, "the map", sources("gallery", gallery), beside, require_all)
         sink = open_sink(out)
@@ -234,7 +243,8 @@ def apply_map(
         with hidden_folder(sink) as folder:
             assert folder is not None
             carried = source.carried(saved.ends, sink, chunk, show_progress)
-            Stream(_loaded(saved, device), source, sink, folder, saved.ends.unit_in, carried, device).run(overwrite)
+            new = _loaded(saved, device)
+            Stream(new, source, sink, folder, saved.ends.unit_in, carried, device, executor).run(overwrite)
             shutil.rmtree(folder)
     return sink.switch(carried, saved.about["metric"]) if saved.about["direction"] == "gallery" else ""
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from compatkit.__main__ import main
-from compatkit.gallery import load_map, maps, stream
+from compatkit.gallery import load_map, mapped, maps
 from compatkit.gallery import upgrade as module
 from compatkit.gallery.maps import METHODS, Pairs, fit, split
 from compatkit.gallery.upgrade import apply_map, upgrade
@@ -161,9 +161,9 @@ def test_an_interrupted_map_goes_on(files, saved, monkeypatch, capsys):  # noqa:
         stopping(patch, after=3)
         assert main([*map(str, arguments)]) == 130
     assert "the same command goes on" in capsys.readouterr().err and not files["out"].exists()
-    started, blocks = [], stream.Mapped.blocks
+    started, blocks = [], mapped.Mapped.blocks
     monkeypatch.setattr(
-        stream.Mapped, "blocks", lambda self, start, size: started.append(start) or blocks(self, start, size)
+        mapped.Mapped, "blocks", lambda self, start, size: started.append(start) or blocks(self, start, size)
     )
     assert main([*map(str, arguments)]) == 0
     assert started == [3 * CHUNK] and files["out"].read_bytes() == straight.read_bytes() and not hidden(files)

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from compatkit.__main__ import main
-from compatkit.gallery import pairs, sources, stream
+from compatkit.gallery import mapped, pairs, sources, stream
 from compatkit.gallery.pairs import read_pairs
 from compatkit.gallery.upgrade import upgrade
 
@@ -159,7 +159,7 @@ def test_out_of_postgres_through_parquet(files, store, expected):  # noqa: F811
 
 KILLED = """
 import os, signal, sys
-from compatkit.gallery import arrays, stream, upgrade as module
+from compatkit.gallery import arrays, mapped, stream, upgrade as module
 import torch
 torch.set_num_threads(1)
 stream.SAVE_SECONDS = -1.0
@@ -172,7 +172,7 @@ def die(function, after):
             yield x
     return dying
 if where == "rows":
-    stream.Mapped.blocks = die(stream.Mapped.blocks, 4)
+    mapped.Mapped.blocks = die(mapped.Mapped.blocks, 4)
 else:  # while the new table is put together from the rows, which are all there
     opened = arrays.ArrayColumn.blocks
     dying = die(opened, 3)
@@ -367,7 +367,7 @@ def test_the_password_of_the_environment_is_nowhere(files, store, capsys, monkey
     put, url = store
     gallery = put("postgresql", "items", table(np.load(files["gallery"]), IDS))
     monkeypatch.setenv("PGPASSWORD", "s3cret")
-    monkeypatch.setattr(stream.Mapped, "blocks", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(mapped.Mapped, "blocks", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     paths = {"old": files["old"], "new": files["new"], "gallery": gallery, "out": url("postgresql", "out")}
     assert main(["upgrade", *(f"--{name}={path}" for name, path in paths.items()), "--method=ridge"]) == 130
     assert "s3cret" not in "".join(capsys.readouterr())

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from compatkit.__main__ import main
-from compatkit.gallery import maps, pairs, sources, stream
+from compatkit.gallery import mapped, maps, pairs, sources, stream
 from compatkit.gallery import upgrade as module
 from compatkit.gallery.embeddings import Embeddings
 from compatkit.gallery.maps import Map
@@ -409,7 +409,7 @@ def test_without_pyarrow_it_is_named(files, tmp_path, monkeypatch, capsys):
 def stopping(monkeypatch, after, error=KeyboardInterrupt):
     """Let the stream stop with ``error`` after so many chunks, each of which is saved."""
     monkeypatch.setattr(stream, "SAVE_SECONDS", -1.0)
-    checked = stream.Mapped.blocks
+    checked = mapped.Mapped.blocks
 
     def blocks(self, start, size):
         for i, block in enumerate(checked(self, start, size)):
@@ -417,7 +417,7 @@ def stopping(monkeypatch, after, error=KeyboardInterrupt):
                 raise error
             yield block
 
-    monkeypatch.setattr(stream.Mapped, "blocks", blocks)
+    monkeypatch.setattr(mapped.Mapped, "blocks", blocks)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -433,9 +433,9 @@ def test_an_interrupted_upgrade_goes_on_to_the_same_bits(files, tmp_path, monkey
             upgrade(*paired, gallery, out, method="h", **sides, **QUICK)
     assert not out.exists()
     monkeypatch.setattr(module, "fit", None)  # not fitted again
-    started, blocks = [], stream.Mapped.blocks
+    started, blocks = [], mapped.Mapped.blocks
     monkeypatch.setattr(
-        stream.Mapped, "blocks", lambda self, start, size: started.append(start) or blocks(self, start, size)
+        mapped.Mapped, "blocks", lambda self, start, size: started.append(start) or blocks(self, start, size)
     )
     upgrade(*paired, gallery, out, method="h", **sides, **QUICK)
     assert started == [3 * CHUNK], "rows that were written are not made again"
@@ -502,15 +502,15 @@ def test_training_is_not_repeated_when_what_follows_it_failed(files, monkeypatch
 
 KILLED = """
 import os, signal, sys
-from compatkit.gallery import stream, upgrade as module
+from compatkit.gallery import mapped, stream, upgrade as module
 stream.SAVE_SECONDS = -1.0
-blocks = stream.Mapped.blocks
+blocks = mapped.Mapped.blocks
 def killing(self, start, size):
     for i, block in enumerate(blocks(self, start, size)):
         if i == 5:  # 4 chunks are safe, for the fifth waited for that
             os.kill(os.getpid(), signal.SIGKILL)
         yield block
-stream.Mapped.blocks = killing
+mapped.Mapped.blocks = killing
 import torch
 torch.set_num_threads(1)
 module.upgrade(*sys.argv[1:5], method="ridge", chunk=50, width=8, steps=6)
@@ -538,7 +538,7 @@ def fail_when_full(*_, **__):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-WRITERS = {".npy": "arrays.NewArrayFile.write", ".npz": "arrays._write_npz", ".parquet": "tables._write_parquet"}
+WRITERS = {".npy": "arrays.NewArrayFile.write", ".npz": "arrays._write_npz", ".parquet": "tables.write_parquet"}
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
