@@ -154,7 +154,9 @@ def _calls(executor: Executor, work: Work, function: Callable, arguments: Iterab
 
 
 def map_rows(work: Work, start: int) -> None:
-    """Make the part that starts there."""
+    """Make the part that starts there, unless it is: Dask calls again for what a worker had returned before it died."""
+    if work.part(start).exists():
+        return
     with _opened(work) as (sources, gallery):
         if (found := gallery.vectors().rows) != work.rows:
             raise ValueError(f"gallery: {work.gallery} has changed meanwhile, from {work.rows} to {found} rows")

@@ -24,13 +24,13 @@ PARTS = -(-ROWS // CHUNK)
 NOTED = """
 import os, time
 from compatkit.gallery.maps import Map
-call = Map.__call__
+call = getattr(Map.__call__, "call", Map.__call__)  # Dask runs this twice
 def noted(self, old, side=None):
     time.sleep({seconds})
     with open({log!r}, "a") as file:
         file.write(f"{{os.getpid()}} {{len(old)}}\\n")
     return call(self, old, side)
-Map.__call__ = noted
+noted.call, Map.__call__ = call, noted
 """
 
 
@@ -141,10 +141,8 @@ def test_a_client_that_is_interrupted_goes_on_with_the_parts_that_are_made(files
     (made,) = hidden(files)[0].glob("parts-*")
     before = {path: path.stat().st_mtime_ns for path in made.glob("*.npy")}
     assert before and len(before) < PARTS
-    mapped = sum(rows for _, rows in noted())
     assert main(command) == 0
     assert content(url("folder", "one")) == content(url("folder", "many")) and not hidden(files)
-    assert mapped + sum(rows for _, rows in noted()[len(noted()) :]) <= ROWS
     assert sum(rows for _, rows in noted()) == ROWS, "no part was made twice"
 
 
