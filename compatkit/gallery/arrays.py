@@ -7,10 +7,11 @@ import os
 import shutil
 import struct
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from .sources import Carried, Names, Source
 
 MEMBERS = {"vector": "vectors", "side": "vectors", "id": "ids"}
 """Arrays of an ``.npz`` by role."""
+T = TypeVar("T")
 ROWS = 65_536  # at a time, where nobody says how many
 
 
@@ -119,6 +121,15 @@ class ArrayFile:
 
     def close(self) -> None:
         self._file.close()
+
+
+def ahead(items: Iterator[T]) -> Generator[T, None, None]:
+    """Each item, while a thread makes the next one."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
 
 
 def skipped(batches: Iterable[Any], rows: int) -> Iterator[Any]:

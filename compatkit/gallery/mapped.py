@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .arrays import regrouped, skipped
+from .arrays import ahead, regrouped, skipped
 from .embeddings import is_unit
 from .maps import Map
 from .pairs import as_float
 from .sources import Column
 
-STEP_NUMBERS = 1 << 18  # 1 MiB
-T = TypeVar("T")
+STEP_NUMBERS = 1 << 18  # 1 MiB of float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +87,3 @@ def _check_unit(name: str, values: Tensor, row: int, unit: bool) -> None:
         lengths = values.norm(dim=1)
         odd = int((lengths - 1).abs().argmax())
         raise ValueError(f"{name}: all rows must have length 1 as in the pairs, row {row + odd} has {lengths[odd]:.3g}")
-
-
-def ahead(items: Iterator[T]) -> Generator[T, None, None]:
-    """Each item, while a thread makes the next one."""
-    with ThreadPoolExecutor(1) as thread:
-        coming = thread.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = thread.submit(next, items, None)
-            yield item
