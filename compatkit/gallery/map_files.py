@@ -70,10 +70,11 @@ class SavedMap:
     def __call__(self, x: np.ndarray, side: np.ndarray | None = None) -> np.ndarray:
         """The embeddings in the other space, float32.
 
-        A closed form is one matrix product and an offset. A query at 768 -> 768, made of length 1, was measured to take
-        20 microseconds on two idle cores and 58 on one: there the product alone takes 50, since its 2.25 MiB are more
-        than a second-level cache of 2 MiB. Low-rank takes 21 on one core, residual 117 and h 850 (width 512). Where
-        other programs keep the cores busy, one thread (OPENBLAS_NUM_THREADS=1) is safer: two wait for each other.
+        A closed form is one matrix product and an offset. On one core a query at 768 -> 768, made of length 1, was
+        measured to take 51 to 56 microseconds, of which the product takes 41 to 48: its 2.25 MiB are more than a
+        second-level cache of 2 MiB, and reading them is what bounds it. On two idle cores it takes 20. Low-rank takes
+        21 on one core, residual 117 and h 850 (width 512). Where other programs keep the cores busy, one thread
+        (OPENBLAS_NUM_THREADS=1) is safer: two wait for each other.
 
         Args:
             x: embeddings (n, d_in), or one (d_in,).
