@@ -18,7 +18,7 @@ class Cluster:
         where = folder / "scheduler.json"
         self._said = open(folder / "said.txt", "w")  # noqa: SIM115
         self._processes = [self._started("scheduler", "--host=127.0.0.1", "--port=0", f"--scheduler-file={where}")]
-        self.address = _soon(lambda: where.exists() and json.loads(where.read_text())["address"])
+        self.address = soon(lambda: where.exists() and json.loads(where.read_text())["address"])
         options = ["--nthreads=1", "--no-nanny", "--preload", folder / "preload.py", f"--local-directory={folder}"]
         self.workers = [self._started("worker", self.address, *options) for _ in range(2)]
         self._processes += self.workers
@@ -36,7 +36,8 @@ class Cluster:
         self._said.close()
 
 
-def _soon(found):
+def soon(found):
+    """What ``found`` gives as soon as it gives something."""
     deadline = time.monotonic() + 60
     while not (x := found()):
         assert time.monotonic() < deadline, "it did not come"

@@ -105,7 +105,7 @@ def by_workers(executor: Executor, work: Work, map: Map, done: int = 0) -> Itera
     folder = Path(work.folder)
     for other in folder.parent.glob("parts-*"):
         if other != folder:
-            shutil.rmtree(other)  # of other work
+            shutil.rmtree(other, ignore_errors=True)  # of other work, at which a worker may still be
     with replacing(work.map) as file:
         torch.save(map.state(), file)
     starts = (start for start in range(0, work.rows, work.length) if work.stop(start) > done)

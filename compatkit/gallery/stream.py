@@ -31,7 +31,8 @@ from .pairs import Input, Sources, rows_of, side_of
 from .parts import PART_CHUNKS, Parts, Work, by_workers, files_by_workers
 from .sources import Carried, Column, Sink, absolute
 
-SAVE_SECONDS, SAVE_BYTES = 5.0, 64 << 20  # of work that an interruption may cost
+SAVE_SECONDS = 5.0  # of work that an interruption may cost
+SAVE_BYTES = 64 << 20
 SIDE = "side.npy"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -312,8 +313,12 @@ class Journal:
         self._thread.shutdown()
 
     def note(self, file: BinaryIO, rows: int, now: bool = False) -> None:
-        """Make ``rows`` of the open file safe and say so, if it is time to; ``now`` waits until it is done."""
-        if now or time.monotonic() - self._saved > SAVE_SECONDS or file.tell() - self._end > SAVE_BYTES:
+        """Make ``rows`` of the open file safe and say so, if it is time to; ``now`` waits until it is done.
+
+        It is time to after so many seconds, and before if there is much for the disk to do and it does nothing.
+        """
+        much = file.tell() - self._end > SAVE_BYTES and self._saving.done()
+        if now or much or time.monotonic() - self._saved > SAVE_SECONDS:
             self._saving.result()
             file.flush()
             self._saved, self._end = time.monotonic(), file.tell()

@@ -12,7 +12,7 @@ from reproduction.experiments import configs
 from reproduction.records import store
 from reproduction.runs import runner
 
-from ..cluster import cluster  # noqa: F401
+from ..cluster import cluster, soon  # noqa: F401
 
 TINY = {"recipe.steps": 8, "recipe.batch_size": 10, "n_train": 20, "n_test": 20, "width": 2}
 SET = [f"--set={name}={value}" for name, value in TINY.items()]
@@ -43,8 +43,7 @@ def test_a_worker_that_is_killed_costs_nothing(cluster, folder, tmp_path_factory
     victim, other = workers.workers
 
     def kill():
-        while len(store.load("fig2", "smoke", folder)) < 6:
-            time.sleep(0.05)
+        soon(lambda: len(store.load("fig2", "smoke", folder)) >= 6)
         told.write_text(str(victim.pid))
         time.sleep(2)  # until it is stuck
         locks.extend(folder.glob(".checkpoints/*.lock"))

@@ -16,7 +16,7 @@ from compatkit.__main__ import main
 from compatkit.gallery import stream
 from compatkit.gallery.upgrade import apply_map, upgrade
 
-from ...cluster import cluster  # noqa: F401
+from ...cluster import cluster, soon  # noqa: F401
 from .test_sources import IDS, content, store, table  # noqa: F401
 from .test_upgrade import CHUNK, QUICK, ROWS, changed, files, hidden, read, with_nan  # noqa: F401
 
@@ -92,8 +92,7 @@ def killed_half_way(process, noted, rows=ROWS // 3):
     """Kill a process when so many rows are mapped, in a thread; returns it."""
 
     def kill():
-        while sum(count for _, count in noted()) < rows:
-            time.sleep(0.02)
+        soon(lambda: sum(count for _, count in noted()) >= rows)
         os.kill(process.pid, signal.SIGKILL)
 
     thread = threading.Thread(target=kill)
@@ -131,8 +130,7 @@ def test_a_client_that_is_interrupted_goes_on_with_the_parts_that_are_made(files
     client = subprocess.Popen(
         [sys.executable, "-c", code, *command], preexec_fn=heed, stderr=subprocess.PIPE, text=True
     )
-    while sum(rows for _, rows in noted()) < ROWS // 3:
-        time.sleep(0.02)
+    soon(lambda: sum(rows for _, rows in noted()) >= ROWS // 3)
     client.send_signal(how)
     _, said = client.communicate()
     assert client.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL), said
