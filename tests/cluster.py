@@ -11,17 +11,16 @@ import pytest
 
 
 class Cluster:
-    """``address`` of the scheduler, and the processes of the ``workers``."""
+    """The ``address``, and the processes of the ``scheduler`` and of two ``workers``."""
 
     def __init__(self, folder: Path, preload: str):
         (folder / "preload.py").write_text(preload)
         where = folder / "scheduler.json"
         self._said = open(folder / "said.txt", "w")  # noqa: SIM115
-        self._processes = [self._started("scheduler", "--host=127.0.0.1", "--port=0", f"--scheduler-file={where}")]
+        self.scheduler = self._started("scheduler", "--host=127.0.0.1", "--port=0", f"--scheduler-file={where}")
         self.address = soon(lambda: where.exists() and json.loads(where.read_text())["address"])
         options = ["--nthreads=1", "--no-nanny", "--preload", folder / "preload.py", f"--local-directory={folder}"]
         self.workers = [self._started("worker", self.address, *options) for _ in range(2)]
-        self._processes += self.workers
 
     def _started(self, what: str, *options) -> subprocess.Popen:
         command = [sys.executable, "-m", "dask", what, *map(str, options), "--no-dashboard"]
@@ -30,7 +29,7 @@ class Cluster:
         )
 
     def close(self) -> None:
-        for process in reversed(self._processes):
+        for process in (*self.workers, self.scheduler):
             process.kill()
             process.wait()
         self._said.close()

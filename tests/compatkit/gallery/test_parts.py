@@ -34,6 +34,18 @@ noted.call, Map.__call__ = call, noted
 """
 
 
+CLIENT = """
+import signal, sys
+import torch
+from compatkit.__main__ import main
+from compatkit.gallery import stream
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests that run in the background ignore
+torch.set_num_threads(1)
+stream.PART_CHUNKS = 1
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.fixture(autouse=True)
 def _small_parts(monkeypatch):
     monkeypatch.setattr(stream, "PART_CHUNKS", 1)
@@ -121,15 +133,10 @@ def test_a_client_that_is_interrupted_goes_on_with_the_parts_that_are_made(files
     gallery = put("folder", "items", table(np.load(files["gallery"]), IDS))
     upgrade(files["old"], files["new"], gallery, url("folder", "one"), method="ridge", **QUICK)
     workers, noted = noting(0.3)
-    code = "import sys; from compatkit.gallery import stream; stream.PART_CHUNKS = 1; "
-    code += "import torch; torch.set_num_threads(1); from compatkit.__main__ import main; sys.exit(main(sys.argv[1:]))"
     paths = {"old": files["old"], "new": files["new"], "gallery": gallery, "out": url("folder", "many")}
     options = {"method": "ridge", "scheduler": workers.address, "chunk": CHUNK, "width": 8, "steps": 6}
     command = ["upgrade", *(f"--{name}={x}" for name, x in (paths | options).items())]
-    heed = lambda: signal.signal(signal.SIGINT, signal.default_int_handler)  # noqa: E731
-    client = subprocess.Popen(
-        [sys.executable, "-c", code, *command], preexec_fn=heed, stderr=subprocess.PIPE, text=True
-    )
+    client = subprocess.Popen([sys.executable, "-c", CLIENT, *command], stderr=subprocess.PIPE, text=True)
     soon(lambda: sum(rows for _, rows in noted()) >= ROWS // 3)
     client.send_signal(how)
     _, said = client.communicate()
