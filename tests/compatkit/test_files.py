@@ -1,6 +1,7 @@
 """Whole or not there; held by one, and gone when nobody holds it."""
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -71,3 +72,25 @@ def test_only_a_lock_file_that_nobody_holds_is_removed(tmp_path):
     files.remove_unheld(path)
     files.remove_unheld(path)
     assert not path.exists()
+
+
+def test_who_waited_for_a_lock_file_that_was_removed_waits_for_the_new_one(tmp_path):
+    path, inside = tmp_path / "lock", threading.Event()
+
+    def wait():
+        with files.lock_file(path):
+            inside.set()
+
+    with open(path, "ab") as old, files.locked(old.fileno()):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(0.2)  # until it waits
+        path.unlink()
+        new = open(path, "ab")  # noqa: SIM115
+        holding = files.locked(new.fileno())
+        holding.__enter__()
+    assert not inside.wait(0.3)
+    holding.__exit__(None, None, None)
+    new.close()
+    thread.join()
+    assert inside.is_set() and not path.exists()
