@@ -36,6 +36,11 @@ A SOURCE is as in compatkit upgrade.
   compatkit map --map new.safetensors --in items.parquet --out carried.parquet"""
 
 
+SCHEDULER = """\
+of a scheduler of Dask, such as tcp://host:8786, whose workers map the gallery in parts; files, and the folder of --out,
+must be on a disk that all of them share; needs compatkit[dask]"""
+
+
 class _Help(argparse.HelpFormatter):
     """The description in lines of the terminal's width, the examples as they are."""
 
@@ -104,6 +109,7 @@ def _parser() -> argparse.ArgumentParser:
     upgrade.add_argument("--seed", type=int, default=0)
     upgrade.add_argument("--chunk", type=int, default=16_384, help="rows in memory at a time (default 16384)")
     upgrade.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
+    upgrade.add_argument("--scheduler", metavar="ADDRESS", help=SCHEDULER)
     upgrade.add_argument("--dry-run", action="store_true", help="compare only; the gallery may be left out")
     upgrade.add_argument("--overwrite", action="store_true", help="replace the files at --out and --save-map")
     upgrade.set_defaults(command=partial(_resumable, _upgrade))
@@ -125,6 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     apply.add_argument("--require-all", action="store_true", help="refuse side-information of more than --in")
     apply.add_argument("--chunk", type=int, default=16_384, help="rows in memory at a time (default 16384)")
     apply.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
+    apply.add_argument("--scheduler", metavar="ADDRESS", help=SCHEDULER)
     apply.add_argument("--overwrite", action="store_true", help="replace the file at --out")
     apply.set_defaults(command=partial(_resumable, _map))
     return parser

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -41,6 +41,44 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
     """Replace ``path`` by ``content`` (text as UTF-8), so that nobody ever sees half of it."""
     with replacing(path) as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextmanager
+def lock_file(path: str | os.PathLike) -> Iterator[None]:
+    """Hold a file for this process alone, waiting for others; it is there only as long as someone holds it or waits.
+
+    That of a process that was killed is removed by the next one that holds it, or by ``remove_unheld``. Missing folders
+    are made.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with open(path, "ab") as file, locked(file.fileno()):
+            if not _is_still(path, file):
+                continue  # who held it has removed it, and others may hold another one by now
+            try:
+                yield
+            finally:
+                with suppress(PermissionError):  # Windows removes no open file: there it stays
+                    path.unlink(missing_ok=True)
+            return
+
+
+def remove_unheld(path: Path) -> None:
+    """Remove a ``lock_file`` that nobody holds, which a process that was killed has left."""
+    if fcntl is None:
+        return
+    with suppress(FileNotFoundError, BlockingIOError), open(path, "rb") as file:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_still(path, file):
+            path.unlink()
+
+
+def _is_still(path: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

@@ -8,10 +8,12 @@ import inspect
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
 from compatkit import command_line
+from compatkit.scheduler import workers_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +36,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seeds", type=_seeds, metavar="0,1,2", help="instead of those of the preset; 0-4 is a range")
     run.add_argument("--rows", type=_rows, default=(), metavar="ROW;ROW", help="only these rows of the experiment")
     run.add_argument("--jobs", type=int, default=1, help="processes at once (default 1)")
+    run.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="of a scheduler of Dask, such as tcp://host:8786, whose workers (dask worker ADDRESS --nthreads 1) make "
+        "the runs in place of --jobs; results and images must be on a disk that all share; needs compatkit[dask]",
+    )
     run.add_argument(
         "--threads", type=int, default=1, help="threads of each process (default 1: best for small networks)"
     )
@@ -99,33 +107,17 @@ def _list(options: argparse.Namespace) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     from .experiments import configs
-    from .records.provenance import summary
     from .runs import runner
 
-    names, failed = _experiments(options), False
-    settings = dict(options.settings)
+    names, settings = _experiments(options), dict(options.settings)
     planned = [configs(name, options.preset, options.seeds, settings, options.rows) for name in names]
     runner.check(runner.missing([c for configs in planned for c in configs], options.preset))  # not after an hour
     try:
-        for name in names:
-            try:
-                records = runner.records(
-                    name,
-                    options.preset,
-                    seeds=options.seeds,
-                    settings=settings,
-                    rows=options.rows,
-                    jobs=options.jobs,
-                    threads=options.threads,
-                    device=options.device,
-                    refresh=options.refresh,
-                )
-                print(f"{name}: {summary(records)}", flush=True)
-            except runner.RunsFailed as error:
-                failed = True
-                command_line.say(f"{name}: {error}", _parser())
-                if not isinstance(error.__cause__, ValueError | OSError | ImportError | FloatingPointError | None):
-                    traceback.print_exception(error.__cause__)  # not a mistake of the user's: show where it happened
+        with workers_of(options.scheduler) as executor:
+            return int(not all([_made(name, options, executor) for name in names]))
+    except ConnectionError as error:
+        command_line.say(str(error), _parser())
+        return 1
     except KeyboardInterrupt:
         command_line.say(
             "interrupted. Finished runs are recorded and unfinished ones have left checkpoints: the same command goes "
@@ -134,7 +126,23 @@ def _run(options: argparse.Namespace) -> int:
             before="\n",
         )
         return 130
-    return int(failed)
+
+
+def _made(name: str, options: argparse.Namespace, executor: Executor | None) -> bool:
+    """Make the runs of an experiment, and say so. Returns whether none failed."""
+    from .records.provenance import summary
+    from .runs import runner
+
+    chosen = {option: getattr(options, option) for option in ("seeds", "rows", "jobs", "threads", "device", "refresh")}
+    try:
+        records = runner.records(name, options.preset, settings=dict(options.settings), executor=executor, **chosen)
+    except runner.RunsFailed as error:
+        command_line.say(f"{name}: {error}", _parser())
+        if not isinstance(error.__cause__, ValueError | OSError | ImportError | FloatingPointError | None):
+            traceback.print_exception(error.__cause__)  # not a mistake of the user's: show where it happened
+        return False
+    print(f"{name}: {summary(records)}", flush=True)
+    return True
 
 
 def _experiments(options: argparse.Namespace) -> list[str]:

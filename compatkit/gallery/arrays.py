@@ -7,10 +7,11 @@ import os
 import shutil
 import struct
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +22,7 @@ from .sources import Carried, Names, Source
 
 MEMBERS = {"vector": "vectors", "side": "vectors", "id": "ids"}
 """Arrays of an ``.npz`` by role."""
+T = TypeVar("T")
 ROWS = 65_536  # at a time, where nobody says how many
 
 
@@ -121,6 +123,39 @@ class ArrayFile:
         self._file.close()
 
 
+def ahead(items: Iterator[T]) -> Generator[T, None, None]:
+    """Each item, while a thread makes the next one."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = thread.submit(next, items, None)
+            yield item
+
+
+def skipped(batches: Iterable[Any], rows: int) -> Iterator[Any]:
+    """The batches without so many rows at the beginning."""
+    for batch in batches:
+        if rows < len(batch):
+            yield batch[rows:] if rows else batch
+        rows = max(0, rows - len(batch))
+
+
+def regrouped(parts: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
+    """The rows of all parts, ``size`` at a time."""
+    waiting: list[np.ndarray] = []
+    held = 0
+    for part in parts:
+        waiting.append(part)
+        held += len(part)
+        while held >= size:
+            rows = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+            yield rows[:size]
+            held -= size
+            waiting = [rows[size:]] if held else []
+    if held:
+        yield np.concatenate(waiting)
+
+
 def file_state(path: Path) -> list:
     """A file is the same by name, size and time of change."""
     found = path.stat()
@@ -130,12 +165,12 @@ def file_state(path: Path) -> list:
 def create(path: Path, rows: int, width: int, dtype: np.dtype) -> None:
     """A ``.npy`` that is to get so many rows: its header alone."""
     with open(path, "wb") as file:
-        header = {
-            "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
-            "fortran_order": False,
-            "shape": (rows, width),
-        }
-        np.lib.format.write_array_header_1_0(file, header)
+        write_header(file, rows, width, dtype)
+
+
+def write_header(file: BinaryIO, rows: int, width: int, dtype: np.dtype) -> None:
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": (rows, width)}
+    np.lib.format.write_array_header_1_0(file, header)
 
 
 def header_size(file: BinaryIO) -> int:

@@ -276,6 +276,10 @@ def as_float(name: str, block: np.ndarray, rows: np.ndarray | int, dtype: np.dty
     """
     with np.errstate(over="ignore"):
         values = np.require(block, dtype, ["C", "W"])  # torch takes no array that it may not write
+    as_tensor = torch.from_numpy(values)
+    # NaN and infinity would be in the sum, which takes a tenth of the time of looking at each number
+    if as_tensor.sum(dtype=torch.promote_types(as_tensor.dtype, torch.float32)).isfinite():
+        return values
     finite = np.isfinite(values)
     if not finite.all():
         i = int((~finite.all(1)).argmax())

@@ -1,5 +1,8 @@
 """Embeddings in PostgreSQL with pgvector: ``postgresql://user@host/database#table``. Needs psycopg.
 
+Rows are read and written by binary COPY, packed and unpacked by numpy, while the server makes or takes others: its own
+speed is what bounds both.
+
 Rows are read in the order of their ids, block by block and each in a statement of its own, so that no transaction stays
 open for long. The new table has the ids and the new vectors, and is made in one transaction. Nothing else in the
 database is written, locked or kept waiting. Passwords come from where libpq finds them (``PGPASSWORD``, ``PGSERVICE``,
@@ -22,7 +25,7 @@ import numpy as np
 
 from ..extras import require
 from ..progress import progress
-from .arrays import opened
+from .arrays import ahead, opened
 from .sources import Carried, Column, Names, Source
 
 VECTORS: dict[str, np.dtype] = {"vector": np.dtype(">f4"), "halfvec": np.dtype(">f2")}
@@ -207,15 +210,16 @@ class VectorColumn:
     def _block(self, row: int, where: Any, size: int) -> np.ndarray:
         query = self._table.sql.SQL("COPY ({}) TO STDOUT (FORMAT BINARY)").format(self._table.select(self._name, where))
         with _said(self._table.name), self._table.connection.cursor() as cursor, cursor.copy(query) as copy:
-            messages = [bytes(message) for message in copy]  # one a row; the header comes with the first of them
-        content = b"".join(messages).removeprefix(COPY_HEADER).removesuffix(COPY_END)
+            messages = list(copy)  # one a row; the header comes with the first of them
+        content = b"".join(messages)
         layout = np.dtype([("fields", ">i2"), ("value", _vector(self._stored, self.width))])
         count = min(size, self.rows - row)
-        if len(content) == count * layout.itemsize:
-            found = np.frombuffer(content, layout)["value"]
+        if len(content) == len(COPY_HEADER) + count * layout.itemsize + len(COPY_END):
+            found = np.frombuffer(content, layout, count, len(COPY_HEADER))["value"]
             if (found["width"] == self.width).all():
                 return found["vector"].astype(self.dtype)
-        self._refuse(row, [m for m in (m.removeprefix(COPY_HEADER) for m in messages) if m not in (b"", COPY_END)])
+        rows = (bytes(message).removeprefix(COPY_HEADER) for message in messages)
+        self._refuse(row, [message for message in rows if message not in (b"", COPY_END)])
         raise self._table.changed()
 
     def _refuse(self, row: int, messages: list[bytes]) -> None:
@@ -263,18 +267,20 @@ class NewTable:
         kind = _stored_key(carried.gallery, ids, columns["key"])
         with opened(vectors) as new, self._connected() as database, _said(self.name):
             stored = _kind(new.dtype)
-            made = f"CREATE TABLE {{table}} ({{key}} {kind} PRIMARY KEY, {{vector}} {stored}({new.width}) NOT NULL)"
+            made = f"CREATE TABLE {{table}} ({{key}} {kind} NOT NULL, {{vector}} {stored}({new.width}) NOT NULL)"
             filled = database.composed("COPY {table} ({key}, {vector}) FROM STDIN (FORMAT BINARY)", **columns)
             bar = progress(0, -(-new.rows // carried.chunk), "writing", "chunk", carried.shown)
             with database.connection.transaction(), database.connection.cursor() as cursor:
                 cursor.execute(database.composed(made, **columns))
-                with cursor.copy(filled) as copy:
+                blocks = zip(ids.blocks(0, carried.chunk), new.blocks(0, carried.chunk), strict=True)
+                packed = (_packed(of_items, kind, block, VECTORS[stored]) for of_items, block in blocks)
+                with cursor.copy(filled) as copy, closing(ahead(packed)) as rows:
                     copy.write(COPY_HEADER)
-                    blocks = (column.blocks(0, carried.chunk) for column in (ids, new))
-                    for of_items, block in zip(*blocks, strict=True):
-                        copy.write(_packed(of_items, kind, block, VECTORS[stored]))
+                    for block in rows:
+                        copy.write(block)
                         next(bar, None)
                     copy.write(COPY_END)
+                cursor.execute(database.composed("ALTER TABLE {table} ADD PRIMARY KEY ({key})", **columns))
 
     def switch(self, carried: Carried, metric: str) -> str:
         key, vector, new = _quoted(carried.names.of("id")), _quoted(carried.names.of("vector")), _quoted(*self._parts)

@@ -204,6 +204,16 @@ def open_sink(url: str | os.PathLike) -> Sink:
     return tables.NewArrow(path) if kind == ".arrow" else tables.NewFolder(path)
 
 
+def absolute(url: str) -> str:
+    """The same source, by a name that holds in any working directory."""
+    if "://" in url:
+        return url
+    if url.startswith("lance:"):
+        folder, _, table = url.removeprefix("lance:").partition("#")
+        return f"lance:{os.path.abspath(folder)}#{table}"
+    return os.path.abspath(url)
+
+
 def _kind(text: str) -> str:
     """The suffix of a file, "" for a folder."""
     path = Path(text)

@@ -5,6 +5,7 @@ Other columns are carried along. The name of the space is in the metadata of the
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +19,7 @@ import numpy as np
 from ..extras import require
 from ..files import replacing
 from ..progress import progress
-from .arrays import ArrayColumn, NewFile, file_state, opened
+from .arrays import NewFile, file_state, opened, regrouped, skipped
 from .sources import Carried, Column, Names, Source
 
 pa = require("pyarrow", "gallery")
@@ -67,7 +68,7 @@ class TableColumn:
             self.width, self.dtype = (values.shape[1] if values.ndim == 2 else 0), values.dtype
 
     def blocks(self, start: int, size: int) -> Iterator[np.ndarray]:
-        return _regrouped(self._arrays(start, size), size)
+        return regrouped(self._arrays(start, size), size)
 
     def _arrays(self, row: int, size: int) -> Iterator[np.ndarray]:
         for batch in self._table.batches([self._name], row, size):
@@ -142,7 +143,7 @@ def _parquet_batches(files: list[Any], columns: list[str], start: int, size: int
         if group == metadata.num_row_groups:
             continue
         groups = list(range(group, metadata.num_row_groups))
-        yield from _skipped(file.iter_batches(size, row_groups=groups, columns=columns, use_threads=False), start)
+        yield from skipped(file.iter_batches(size, row_groups=groups, columns=columns, use_threads=False), start)
         start = 0
 
 
@@ -171,14 +172,6 @@ def _states(paths: list[Path]) -> list:
     return [file_state(path) for path in paths]
 
 
-def _skipped(batches: Iterable[Any], rows: int) -> Iterator[Any]:
-    """The batches without so many rows at the beginning."""
-    for batch in batches:
-        if rows < len(batch):
-            yield batch[rows:] if rows else batch
-        rows = max(0, rows - len(batch))
-
-
 # New tables
 
 
@@ -188,7 +181,7 @@ class NewParquet(NewFile):
     def write(self, vectors: Path, carried: Carried) -> None:
         whole = vectors.with_name("whole")
         with opened(vectors) as new:
-            _write_parquet(whole, assembled(carried, new), carried, new.rows)
+            write_parquet(whole, assembled(carried, new), carried, new.rows)
         os.replace(whole, self.path)
 
 
@@ -218,14 +211,20 @@ class NewFolder(NewFile):
         if whole.exists():
             shutil.rmtree(whole)  # of a run that was killed while it put all together
         with opened(vectors) as new:
-            start = 0
-            for name, rows in getattr(carried.gallery, "parts", None) or [("part-0.parquet", new.rows)]:
-                _write_parquet(whole / name, assembled(carried, new, start, rows), carried, rows)
-                start += rows
+            for name, start, rows in self.files(carried.gallery, new.rows):
+                write_parquet(whole / name, assembled(carried, new, start, rows), carried, rows)
         os.rename(whole, self.path)
 
+    @staticmethod
+    def files(gallery: Source, rows: int) -> list[tuple[str, int, int]]:
+        """Name, first row and number of rows of each."""
+        parts = getattr(gallery, "parts", None) or [("part-0.parquet", rows)]
+        ends = itertools.accumulate(rows for _, rows in parts)
+        return [(name, end - rows, rows) for (name, rows), end in zip(parts, ends, strict=True)]
 
-def _write_parquet(path: Path, assembled: tuple[Any, Iterator[Any]], carried: Carried, rows: int) -> None:
+
+def write_parquet(path: Path, assembled: tuple[Any, Iterator[Any]], carried: Carried, rows: int) -> None:
+    """A file of what ``assembled`` gives."""
     schema, tables = assembled
     bar = progress(0, -(-rows // carried.chunk), "writing", "chunk", carried.shown)
     codec = getattr(carried.gallery, "codec", "SNAPPY")
@@ -236,7 +235,7 @@ def _write_parquet(path: Path, assembled: tuple[Any, Iterator[Any]], carried: Ca
 
 
 def assembled(
-    carried: Carried, new: ArrayColumn, start: int = 0, rows: int | None = None, *, fixed: bool = False
+    carried: Carried, new: Column, start: int = 0, rows: int | None = None, *, fixed: bool = False
 ) -> tuple[Any, Iterator[Any]]:
     """The schema and the rows of the new table: all columns of the gallery with the new vectors in place of the old.
 
@@ -277,7 +276,7 @@ def assembled(
 
 
 def _rows(
-    schema: Any, vector: str, tables: Iterator[Any] | None, new: ArrayColumn, start: int, count: int, carried: Carried
+    schema: Any, vector: str, tables: Iterator[Any] | None, new: Column, start: int, count: int, carried: Carried
 ) -> Iterator[Any]:
     for block in new.blocks(start, carried.chunk):
         block = block[:count]
@@ -322,18 +321,3 @@ def _is_fixed(kind: Any) -> bool:
 
 def _first(truth: Any) -> int:
     return int(truth.to_numpy(zero_copy_only=False).argmax())
-
-
-def _regrouped(parts: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
-    """The rows of all parts, ``size`` at a time."""
-    waiting: list[np.ndarray] = []
-    held = 0
-    for part in parts:
-        waiting.append(part)
-        held += len(part)
-        while held >= size:
-            rows = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
-            yield rows[:size]
-            waiting, held = [rows[size:]], held - size
-    if held:
-        yield np.concatenate(waiting)

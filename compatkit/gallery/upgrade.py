@@ -17,43 +17,35 @@ whole.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import math
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
 from ..devices import check_device, default_device
 from ..encoders import digest
 from ..extras import require
-from ..files import locked, replacing, write_atomically
+from ..files import replacing
 from ..intervals import Interval
-from ..progress import progress
+from ..scheduler import workers_of
 from . import arrays
 from .advice import recommend
-from .arrays import ArrayFile
-from .backfill import MixedPlan, Ranking, Share, write_list
+from .backfill import MixedPlan, Ranking, Share
 from .comparison import Candidate, Comparison, compare
 from .embeddings import is_unit
 from .map_files import Ends, SavedMap, load_map, version
 from .maps import DIRECTIONS, METHODS, NETWORKS, Map, Pairs, fit, split
 from .metrics import METRICS
-from .pairs import Input, Sources, as_float, join_pairs, rows_of, side_of
-from .sources import Carried, Column, Names, Sink, Source, open_sink
-
-SAVE_SECONDS = 5.0  # of work that an interruption may cost
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+from .pairs import Input, Sources, join_pairs
+from .sources import Names, Sink, open_sink
+from .stream import Gallery, Stream, hidden_folder
 
 
 @dataclass(frozen=True)
@@ -103,6 +95,7 @@ def upgrade(
     seed: int = 0,
     chunk: int = 16_384,
     device: torch.device | str | None = None,
+    scheduler: str | None = None,
     dry_run: bool = False,
     overwrite: bool = False,
     tell: Callable[[str], object] = print,
@@ -143,6 +136,9 @@ def upgrade(
         seed: see ``fit``; it also draws the held-out pairs.
         chunk: rows at a time: memory is bounded by it, the pairs and the ids, whatever the gallery's size.
         device: of the arithmetic; None takes a GPU if there is one.
+        scheduler: address of a scheduler of Dask whose workers map the gallery, see ``scheduler`` and ``parts``: the
+            hidden folder, and files that are read, must be on a disk that all of them share. The bits are those of one
+            machine where the workers have its kind of processor, torch version and device.
         dry_run: only compare.
         overwrite: replace the files ``out`` and ``save_map``; folders and tables are never replaced.
         tell: gets the table and the advice before the gallery is read.
@@ -162,10 +158,13 @@ def upgrade(
         raise ValueError(
             "side, gallery_side, side_column, backfill_seconds: are of a gallery, which queries leave alone"
         )
+    if scheduler is not None and (out is None or dry_run):
+        raise ValueError("scheduler: must be left out where no gallery is written, got one")
     methods = [name for name in METHODS if name not in NETWORKS or method in ("auto", name)]
     check_device(device := device or default_device())
     device = torch.device(device)
-    with Sources(Names(id_column, vector_column, side_column, label_column), new_vector_column) as sources:
+    names = Names(id_column, vector_column, side_column, label_column)
+    with Sources(names, new_vector_column) as sources, workers_of(scheduler) as executor:
         urls = {
             "old": old,
             "new": new,
@@ -178,14 +177,14 @@ def upgrade(
         of_gallery, beside = inputs.pop("gallery", None), inputs.pop("gallery_side", None)
         pairs = join_pairs(**inputs, require_all=require_all, tell=tell)
         ends = _ends(pairs.reversed() if direction == "queries" else pairs)
-        source = None if of_gallery is None else _Gallery.open(ends, "the pairs", of_gallery, beside, require_all)
+        source = None if of_gallery is None else Gallery.open(ends, "the pairs", of_gallery, beside, require_all)
         sink = None if dry_run or out is None or source is None else open_sink(out)
         if sink is not None and source is not None:
             _check_out(sink, source.input, [url for url in urls.values() if url is not None], overwrite)
         size = gallery_size if source is None else source.embedding.rows
         settings = dict(methods=methods, direction=direction, metric=metric, width=width, steps=steps, seed=seed)
         settings |= {"gallery_size": size}
-        with _journal(sink or (None if save_map is None else arrays.NewFile(Path(save_map)))) as folder:
+        with hidden_folder(sink or (None if save_map is None else arrays.NewFile(Path(save_map)))) as folder:
             maps, comparison = _fitted(pairs, settings, device, folder, show_progress)
             advice = recommend(comparison, enough=enough, backfill_seconds=backfill_seconds)
             wanted = advice.method if not advice.share or backfill_list is not None else None
@@ -197,7 +196,7 @@ def upgrade(
             if sink is not None and source is not None and folder is not None and chosen is not None:
                 del pairs  # frees their memory for the gallery
                 carried = source.carried(ends, sink, chunk, show_progress)
-                _Stream(maps[chosen], source, sink, folder, ends.unit_in, carried, device).run(overwrite)
+                Stream(maps[chosen], source, sink, folder, ends.unit_in, carried, device, executor).run(overwrite)
                 done = replace(done, out=out, switch=sink.switch(carried, metric))
             if backfill_list is not None and source is not None and held_out is not None:
                 ranking = Ranking.of(maps[chosen or comparison.choice], held_out, metric)
@@ -223,6 +222,7 @@ def apply_map(
     require_all: bool = False,
     chunk: int = 16_384,
     device: torch.device | str | None = None,
+    scheduler: str | None = None,
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> str:
@@ -232,8 +232,8 @@ def apply_map(
     Args:
         map: the file.
         gallery: what is to be transformed, of the space that the map is for.
-        out, gallery_side, id_column, vector_column, side_column, require_all, chunk, device, overwrite, show_progress:
-            as in ``upgrade``.
+        out, gallery_side, id_column, vector_column, side_column, require_all, chunk, device, scheduler, overwrite,
+            show_progress: as in ``upgrade``.
 
     Returns:
         How to search what was written in place of the gallery; empty for a map of queries.
@@ -245,15 +245,16 @@ def apply_map(
     check_device(device := device or default_device())
     device = torch.device(device)
     saved = load_map(map)
-    with Sources(Names(id_column, vector_column, side_column)) as sources:
+    with Sources(Names(id_column, vector_column, side_column)) as sources, workers_of(scheduler) as executor:
         beside = None if gallery_side is None else sources("gallery_side", gallery_side)
-        source = _Gallery.open(saved.ends, "the map", sources("gallery", gallery), beside, require_all)
+        source = Gallery.open(saved.ends, "the map", sources("gallery", gallery), beside, require_all)
         sink = open_sink(out)
         _check_out(sink, source.input, [map, gallery, gallery_side], overwrite)
-        with _journal(sink) as folder:
+        with hidden_folder(sink) as folder:
             assert folder is not None
             carried = source.carried(saved.ends, sink, chunk, show_progress)
-            _Stream(_loaded(saved, device), source, sink, folder, saved.ends.unit_in, carried, device).run(overwrite)
+            new = _loaded(saved, device)
+            Stream(new, source, sink, folder, saved.ends.unit_in, carried, device, executor).run(overwrite)
             shutil.rmtree(folder)
     return sink.switch(carried, saved.about["metric"]) if saved.about["direction"] == "gallery" else ""
 
@@ -291,119 +292,6 @@ def _loaded(saved: SavedMap, device: torch.device) -> Map:
     ends, tensors = saved.ends, {name: torch.from_numpy(x).to(device) for name, x in saved.tensors.items()}
     sizes = {"d_in": ends.d_in, "d_side": ends.d_side, "d_out": ends.d_out, "unit": ends.unit, "width": saved.width}
     return Map.from_state({"name": saved.name, "tensors": tensors} | sizes)
-
-
-# The gallery, in a stream
-
-
-@dataclass(frozen=True, eq=False)
-class _Gallery:
-    """What is to be transformed, and where its side-information is."""
-
-    input: Input
-    embedding: Column
-    side: Column | None
-    side_source: Source | None
-    places: np.ndarray | None
-    """the row of each item in ``side``; None where these are the same"""
-    made_from: str
-
-    @classmethod
-    def open(cls, ends: Ends, of: str, gallery: Input, beside: Input | None, require_all: bool) -> _Gallery:
-        """The columns, after everything was checked that can be without reading all vectors.
-
-        ``of`` says for messages where ``ends`` come from.
-        """
-        embedding = gallery.vectors()
-        _check_width("gallery", embedding.width, ends.d_in, of)
-        gallery.source.verify()
-        space = gallery.source.space
-        _check_space("gallery", space, ends.from_space, of)
-        if isinstance(gallery.source, ArrayFile) and space and not ends.to_space:
-            raise ValueError(
-                f"gallery: names its space, and what is made of it could not, for {of} came without a name of the new "
-                "one; save new with Embeddings.save"
-            )
-        made_from = space or ends.from_space
-        found = side_of(gallery, beside)
-        if not ends.d_side:
-            if beside is not None:
-                raise ValueError(f"gallery_side: must be None, for {of} came without side-information")
-            return cls(gallery, embedding, None, None, None, made_from)
-        if found is None:
-            name = gallery.source.name
-            raise ValueError(f"gallery_side: is needed, for {of} came with side-information and {name} has none")
-        side = replace(found[0], argument="gallery_side").vectors(found[1])
-        _check_width("gallery_side", side.width, ends.d_side, of)
-        _check_space("gallery_side", beside.source.space if beside is not None else "", ends.side_space, of)
-        places = _places_of_side(gallery, found[0], embedding.rows, side.rows, require_all)
-        return cls(gallery, embedding, side, found[0].source, places, made_from)
-
-    def carried(self, ends: Ends, sink: Sink, chunk: int, shown: bool) -> Carried:
-        dtype = sink.dtype(np.dtype(ends.dtype))
-        return Carried(self.input.source, self.input.names, ends.to_space, self.made_from, dtype, chunk, shown)
-
-    def state(self) -> list:
-        return [one.state() for one in (self.input.source, self.side_source) if one is not None]
-
-    @contextmanager
-    def aligned_side(self, folder: Path) -> Iterator[Column | None]:
-        """Side-information in the order of the gallery: where it has another one, in a file in the folder."""
-        if self.side is None or self.places is None:
-            yield self.side
-            return
-        assert self.side.dtype is not None
-        target = np.full(self.side.rows, -1)
-        target[self.places] = np.arange(len(self.places))
-        path, row = folder / "side.npy", 0
-        arrays.create(path, self.embedding.rows, self.side.width, self.side.dtype)
-        os.truncate(path, path.stat().st_size + self.embedding.rows * self.side.width * self.side.dtype.itemsize)
-        for block in self.side.blocks(0, arrays.ROWS):
-            places = target[row : row + len(block)]
-            np.lib.format.open_memmap(path, "r+")[places[places >= 0]] = block[places >= 0]
-            row += len(block)
-        with arrays.opened(path) as side:
-            yield side
-
-    def list_worst(self, path: str | os.PathLike, ranking: Ranking, chunk: int, device: torch.device) -> None:
-        """Write the order in which its items are to be back-filled."""
-        errors, row = np.empty(self.embedding.rows, np.float32), 0
-        for block in self.embedding.blocks(0, chunk):
-            old = torch.from_numpy(as_float("gallery", block, row)).to(device)
-            errors[row : row + len(block)] = ranking(old).cpu().numpy()
-            row += len(block)
-        ids = self.input.ids()
-        write_list(path, np.arange(row) if ids is None else ids, errors)
-
-
-def _places_of_side(gallery: Input, side: Input, rows: int, side_rows: int, require_all: bool) -> np.ndarray | None:
-    """The row of each item of the gallery in the side-information; None where these are the same."""
-    if gallery.source is side.source:
-        return None
-    ids, others = gallery.ids(), replace(side, argument="gallery_side").ids()
-    if ids is None or others is None:
-        if side_rows != rows:
-            raise ValueError(
-                f"gallery_side: must have as many rows as the gallery, {rows}, where not both have ids, got {side_rows}"
-            )
-        return None
-    places = rows_of("gallery_side", others, ids, "the gallery")
-    if (places < 0).any():
-        missing = ids[places < 0]
-        raise ValueError(f"gallery_side: must have all items of the gallery, {len(missing)} miss, such as {missing[0]}")
-    if require_all and side_rows != rows:
-        raise ValueError(f"gallery_side: ids must all match (--require-all), got {side_rows} for {rows} of the gallery")
-    return None if side_rows == rows and (places == np.arange(rows)).all() else places
-
-
-def _check_width(name: str, width: int, wanted: int, of: str) -> None:
-    if width != wanted:
-        raise ValueError(f"{name}: must have the width of {of}, {wanted}, got {width}")
-
-
-def _check_space(name: str, space: str, wanted: str, of: str) -> None:
-    if space and wanted and space != wanted:
-        raise ValueError(f"{name}: must be of the space of {of}, {wanted!r}, got {space!r}")
 
 
 def _check_options(method: str, metric: str, enough: float, backfill_seconds: float | None, **counts: int) -> str:
@@ -486,41 +374,6 @@ def _check_out(sink: Sink, gallery: Input, inputs: Sequence[str | os.PathLike | 
     sink.check(gallery.source, gallery.names, overwrite)
 
 
-@contextmanager
-def _journal(sink: Sink | arrays.NewFile | None) -> Iterator[Path | None]:
-    """The hidden folder for what is done so far, for this process alone; None for None. It goes where the input is
-    refused, and stays where the same command may go on."""
-    if sink is None:
-        yield None
-        return
-    folder = sink.folder
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "lock", "ab") as lock, locked(lock.fileno()):
-            for left in folder.glob(".*.tmp"):  # by a process that was killed while it wrote
-                left.unlink()
-            yield folder
-    except ValueError:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    except (OSError, RuntimeError) as error:
-        full = _full_disk(error)
-        if full is None:
-            raise
-        raise OSError(
-            full.errno,
-            f"the disk of {folder.parent} is full ({full.strerror}). The old gallery is untouched and there is nothing "
-            f"new at {sink.name}. With space made, the same command goes on; to give up, remove {folder}",
-        ) from error
-
-
-def _full_disk(error: BaseException | None) -> OSError | None:
-    """The error itself, or the one that it came from: ``torch.save`` raises RuntimeError."""
-    while error is not None and not (isinstance(error, OSError) and error.errno in FULL):
-        error = error.__cause__ or error.__context__
-    return error
-
-
 def _fitted(
     pairs: Pairs, settings: dict, device: torch.device, folder: Path | None, shown: bool
 ) -> tuple[dict[str, Map], Comparison]:
@@ -557,106 +410,3 @@ def _comparison(state: dict) -> Comparison:
         return tuple(map(read, x)) if isinstance(x, list) else x
 
     return Comparison(**read(state))
-
-
-@dataclass(frozen=True, eq=False)
-class _Stream:
-    """The gallery on its way through a map, into a partial file whose first ``rows`` are safe."""
-
-    map: Map
-    gallery: _Gallery
-    sink: Sink
-    folder: Path
-    old_unit: bool
-    carried: Carried
-    device: torch.device
-
-    def run(self, overwrite: bool) -> None:
-        vectors = self.folder / "vectors.npy"
-        self._check_space_left(vectors)
-        state = self.gallery.state()
-        with self.gallery.aligned_side(self.folder) as side:
-            self._write(vectors, side, state)
-        if self.gallery.state() != state:
-            raise ValueError(f"gallery: {self.gallery.input.source.name} has changed meanwhile; run the command again")
-        if self.sink.exists() and not overwrite:
-            raise FileExistsError(
-                f"out: {self.sink.name} has appeared meanwhile; move it and run the same command again"
-            )
-        self.sink.write(vectors, self.carried)
-
-    def _write(self, vectors: Path, side: Column | None, state: list) -> None:
-        rows, dtype, chunk = self.gallery.embedding.rows, self.carried.dtype, self.carried.chunk
-        journal = _Journal(self.folder / "rows.json", self._key(state))
-        done = journal.rows if vectors.exists() else 0
-        if not done:
-            journal.forget()  # first: it may be of a file that is gone
-            arrays.create(vectors, rows, self.map.d_out, dtype)
-        with open(vectors, "r+b") as file:
-            file.truncate(arrays.header_size(file) + done * self.map.d_out * dtype.itemsize)
-            file.seek(0, os.SEEK_END)
-            chunks = progress(math.ceil(done / chunk), math.ceil(rows / chunk), "gallery", "chunk", self.carried.shown)
-            for _, block in zip(chunks, self._blocks(done, side), strict=True):
-                file.write(block.data)
-                done += len(block)
-                journal.note(file, done)
-            journal.note(file, done, now=True)
-
-    def _blocks(self, row: int, side: Column | None) -> Iterator[np.ndarray]:
-        """New rows from ``row`` on. Chunks are the same wherever one starts, for their size may change last bits."""
-        sides = iter(()) if side is None else side.blocks(row, self.carried.chunk)
-        for block in self.gallery.embedding.blocks(row, self.carried.chunk):
-            old = self._checked("gallery", block, row, self.old_unit)
-            beside = None if side is None else self._checked("gallery_side", next(sides), row)
-            mapped = self.map(old, beside).cpu()
-            _check_unit("gallery, transformed", mapped, row, self.map.unit)
-            yield as_float("gallery, transformed", mapped.numpy(), row, self.carried.dtype)
-            row += len(block)
-
-    def _checked(self, name: str, block: np.ndarray, row: int, unit: bool = False) -> Tensor:
-        """As float32 on the device, if all are finite and, for ``unit``, of length 1."""
-        values = torch.from_numpy(as_float(name, block, row))
-        _check_unit(name, values, row, unit)
-        return values.to(self.device)
-
-    def _key(self, state: list) -> list:
-        function = self.map.state()
-        fitted, dtype = digest(*function.pop("tensors").values()), str(self.carried.dtype)
-        return [function, fitted, state, self.carried.chunk, dtype, torch.get_num_threads(), str(self.device)]
-
-    def _check_space_left(self, vectors: Path) -> None:
-        size = self.gallery.embedding.rows * self.map.d_out * self.carried.dtype.itemsize
-        needed = size * (1 + self.sink.twice) - (vectors.stat().st_size if vectors.exists() else 0)
-        free = shutil.disk_usage(self.folder).free
-        if free < needed:
-            raise OSError(errno.ENOSPC, f"{needed / 2**20:,.0f} MiB are needed and {free / 2**20:,.0f} are free")
-
-
-def _check_unit(name: str, values: Tensor, row: int, unit: bool) -> None:
-    """For ``unit``: all rows have length 1."""
-    if unit and not is_unit(values):
-        lengths = values.norm(dim=1)
-        odd = int((lengths - 1).abs().argmax())
-        raise ValueError(f"{name}: all rows must have length 1 as in the pairs, row {row + odd} has {lengths[odd]:.3g}")
-
-
-class _Journal:
-    """How many rows of a partial file are safe, for the work that ``key`` (JSON) describes."""
-
-    def __init__(self, path: Path, key: list):
-        self.path, self.key, self.rows, self.noted = path, key, 0, time.monotonic()
-        if path.exists():
-            state = json.loads(path.read_bytes())
-            self.rows = state["rows"] if state["key"] == key else 0
-
-    def note(self, file: BinaryIO, rows: int, now: bool = False) -> None:
-        """Make ``rows`` of the open file safe and say so, now or if it is time to."""
-        if now or time.monotonic() - self.noted > SAVE_SECONDS:
-            file.flush()
-            os.fsync(file.fileno())  # before it is said, or a power cut would leave rows that are not there
-            write_atomically(self.path, json.dumps({"key": self.key, "rows": rows}))
-            self.rows, self.noted = rows, time.monotonic()
-
-    def forget(self) -> None:
-        self.path.unlink(missing_ok=True)
-        self.rows = 0

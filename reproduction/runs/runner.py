@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from compatkit.devices import check_device, default_device
-from compatkit.files import locked
+from compatkit.files import lock_file, remove_unheld
 from compatkit.progress import progress
 from compatkit.training import uses_bf16
 
@@ -58,6 +58,10 @@ class Job:
         # of this code only: a run that goes on after its numbers have changed would be neither the old nor the new one
         version = pinned().versions.get(self.experiment, "new")
         return self.root / ".checkpoints" / f"{run_id(*named(self.config), {})}-{version}"
+
+    @property
+    def lock(self) -> Path:
+        return self.checkpoints.with_suffix(".lock")
 
     @property
     def shared(self) -> Path:
@@ -120,7 +124,8 @@ def records(
         seeds, settings: instead of and on top of those of the preset.
         rows: of the experiment to make; none named means all.
         jobs: processes at once; 1 makes the runs in this process.
-        executor: any ``concurrent.futures.Executor`` of processes that see the same file system, in place of ``jobs``.
+        executor: any ``concurrent.futures.Executor`` of processes that see the same file system, in place of ``jobs``,
+            such as that of ``scheduler.workers_of``; each makes one run at a time and appends its record itself.
         device: "cpu", "cuda", ...; None takes a GPU if there is one.
         threads: of each process.
         refresh: also make stale runs again, see ``records.provenance.is_stale``.
@@ -133,7 +138,7 @@ def records(
         RunsFailed: when all others are made, if a run failed.
         ValueError: before the first run, for settings that cannot be run and a device that is not there.
     """
-    root, device = Path(root or results_root()), device or default_device()
+    root, device = Path(root or results_root()).absolute(), device or default_device()
     check_device(device)
     if threads < 1 or jobs < 1:
         raise ValueError(f"threads, jobs: must be at least 1, got {threads} and {jobs}")
@@ -174,9 +179,7 @@ def make(job: Job, refresh: bool = False, show_progress: bool = False) -> dict:
     ``refresh`` asks for a new one).
     """
     checkpoints = job.checkpoints
-    lock = checkpoints.with_suffix(".lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with open(lock, "ab") as file, locked(file.fileno()), torch_threads(job.threads):
+    with lock_file(job.lock), torch_threads(job.threads):
         found = job.stored()
         if found and not (refresh and is_stale(found)):
             return found
@@ -207,7 +210,6 @@ def make(job: Job, refresh: bool = False, show_progress: bool = False) -> dict:
         }
         append(record, job.root)
         shutil.rmtree(checkpoints, ignore_errors=True)
-        lock.unlink(missing_ok=True)
     return record
 
 
@@ -222,8 +224,12 @@ def make_all(
     """Make runs and show how many are done; each as it is finished: its record, or the error that ended it."""
     finished = _make_all(missing, jobs, executor, refresh, show_progress)
     count = progress(0, len(missing), label, "run", show_progress)
-    for _, outcome in zip(count, finished, strict=True):
-        yield outcome
+    try:
+        for _, outcome in zip(count, finished, strict=True):
+            yield outcome
+    finally:
+        for job in missing:
+            remove_unheld(job.lock)  # of a worker that was killed
 
 
 def _make_all(
@@ -257,6 +263,11 @@ def _submit(executor: Executor, missing: Sequence[Job], refresh: bool) -> Iterat
         for job in missing:
             futures[executor.submit(make, job, refresh)] = job
         for future in as_completed(futures):
+            if future.cancelled():
+                raise RunsFailed(
+                    "the scheduler is gone. Finished runs are recorded and unfinished ones have left checkpoints: the "
+                    "same command goes on from there, with another one"
+                )
             error = future.exception()
             if isinstance(error, BrokenExecutor):
                 raise RunsFailed(

@@ -1,4 +1,8 @@
-"""Whole or not there."""
+"""Whole or not there; held by one, and gone when nobody holds it."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -28,3 +32,65 @@ def test_new_files_have_the_usual_permissions(tmp_path):
     (tmp_path / "usual").write_text("")
     files.write_atomically(tmp_path / "file", "")
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+def test_one_at_a_time_holds_a_lock_file(tmp_path):
+    path, inside, most = tmp_path / "new" / "lock", [], []
+
+    def hold(i):
+        for _ in range(50):
+            with files.lock_file(path):
+                inside.append(i)
+                most.append(len(inside))
+                inside.remove(i)
+
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(hold, range(4)))
+    assert set(most) == {1} and len(most) == 200 and not list(path.parent.iterdir())
+    with pytest.raises(RuntimeError), files.lock_file(path):
+        raise RuntimeError
+    assert not path.exists()
+
+
+def test_only_a_lock_file_that_nobody_holds_is_removed(tmp_path):
+    path, held, free = tmp_path / "lock", threading.Event(), threading.Event()
+
+    def hold():
+        with files.lock_file(path):
+            held.set()
+            free.wait()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait()
+    files.remove_unheld(path)
+    assert path.exists()
+    free.set()
+    thread.join()
+    assert not path.exists()
+    path.touch()  # as a process leaves it that is killed
+    files.remove_unheld(path)
+    files.remove_unheld(path)
+    assert not path.exists()
+
+
+def test_who_waited_for_a_lock_file_that_was_removed_waits_for_the_new_one(tmp_path):
+    path, inside = tmp_path / "lock", threading.Event()
+
+    def wait():
+        with files.lock_file(path):
+            inside.set()
+
+    with open(path, "ab") as old, files.locked(old.fileno()):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(0.2)  # until it waits
+        path.unlink()
+        new = open(path, "ab")  # noqa: SIM115
+        holding = files.locked(new.fileno())
+        holding.__enter__()
+    assert not inside.wait(0.3)
+    holding.__exit__(None, None, None)
+    new.close()
+    thread.join()
+    assert inside.is_set() and not path.exists()

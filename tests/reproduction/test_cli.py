@@ -127,6 +127,7 @@ def test_all_is_every_experiment_with_the_options_given(capsys, monkeypatch):
         "threads": 3,
         "device": "cpu",
         "refresh": True,
+        "executor": None,
     }
     assert all(options == expected for _, options in calls)
     assert capsys.readouterr().out.splitlines() == [f"{name}: No runs." for name in EXPERIMENTS]

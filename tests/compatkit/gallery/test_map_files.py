@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 
 from compatkit.__main__ import main
-from compatkit.gallery import load_map
+from compatkit.gallery import load_map, mapped
 from compatkit.gallery import upgrade as module
 from compatkit.gallery.comparison import compare
 from compatkit.gallery.maps import METHODS, Pairs, fit, split
@@ -162,9 +162,9 @@ def test_an_interrupted_map_goes_on(files, saved, monkeypatch, capsys):  # noqa:
         stopping(patch, after=3)
         assert main([*map(str, arguments)]) == 130
     assert "the same command goes on" in capsys.readouterr().err and not files["out"].exists()
-    started, blocks = [], module._Stream._blocks
+    started, blocks = [], mapped.Mapped.blocks
     monkeypatch.setattr(
-        module._Stream, "_blocks", lambda self, row, side: started.append(row) or blocks(self, row, side)
+        mapped.Mapped, "blocks", lambda self, start, size: started.append(start) or blocks(self, start, size)
     )
     assert main([*map(str, arguments)]) == 0
     assert started == [3 * CHUNK] and files["out"].read_bytes() == straight.read_bytes() and not hidden(files)

@@ -21,8 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from compatkit.__main__ import main
-from compatkit.gallery import pairs, sources
-from compatkit.gallery import upgrade as module
+from compatkit.gallery import mapped, pairs, sources, stream
 from compatkit.gallery.pairs import read_pairs
 from compatkit.gallery.upgrade import upgrade
 
@@ -160,10 +159,10 @@ def test_out_of_postgres_through_parquet(files, store, expected):  # noqa: F811
 
 KILLED = """
 import os, signal, sys
-from compatkit.gallery import arrays, upgrade as module
+from compatkit.gallery import arrays, mapped, stream, upgrade as module
 import torch
 torch.set_num_threads(1)
-module.SAVE_SECONDS = -1.0
+stream.SAVE_SECONDS = -1.0
 where, *paths = sys.argv[1:]
 def die(function, after):
     def dying(*args):
@@ -173,7 +172,7 @@ def die(function, after):
             yield x
     return dying
 if where == "rows":
-    module._Stream._blocks = die(module._Stream._blocks, 4)
+    mapped.Mapped.blocks = die(mapped.Mapped.blocks, 4)
 else:  # while the new table is put together from the rows, which are all there
     opened = arrays.ArrayColumn.blocks
     dying = die(opened, 3)
@@ -213,7 +212,7 @@ def test_sigkill(files, store, kind, where):  # noqa: F811
 def test_a_table_that_changes_meanwhile_is_refused(files, store, monkeypatch, change, when):  # noqa: F811
     put, url = store
     gallery = put("postgresql", "items", table(np.load(files["gallery"]), IDS))
-    write = module._Stream._write
+    write = stream.Stream._write
 
     def changing(*args):
         if when == "after the last row":
@@ -223,7 +222,7 @@ def test_a_table_that_changes_meanwhile_is_refused(files, store, monkeypatch, ch
         if when == "before the first row":
             write(*args)
 
-    monkeypatch.setattr(module._Stream, "_write", changing)
+    monkeypatch.setattr(stream.Stream, "_write", changing)
     with pytest.raises(ValueError, match="has changed"):
         upgrade(files["old"], files["new"], gallery, url("postgresql", "out"), method="ridge", **QUICK)
     with pytest.raises(ValueError, match="no such table"):
@@ -234,14 +233,14 @@ def test_a_table_that_changes_meanwhile_is_refused(files, store, monkeypatch, ch
 def test_a_lance_table_that_grows_meanwhile_is_read_as_it_was(files, store, expected, monkeypatch):  # noqa: F811
     put, url = store
     items = table(np.load(files["gallery"]), IDS)
-    gallery, write = put("lance", "items", items), module._Stream._write
+    gallery, write = put("lance", "items", items), stream.Stream._write
     path = gallery.removeprefix("lance:").partition("#")[0]
 
     def growing(*args):
         lancedb.connect(path).open_table("items").add(items)
         write(*args)
 
-    monkeypatch.setattr(module._Stream, "_write", growing)
+    monkeypatch.setattr(stream.Stream, "_write", growing)
     done = upgrade(files["old"], files["new"], gallery, url("lance", "out"), method="ridge", **QUICK)
     assert (read(done.out) == expected).all() and sources.open_source(gallery).rows == 2 * ROWS
 
@@ -368,7 +367,7 @@ def test_the_password_of_the_environment_is_nowhere(files, store, capsys, monkey
     put, url = store
     gallery = put("postgresql", "items", table(np.load(files["gallery"]), IDS))
     monkeypatch.setenv("PGPASSWORD", "s3cret")
-    monkeypatch.setattr(module._Stream, "_blocks", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(mapped.Mapped, "blocks", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
     paths = {"old": files["old"], "new": files["new"], "gallery": gallery, "out": url("postgresql", "out")}
     assert main(["upgrade", *(f"--{name}={path}" for name, path in paths.items()), "--method=ridge"]) == 130
     assert "s3cret" not in "".join(capsys.readouterr())
