@@ -105,7 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     upgrade.add_argument("--chunk", type=int, default=16_384, help="rows in memory at a time (default 16384)")
     upgrade.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
     upgrade.add_argument("--dry-run", action="store_true", help="compare only; the gallery may be left out")
-    upgrade.add_argument("--overwrite", action="store_true", help="replace the files at --out, --save-map and --backfill-list")
+    upgrade.add_argument(
+        "--overwrite", action="store_true", help="replace the files at --out, --save-map and --backfill-list"
+    )
     upgrade.set_defaults(command=partial(_resumable, _upgrade))
     apply = commands.add_parser(
         "map",

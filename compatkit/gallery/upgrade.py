@@ -144,7 +144,8 @@ def upgrade(
         chunk: rows at a time: memory is bounded by it, the pairs and the ids, whatever the gallery's size.
         device: of the arithmetic; None takes a GPU if there is one.
         dry_run: only compare.
-        overwrite: replace the files ``out``, ``save_map`` and ``backfill_list``; folders and tables are never replaced.
+        overwrite: replace the files ``out``, ``save_map`` and ``backfill_list``; folders and tables are never
+            replaced.
         tell: gets the table and the advice before the gallery is read.
         show_progress: of the fit and of the transformation.
 
