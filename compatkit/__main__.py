@@ -111,7 +111,9 @@ def _parser() -> argparse.ArgumentParser:
     upgrade.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
     upgrade.add_argument("--scheduler", metavar="ADDRESS", help=SCHEDULER)
     upgrade.add_argument("--dry-run", action="store_true", help="compare only; the gallery may be left out")
-    upgrade.add_argument("--overwrite", action="store_true", help="replace the files at --out and --save-map")
+    upgrade.add_argument(
+        "--overwrite", action="store_true", help="replace the files at --out, --save-map and --backfill-list"
+    )
     upgrade.set_defaults(command=partial(_resumable, _upgrade))
     apply = commands.add_parser(
         "map",

@@ -140,7 +140,8 @@ def upgrade(
             hidden folder, and files that are read, must be on a disk that all of them share. The bits are those of one
             machine where the workers have its kind of processor, torch version and device.
         dry_run: only compare.
-        overwrite: replace the files ``out`` and ``save_map``; folders and tables are never replaced.
+        overwrite: replace the files ``out``, ``save_map`` and ``backfill_list``; folders and tables are never
+            replaced.
         tell: gets the table and the advice before the gallery is read.
         show_progress: of the fit and of the transformation.
 
