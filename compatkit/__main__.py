@@ -61,14 +61,16 @@ def _parser() -> argparse.ArgumentParser:
         help="carry a gallery of embeddings into the space of a new model",
         description="Fit maps from old embeddings to new ones on pairs of both, compare them on held-out pairs, say "
         "which to use or that none is worth it, and put the gallery through it. Interrupted, the same command goes on. "
-        "Exit status: 0 done, 1 failed, 2 bad input, 3 advised against and nothing written.",
+        "Exit status: 0 done, 1 failed, 2 bad input, 3 advised against, and neither a gallery nor a map written.",
         epilog=SOURCES,
         formatter_class=_Help,
     )
     upgrade.add_argument("--old", required=True, metavar="SOURCE", help="embeddings of some items by the old model")
-    upgrade.add_argument("--new", required=True, metavar="SOURCE", help="of the same items by the new one")
-    upgrade.add_argument("--side", metavar="SOURCE", help="side-information of these items")
-    upgrade.add_argument("--labels", metavar="SOURCE", help="of these items: compare as retrieval by class, too")
+    upgrade.add_argument("--new", required=True, metavar="SOURCE", help="embeddings of the same items by the new model")
+    upgrade.add_argument("--side", metavar="SOURCE", help="side-information of the items of --old")
+    upgrade.add_argument(
+        "--labels", metavar="SOURCE", help="integers or text, one for each item of --old: judge by mAP"
+    )
     upgrade.add_argument("--gallery", metavar="SOURCE", help="embeddings by the old model that are to become new ones")
     upgrade.add_argument("--gallery-side", metavar="SOURCE", help="side-information of the gallery, by id if both have")
     upgrade.add_argument("--out", metavar="SOURCE", help="the new gallery, which must not be there yet")
@@ -83,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     upgrade.add_argument("--vector-column", metavar="NAME", help="of all tables (embedding)")
     upgrade.add_argument("--new-vector-column", metavar="NAME", help="of --new, where it has another name there")
     upgrade.add_argument("--side-column", metavar="NAME", help="of all tables (side, where there is one)")
-    upgrade.add_argument("--label-column", metavar="NAME", help="of all tables (label, where there is one)")
+    upgrade.add_argument(
+        "--label-column", metavar="NAME", help="of all tables (label, where there is one: then mAP judges)"
+    )
     upgrade.add_argument("--require-all", action="store_true", help="refuse pairs whose ids match only in part")
     upgrade.add_argument(
         "--method", default="auto", help="auto (default), identity, procrustes, low-rank, ridge, residual or h"
@@ -93,10 +97,16 @@ def _parser() -> argparse.ArgumentParser:
         "--enough", type=float, default=0.5, help="share of neighbours that a map must keep, without labels (0.5)"
     )
     upgrade.add_argument(
-        "--gallery-size", type=int, metavar="N", help="of a gallery that is not given: agreement is extrapolated to it"
+        "--gallery-size",
+        type=int,
+        metavar="N",
+        help="how many items a gallery has that is not given: agreement is extrapolated to that many",
     )
     upgrade.add_argument(
-        "--backfill-seconds", type=float, metavar="S", help="what the new model takes for 10 000 items"
+        "--backfill-seconds",
+        type=float,
+        metavar="S",
+        help="what the new model takes for 10 000 items: prices are compared with it",
     )
     upgrade.add_argument(
         "--backfill-list",
@@ -104,9 +114,16 @@ def _parser() -> argparse.ArgumentParser:
         help="write the ids of the gallery as NAME.csv, in the order to back-fill in: the item near which the map fits "
         "worst first",
     )
-    upgrade.add_argument("--width", type=int, default=512, help="of residual and h (default 512; the paper of h: 2048)")
-    upgrade.add_argument("--steps", type=int, default=2_000, help="of the training of both (default 2000)")
-    upgrade.add_argument("--seed", type=int, default=0)
+    upgrade.add_argument(
+        "--width",
+        type=int,
+        default=512,
+        help="of the hidden layers of residual and h (default 512; the paper of h: 2048)",
+    )
+    upgrade.add_argument(
+        "--steps", type=int, default=2_000, help="of the training of residual and h, which takes minutes (default 2000)"
+    )
+    upgrade.add_argument("--seed", type=int, default=0, help="which pairs are held out, and of the training (0)")
     upgrade.add_argument("--chunk", type=int, default=16_384, help="rows in memory at a time (default 16384)")
     upgrade.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
     upgrade.add_argument("--scheduler", metavar="ADDRESS", help=SCHEDULER)
@@ -150,7 +167,12 @@ def _upgrade(options: argparse.Namespace) -> int:
     if done.listed is not None:
         print(f"What to back-fill, the worst first: {done.listed}")
     if done.out is done.saved is None and not options.dry_run:
-        print("Nothing was written; name a map with --method to do so all the same.")
+        part = 0 < done.share < 1 and done.listed is None
+        print(
+            "Neither a gallery nor a map was written. "
+            + "The same command with --backfill-list FILE.csv writes both the gallery and what to back-fill. " * part
+            + "With --method NAME it writes what that map gives."
+        )
         return 3
     return 0
 

@@ -87,7 +87,7 @@ def _scored(comparison: Comparison, name: str) -> str:
     """The score by which a map is judged, and of how many items."""
     candidate, held_out = comparison.candidates[name], count(comparison.held_out)
     if candidate.mean_ap is not None:
-        return f"mAP of {percent(candidate.mean_ap)} %"
+        return f"mAP of {percent(candidate.mean_ap)} % among the {held_out} held-out items"
     what = "agreement with the new model's nearest neighbours of"
     here = f"{percent(candidate.agreement)} % among the {held_out} held-out items"
     if comparison.gallery_size is None:
@@ -130,7 +130,7 @@ def _back_fill(comparison: Comparison, enough: float, short: str, backfill_secon
             f", for {plan.seconds(share, backfill_seconds):.3g} s in place of {backfill_seconds:.3g} s for 10 000 items"
         )
     text = f"Back-fill the worst {100 * share:g} % (--backfill-list) and map the rest by {plan.map}: {short}; so mixed,"
-    return Advice(plan.map, share, f"{text} it is {_of_share(parts[0])} %{price}.")
+    return Advice(plan.map, share, f"{text} it is {_of_share(parts[0])} %{_of_order(parts[0])}{price}.")
 
 
 def _is_enough(one: Share, enough: float) -> bool:
@@ -143,6 +143,10 @@ def _of_share(one: Share) -> str:
     return percent(one.mean_ap) or percent_between(one.in_gallery) or percent(one.agreement)
 
 
+def _of_order(one: Share) -> str:
+    return "" if one.agreement.low > one.at_random.mean else " (a random order may do as well)"
+
+
 def _part(comparison: Comparison) -> str:
     """What back-filling the worst part first would give, if that is more."""
     if comparison.mixed is None:
@@ -150,4 +154,5 @@ def _part(comparison: Comparison) -> str:
     alone, found = (next(one for one in comparison.mixed.shares if one.share == share) for share in (0, PART))
     if (found.mean_ap or found.agreement).low <= (alone.mean_ap or alone.agreement).high:
         return ""
-    return f" With the worst {100 * PART:g} % back-filled (--backfill-list) it would be {_of_share(found)} %."
+    mixed = f"the worst {100 * PART:g} % back-filled (--backfill-list) and the rest by {comparison.mixed.map}"
+    return f" With {mixed} it would be {_of_share(found)} %{_of_order(found)}."

@@ -113,7 +113,12 @@ class MixedPlan:
             price = "" if backfill_seconds is None else f"{self.seconds(one.share, backfill_seconds):.3g}"
             scores = [percent(one.agreement), percent(one.at_random), percent_between(one.in_gallery)]
             rows.append([f"{100 * one.share:g}", *scores, percent(one.mean_ap), price])
-        return f"The worst part back-filled, the rest by {self.map}:\n{columns(rows)}"
+        return (
+            f"The worst part back-filled, the rest by {self.map}:\n{columns(rows)}\n"
+            "Half of the held-out pairs tell which part is the worst, the other half are the queries: so what nothing "
+            "back-filled gives is not quite what the table above has of all of them. At random: the same share in "
+            "random order."
+        )
 
 
 @torch.no_grad()

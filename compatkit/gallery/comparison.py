@@ -81,7 +81,7 @@ class Comparison:
     gallery_size: int | None = None
     """how many items the gallery will have, None if that is not known"""
     mixed: MixedPlan | None = None
-    """back-filling a part of the gallery, with ``choice`` for the rest; None for queries"""
+    """back-filling a part of the gallery, with the map that is used for the rest; None for queries"""
 
     @property
     def best(self) -> str:
@@ -139,12 +139,13 @@ def compare(
     direction: str = "gallery",
     metric: str = "l2",
     gallery_size: int | None = None,
+    method: str | None = None,
     show_progress: bool = False,
 ) -> Comparison:
     """Measure each map on pairs that it was not fitted on; with labels also as retrieval by class.
 
     By the map, new embeddings search among mapped old ones, or, for queries, mapped new ones among the old. For a
-    gallery the simplest of the best maps is also measured with a part back-filled.
+    gallery one of the maps is also measured with a part back-filled.
 
     Args:
         maps: see ``maps.fit``.
@@ -153,6 +154,7 @@ def compare(
         direction: as in ``maps.fit``.
         metric: that the gallery will be searched with, one of ``metrics.METRICS``.
         gallery_size: how many items it will have; None if that is not known.
+        method: the map for the rest of a gallery that is back-filled in part; None takes the choice.
         show_progress: one line a map.
     """
     old, new, labels, queries = held_out.old, held_out.new, held_out.labels, direction == "queries"
@@ -207,9 +209,9 @@ def compare(
     )
     if queries:
         return comparison
-    choice = comparison.choice
-    seconds = candidates[choice].seconds
-    plan = mixed(maps[choice], held_out, metric=metric, gallery_size=gallery_size, map_seconds=seconds)
+    used = method or comparison.choice
+    seconds = candidates[used].seconds
+    plan = mixed(maps[used], held_out, metric=metric, gallery_size=gallery_size, map_seconds=seconds)
     return replace(comparison, mixed=plan)
 
 

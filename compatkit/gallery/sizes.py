@@ -6,7 +6,7 @@ agreement of the one nearest among n items stands for that of the 10 nearest amo
 few and many neighbours, which is measured in the sample itself, at several sizes. Beyond 10 n the curve goes on as
 steeply as it fell last, and the interval reaches from no further fall to one twice as steep. A curve fitted to the
 10 nearest at smaller sizes would not do: nothing in it says what becomes of clusters that the sample holds whole.
-(Where all clusters have one size, and the sample just resolves them, the interval may still miss by a point or two.)
+(Where all clusters have one size, and the sample just resolves them, the interval may still miss by several points.)
 
 Only items that no map was fitted on take part: a map fits the others better, and so would they be found more often.
 """

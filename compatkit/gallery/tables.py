@@ -204,7 +204,8 @@ class NewFolder(NewFile):
     """A folder of Parquet files, of the names and rows of those of the gallery."""
 
     def check(self, gallery: Source, names: Names, overwrite: bool) -> None:
-        super().check(gallery, names, False)  # a folder cannot be replaced at once
+        if self.exists():  # a folder cannot be replaced at once
+            raise ValueError(f"out: the folder {self.path} exists already and is never replaced; name another")
 
     def write(self, vectors: Path, carried: Carried) -> None:
         whole = vectors.with_name("whole")

@@ -184,7 +184,7 @@ def upgrade(
             _check_out(sink, source.input, [url for url in urls.values() if url is not None], overwrite)
         size = gallery_size if source is None else source.embedding.rows
         settings = dict(methods=methods, direction=direction, metric=metric, width=width, steps=steps, seed=seed)
-        settings |= {"gallery_size": size}
+        settings |= {"gallery_size": size, "method": None if method == "auto" else method}
         with hidden_folder(sink or (None if save_map is None else arrays.NewFile(Path(save_map)))) as folder:
             maps, comparison = _fitted(pairs, settings, device, folder, show_progress)
             advice = recommend(comparison, enough=enough, backfill_seconds=backfill_seconds)
@@ -391,7 +391,7 @@ def _fitted(
     options = {name: settings[name] for name in ("direction", "width", "steps", "seed")}
     to_fit, held_out = split(pairs, settings["seed"])
     maps = fit(to_fit.to(device), settings["methods"], checkpoint=checkpoint, show_progress=shown, **options)
-    search = {name: settings[name] for name in ("direction", "metric", "gallery_size")}
+    search = {name: settings[name] for name in ("direction", "metric", "gallery_size", "method")}
     comparison = compare(maps, held_out.to(device), len(to_fit), **search, show_progress=shown)
     if kept is not None:
         with replacing(kept) as file:

@@ -640,14 +640,25 @@ def test_what_to_back_fill_is_listed(files, tmp_path):
     assert (tmp_path / "ids.csv").read_text().splitlines()[1:] == [f"i{row},{error}" for row, error in lines[1:]]
 
 
-def test_a_gallery_of_which_a_part_is_to_be_back_filled(files, tmp_path):
+def test_a_gallery_of_which_a_part_is_to_be_back_filled(files, tmp_path, capsys):
     """It is mapped by "auto" only if the part is asked for."""
     paths = {name: files[name] for name in ("old", "new", "gallery", "out")} | {"enough": 0.75}
     done = upgrade(**paths, **QUICK)
     assert 0 < done.share < 1 and done.method is done.out is None and not files["out"].exists()
     assert done.advice.startswith(f"Back-fill the worst {100 * done.share:g} % (--backfill-list)")
+    options = [x for name in ("old", "new", "gallery", "out") for x in (f"--{name}", str(files[name]))]
+    assert main(["upgrade", *options, "--enough", "0.75", "--width", "8", "--steps", "6"]) == 3
+    assert "--backfill-list FILE.csv writes both" in capsys.readouterr().out
     done = upgrade(**paths, backfill_list=tmp_path / "list.csv", **QUICK)
     assert done.method == done.comparison.choice and files["out"].exists() and (tmp_path / "list.csv").exists()
+
+
+def test_a_part_is_back_filled_beside_the_map_that_is_named(files):
+    """Not beside the one that would be advised."""
+    paths = {name: files[name] for name in ("old", "new", "gallery", "out")}
+    done = upgrade(**paths, method="low-rank", **QUICK)
+    assert done.comparison.mixed.map == "low-rank" != done.comparison.choice
+    assert "the rest by low-rank" in done.comparison.mixed.table()
 
 
 def test_the_size_of_the_gallery_is_that_of_the_gallery_or_said(files):
@@ -659,9 +670,13 @@ def test_the_size_of_the_gallery_is_that_of_the_gallery_or_said(files):
 
 def test_the_command_says_when_nothing_is_written(files, capsys):
     assert command(files | {"new": files["old"]}) == 3
-    assert capsys.readouterr().out.splitlines()[-1].startswith("Nothing was written; name a map with --method")
+    assert (
+        capsys.readouterr()
+        .out.splitlines()[-1]
+        .startswith("Neither a gallery nor a map was written. With --method NAME")
+    )
     assert command(files, "--dry-run", "--method", "procrustes") == 0
-    assert "Nothing was written" not in capsys.readouterr().out and not files["out"].exists()
+    assert "Neither a gallery" not in capsys.readouterr().out and not files["out"].exists()
 
 
 def test_the_command_answers_mistakes_with_a_sentence(files, capsys, monkeypatch):
