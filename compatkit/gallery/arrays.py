@@ -11,7 +11,7 @@ from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -22,7 +22,6 @@ from .sources import Carried, Names, Source
 
 MEMBERS = {"vector": "vectors", "side": "vectors", "id": "ids"}
 """Arrays of an ``.npz`` by role."""
-T = TypeVar("T")
 ROWS = 65_536  # at a time, where nobody says how many
 
 
@@ -123,7 +122,7 @@ class ArrayFile:
         self._file.close()
 
 
-def ahead(items: Iterator[T]) -> Generator[T, None, None]:
+def ahead(items: Iterator[Any]) -> Generator[Any, None, None]:
     """Each item, while a thread makes the next one."""
     with ThreadPoolExecutor(1) as thread:
         coming = thread.submit(next, items, None)

@@ -34,7 +34,7 @@ def as_compared(x: Tensor, metric: str) -> Tensor:
 
 
 def similarity(query: Tensor, gallery: Tensor, metric: str) -> Tensor:
-    """Numbers (n, m), the larger the nearer: the cosine, the inner product, or half of |q|^2 - |q - x|^2.
+    """Numbers (n, m), the larger the nearer: the cosine, the inner product, or half of ``|q|^2 - |q - x|^2``.
 
     Args:
         query, gallery: embeddings (n, d) and (m, d).

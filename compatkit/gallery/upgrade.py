@@ -233,8 +233,8 @@ def apply_map(
     Args:
         map: the file.
         gallery: what is to be transformed, of the space that the map is for.
-        out, gallery_side, id_column, vector_column, side_column, require_all, chunk, device, scheduler, overwrite,
-            show_progress: as in ``upgrade``.
+        out, gallery_side, id_column, vector_column, side_column, require_all: as in ``upgrade``.
+        chunk, device, scheduler, overwrite, show_progress: as in ``upgrade``.
 
     Returns:
         How to search what was written in place of the gallery; empty for a map of queries.
