@@ -1,4 +1,4 @@
-"""The workers of a scheduler of Dask that is running, perhaps on other machines: ``--scheduler tcp://host:8786``.
+"""The workers of a scheduler of Dask that is running, perhaps on other machines: ``--scheduler tcp://host:8786``::
 
     dask scheduler
     dask worker tcp://host:8786 --nthreads 1    # on each machine, once for each process
