@@ -89,10 +89,10 @@ class SavedMap:
         ends = self.ends
         x = self._checked("x", x, ends.d_in)
         if (side is None) != (ends.d_side == 0):
-            wanted = f"of width {self.ends.d_side}" if self.ends.d_side else "None"
+            wanted = f"of width {ends.d_side}" if ends.d_side else "None"
             raise ValueError(f"side: must be {wanted} for this map, got {None if side is None else np.shape(side)}")
         if side is not None:
-            side = self._checked("side", side, self.ends.d_side)
+            side = self._checked("side", side, ends.d_side)
         mapped = self._function(x, side)  # type: ignore[attr-defined]
         return _unit(mapped) if ends.unit else mapped
 

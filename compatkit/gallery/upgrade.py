@@ -338,9 +338,13 @@ def _check_files(
     path = Path(save_map)
     if dry_run or path.suffix != ".safetensors":
         raise ValueError(f"save_map: must be NAME.safetensors, and not for dry_run, which writes nothing, got {path}")
-    if path.exists() and not overwrite:
-        raise ValueError(f"save_map: {path} exists already; name another, or allow overwrite (--overwrite)")
+    _check_new("save_map", path, overwrite)
     require("safetensors", "gallery")
+
+
+def _check_new(name: str, path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise ValueError(f"{name}: {path} exists already; name another, or allow overwrite (--overwrite)")
 
 
 def _check_backfill(
@@ -360,8 +364,7 @@ def _check_backfill(
     path = Path(backfill_list)
     if path.suffix != ".csv" or gallery is None or dry_run:
         raise ValueError(f"backfill_list: must be NAME.csv, with a gallery and without dry_run, got {path}")
-    if path.exists() and not overwrite:
-        raise ValueError(f"backfill_list: {path} exists already; name another, or allow overwrite (--overwrite)")
+    _check_new("backfill_list", path, overwrite)
 
 
 def _check_out(sink: Sink, gallery: Input, inputs: Sequence[str | os.PathLike | None], overwrite: bool) -> None:

@@ -33,7 +33,7 @@ def _source(preset: str, root: str | os.PathLike | None) -> Source:
     plans = {experiment: plan(experiment, preset) for experiment in EXPERIMENTS}
     return Source(
         preset,
-        {experiment: recorded(experiment, preset, root=root) for experiment in EXPERIMENTS},
+        {experiment: _recorded(experiment, runs, preset, root) for experiment, runs in plans.items()},
         planned={experiment: len(runs) for experiment, runs in plans.items()},
         seeds={experiment: len({config.seed for _, config in runs}) for experiment, runs in plans.items()},
     )
@@ -48,7 +48,10 @@ def recorded(
     root: str | os.PathLike | None = None,
 ) -> list[dict]:
     """Those records of ``runner.records`` that are there already; nothing is made."""
-    wanted = plan(experiment, preset, seeds, settings)
+    return _recorded(experiment, plan(experiment, preset, seeds, settings), preset, root)
+
+
+def _recorded(experiment: str, wanted: Plan, preset: str, root: str | os.PathLike | None) -> list[dict]:
     found = index(preset, root, KINDS)
     return under_rows(experiment, wanted, {config: found.record(config) for _, config in wanted})
 
