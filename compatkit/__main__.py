@@ -131,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     upgrade.add_argument(
         "--overwrite", action="store_true", help="replace the files at --out, --save-map and --backfill-list"
     )
-    upgrade.set_defaults(command=partial(_resumable, _upgrade))
+    upgrade.set_defaults(command=partial(_resumable, _upgrade), flags={})
     apply = commands.add_parser(
         "map",
         help="put a source through a map that upgrade --save-map wrote",
@@ -152,7 +152,7 @@ def _parser() -> argparse.ArgumentParser:
     apply.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
     apply.add_argument("--scheduler", metavar="ADDRESS", help=SCHEDULER)
     apply.add_argument("--overwrite", action="store_true", help="replace the file at --out")
-    apply.set_defaults(command=partial(_resumable, _map))
+    apply.set_defaults(command=partial(_resumable, _map), flags={"gallery": "--in", "gallery_side": "--side"})
     return parser
 
 
@@ -186,7 +186,7 @@ def _map(options: argparse.Namespace) -> int:
 
 
 def _arguments(options: argparse.Namespace) -> dict:
-    return {name: value for name, value in vars(options).items() if name != "command"}
+    return {name: value for name, value in vars(options).items() if name not in ("command", "flags")}
 
 
 def _resumable(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:

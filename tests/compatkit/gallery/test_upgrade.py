@@ -605,7 +605,12 @@ def command(files, *options):
 
 @pytest.mark.parametrize(
     ("option", "value", "message"),
-    [("--device", "abacus", "device: 'abacus' cannot be used here"), ("--backfill-seconds", "-5", "must be a time")],
+    [
+        ("--device", "abacus", "compatkit: --device: 'abacus' cannot be used here"),
+        ("--backfill-seconds", "-5", "compatkit: --backfill-seconds: must be a time"),
+        ("--save-map", "dry_run.txt", "compatkit: --save-map: must be NAME.safetensors, and not for --dry-run, which"),
+        ("--save-map", "dry_run.txt", "got dry_run.txt\n"),
+    ],
 )
 def test_the_command_refuses(files, capsys, option, value, message):
     assert command(files, option, value) == 2
@@ -683,7 +688,7 @@ def test_the_command_answers_mistakes_with_a_sentence(files, capsys, monkeypatch
     assert command(files | {"old": "nowhere.npy"}) == 2
     assert "nowhere.npy" in capsys.readouterr().err
     assert command(files, "--enough", "7") == 2
-    assert capsys.readouterr().err == "compatkit: enough: must be a share, 0 .. 1, got 7.0\n"
+    assert capsys.readouterr().err == "compatkit: --enough: must be a share, 0 .. 1, got 7.0\n"
     monkeypatch.setattr(stream.Stream, "_write", fail_when_full)
     assert command(files, "--method", "ridge") == 1
     assert "is full" in capsys.readouterr().err
