@@ -102,18 +102,19 @@ class Comparison:
     def table(self) -> str:
         """The comparison for people to read; ± is half a 95 % interval."""
         size = "" if self.gallery_size is None else f"in {count(self.gallery_size)}, %"
-        scores = ["agreement, %", size, "recall, %", "lost, %", "won, %", "error", "top-1, %", "MRR, %", "mAP, %"]
-        rows = [["", *scores, "MACs", "parameters", "s / 10 000"]]
+        scores = ["agreement, %", size, "recall, %", "lost, %", "won, %", "top-1, %", "MRR, %", "mAP, %"]
+        found = [["", *scores]]
         found_by_old = list(map(percent, self.found_by_old))
         for name, (agreement, recall), known in (("old/old", found_by_old, self.old), ("new/new", ["", ""], self.new)):
             if name == "old/old" or known is not None:
                 top1, mean_ap, reciprocal_rank = map(percent, known or (None,) * 3)
-                rows.append([name, agreement, "", recall, "", "", "", top1, reciprocal_rank, mean_ap, "", "", ""])
-        rows += [self._row(c) for c in self.candidates.values()]
+                found.append([name, agreement, "", recall, "", "", top1, reciprocal_rank, mean_ap])
+        found += [self._found(c) for c in self.candidates.values()]
+        cost = [["", "error", "MACs", "parameters", "s / 10 000"], *map(self._cost, self.candidates.values())]
         side = f" and {self.side_bytes} of side-information" if self.side_bytes else ""
         works = "the nearest one among the 10 nearest" if self.old is None else "a nearest one with their label"
-        return columns(rows) + (
-            f"\nFitted on {self.fitted_on} pairs, compared on {self.held_out} others by "
+        return f"{columns(found)}\n{columns(cost)}\n" + (
+            f"Fitted on {self.fitted_on} pairs, compared on {self.held_out} others by "
             f"{METRICS[self.metric]} (± half a 95 % interval; agreement: of the 10 nearest by new/new, recall: of "
             f"the nearest one, among the 10 nearest by the map; lost, won: queries that have {works} by old/old "
             f"and not by the map, and the reverse). An item "
@@ -123,12 +124,16 @@ class Comparison:
             + " Queries are mapped, and the gallery stays." * (self.direction == "queries")
         )
 
-    def _row(self, c: Candidate) -> list[str]:
-        by = f"{c.name}/old" if self.direction == "queries" else f"new/{c.name}"
-        scores = [percent(c.agreement), percent_between(c.in_gallery), *map(percent, (c.recall, c.lost, c.won))]
+    def _found(self, c: Candidate) -> list[str]:
+        kept = [percent(c.agreement), percent_between(c.in_gallery), *map(percent, (c.recall, c.lost, c.won))]
+        return [self._search(c), *kept, *map(percent, (c.top1, c.reciprocal_rank, c.mean_ap))]
+
+    def _cost(self, c: Candidate) -> list[str]:
         error = f"{c.error.mean:.3f} ± {c.error.half_width:.3f}"
-        labelled = map(percent, (c.top1, c.reciprocal_rank, c.mean_ap))
-        return [by, *scores, error, *labelled, f"{c.macs:,}", f"{c.parameters:,}", f"{c.seconds:.2g}"]
+        return [self._search(c), error, f"{c.macs:,}", f"{c.parameters:,}", f"{c.seconds:.2g}"]
+
+    def _search(self, c: Candidate) -> str:
+        return f"{c.name}/old" if self.direction == "queries" else f"new/{c.name}"
 
 
 def compare(
