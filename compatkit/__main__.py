@@ -111,8 +111,8 @@ def _parser() -> argparse.ArgumentParser:
     upgrade.add_argument(
         "--backfill-list",
         metavar="FILE",
-        help="write the ids of the gallery as NAME.csv, in the order to back-fill in: the item near which the map fits "
-        "worst first",
+        help="write the ids of the gallery as NAME.csv, in the order to back-fill in: first those near which the "
+        "map fits badly and searches find much",
     )
     upgrade.add_argument(
         "--width",

@@ -21,7 +21,7 @@ class Advice:
     method: str | None
     """the map to use, None for none"""
     share: float
-    """of the gallery that is to be back-filled, those items first near which the map fits worst: 0 none, 1 all"""
+    """of the gallery that is to be back-filled, those items first near which the map loses most: 0 none, 1 all"""
     text: str
     """that and why, for people to read"""
 

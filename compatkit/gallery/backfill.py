@@ -1,8 +1,8 @@
 """Back-filling a part of a gallery: which items first, and what it gives.
 
-A map does not fit equally well everywhere. The items near which it fits worst are embedded anew by the new model, and
-the others mapped: between a map alone and back-filling all, for a share of its price. How badly it fits near an item
-is told from pairs, without the new embedding of the item.
+A map does not fit equally well everywhere, and some items stand in many more lists of results than others. Those on
+which it loses most are embedded anew by the new model, and the others mapped: between a map alone and back-filling
+all, for a share of its price. What it loses near an item is told from pairs, without the new embedding of the item.
 """
 
 from __future__ import annotations
@@ -31,38 +31,59 @@ SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """How badly a map fits near an item: its mean squared error over the 30 pairs whose old embeddings are nearest, of
-    pairs that it was not fitted on."""
+    """What a map loses near an item: the mean over the 30 pairs whose old embeddings are nearest, of pairs that it was
+    not fitted on. What it loses on a pair is its squared error there, times how often searches find the pair: one more
+    than the number of other pairs that have it among their 30 nearest by new/new."""
 
     old: Tensor
     """(n, d_old) of the pairs, as the metric compares them"""
-    errors: Tensor
+    losses: Tensor
     """(n,) of the map"""
     metric: str
 
     @classmethod
+    @torch.no_grad()
     def of(cls, function: Map, held_out: Pairs, metric: str = "l2") -> Ranking:
         """Measure the map on pairs that it was not fitted on; by cosine at length 1."""
         mapped, new = (as_compared(x, metric) for x in (function(held_out.old, held_out.side), held_out.new))
-        return cls(as_compared(held_out.old, metric), (mapped - new).square().sum(1), metric)
+        errors = (mapped - new).square().sum(1)
+        return cls(as_compared(held_out.old, metric), errors * (1 + _times_found(new, metric)), metric)
 
     @torch.no_grad()
     def __call__(self, old: Tensor, own: Tensor | None = None) -> Tensor:
-        """The error to expect (m,): what is largest is to be back-filled first.
+        """The loss to expect (m,): what is largest is to be back-filled first.
 
         Args:
             old: embeddings (m, d_old).
             own: (m,) int64, the row among the pairs of those that are one of them, which is left out; -1 for others.
         """
-        near = min(NEAR, len(self.old) - 1)
         found = []
-        for rows in torch.arange(len(old), device=old.device).split(max(1, WORKING_SET // len(self.old))):
+        for rows in _blocks(len(old), self.old):
             scores = similarity(as_compared(old[rows], self.metric), self.old, "l2")
             if own is not None:
                 mine = own[rows]
                 scores[mine >= 0, mine[mine >= 0]] = -torch.inf
-            found.append(self.errors[scores.topk(near).indices].mean(1))
+            found.append(self.losses[scores.topk(_near(self.old)).indices].mean(1))
         return torch.cat(found)
+
+
+def _times_found(new: Tensor, metric: str) -> Tensor:
+    """How many of the other pairs have each (n,) among their nearest."""
+    times = torch.zeros(len(new), device=new.device)
+    for rows in _blocks(len(new), new):
+        scores = similarity(new[rows], new, metric)
+        scores[torch.arange(len(rows), device=new.device), rows] = -torch.inf
+        times += torch.bincount(scores.topk(_near(new)).indices.flatten(), minlength=len(new))
+    return times
+
+
+def _blocks(n: int, pairs: Tensor) -> tuple[Tensor, ...]:
+    """The rows of n items, so many at a time that their similarities to the pairs fit."""
+    return torch.arange(n, device=pairs.device).split(max(1, WORKING_SET // len(pairs)))
+
+
+def _near(pairs: Tensor) -> int:
+    return min(NEAR, len(pairs) - 1)
 
 
 @dataclass(frozen=True)
@@ -156,16 +177,16 @@ def mixed(
     before = None if labels is None else _precision(old, old, labels, queries, metric)
     shares = []
     for share in SHARES:
-        by_error, at_random = (_back_filled(order[: round(share * n)], mapped, new) for order in (worst, anyhow))
-        after = None if labels is None else _precision(new, by_error, labels, queries, metric)
-        found, otherwise = (here.agreement(new[queries], gallery) for gallery in (by_error, at_random))
+        by_loss, at_random = (_back_filled(order[: round(share * n)], mapped, new) for order in (worst, anyhow))
+        after = None if labels is None else _precision(new, by_loss, labels, queries, metric)
+        found, otherwise = (here.agreement(new[queries], gallery) for gallery in (by_loss, at_random))
         assert found is not None and otherwise is not None  # of the sample's own size
         shares.append(
             Share(
                 share=share,
                 agreement=found,
                 at_random=otherwise,
-                in_gallery=None if there is None else found if share == 1 else there.agreement(new[queries], by_error),
+                in_gallery=None if there is None else found if share == 1 else there.agreement(new[queries], by_loss),
                 mean_ap=None if after is None else interval(after),
                 gain=None if after is None or before is None else difference(after, before),
             )
@@ -193,18 +214,18 @@ def _precision(query: Tensor, gallery: Tensor, labels: Tensor, queries: Tensor, 
     return scores.average_precision[scores.hit_rank > 0].tolist()
 
 
-def write_list(path: str | os.PathLike, ids: Sequence | np.ndarray, errors: np.ndarray) -> None:
-    """Write a CSV of items and the errors to expect of them, the worst first.
+def write_list(path: str | os.PathLike, ids: Sequence | np.ndarray, losses: np.ndarray) -> None:
+    """Write a CSV of items and the losses to expect of them, the worst first.
 
     Args:
         path: of the file, which is replaced.
         ids: of the items, or their rows.
-        errors: (n,), see ``Ranking``.
+        losses: (n,), see ``Ranking``.
     """
-    order = np.argsort(-errors, kind="stable")
+    order = np.argsort(-losses, kind="stable")
     with replacing(path) as file:
         text = io.TextIOWrapper(file, "utf-8", newline="")
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["id", "expected_error"])
-        writer.writerows((ids[i], f"{errors[i]:.6g}") for i in order)
+        writer.writerow(["id", "expected_loss"])
+        writer.writerows((ids[i], f"{losses[i]:.6g}") for i in order)
         text.detach()  # written out, and the file left open

@@ -118,13 +118,13 @@ class Gallery:
 
     def list_worst(self, path: str | os.PathLike, ranking: Ranking, chunk: int, device: torch.device) -> None:
         """Write the order in which its items are to be back-filled."""
-        errors, row = np.empty(self.embedding.rows, np.float32), 0
+        losses, row = np.empty(self.embedding.rows, np.float32), 0
         for block in self.embedding.blocks(0, chunk):
             old = torch.from_numpy(as_float("gallery", block, row)).to(device)
-            errors[row : row + len(block)] = ranking(old).cpu().numpy()
+            losses[row : row + len(block)] = ranking(old).cpu().numpy()
             row += len(block)
         ids = self.input.ids()
-        write_list(path, np.arange(row) if ids is None else ids, errors)
+        write_list(path, np.arange(row) if ids is None else ids, losses)
 
 
 def _places_of_side(gallery: Input, side: Input, rows: int, side_rows: int, require_all: bool) -> np.ndarray | None:

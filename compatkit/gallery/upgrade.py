@@ -130,7 +130,7 @@ def upgrade(
         enough, backfill_seconds: see ``advice.recommend``.
         gallery_size: of a gallery that is not given; agreement is extrapolated to it.
         backfill_list: a file NAME.csv for the ids of the gallery (its rows, from 0, without ids), the item near which
-            the map fits worst first: the order to back-fill in. Without it "auto" maps no gallery of which a part is
+            the map loses most first: the order to back-fill in. Without it "auto" maps no gallery of which a part is
             to be back-filled. It is written after ``out``.
         width, steps: see ``fit``.
         seed: see ``fit``; it also draws the held-out pairs.

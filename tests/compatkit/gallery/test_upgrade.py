@@ -633,16 +633,16 @@ def test_what_to_back_fill_is_listed(files, tmp_path):
     held_out = maps.split(read_pairs(files["old"], files["new"]))[1]
     to_fit = maps.split(read_pairs(files["old"], files["new"]))[0]
     ranking = Ranking.of(maps.fit(to_fit, ["ridge"])["ridge"], held_out)
-    errors = ranking(torch.from_numpy(np.load(files["gallery"]))).numpy()
+    losses = ranking(torch.from_numpy(np.load(files["gallery"]))).numpy()
     lines = [line.split(",") for line in (tmp_path / "rows.csv").read_text().splitlines()]
-    assert done.listed == tmp_path / "rows.csv" and lines[0] == ["id", "expected_error"]
+    assert done.listed == tmp_path / "rows.csv" and lines[0] == ["id", "expected_loss"]
     rows = np.array([int(row) for row, _ in lines[1:]])
-    assert sorted(rows) == list(range(ROWS)) and np.allclose(errors[rows], np.sort(errors)[::-1])
+    assert sorted(rows) == list(range(ROWS)) and np.allclose(losses[rows], np.sort(losses)[::-1])
 
     with_ids = save(tmp_path / "gallery.parquet", np.load(files["gallery"]), ids=[f"i{i}" for i in range(ROWS)])
     paths |= {"gallery": with_ids, "out": tmp_path / "out.parquet"}
     upgrade(**paths, method="ridge", backfill_list=tmp_path / "ids.csv", **QUICK)
-    assert (tmp_path / "ids.csv").read_text().splitlines()[1:] == [f"i{row},{error}" for row, error in lines[1:]]
+    assert (tmp_path / "ids.csv").read_text().splitlines()[1:] == [f"i{row},{loss}" for row, loss in lines[1:]]
 
 
 def test_a_gallery_of_which_a_part_is_to_be_back_filled(files, tmp_path, capsys):
