@@ -95,8 +95,8 @@ def summary(found: Sequence[Judged]) -> Markdown:
     return Markdown(
         f"**Checks**, which nobody doubts: {checks.words['shown']} of {sum(checks.words.values())} are shown. "
         f"**Levels**: {levels.tested} of {sum(levels.words.values())} are judged; the others are not, because images, "
-        "network or schedule are not the paper's. **Questions** of our own, beyond the papers, each put as a statement "
-        f"before its runs: {answers}.\n\n"
+        "network or schedule are not the paper's. **Questions** of our own, beyond the papers, put as statements: "
+        f"{answers}.\n\n"
         f"**How sure is that?** {every.tested} claims are tested, each at 95 %, and {decided} are decided. At most "
         f"{every.tested * 0.05:.0f} of those decisions are to be expected wrong by chance alone. Holm's "
         f"correction, which allows a chance of 5 % for a single error among them all, leaves {every.after_holm}."
