@@ -102,8 +102,16 @@ def is_stale(record: Mapping) -> bool:
     of a built-in set that the run used. A record that carries no version is stale."""
     pins = pinned()
     version = pins.versions.get(record["experiment"])
-    images = all(digest in pins.images.get(name, [digest]) for name, digest in record["data"].items())
+    images = all(pins.images.get(name, [digest])[0] == digest for name, digest in drawn(record).items())
     return version is None or record["provenance"]["golden"] != version or not images
+
+
+def drawn(record: Mapping) -> dict[str, str]:
+    """The digests of the images that a run used, by set; one for those that differ by rounding alone, see ``Pins``."""
+    known = pinned().images
+    return {
+        name: known[name][0] if digest in known.get(name, ()) else digest for name, digest in record["data"].items()
+    }
 
 
 def cpu_minutes(records: Sequence[Mapping]) -> str:

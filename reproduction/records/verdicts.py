@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from compatkit.intervals import Interval, above, equivalence, holm, interval, values_needed
 
 from .claims import UNITS, Claim, Records, Seeds, Side, by_images, chosen, images_in_words, values
-from .provenance import is_stale
+from .provenance import drawn, is_stale
 from .published import near_misses, paper_numbers
 
 DECIDED = ("shown", "contradicted", "equal")
@@ -184,15 +184,32 @@ def _weight(found: Evidence) -> int:
 
 
 def differences(claim: Claim, records: Mapping[str, Records]) -> Seeds:
-    """A claim's difference, or its level, by seed, in its unit; seeds that one side lacks are left out."""
+    """A claim's difference, or its level, by seed, in its unit; seeds that one side lacks are left out, and those of
+    which one side was made before the images were drawn anew."""
     if claim.one is None:
         return {}
     scale, _ = UNITS[claim.unit]
     ours = values(claim.one, records.get(claim.one.experiment, ()))
     if isinstance(claim.other, Side):
         reference = values(claim.other, records.get(claim.other.experiment, ()))
-        return {seed: scale * (ours[seed] - reference[seed]) for seed in ours.keys() & reference.keys()}
+        seeds = (ours.keys() & reference.keys()) - _drawn_anew(_used(claim, records))
+        return {seed: scale * (ours[seed] - reference[seed]) for seed in seeds}
     return {seed: scale * (value - (claim.other or 0.0)) for seed, value in ours.items()}
+
+
+def _used(claim: Claim, records: Mapping[str, Records]) -> list[Mapping]:
+    """The records of a claim; those that both sides use, once."""
+    sides = [side for side in (claim.one, claim.other) if isinstance(side, Side)]
+    return list({r["run_id"]: r for side in sides for r in chosen(side, records.get(side.experiment, ()))}.values())
+
+
+def _drawn_anew(records: Iterable[Mapping]) -> set[int]:
+    """The seeds whose records saw different images of one name."""
+    seen: dict[tuple, set[str]] = {}
+    for record in records:
+        for name, digest in drawn(record).items():
+            seen.setdefault((record["seed"], name), set()).add(digest)
+    return {seed for (seed, _), digests in seen.items() if len(digests) > 1}
 
 
 def evidence(claim: Claim, source: Source) -> list[Evidence]:
@@ -204,8 +221,7 @@ def evidence(claim: Claim, source: Source) -> list[Evidence]:
         by_seed = differences(claim, records)
         if not by_seed:
             continue
-        sides = [side for side in (claim.one, claim.other) if isinstance(side, Side)]
-        used = {r["run_id"]: r for side in sides for r in chosen(side, records[side.experiment])}.values()
+        used = _used(claim, records)
         found.append(
             Evidence(
                 source.name,

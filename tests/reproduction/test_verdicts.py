@@ -8,6 +8,7 @@ import pytest
 
 from reproduction.records import verdicts
 from reproduction.records.claims import Claim, Side
+from reproduction.records.pins import pinned
 from reproduction.records.verdicts import Evidence, Judged, Source, Verdict, judge, judge_level
 
 NOISE = [-0.4, 0.1, 0.3]  # mean 0; the half width of its 95 % interval is 0.9, that of the 90 % interval 0.6
@@ -149,6 +150,18 @@ def test_seeds_that_one_side_lacks_are_left_out():
     assert found.ours.n == 2 and found.stale == 5
     assert verdicts.evidence(claim(), Source("", {"figure": made.records["figure"]}, {})) == []
     assert verdicts.evidence(claim(one=None, other=None), made) == []
+
+
+def test_runs_on_images_that_were_drawn_anew_make_no_pair():
+    """Those that differ by rounding alone do; the name of a set that one side alone uses says nothing."""
+    alike = pinned().images["glyphs_plain"][:2]
+    assert len(alike) == 2
+    for (mine, theirs), n in {("1", "1"): 3, ("1", "2"): 2, tuple(alike): 3}.items():
+        made = source()
+        made.records["figure"][1]["data"] = {"glyphs_plain": mine, "third": "3"}
+        made.records["other"][1]["data"] = {"glyphs_plain": theirs}
+        [found] = verdicts.evidence(claim(), made)
+        assert found.ours.n == n, (mine, theirs)
 
 
 def test_the_best_evidence_is_the_first_with_two_runs_and_is_never_blended():
