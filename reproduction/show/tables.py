@@ -36,7 +36,9 @@ def _is_numeric(cells: Sequence[str]) -> bool:
 
 
 def comparison(rows: Sequence[Mapping], unit: str = "%", digits: int = 1) -> Markdown:
-    """The table paper | ours from the rows of ``verdicts.compare``: mean ± half width of the 95 % interval, and n."""
+    """The table paper | ours from the rows of ``verdicts.compare``: mean ± half width of the 95 % interval, and n. Rows
+    of which neither has a number are left out."""
+    rows = [row for row in rows if row["n"] or row["paper"] is not None]
     body = [
         [row["row"], number(row["paper"], digits=digits), span(row["ours"], digits=digits), str(row["n"])]
         for row in rows

@@ -26,13 +26,14 @@ def lines(markdown):
 
 def test_comparison_shows_a_verdict_where_levels_are_judged():
     options = {"paper": "gygli", "item": "fig2", "column": "mean", "metric": "recombination accuracy"}
-    ours = {"independent": {0: 10.0, 1: 11.0, 2: 12.0}, "DCC": {0: 65.6, 1: 65.8, 2: 66.0}}
+    ours = {"independent": {0: 10.0, 1: 11.0, 2: 12.0}, "DCC": {0: 65.6, 1: 65.8, 2: 66.0}, "nobody's": {}}
     here = lines(tables.comparison(compare(ours, **options, differs=())))
     assert "| DCC | ● shown | 65.8 | 65.8 ± 0.5 | 3 |" in here and "| RP | – not run | 50.1 | – | 0 |" in here
     assert "|  | verdict | paper, % | ours, % | n |" in here
     there = lines(tables.comparison(compare(ours, **options, differs=["width", "recipe.lr"])))
     assert "| DCC | 65.8 | 65.8 ± 0.5 | 3 |" in there and "|  | paper, % | ours, % | n |" in there
     assert there[-1] == "*Levels are not judged: other network and schedule.*"
+    assert not any("nobody's" in line for line in [*here, *there]), "neither the paper nor we have it"
 
 
 def test_an_open_verdict_says_how_many_seeds_would_decide():
