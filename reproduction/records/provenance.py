@@ -102,7 +102,7 @@ def is_stale(record: Mapping) -> bool:
     of a built-in set that the run used. A record that carries no version is stale."""
     pins = pinned()
     version = pins.versions.get(record["experiment"])
-    images = all(pins.images.get(name, [digest])[0] == digest for name, digest in drawn(record).items())
+    images = all(digest in pins.images.get(name, [digest]) for name, digest in record["data"].items())
     return version is None or record["provenance"]["golden"] != version or not images
 
 

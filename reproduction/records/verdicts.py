@@ -183,16 +183,16 @@ def _weight(found: Evidence) -> int:
     return several + (several and found.whole)
 
 
-def differences(claim: Claim, records: Mapping[str, Records]) -> Seeds:
+def differences(claim: Claim, records: Mapping[str, Records], used: Iterable[Mapping]) -> Seeds:
     """A claim's difference, or its level, by seed, in its unit; seeds that one side lacks are left out, and those of
-    which one side was made before the images were drawn anew."""
+    which one side was made before the images were drawn anew. ``used``: the records that the claim takes of these."""
     if claim.one is None:
         return {}
     scale, _ = UNITS[claim.unit]
     ours = values(claim.one, records.get(claim.one.experiment, ()))
     if isinstance(claim.other, Side):
         reference = values(claim.other, records.get(claim.other.experiment, ()))
-        seeds = (ours.keys() & reference.keys()) - _drawn_anew(_used(claim, records))
+        seeds = (ours.keys() & reference.keys()) - _drawn_anew(used)
         return {seed: scale * (ours[seed] - reference[seed]) for seed in seeds}
     return {seed: scale * (value - (claim.other or 0.0)) for seed, value in ours.items()}
 
@@ -218,10 +218,10 @@ def evidence(claim: Claim, source: Source) -> list[Evidence]:
     found = []
     for images in groups[claim.experiments[0]] if groups else ():
         records = {name: group.get(images, []) for name, group in groups.items()}
-        by_seed = differences(claim, records)
+        used = _used(claim, records)
+        by_seed = differences(claim, records, used)
         if not by_seed:
             continue
-        used = _used(claim, records)
         found.append(
             Evidence(
                 source.name,

@@ -39,7 +39,7 @@ def test_the_worst_come_first(metric):
     others, bad = uneven(1_000, seed=1)
     found = Ranking.of(function, held_out, metric)(others.old)
     assert bad[found.argsort(descending=True)[: int(bad.sum())]].double().mean() > 0.7 > 3 * bad.double().mean()
-    assert found[bad].mean() > 3 * found[~bad].mean()
+    assert found[bad].mean() > 3.5 * found[~bad].mean()
 
 
 @pytest.mark.parametrize("metric", METRICS)
