@@ -751,7 +751,7 @@ def test_table_1_is_each_method_on_each_set():
     runs = runs_of("table1")
     kinds = {("BCT", "none"), ("BCT, synthesised", "none"), ("FCT", "none"), ("FCT", "SimCLR")}
     grid = {(run.data, run.method, run.side, run.seed) for run in runs}
-    assert grid == {(d, *kind, s) for d in ("shapes", "mnist5k") for kind in kinds for s in range(3)}
+    assert grid == {(d, *kind, s) for d in ("shapes", "mnist5k") for kind in kinds for s in range(5)}
     assert {run.classes for run in runs} == {(50, 100), (5, 10)} and len(runs) == len(grid)
 
 
