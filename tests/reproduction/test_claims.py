@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from reproduction.experiments import EXPERIMENTS, evidence
-from reproduction.records import claims, pins, store
+from reproduction.records import claims, pins, provenance, store
 from reproduction.records.claims import Side
 from reproduction.records.verdicts import judged, level_margin
 
@@ -248,6 +248,16 @@ def test_every_verdict_is_what_naive_code_finds_in_the_records(sources):
             assert one.word == naive_verdict(values, row), row["id"]
             decided += one.word in ("shown", "contradicted", "equal")
     assert decided > 30
+
+
+def test_the_runs_of_an_experiment_that_share_a_seed_saw_the_same_images(sources):
+    # tables of the chapters pair them; where images are drawn anew, all of a seed's runs have to be made anew
+    for source in sources:
+        for name, runs in source.records.items():
+            seen = {}
+            for run in runs:
+                for images, digest in provenance.drawn(run).items():
+                    assert seen.setdefault((run["seed"], images), digest) == digest, (source.name, name, run["seed"])
 
 
 def test_only_the_papers_own_runs_differ_in_nothing(sources):
