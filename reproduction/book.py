@@ -343,7 +343,7 @@ _MENDED = {
 
 
 def _finish_pages(app: Any, exception: Exception | None) -> None:
-    """Leave out what no page asks for, and mend what the theme's templates write."""
+    """Leave out what no page asks for, and mend and shorten what the theme's templates write."""
     if exception:
         return
     static = _static(app)
@@ -356,4 +356,11 @@ def _finish_pages(app: Any, exception: Exception | None) -> None:
         text = page.read_text(encoding="utf-8")
         for pattern, replacement in _MENDED.items():
             text = re.sub(pattern, replacement, text)
-        page.write_text(text, encoding="utf-8")
+        page.write_text(_without_indents(text), encoding="utf-8")
+
+
+def _without_indents(text: str) -> str:
+    """A page without the blanks that begin its lines, which the theme writes by the hundred thousand; those that a
+    reader sees, and scripts, stay."""
+    verbatim_or_indent = r"<(pre|script|textarea)\b.*?</\1>|\n\s+"
+    return re.sub(verbatim_or_indent, lambda found: found[0] if found[0][0] == "<" else "\n", text, flags=re.DOTALL)

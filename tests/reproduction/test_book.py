@@ -148,6 +148,13 @@ def test_the_script_of_the_page_is_that_of_the_widget(tmp_path):
     assert classic.splitlines()[-2:] == ["explorer.drawPage();", "})();"]
 
 
+def test_a_page_loses_its_indents_but_not_those_that_a_reader_or_a_script_sees():
+    code = "<pre>\nif a:\n    <span>b</span>\n\n</pre>"
+    data = '<script type="application/json">\n  {"a":\n   1}</script>'
+    page = f"<ul>\n    <li>\n\n      one  two</li>\n  {code}\n\t<presence>\n  {data}</ul>"
+    assert book._without_indents(page) == f"<ul>\n<li>\none  two</li>\n{code}\n<presence>\n{data}</ul>"
+
+
 def test_plotly_comes_from_node_modules_or_from_the_wheel(tmp_path):
     assert book._plotly_js(tmp_path).name == "plotly.min.js" and book._plotly_js(tmp_path).is_file()
     bundle = tmp_path / book._PLOTLY
