@@ -185,14 +185,14 @@ def _weight(found: Evidence) -> int:
 
 def differences(claim: Claim, records: Mapping[str, Records], used: Iterable[Mapping]) -> Seeds:
     """A claim's difference, or its level, by seed, in its unit; seeds that one side lacks are left out, and those of
-    which one side was made before the images were drawn anew. ``used``: the records that the claim takes of these."""
+    which one side was made before images or code changed. ``used``: the records that the claim takes of these."""
     if claim.one is None:
         return {}
     scale, _ = UNITS[claim.unit]
     ours = values(claim.one, records.get(claim.one.experiment, ()))
     if isinstance(claim.other, Side):
         reference = values(claim.other, records.get(claim.other.experiment, ()))
-        seeds = (ours.keys() & reference.keys()) - _drawn_anew(used)
+        seeds = (ours.keys() & reference.keys()) - _made_apart(used)
         return {seed: scale * (ours[seed] - reference[seed]) for seed in seeds}
     return {seed: scale * (value - (claim.other or 0.0)) for seed, value in ours.items()}
 
@@ -203,13 +203,13 @@ def _used(claim: Claim, records: Mapping[str, Records]) -> list[Mapping]:
     return list({r["run_id"]: r for side in sides for r in chosen(side, records.get(side.experiment, ()))}.values())
 
 
-def _drawn_anew(records: Iterable[Mapping]) -> set[int]:
-    """The seeds whose records saw different images of one name."""
-    seen: dict[tuple, set[str]] = {}
+def _made_apart(records: Iterable[Mapping]) -> set[int]:
+    """The seeds whose records saw different images of one name, or of which some are stale and some are not."""
+    seen: dict[tuple, set] = {}
     for record in records:
-        for name, digest in drawn(record).items():
-            seen.setdefault((record["seed"], name), set()).add(digest)
-    return {seed for (seed, _), digests in seen.items() if len(digests) > 1}
+        for what, made in [*drawn(record).items(), (None, is_stale(record))]:
+            seen.setdefault((record["seed"], what), set()).add(made)
+    return {seed for (seed, _), several in seen.items() if len(several) > 1}
 
 
 def evidence(claim: Claim, source: Source) -> list[Evidence]:

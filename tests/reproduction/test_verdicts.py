@@ -164,6 +164,19 @@ def test_runs_on_images_that_were_drawn_anew_make_no_pair():
         assert found.ours.n == n, (mine, theirs)
 
 
+def test_a_run_of_code_that_has_changed_makes_no_pair_with_one_of_todays():
+    today = pinned().versions["fig2"]
+    for stale, n in {("one",): 2, ("other",): 2, ("one", "other"): 3}.items():
+        made = source()
+        for run in [*made.records["figure"], *made.records["other"]]:
+            run |= {"experiment": "fig2", "provenance": {"golden": today}}
+        for side, name in (("one", "figure"), ("other", "other")):
+            if side in stale:
+                made.records[name][1]["provenance"] = {"golden": "old"}
+        [found] = verdicts.evidence(claim(), made)
+        assert (found.ours.n, found.stale) == (n, len(stale)), stale
+
+
 def test_the_best_evidence_is_the_first_with_two_runs_and_is_never_blended():
     sources = [source("paper", seeds=[0], gap=-0.3), source("cifar", gap=-0.2), source("laptop")]
     [one] = verdicts.judged([claim()], sources)
