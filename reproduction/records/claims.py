@@ -18,7 +18,7 @@ from .published import paper_numbers, table_file
 PAPERS = {"gygli": "A", "ramanujan": "B"}
 KINDS = ("finding", "check", "level", "question")
 DIRECTIONS = ("above", "same", "not below")
-UNITS = {"points": (100, 1), "correlation": (1, 2), "MACs": (1, 0)}
+UNITS = {"points": (100, 1), "correlation": (1, 2), "million MACs": (1e-6, 1)}
 """For each unit what takes a measured value to it, and the digits to show."""
 
 Records = Sequence[Mapping]

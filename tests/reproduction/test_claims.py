@@ -38,7 +38,7 @@ def test_claims_are_well_formed():
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: c.id)
 def test_margins_follow_their_rule(claim):
-    point = {"points": 1.0, "correlation": 0.05, "MACs": 0.0}[claim.unit]
+    point = {"points": 1.0, "correlation": 0.05, "million MACs": 0.0}[claim.unit]
     same = 2.0 if claim.unit == "points" else point
     if claim.kind == "level":
         expected = level_margin("cross-correlation" if claim.unit == "correlation" else "accuracy")
@@ -167,7 +167,8 @@ def naive_group(config):
 
 
 def naive_side(text, row, source):
-    """{images: {seed: value}}: the mean over whatever runs a seed has, of seeds that have as many as any."""
+    """{images: {seed: (value, ages)}}: the mean over whatever runs a seed has, of seeds that have as many as any; and
+    whether these are stale, are not, or both."""
     where, _, metric = text.partition(" | ")
     experiment, slash, name = where.partition(" / ")
     experiment, name = (experiment, name) if slash else (row["experiment"], where)
@@ -176,28 +177,37 @@ def naive_side(text, row, source):
         wanted = dict([row["where"].split("=")] if row["where"] else [])
         value = naive_number(one["metrics"], metric) if one["row"] == name else None
         if value is not None and all(one["config"][k] == v for k, v in wanted.items()):
-            found.setdefault(naive_group(one["config"]), {}).setdefault(one["seed"], []).append(value)
+            runs = found.setdefault(naive_group(one["config"]), {}).setdefault(one["seed"], [])
+            runs.append((value, provenance.is_stale(one)))
     for seeds in found.values():
         most = max(map(len, seeds.values()))
         for seed in [s for s, values in seeds.items() if len(values) < most]:
             del seeds[seed]
-    return {group: {s: sum(v) / len(v) for s, v in seeds.items()} for group, seeds in found.items()}
+    return {
+        group: {s: (sum(v for v, _ in runs) / len(runs), {old for _, old in runs}) for s, runs in seeds.items()}
+        for group, seeds in found.items()
+    }
 
 
 def naive_differences(row, source):
     """The differences by seed, sorted, for each images with two seeds or more, and whether these are all planned."""
     planned = max(source.seeds[name] for name in (row["experiment"], *naive_other(row)))
-    one, scale = naive_side(row["one"], row, source), {"points": 100, "correlation": 1, "MACs": 1}[row["unit"]]
+    one, scale = (
+        naive_side(row["one"], row, source),
+        {"points": 100, "correlation": 1, "million MACs": 1e-6}[row["unit"]],
+    )
     order = dict.fromkeys(naive_group(r["config"]) for r in source.records.get(row["experiment"], ()))
     for group in order:
         ours = one.get(group, {})
         if "|" in row["other"]:
             theirs = naive_side(row["other"], row, source).get(group, {})
         else:
-            theirs = dict.fromkeys(ours, float(row["other"] or 0))
-        both = sorted(set(ours) & set(theirs))
+            theirs = {seed: (float(row["other"] or 0), ages) for seed, (_, ages) in ours.items()}
+        both = sorted(
+            s for s in set(ours) & set(theirs) if "|" not in row["other"] or len(ours[s][1] | theirs[s][1]) == 1
+        )
         if len(both) > 1:
-            yield [scale * (ours[s] - theirs[s]) for s in both], len(both) >= planned
+            yield [scale * (ours[s][0] - theirs[s][0]) for s in both], len(both) >= planned
 
 
 def naive_other(row):
