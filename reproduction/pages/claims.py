@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from IPython.display import HTML, Markdown
 
 from ..records.claims import PAPERS, UNITS, Claim, Records, claims
 from ..records.provenance import cpu_minutes
-from ..records.verdicts import DECIDED, Evidence, Judged, Source, evidence, judged
+from ..records.verdicts import DECIDED, VERDICTS, Evidence, Judged, Source, evidence, judged
 from ..show import tables
 
 ITEMS = {
@@ -22,6 +23,9 @@ ITEMS = {
 }
 QUESTIONS = ("boundaries", "numbering", "orientation", "stitching", "shares", "fitting")
 """Experiments of our own, on which no paper has a figure or table."""
+
+
+_LIVE = '<a href="../live.html">Run it live</a>'
 
 
 def item_in_words(paper: str, item: str) -> str:
@@ -89,12 +93,20 @@ def card(
         for one in judged([known[name] for name in ids], sources)
     ]
     list_ = f"<ul>{''.join(rows)}</ul>" if rows else ""
-    foot = f'<p class="took">{_took(sources, experiments)} <a href="../live.html">Run it live</a></p>'
+    here = [claim for claim in known.values() if claim.experiments[:1] and claim.experiments[0] in experiments]
+    foot = f'<p class="took">{_tally(judged(here, sources))} {_took(sources, experiments)} {_LIVE}</p>'
     return block(
         f"<style>{look()}</style>",
         f'<p class="claim"><b>{label}.</b> {sentence}</p>{list_}{foot}',
         kind="compatkit-card",
     )
+
+
+def _tally(found: Sequence[Judged]) -> str:
+    """All verdicts on what the runs of a chapter were made for, those that the card leaves out among them."""
+    words = Counter(one.word for one in found if one.claim.kind in ("finding", "question"))
+    counts = ", ".join(f"{words[word]} {word}" for word in VERDICTS if words[word])
+    return f"Of {sum(words.values())} claims on these runs: {counts}." if counts else ""
 
 
 def _took(sources: Sequence[Source], experiments: Sequence[str]) -> str:
@@ -107,20 +119,24 @@ def _took(sources: Sequence[Source], experiments: Sequence[str]) -> str:
     return f"Runs on record: {', '.join(parts)}." if parts else "No runs are on record."
 
 
-def row(one: Judged, link: str, folded: str = "", **data: str) -> str:
+def row(one: Judged, link: str, folded: str = "", stands: bool = False, **data: str) -> str:
     """A list item for a claim: its verdict, what is said, ours and the paper's number, n, images, and a ``link``.
 
     Args:
         one: the claim, judged.
         link, folded: HTML that stands beside the numbers, and under them.
+        stands: whether the verdict stands with Holm's correction for all claims, which is then said.
         data: ``id`` of the item; others are its data attributes.
     """
     claim, best, word = one.claim, one.best, one.best.verdict.word
     paper, ours = numbers(claim, best)
-    shown = [f"ours <b>{ours}</b>"] if best.ours else [html.escape(best.verdict.reason)]
+    unit = "" if claim.unit == "points" else f" {claim.unit}"
+    shown = [f"ours <b>{ours}</b>{unit}"] if best.ours else [html.escape(best.verdict.reason)]
     shown += [f"paper {paper}"] if claim.published is not None else []
     shown += [f"n = {best.ours.n}", html.escape(f"{best.images} ({best.source})")] if best.ours else []
-    shown += [f"{tables.seeds_needed(best.verdict)} would decide"] if word == "open" and best.verdict.p_value else []
+    undecided = word == "open" and best.verdict.p_value
+    shown += [f"{tables.seeds_needed(best.verdict)} in all would decide"] if undecided else []
+    shown += ["stands with Holm's correction"] if stands else []
     shown += [f"stale records: {best.stale}"] if best.stale else []
     elsewhere = {other.verdict.word for other in one.evidence if other is not best} & set(DECIDED) - {word}
     shown += [f"on other images: {', '.join(sorted(elsewhere))}"] if elsewhere else []

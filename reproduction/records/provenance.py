@@ -136,7 +136,8 @@ def summary(records: Sequence[Mapping]) -> str:
     stale = sum(map(is_stale, records))
     note = f"; {stale} of them stale: the code, or the images that it draws, has changed since" if stale else ""
     count = f"{len(records)} run{'s' * (len(records) > 1)}"
-    return f"{count} at preset {_listed(r['preset'] for r in records)} on {_hardware(made)}, {took} in all{note}."
+    where = f"at preset {_listed(r['preset'] for r in records)} on {_listed(map(hardware, made))}"
+    return f"{count} {where}, {took} in all{note}."
 
 
 def details(records: Sequence[Mapping]) -> str:
@@ -155,8 +156,9 @@ def details(records: Sequence[Mapping]) -> str:
     return ", ".join(parts) + "."
 
 
-def _hardware(made: Iterable[Mapping]) -> str:
-    return _listed(p.get("processor") or "a CPU" if p["device"].startswith("cpu") else p["device"] for p in made)
+def hardware(made: Mapping) -> str:
+    """What computed a run, from its provenance: the model of the CPU, if it was noted, or of the GPU."""
+    return made.get("processor") or "a CPU" if made["device"].startswith("cpu") else made["device"]
 
 
 def _listed(values: Iterable[object]) -> str:

@@ -258,11 +258,20 @@ class Totals:
 
 def totals(found: Sequence[Judged], *kinds: str) -> Totals:
     """Count verdicts on claims of these kinds; Holm's correction is over all claims that are ``found``."""
+    chosen = [one for one in found if one.claim.kind in kinds]
+    stands = standing(found)
+    return Totals(
+        Counter(one.word for one in chosen),
+        sum(one.best.verdict.p_value is not None for one in chosen),
+        sum(one.claim.id in stands for one in chosen),
+    )
+
+
+def standing(found: Sequence[Judged]) -> set[str]:
+    """The claims, by id, whose decision stands with Holm's correction for all that are ``found``."""
     tested = [one for one in found if one.best.verdict.p_value is not None]
     stands = holm([one.best.verdict.p_value for one in tested])
-    chosen = [one.claim.kind in kinds for one in tested]
-    words = Counter(one.word for one in found if one.claim.kind in kinds)
-    return Totals(words, sum(chosen), sum(c and s for c, s in zip(chosen, stands, strict=True)))
+    return {one.claim.id for one, stays in zip(tested, stands, strict=True) if stays}
 
 
 # --- printed numbers --------------------------------------------------------------------------------------------------

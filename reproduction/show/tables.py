@@ -61,7 +61,7 @@ def judged(header: Sequence[str], body: Sequence[Sequence[str]], verdicts: Seque
 def verdict_cell(verdict: Verdict) -> str:
     """A verdict with its sign, on one line however narrow the page; of an open one, how many seeds would decide it."""
     cell = f"{SIGNS[verdict.word]} {verdict.word}".replace(" ", "\N{NO-BREAK SPACE}")
-    return cell if verdict.word != "open" or verdict.p_value is None else f"{cell} ({seeds_needed(verdict)})"
+    return cell if verdict.word != "open" or verdict.p_value is None else f"{cell} (needs {seeds_needed(verdict)})"
 
 
 def seeds_needed(verdict: Verdict) -> str:

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from reproduction.experiments import EXPERIMENTS, evidence
+from reproduction.pages.claims import numbers
+from reproduction.pages.report import CHAPTERS
 from reproduction.records import claims, pins, provenance, store
 from reproduction.records.claims import Side
 from reproduction.records.verdicts import judged, level_margin
@@ -279,3 +281,22 @@ def test_only_the_papers_own_runs_differ_in_nothing(sources):
             assert evidence.differs(name, row, replace(config, seed=0)) == ()
             slower = replace(config, recipe=replace(config.recipe, steps=config.recipe.steps // 2, precision="fp32"))
             assert evidence.differs(name, row, replace(slower, seed=0)) == ("recipe.steps",)
+
+
+def test_every_verdict_stands_in_a_table_of_its_chapter(sources):
+    """The report and the chapters cannot disagree: what the one says on the best images, a table of the other has."""
+    lines = {}
+    for one in judged(CLAIMS, sources):
+        if one.claim.kind == "level" or one.word == "not run":
+            continue
+        page = CHAPTERS[one.claim.paper, one.claim.item].partition(".")[0]
+        lines[page] = lines.get(page) or printed_lines(Path(store.CHECKOUT) / "book" / f"{page}.ipynb")
+        _, ours = numbers(one.claim, one.best)
+        end = f" {ours} | {one.best.ours.n} |"
+        found = [line for line in lines[page] if line.startswith(f"| {one.claim.text} |") and line.endswith(end)]
+        assert any(one.word in line for line in found), (page, one.claim.id, one.word, ours, one.best.images)
+
+
+def printed_lines(path):
+    outputs = [o for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] for o in cell.get("outputs", ())]
+    return "\n".join("".join(o.get("data", {}).get("text/markdown", "")) for o in outputs).splitlines()

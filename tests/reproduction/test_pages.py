@@ -54,7 +54,7 @@ def test_comparison_has_a_table_for_each_pair(records):
     assert text.count("| independent |") == 2
     assert text.count("*Levels are not judged: other images.*") == 1, "one pair is not the paper's"
     assert "| RP | 50.1 | 51.0 ± 2.5 | 3 |" in text, "other data"
-    assert "| RP | ◌ open (5 seeds) | 50.1 | 51.0 ± 2.5 | 3 |" in text, "the paper's data: the level"
+    assert "| RP | ◌ open (needs 5 seeds) | 50.1 | 51.0 ± 2.5 | 3 |" in text, "the paper's data: the level"
     assert "| upper bound | ✕ contradicted | 85.6 | 90.1 ± 0.2 | 3 |" in text
 
 

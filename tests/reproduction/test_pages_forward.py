@@ -79,7 +79,7 @@ def test_comparison_shows_all_measures_and_judges_the_first():
     assert "| new/Procrustes | – | 31.0 ± 2.5 |" in text, "rows that the paper does not have stand below"
     assert text.count("*Levels are not judged: other images.*") == 2
     own = forward.comparison([r | {"differs": ()} for r in update()], "table1").data.replace("\N{NO-BREAK SPACE}", " ")
-    assert "| new/h | ◌ open (4 seeds) | 65.0 |" in own and "| new/ridge | – | – |" in own, (
+    assert "| new/h | ◌ open (needs 4 seeds) | 65.0 |" in own and "| new/ridge | – | – |" in own, (
         "where everything is the paper's, its level can be judged"
     )
 

@@ -54,7 +54,7 @@ def test_what_other_records_say_is_folded_away(found):
     assert "<details>" in row and "on u × v (smoke) contradicted: -6.1 ± 1.3, n = 2." in row
     assert "<span>on other images: contradicted</span>" in row, "that they disagree is not"
     open_ = Evidence("laptop", "x × y", interval([1.0, 2.0]), Verdict("open", 0.3, 7))
-    assert "7 seeds would decide" in rows([Judged(one.claim, (open_,))])["a-dcc-rp"]
+    assert "7 seeds in all would decide" in rows([Judged(one.claim, (open_,))])["a-dcc-rp"]
 
 
 def test_totals_are_those_of_the_rows(found):
@@ -65,7 +65,9 @@ def test_totals_are_those_of_the_rows(found):
     text = report.summary(found).data
     tested = sum(one.best.verdict.p_value is not None for one in found)
     assert f"{tested} claims are tested" in text and "0 of 12 are shown" in text and "0 of 32 are judged" in text
-    assert f"At most {tested / 20:.0f} of those" in text and re.search(r"among them all, leaves \d+\.", text)
+    assert f"At most {tested / 20:.0f} of those" in text and re.search(
+        r"among them all, leaves \d+, of them \d+ findings", text
+    )
 
 
 def test_the_totals_in_a_sentence(found):
@@ -95,6 +97,29 @@ def test_filters_hide_all_but_what_is_picked(found):
         )
 
 
+def test_a_verdict_on_photographs_links_to_their_section(found):
+    known = {one.claim.id: one.claim for one in found}
+
+    def place(name, source):
+        return report.place(Judged(known[name], (Evidence(source, "x", interval([1.0, 2.0]), Verdict("open")),)))
+
+    assert place("b-simclr-alone", "laptop") == "forward/side.html#at-equal-bytes"
+    assert place("b-simclr-alone", "cifar-cpu") == "forward/side.html#on-photographs"
+    assert place("a-dcc-rp", "cifar-cpu") == "reusable/method.html#paper-and-ours", "where it has no such section"
+
+
+def test_what_is_contradicted_stands_together_with_what_we_make_of_it(found):
+    known = {one.claim.id: one for one in found}
+    contrary = Evidence("laptop", "x × y", interval([-6.0, -6.2]), Verdict("contradicted", 0.01))
+    ids = ("b-places-bound", "b-fct-bct-bound", "a-all-best", "a-bound-all")  # the last is a check
+    text = report.contradictions([Judged(known[name].claim, (contrary,)) for name in ids]).data
+    together, alone = text.splitlines()
+    assert together.startswith("- B, Table 1, B, Table 2: *") and together.endswith("is hardly trained here.")
+    assert known["b-places-bound"].claim.text in together and known["b-fct-bct-bound"].claim.text in together
+    assert alone == f"- A, Fig. 2: *{known['a-all-best'].claim.text}.* Not explained."
+    assert {name for several in report.CONTRADICTED for name in several} <= known.keys()
+
+
 def test_every_item_with_a_claim_has_a_chapter():
     assert {(claim.paper, claim.item) for claim in claims()} == set(report.CHAPTERS)
     assert chapter.item_in_words("gygli", "fig11") == "A, Fig. 11"
@@ -105,8 +130,20 @@ def test_what_was_not_run_says_why(found, sources):
     text = report.not_run(found, sources).data
     assert "| paper | 0 | 90 | everything |" in text and "| laptop | 12 | 18 |  |" in text
     assert "- A, Table 1: Over both directions" in text and "*Not run: the other methods are quoted" in text
-    waiting = sum(claim.item == "table1" and claim.paper == "ramanujan" for claim in claims())
+    waiting = sum((claim.paper, claim.item, claim.note) == ("ramanujan", "table1", "") for claim in claims())
     assert f"B, Table 1 ({waiting})" in text and "decentralised design" in text
+
+
+def test_hours_are_counted_by_what_computed_them(sources):
+    for run in sources[1].records["fig2"][:2]:
+        run["provenance"] |= {"processor": "A", "threads": 2, "wall_seconds": 3600.0}
+    for run in sources[1].records["fig2"][2:]:
+        run["provenance"] |= {"device": "G", "threads": 2, "wall_seconds": 360.0}
+    twice = Source("laptop", {name: sources[1].records["fig2"] for name in ("fig2", "fig10")}, {})
+    assert report.hours([sources[0], twice]).data.splitlines()[2:] == [
+        "| laptop | A | 2 | 4.0 |",
+        "| laptop | G | 10 | 1.0 |",
+    ]
 
 
 def test_costs_count_each_run_once_in_the_total(sources):

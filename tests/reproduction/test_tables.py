@@ -39,8 +39,8 @@ def test_comparison_shows_a_verdict_where_levels_are_judged():
 def test_an_open_verdict_says_how_many_seeds_would_decide():
     cells = {
         Verdict("shown", 0.01): "● shown",
-        Verdict("open", 0.2, 12): "◌ open (12 seeds)",
-        Verdict("open", 0.2): "◌ open (> 50 seeds)",
+        Verdict("open", 0.2, 12): "◌ open (needs 12 seeds)",
+        Verdict("open", 0.2): "◌ open (needs > 50 seeds)",
         Verdict("open"): "◌ open",
         Verdict("not run"): "– not run",
     }

@@ -210,13 +210,15 @@ def test_a_level_has_one_side_and_a_side_may_be_a_number():
 
 def test_totals_count_by_kind_and_correct_over_all():
     def found(word, p_value, kind="finding"):
-        return Judged(claim(kind=kind), (Evidence("", "", None, Verdict(word, p_value)),))
+        one = replace(claim(kind=kind), id=f"{kind} {word} {p_value}")
+        return Judged(one, (Evidence("", "", None, Verdict(word, p_value)),))
 
     every = [found("shown", 0.01), found("shown", 0.04), found("open", 0.3), found("not run", None)]
     every += [found("shown", 0.0, "check"), found("not judged", None, "level")]
     totals = verdicts.totals(every, "finding")
     assert totals.words == {"shown": 2, "open": 1, "not run": 1} and totals.tested == 3
     assert totals.after_holm == 1, "0.01 passes a third of 5 %, 0.04 does not pass a half"
+    assert verdicts.standing(every) == {"finding shown 0.01", "check shown 0.0"}
     assert verdicts.totals(every, "check").after_holm == 1 and verdicts.totals(every, "level").tested == 0
 
 
