@@ -1,4 +1,4 @@
-"""python -m reproduction list | run EXPERIMENT ... | export | status | golden | book"""
+"""python -m reproduction list | settings | run EXPERIMENT ... | export | status | golden | book"""
 
 from __future__ import annotations
 
@@ -29,6 +29,11 @@ def _parser() -> argparse.ArgumentParser:
 
     listing = commands.add_parser("list", help="the experiments: which figure or table each one is, and what it takes")
     listing.set_defaults(command=_list)
+
+    shown = commands.add_parser("settings", help="every setting of an experiment, by the names that --set takes")
+    shown.add_argument("experiments", nargs="*", metavar="EXPERIMENT", help="default: all")
+    shown.add_argument("--preset", default="paper", help="smoke, laptop, cifar, cifar-cpu or paper (default)")
+    shown.set_defaults(command=_settings)
 
     run = commands.add_parser("run", help="make the runs of an experiment that have no record yet")
     run.add_argument("experiments", nargs="+", metavar="EXPERIMENT", help="one or several, or all")
@@ -103,6 +108,18 @@ def _list(options: argparse.Namespace) -> None:
         took = f"On record, of one core: {', '.join(costs)}." if costs else "Nothing is on record."
         text = inspect.getdoc(experiment) or ""
         print(f"{name}\n    " + "\n    ".join([*text.splitlines(), f"Runs: {counts}.", took]))
+
+
+def _settings(options: argparse.Namespace) -> None:
+    from .experiments import configs
+    from .experiments.presets import settings
+
+    for name in _experiments(options):
+        values: dict[str, dict[str, None]] = {}
+        for config in configs(name, options.preset):
+            for setting, value in settings(config).items():
+                values.setdefault(setting, {})[str(value) or "-"] = None
+        print("\n    ".join([name, *(f"{setting:<28} {' | '.join(several)}" for setting, several in values.items())]))
 
 
 def _run(options: argparse.Namespace) -> int:

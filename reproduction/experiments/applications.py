@@ -72,8 +72,7 @@ CPU_SIZED = {
 }
 """What ``cifar-cpu`` changes in adaptation's cifar preset, for two CPU cores: a tenth of the paper's steps, a small
 network, and tin10 in place of STL-10, with which CIFAR-10 shares 8 classes. A step of the source takes 0.24 s on one
-core in fp32, and 0.13 s where the processor multiplies bf16 itself, which is then used: an hour and a quarter, or 45
-minutes, for each seed of the rows "rotation" and "rotation, larger steps" together, both directions."""
+core in fp32, and 0.13 s where the processor multiplies bf16 itself, which is then used."""
 
 ADAPTATION_PRESETS["cifar-cpu"] = ADAPTATION_PRESETS["cifar"] | CPU_SIZED | {"pairs": ({},)}
 CLASSIFIER_PRESETS = {

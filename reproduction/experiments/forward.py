@@ -123,7 +123,7 @@ CPU_SIZED = {
 }
 """What ``cifar-cpu`` changes in the cifar preset, for two CPU cores: 10 epochs, those of the transformation 80 as in
 the paper, and the paper's rate for the size of the batch. A step takes 0.20 s on one core, of SimCLR 0.40 s, of the
-transformation 0.04 s: Table 1 takes 75 minutes for each seed, and the rest of Table 6 an hour."""
+transformation 0.04 s."""
 PRESETS["cifar-cpu"] = PRESETS["cifar"] | CPU_SIZED
 
 Changes = dict[str, dict[str, Any]]
@@ -200,7 +200,6 @@ def table1(preset: str, seeds: Sequence[int] | None = None) -> Plan[UpdateRun]:
 
     Published, ImageNet-500 to 1k, CMC top-1: old/old 46.5, new/new 68.1, BCT new/old 46.9 and new/new 62.4, FCT new/h
     65.0, h/h 59.3, without side-information 61.8.
-    A run takes 2 s at smoke and about half a minute at laptop on one core. Not measured: cifar, paper.
     """
     return _changed(_bases(preset, seeds), BCT | SYNTHESISED | WITHOUT | WITH)
 

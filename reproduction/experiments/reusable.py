@@ -83,8 +83,7 @@ CPU_SIZED = {
 }
 """What ``cifar-cpu`` changes in the cifar preset, for two CPU cores: a small network, and in place of STL-10 tin10, ten
 classes of Tiny-ImageNet, 8 of them CIFAR-10's. Chosen on a tenth of CIFAR-10's training images, for 60 % on the own
-task. A run takes 5 minutes (independent) to 25 (all three methods) on one of two busy cores, pre-training 4 for each
-network: about 40 for each seed of the rows RP, DCC, IIW and IIW+DCC of Fig. 2 pre-trained, 50 of "incremental"."""
+task."""
 PRESETS["cifar-cpu"] = PRESETS["cifar"] | CPU_SIZED | {"pairs": ({},)}
 
 
@@ -99,8 +98,6 @@ def fig2(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
 
     Published, mean over CIFAR-10 and STL-10, n = 10: independent 10.6, IIW 25.1, RP 50.1, DCC 65.8, all three 76.7,
     upper bound 85.6; own tasks under all three 86.3.
-    A run takes 2 s at smoke and 25 to 100 s at laptop on one core, here as in the experiments below. Not measured yet:
-    cifar (estimated an hour on one GPU for this figure), paper (days).
     """
     return _grid(preset, _seeds(preset, seeds, laptop=MANY))
 

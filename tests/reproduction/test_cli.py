@@ -59,6 +59,16 @@ def test_list_says_how_many_runs_each_experiment_takes(capsys):
         assert listed[name] == ", ".join(counts) + "."
 
 
+def test_settings_are_printed_with_every_value_that_the_runs_have(capsys):
+    assert main(["settings", "fig8"]) == 0
+    name, *lines = capsys.readouterr().out.splitlines()
+    found = dict(line.split(maxsplit=1) for line in lines)
+    assert name == "fig8" and found["network"] == "resnet56" and found["recipe.decay_every"] == "5000"
+    assert found["method"] == "IIW+RP | IIW+DCC" and found["split_at"].count(" | ") == 27, "28 boundaries"
+    assert main(["settings", "--preset", "laptop"]) == 0
+    assert [line for line in capsys.readouterr().out.splitlines() if line[0] != " "] == list(EXPERIMENTS)
+
+
 def test_list_says_what_the_records_cost(capsys, trained, monkeypatch):
     original = provenance.provenance
     monkeypatch.setattr(runner, "provenance", lambda **made: original(**made | {"wall_seconds": 90.0, "threads": 2}))
