@@ -49,7 +49,7 @@ def by_adaptation(group: Records, direction: str) -> Rows:
         "with a jigsaw: with test BN": mean("jigsaw", "target: with test BN"),
         "with a jigsaw: adapted": mean("jigsaw", "target: adapted"),
         # that network is the source model of the other direction
-        "trained on the target, with labels": mean("rotation", "source: with test BN", back),
+        "trained on the target, with labels": mean("rotation", "source: source model", back),
         "source model, on the source": mean("rotation", "source: source model"),
         "source model with test BN, on the source": mean("rotation", "source: with test BN"),
     }

@@ -96,9 +96,8 @@ CONTRADICTED = {
         "well, so that six classes are enough for it to be ahead. We take it for our scale."
     ),
     ("a-adapt-bn",): (
-        "Unexplained. Statistics of test batches cost accuracy on the network's own images as well, and its test "
-        "batches hold eight of the ten classes that it was trained on; that this is the cause was not tested. On small "
-        "images the paper is right."
+        "Unexplained. Statistics of test batches cost accuracy on the network's own images as well, so that it is not "
+        "the change of domain. On small images the paper is right."
     ),
     ("b-hops-first", "b-hops-small"): (
         "The same loss, seen twice: two hops lose much on shapes, whose first model knows a quarter of the classes. "
