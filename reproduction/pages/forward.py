@@ -112,6 +112,7 @@ ITEMS = {
     "table1": Item(by_case),
     "table2": Item(by_case, "Places-365"),
     "table3": Item(by_case, "VGGFace2"),
+    "cifar100_readme_later": Item(by_case, "CIFAR-100"),
     "sec43": Item(by_case, "Places-365", measures=("CMC top-1",)),
     "table5": Item(by_hop),
     "table6": Item(by_side),
@@ -180,6 +181,25 @@ def differences(
         return difference_table(
             "question", {text: [found.get(row, {}) for row in pair] for text, pair in statements.items()}
         )
+
+    return for_each_update(records, show)
+
+
+def recovered(records: Records, queries: str = "all queries", measure: str = "CMC top-1") -> Markdown:
+    """The gap from the old model to the new one, and how much of it each way to search the old gallery recovers, in
+    points above old/old.
+
+    Args:
+        records: of Tables 1 to 3, or of Sec. 4.3.
+        queries: a key of ``QUERIES``.
+        measure: of ``MEASURES``.
+    """
+    backward, closed = ("BCT new/old", "BCT, synthesised classes, new/old"), "new/ridge with side-information"
+
+    def show(group: Records) -> Markdown:
+        found = by_case(group, f"{measure}{QUERIES[queries]}")
+        rows = [row for row in ("new/new", "new/h", f"new/h {WITHOUT}", *backward, closed) if row in found]
+        return difference_table(f"above old/old, {queries}", {row: (found[row], found["old/old"]) for row in rows})
 
     return for_each_update(records, show)
 

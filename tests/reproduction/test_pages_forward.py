@@ -84,6 +84,19 @@ def test_comparison_shows_all_measures_and_judges_the_first():
     )
 
 
+def test_the_gap_stands_first_and_what_is_recovered_of_it_below():
+    text = forward.recovered([*update(), *update("mnist5k")]).data.replace("\N{NO-BREAK SPACE}", " ")
+    first = text.split("\n\n")[1].splitlines()
+    means = {row: seeds[0] for row, seeds in forward.by_case(update(), "CMC top-1").items()}
+    rows = ["new/new", "new/h", "new/h without side-information", "BCT new/old", "BCT, synthesised classes, new/old"]
+    rows += ["new/ridge with side-information"]
+    assert first[0] == "| above old/old, all queries | ours | n |" and text.count("| new/new |") == 2
+    assert first[2:] == [f"| {row} | {100 * (means[row] - means['old/old']):+.1f} ± 0.0 | 3 |" for row in rows]
+    new = forward.recovered(update(), "queries of new classes").data
+    assert "above old/old, queries of new classes" in new
+    assert "| new/h | +10.0 ± 0.0 | 3 |" in new, "half of 20"
+
+
 def test_differences_are_paired_by_seed():
     asked = {"it helps": ("new/h", "new/h without side-information"), "no": ("new/h", "x")}
     text = forward.differences(update(), asked, "table1").data
