@@ -20,6 +20,7 @@ ITEMS = {
     "sec43": "Sec. 4.3",
     "sec52": "Sec. 5.2",
     "appendix": "appendix",
+    "sequence": "appendix",
 }
 QUESTIONS = ("boundaries", "numbering", "orientation", "stitching", "shares", "fitting")
 """Experiments of our own, on which no paper has a figure or table."""

@@ -38,6 +38,7 @@ CHAPTERS = {
     ("ramanujan", "sec43"): "forward/variations.html#another-domain",
     ("ramanujan", "appendix"): "forward/variations.html#nothing-in-common",
     ("ramanujan", "table5"): "forward/sequences.html#two-hops",
+    ("ramanujan", "sequence"): "forward/sequences.html#many-small-updates",
     ("ramanujan", "table6"): "forward/side.html#paper-and-ours",
     ("ramanujan", "sec52"): "forward/side.html#at-equal-bytes",
     ("ramanujan", "fig3"): "forward/cost.html#counted-weighed-and-timed-against-accuracy",

@@ -144,7 +144,7 @@ class Evidence:
         ours: the difference, or the level, in the claim's unit; None where there are no runs.
         verdict: on the claim.
         stale: how many of the records are stale.
-        whole: whether every seed that is planned has run.
+        whole: whether every seed has run that is planned for both sides.
     """
 
     source: str
@@ -229,7 +229,7 @@ def evidence(claim: Claim, source: Source) -> list[Evidence]:
                 interval(by_seed.values()),
                 _verdict(claim, list(by_seed.values()), used),
                 sum(map(is_stale, used)),
-                len(by_seed) >= max(source.seeds.get(name, 0) for name in claim.experiments),
+                len(by_seed) >= min(source.seeds.get(name, 0) for name in claim.experiments),
             )
         )
     return found

@@ -193,7 +193,7 @@ def naive_side(text, row, source):
 
 def naive_differences(row, source):
     """The differences by seed, sorted, for each images with two seeds or more, and whether these are all planned."""
-    planned = max(source.seeds[name] for name in (row["experiment"], *naive_other(row)))
+    planned = min(source.seeds[name] for name in (row["experiment"], *naive_other(row)))
     one, scale = (
         naive_side(row["one"], row, source),
         {"points": 100, "correlation": 1, "million MACs": 1e-6}[row["unit"]],

@@ -189,8 +189,8 @@ def test_the_best_evidence_is_the_first_with_two_runs_and_is_never_blended():
 
 
 def test_a_source_speaks_when_all_its_seeds_have_run():
-    """Of three seeds that are planned on better images, two decide nothing yet."""
-    partly = replace(source("cifar", seeds=range(2), gap=-0.2), seeds={"figure": 2, "other": 3})
+    """Of three seeds that are planned on better images, two decide nothing yet; more of one side make no pairs."""
+    partly = replace(source("cifar", seeds=range(2), gap=-0.2), seeds={"figure": 3, "other": 8})
     [one] = verdicts.judged([claim()], [source("paper", seeds=[0]), partly, source("laptop")])
     assert one.best.source == "laptop" and [e.whole for e in one.evidence] == [True, False, True]
     [whole] = verdicts.judged([claim()], [replace(partly, seeds={"figure": 2, "other": 2}), source("laptop")])
