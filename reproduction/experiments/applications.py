@@ -36,7 +36,7 @@ ADAPTATION_PRESETS = {
     },
     "laptop": {
         "pairs": EMBEDDED_PAIRS,
-        "seeds": (0, 1, 2),
+        "seeds": tuple(range(5)),
         "third": "glyphs_other",
         "network": "wrn10",
         "width": 16,
