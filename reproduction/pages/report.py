@@ -98,7 +98,7 @@ CONTRADICTED = {
     ),
     ("a-adapt-bn",): (
         "Unexplained. Statistics of test batches cost accuracy on the network's own images as well, so that it is not "
-        "the change of domain. On small images the paper is right."
+        "the change of domain. On digits the paper is right."
     ),
     ("b-hops-first", "b-hops-small"): (
         "The same loss, seen twice: two hops lose much on shapes, whose first model knows a quarter of the classes. "
