@@ -31,6 +31,7 @@ const page = (world.compatkitPage ??= {
 });
 
 const NARROW = 560; // px: below, names stand above their bars and the tick boxes are the legend of the lines
+const LEADER = 14; // px from the right edge of the lines to their names
 const CONFIG = { displaylogo: false, displayModeBar: false };
 const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
 
@@ -422,21 +423,35 @@ function curves(scene) {
   const height = 440;
   const margin = { t: 16, b: 72, l: 56, r: 14 };
   const labelled = width >= NARROW;
-  if (labelled) margin.r = 22 + Math.max(...lines.map(({ name }) => widthOf(name)));
+  if (labelled) margin.r = LEADER + 8 + Math.max(...lines.map(({ name }) => widthOf(name)));
   const pixels = (range[1] - range[0]) / (height - margin.t - margin.b);
-  const last = lines.map(({ y }) => y[y.length - 1] ?? 0);
-  const ends = apart(last, 15 * pixels, range[0], range[1]);
-  const labels = lines.map(({ name, colour }, i) => ({
-    text: name,
-    font: { color: colour },
-    x: 1,
-    xref: "paper",
-    xanchor: "left",
-    y: ends[i],
-    yanchor: "middle",
-    xshift: 6,
-    showarrow: false,
-  }));
+  const ends = apart(
+    lines.map(({ y }) => y[y.length - 1] ?? 0),
+    15 * pixels,
+    range[0],
+    range[1],
+  );
+  // A name stands at the end of its line; where another one takes that place, a thin line leads to it.
+  const [left, right] = ranked ? [1, Math.max(...lines.map(({ x }) => x.length))] : [-0.4, places.length - 0.6];
+  const step = (width - margin.l - margin.r) / (right - left);
+  const labels = lines.map(({ name, colour, x, y }, i) => {
+    const [from, end] = [x[x.length - 1], y[y.length - 1] ?? 0];
+    const away = (end - ends[i]) / pixels;
+    return {
+      text: name,
+      font: { color: colour },
+      x: from,
+      y: end,
+      ax: (right - from) * step + LEADER,
+      ay: away,
+      xanchor: "left",
+      showarrow: true,
+      arrowhead: 0,
+      arrowwidth: 1,
+      arrowcolor: Math.abs(away) < 8 ? "rgba(0,0,0,0)" : colour,
+      standoff: ranked ? 0 : 6,
+    };
+  });
   const pin = {
     type: "line",
     yref: "paper",
@@ -474,10 +489,10 @@ function curves(scene) {
       margin,
       xaxis: {
         title: { text: wrapped(view.x_title, (width - 70) / 8) },
+        range: [left, right],
         ...(ranked
           ? {}
           : {
-              range: [-0.4, places.length - 0.6],
               zeroline: false,
               tickangle: 0,
               ...thinned(ticks, (width - margin.l - margin.r) / places.length),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -244,6 +245,41 @@ def test_a_slider_turns_the_matrix_and_the_mark_of_the_curves(chromium, address)
     assert not slider.is_displayed(), "measured at one cut alone: nothing to choose"
     choose(other, "left out of the choice")
     assert slider.is_displayed() and slider.get_attribute("aria-valuetext") == "stage2_block1", "the choice is kept"
+
+
+NAMES = """
+    return [...document.querySelectorAll(".compatkit-explorer .compatkit-figure")].map((figure) => {
+        const [box, {xaxis, yaxis}] = [figure.getBoundingClientRect(), figure._fullLayout];
+        return (figure.layout.annotations ?? []).flatMap(({text, showarrow}, i) => {
+            if (!showarrow) return [];
+            const drawn = figure.querySelector(`.annotation[data-index="${i}"]`);
+            const name = drawn.querySelector("text").getBoundingClientRect();
+            return [{
+                end: yaxis._offset + yaxis.l2p(figure.data.find((line) => line.name === text).y.at(-1)),
+                middle: (name.top + name.bottom) / 2 - box.top,
+                left: name.left - box.left - xaxis._offset - xaxis._length,
+                right: box.right - name.right,
+                led: drawn.querySelector(".annotation-arrow-g").style.opacity === "1",
+            }];
+        });
+    }).filter((names) => names.length);
+"""
+
+
+@needs_browser
+@needs_scripts
+@pytest.mark.parametrize("page", [METHOD, "book/reusable/split.html", "book/reusable/similarity.html"])
+def test_a_name_stands_at_the_end_of_its_line_or_a_line_leads_to_it(page, chromium, address):
+    open_page(chromium, address + page, "desktop")
+    figures = chromium.execute_script(NAMES)
+    assert figures
+    for names in figures:
+        for name in names:
+            assert name["left"] > 0 and name["right"] >= 0, "beside the lines, and not cut"
+            moved = abs(name["end"] - name["middle"])  # drawn at whole pixels
+            assert name["led"] if moved > 9 else moved > 7 or not name["led"], name
+        heights = sorted(name["middle"] for name in names)
+        assert min(high - low for low, high in pairwise(heights)) >= 14, "no name covers another"
 
 
 @needs_browser
