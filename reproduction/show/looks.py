@@ -65,14 +65,22 @@ _SIDE_INFORMATION = {
     "SimCLR-500": Look(BLUE, "square"),
     "SimCLR-1k": Look(BLUE, "square-open"),
 }
+# A hue, since it is one method, and a shape for each width.
+_WIDTHS = {
+    f"h of width {2**n}{without}": Look(BLUE, ("circle", "square", "diamond", "triangle-up")[(n + 1) % 4] + mark)
+    for n in range(3, 13)
+    for without, mark in (("", ""), (" without side-information", "-open"))
+}
 _SAME = {
     "RP+IIW": "IIW+RP",
     "own RP heads": "upper bound",
     "old/old, nothing done": "old/old",
     "back-filling": "new/new",
     "BCT": "BCT new/old",
+    "h": "new/h",
+    "ridge on old and side": "new/ridge with side-information",
 }
-LOOKS = _METHODS | _CASES | _SIDE_INFORMATION
+LOOKS = _METHODS | _CASES | _SIDE_INFORMATION | _WIDTHS
 
 
 def look(name: str, place: int) -> Look:

@@ -43,6 +43,19 @@ def test_what_is_drawn_together_differs_in_colour_and_mark(drawn_together):
     assert all((one.colour, one.mark) != (other.colour, other.mark) for one, other in pairs)
 
 
+@pytest.mark.parametrize("usual", [32, 256, 512, 2048])
+def test_what_buys_accuracy_at_a_cost_can_be_told_apart(usual):
+    others = ["BCT", "old/old, nothing done", "back-filling"]
+    widths = [f"h of width {int(usual * factor)}" for factor in (0.25, 0.5, 1, 2)]
+    bare = f"h of width {usual} without side-information"
+    looks = {name: look(name, 0) for name in (*others, *widths, bare)}
+    assert len({(each.colour, each.mark) for each in looks.values()}) == len(looks)
+    [hue] = {looks[name].colour for name in (*widths, bare)}
+    assert hue == look("new/h", 0).colour and hue not in {looks[name].colour for name in others}
+    assert looks[bare].mark == f"{looks[f'h of width {usual}'].mark}-open"
+    assert in_order([bare, *reversed(widths)])[0] == widths[0], "by their width"
+
+
 def test_other_colours_of_methods_have_other_marks():
     """Hues alone do not carry a method: colour-blind eyes confuse some of them."""
     shapes = [
