@@ -328,8 +328,8 @@ def _scripts_of_page(app: Any, pagename: str, templatename: str, context: dict[s
 
 
 # What the theme and the extensions write otherwise, as pattern: replacement. The script of icons, see _UNUSED; what a
-# screen reader is told: names that leave out what is to be seen, or are not there, and a list without items; and a
-# narrow column breaks before an interval, not inside.
+# screen reader is told: names that leave out what is to be seen, or are not there, and a list without items; and an
+# interval stays on one line.
 _MENDED = {
     r"<!-- So that users can add custom icons -->\s*<script [^>]*></script>": "",
     r'(<button class="btn search-button-field [^>]*) aria-label="Search"': r"\1",
@@ -338,7 +338,7 @@ _MENDED = {
     r'<summary>(?=<span class="toctree-toggle")': '<summary aria-label="The pages below">',
     r' role="doc-biblioentry"': ' role="listitem"',
     r'<th class="head([^"]*)"><p></p></th>': r'<td class="head\1"></td>',
-    r"(?<=\d) ± (?=[\d.]+</)": " ±&nbsp;",
+    r"(?<=\d) ± (?=[\d.]+</)": "&nbsp;±&nbsp;",
 }
 
 

@@ -129,7 +129,12 @@ WEAR = """
 """
 CUT = """
     return [...document.querySelectorAll(".bd-article table")]
-        .filter((table) => table.scrollWidth > Math.min(table.clientWidth, table.parentElement.clientWidth) + 1)
+        .filter((table) => {
+            const around = table.parentElement;
+            const scrolls = getComputedStyle(around).overflowX === "auto";
+            const room = scrolls ? table.clientWidth : Math.min(table.clientWidth, around.clientWidth);
+            return table.scrollWidth > room + 1;
+        })
         .map((table) => table.textContent.slice(0, 80));
 """
 

@@ -343,6 +343,51 @@ def test_explorers_work_from_a_disk(chromium, html):
     assert console_errors(chromium) == []
 
 
+BROKEN = """
+    return [...document.querySelectorAll(".bd-article table.table :is(th, td)")].flatMap((cell) => {
+        const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+        const broken = [];
+        while (texts.nextNode()) {
+            for (const {0: word, index} of texts.currentNode.data.matchAll(/[^ \\n\\/-]+/g)) {
+                const range = document.createRange();
+                range.setStart(texts.currentNode, index);
+                range.setEnd(texts.currentNode, index + word.length);
+                if (new Set([...range.getClientRects()].map(({top}) => top)).size > 1) broken.push(word);
+            }
+        }
+        return broken;
+    });
+"""
+SCROLLED = """
+    const scrolling = ".pst-scrollable-table-container, .bd-article mjx-container[display], .bd-article a.dark-light";
+    return [...document.querySelectorAll(scrolling)].filter((e) => e.scrollWidth > e.clientWidth + 1).map((element) => {
+        const fades = () => getComputedStyle(element).maskImage !== "none";
+        const first = element.querySelector("tbody tr > :first-child");
+        const place = () => first && first.getBoundingClientRect().left;
+        const before = {fades: fades(), first: place()};
+        element.scrollLeft = element.scrollWidth;
+        return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(
+            {kind: element.localName, before, after: {fades: fades(), first: place()}}))));
+    }).reduce(async (all, one) => [...(await all), await one], []);
+"""
+
+
+@needs_browser
+@needs_scripts
+@pytest.mark.parametrize("page", [METHOD, "book/forward/update.html"])
+def test_what_is_too_wide_for_a_phone_scrolls_whole_and_shows_that_it_does(page, chromium, address):
+    open_page(chromium, address + page, "phone")
+    until(chromium, lambda: chromium.find_elements(By.CSS_SELECTOR, "mjx-container"), "formulas are set")
+    chromium.execute_script("for (const folded of document.querySelectorAll('details')) folded.open = true")
+    assert chromium.execute_script(BROKEN) == []
+    scrolled = chromium.execute_script(SCROLLED)
+    assert {one["kind"] for one in scrolled} >= ({"div", "mjx-container", "a"} if page == METHOD else {"div"})
+    for one in scrolled:
+        assert one["before"]["fades"] and not one["after"]["fades"], "until its end is seen"
+        if one["kind"] == "div":
+            assert abs(one["before"]["first"] - one["after"]["first"]) < 1, "the first column stays"
+
+
 def claims(driver) -> list[dict[str, str]]:
     """The claims of the report that can be seen."""
     rows = driver.find_elements(By.CSS_SELECTOR, ".compatkit-claims li")
