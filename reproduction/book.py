@@ -35,8 +35,9 @@ EXPORTED = ROOT / "book" / "_static" / "exported"
 SCRIPTS_IN = {
     "compatkit-draw": ("exported.js", "networks.js", "draw.js"),
     "compatkit-search": ("exported.js", "search.js"),
+    "compatkit-verdict": ("filters.js",),
 }
-"""Elements in which a reader tries something, by their class, with the scripts that fill them, in order."""
+"""What a reader tries, by the class or name of an element, with the scripts that it needs, in order."""
 
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _INJECTED = "injected-parameters"

@@ -423,6 +423,28 @@ def test_the_reports_filters_work_by_mouse_and_by_keyboard(screen, chromium, add
     assert {row["verdict"] for row in found} <= {"open"} and nothing.is_displayed() == (not found)
     for field in chromium.find_elements(By.CSS_SELECTOR, ".compatkit-claims input"):
         assert field.accessible_name, "a screen reader says what is picked"
+    count = chromium.find_element(By.CSS_SELECTOR, ".compatkit-claims .count")
+    total = len(chromium.find_elements(By.CSS_SELECTOR, ".compatkit-claims li"))
+    assert count.text == f"{len(found)} of {total}"
+    assert chromium.current_url.endswith("/report.html?paper=A&kind=all&verdict=open"), (
+        "what is picked at first is left out"
+    )
+    chromium.refresh()
+    assert claims(chromium) == found
+    pick(chromium, "paper", "all").click()
+    assert chromium.current_url.endswith("/report.html?kind=all&verdict=open")
+
+
+@needs_browser
+@needs_scripts
+def test_tiles_of_the_report_leave_no_gap(chromium, address):
+    open_page(chromium, address + "book/report.html", "desktop")
+    gap = chromium.execute_script("""
+        const tiles = document.querySelector(".totals");
+        const next = tiles.closest(".cell").nextElementSibling.querySelector("p");
+        return next.getBoundingClientRect().top - tiles.getBoundingClientRect().bottom;
+    """)
+    assert 0 < gap < 40
 
 
 def test_every_link_of_the_report_leads_to_a_heading(html):
