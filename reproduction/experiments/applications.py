@@ -128,7 +128,7 @@ TRANSFER_PRESETS = {
             {"third": "glyphs_other", "source": "glyphs_cluttered", "target": target}
             for target in ("glyphs_plain", "digits", "glyphs_other")
         ),
-        "seeds": (0, 1, 2),
+        "seeds": tuple(range(5)),
         "network": "resnet8",
         **LAPTOP,
         "tune_recipe.batch_size": 64,
