@@ -32,6 +32,16 @@ def test_the_totals_are_those_of_the_report():
     assert said and [int(n) for n in said.groups()] == [sum(counts.values()), *(counts[word] for word in words)]
 
 
+def test_hours_are_those_of_the_records():
+    sources = {source.name: source.records for source in evidence.sources()}
+    for names, preset in ((list(sources["laptop"]), "laptop"), (["table1"], "cifar-cpu")):
+        runs = {r["run_id"]: r["provenance"] for name in names for r in sources[preset][name]}
+        hours = sum(made["wall_seconds"] * made["threads"] for made in runs.values()) / 3600
+        named = "all" if len(names) > 1 else names[0]
+        said = re.search(rf"run {named} --preset {preset} .*?(\d+) hours of one core", README)
+        assert said and int(said[1]) == round(hours), (named, hours)
+
+
 def test_files_and_commands_that_it_names_are_there():
     root = Path(__file__).parents[1]
     named = set(re.findall(r"`((?:book|results)/[\w./-]+\.\w+)`|\((book/[^)]+)\)", README))
