@@ -89,7 +89,7 @@ CLASSIFIER_PRESETS = {
     },
     "laptop": {
         "pairs": ({"data": "glyphs_cluttered"},),
-        "seeds": (0, 1, 2),
+        "seeds": tuple(range(5)),
         "networks": ("resnet8", "resnet8", "mobilenetv2"),
         "widths": (16, 32, 8),
         **LAPTOP,
