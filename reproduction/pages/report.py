@@ -97,8 +97,8 @@ CONTRADICTED = {
         "combinations, leaves this one out."
     ),
     ("a-classes-rp-6",): (
-        "A shared rotation head fits our small networks far less well than those of the paper, a class head nearly as "
-        "well, so that six classes are enough for it to be ahead. We take it for our scale."
+        "On these easy sets a shared rotation head fits our small networks far less well than the paper's, and a class "
+        "head better, so that six classes are enough for it to be ahead. We take it for our scale."
     ),
     ("a-adapt-bn",): (
         "Unexplained. Statistics of test batches cost accuracy on the network's own images as well, so that it is not "
@@ -118,7 +118,7 @@ CONTRADICTED = {
     ),
     ("b-cka-autoencoder",): "Our autoencoder has another decoder and was trained briefly; not looked into further.",
     ("b-without-old",): (
-        "Our SimCLR is trained for minutes, on small images, and searches badly by itself. We take it for our scale."
+        "Our SimCLR is trained briefly, on small images, and searches badly by itself. We take it for our scale."
     ),
 }
 """What we make of the claims, by id, that our runs contradict."""
