@@ -66,7 +66,9 @@ def test_every_preset_plans_possible_runs_without_loading_images(no_images, name
     runs, other_seed = plan(name, preset), [config for _, config in EXPERIMENTS[name](preset, seeds=(5,))]
     assert runs and len(set(runs)) == len(runs) and all(type(run) is KINDS[name] for run in runs)
     assert {run.seed for run in other_seed} == {5} and {replace(run, seed=5) for run in runs} == set(other_seed)
-    assert len({run.seed for run in runs}) == {"smoke": 1, "paper": 10 if name == "adaptation" else 3}.get(preset, 3)
+    assert len({run.seed for run in runs}) == {"smoke": 1, "laptop": 5, "paper": 10 if name == "adaptation" else 3}.get(
+        preset, 3
+    )
     for run in runs:
         networks = run.networks if name == "classifier" else [run.network]
         splits = run.splits if name == "classifier" else [run.split_at]
@@ -83,7 +85,7 @@ def test_table_1_is_both_directions_of_every_pair_with_a_jigsaw_and_larger_steps
         for pair in (("digits", "mnist5k", ("9",)), ("glyphs_plain", "glyphs_cluttered", ()))
         for direction in ("a to b", "b to a")
         for kind in kinds
-        for seed in range(3)
+        for seed in range(5)
     }
     found = [(r.a, r.b, r.left_out, r.direction, r.pretext, r.adapt_recipe.lr, r.seed) for r in plan("adaptation")]
     assert set(found) == expected and len(found) == len(expected)
