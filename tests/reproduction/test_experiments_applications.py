@@ -66,9 +66,8 @@ def test_every_preset_plans_possible_runs_without_loading_images(no_images, name
     runs, other_seed = plan(name, preset), [config for _, config in EXPERIMENTS[name](preset, seeds=(5,))]
     assert runs and len(set(runs)) == len(runs) and all(type(run) is KINDS[name] for run in runs)
     assert {run.seed for run in other_seed} == {5} and {replace(run, seed=5) for run in runs} == set(other_seed)
-    assert len({run.seed for run in runs}) == {"smoke": 1, "laptop": 5, "paper": 10 if name == "adaptation" else 3}.get(
-        preset, 3
-    )
+    seeds = {"smoke": 1, "laptop": 5, "paper": 10 if name == "adaptation" else 3}
+    assert len({run.seed for run in runs}) == seeds.get(preset, 3)
     for run in runs:
         networks = run.networks if name == "classifier" else [run.network]
         splits = run.splits if name == "classifier" else [run.split_at]
