@@ -10,7 +10,7 @@ from itertools import product
 from IPython.display import HTML, Markdown
 
 from ..records.claims import KINDS, PAPERS, claims
-from ..records.provenance import cpu_minutes, hardware, is_stale
+from ..records.provenance import core_minutes, cpu_minutes, hardware, is_stale
 from ..records.published import paper_numbers, paper_value
 from ..records.verdicts import DECIDED, MOST_SEEDS, VERDICTS, Evidence, Judged, Source, judged, standing, totals
 from ..show import tables
@@ -309,8 +309,7 @@ def hours(sources: Sequence[Source]) -> Markdown:
         every = {r["run_id"]: r["provenance"] for records in source.records.values() for r in records}
         spent: dict[str, list[float]] = {}
         for made in every.values():
-            cores = made["threads"] if made["device"].startswith("cpu") else 1
-            spent.setdefault(hardware(made), []).append(made["wall_seconds"] / 3600 * cores)
+            spent.setdefault(hardware(made), []).append(core_minutes(made) / 60)
         body += [[source.name, by, str(len(runs)), f"{sum(runs):.1f}"] for by, runs in sorted(spent.items())]
     return tables.table(["preset", "processor", "runs", "hours of one core"], body)
 

@@ -114,13 +114,18 @@ def drawn(record: Mapping) -> dict[str, str]:
     }
 
 
+def core_minutes(made: Mapping) -> float:
+    """What a run cost, from its provenance: minutes of one core, or of a GPU."""
+    return made["wall_seconds"] / 60 * (made["threads"] if made["device"].startswith("cpu") else 1)
+
+
 def cpu_minutes(records: Sequence[Mapping]) -> str:
     """What runs cost, as their records say: minutes of one core, and of GPUs where there were any. A run that went on
     from a checkpoint counts its last part only, so that with any of these it is "at least" so much."""
     minutes = {"": 0.0, " GPU": 0.0}
     for made in (record["provenance"] for record in records):
         on_cpu = made["device"].startswith("cpu")
-        minutes["" if on_cpu else " GPU"] += made["wall_seconds"] / 60 * (made["threads"] if on_cpu else 1)
+        minutes["" if on_cpu else " GPU"] += core_minutes(made)
     more = "≥ " if any(record["provenance"].get("resumed") for record in records) else ""
     return " + ".join(f"{more}{value:.1f}{device}" for device, value in minutes.items() if value) or "0.0"
 
