@@ -72,6 +72,120 @@ def quantile(degrees: float, level: float) -> float:
     return float(special.stdtrit(degrees, (1 + level) / 2))
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What is known of a mean over networks or seeds, or of a combination of such means.
+
+    Attributes:
+        mean, error: the estimate and its standard error, in the values' unit; NaN error where n is 1.
+        degrees: of freedom of Student's t.
+        n: the number of values; of the smallest group where there are several.
+    """
+
+    mean: float
+    error: float
+    degrees: float
+    n: int
+
+    def interval(self, level: float = 0.95) -> Interval:
+        """Student's t interval."""
+        if self.n == 1:
+            return Interval(self.mean, math.nan, math.nan, 1)
+        half = quantile(self.degrees, level) * self.error if self.error else 0.0
+        return Interval(self.mean, self.mean - half, self.mean + half, self.n)
+
+    def above(self, bound: float = 0.0) -> float:
+        """p-value of Student's one-sided test that the mean lies above a bound: the probability, were it at the bound,
+        of values that speak for more at least as clearly. It is half a per cent where the 99 % interval ends there.
+
+        Raises:
+            ValueError: n is 1.
+        """
+        if self.n < 2:
+            raise ValueError(f"a test needs at least two values, got {self.n}")
+        if self.error == 0:
+            return float(self.mean <= bound)
+        special = require("scipy.special", "similarity")
+        return float(special.stdtr(self.degrees, (bound - self.mean) / self.error))
+
+    def below(self, bound: float = 0.0) -> float:
+        """p-value that the mean lies below a bound; see ``above``."""
+        return self.scaled(-1).above(-bound)
+
+    def within(self, margin: float) -> float:
+        """p-value of two one-sided tests that the mean lies within ``margin`` of 0, on either side.
+
+        It is at most 0.05 where the 90 % interval lies within. A wide interval never shows equivalence.
+
+        Source: Schuirmann 1987.
+        """
+        return max(self.above(-margin), self.below(margin))
+
+    def scaled(self, factor: float, shift: float = 0.0) -> Estimate:
+        """The estimate of ``factor`` times the mean, plus ``shift``."""
+        return Estimate(factor * self.mean + shift, abs(factor) * self.error, self.degrees, self.n)
+
+    def needed(self, distance: float, level: float = 0.95, most: int = 50) -> int | None:
+        """How many values of each group make half the width of the interval smaller than a distance, were the spread
+        to stay what it is: 2 or more; None where ``most`` are too few."""
+        for n in range(2, most + 1):
+            degrees = self.degrees * (n - 1) / (self.n - 1)
+            if quantile(degrees, level) * self.error * math.sqrt(self.n / n) < distance:
+                return n
+        return None
+
+
+def estimate(*groups: tuple[float, Sequence[float]]) -> Estimate:
+    """Estimate a weighted sum of the means of independent groups of runs.
+
+    Args:
+        groups: (weight, values) each, one value a network or seed. ``(1, x)`` is the mean of x, ``(1, x), (-1, y)`` the
+            difference of means, by Welch.
+
+    Raises:
+        ValueError: no values, NaN or infinity.
+
+    Source: Welch 1947, Satterthwaite 1946.
+    """
+    chosen = [(weight, _finite(values, "values")) for weight, values in groups]
+    mean = sum(weight * statistics.fmean(values) for weight, values in chosen)
+    n = min(len(values) for _, values in chosen)
+    if n == 1:
+        return Estimate(mean, math.nan, math.nan, 1)
+    parts = [(weight**2 * statistics.variance(values) / len(values), len(values) - 1) for weight, values in chosen]
+    variance = sum(part for part, _ in parts)
+    least = min(free for _, free in parts)
+    degrees = variance**2 / sum(part**2 / free for part, free in parts) if variance else float(least)
+    return Estimate(mean, math.sqrt(variance), degrees, n)
+
+
+def share_of_gap(
+    values: Sequence[float], start: Sequence[float], end: Sequence[float], paired: bool = False
+) -> Estimate:
+    """Estimate how far a mean comes on the way from one mean to another: 0 at ``start``, 1 at ``end``.
+
+    The error is that of the first order (the delta method), which is good where the gap is wide against its error.
+
+    Args:
+        values, start, end: one number a run.
+        paired: whether the three belong together in the given order, as measures of the same networks do.
+
+    Raises:
+        ValueError: no values, NaN or infinity, or no gap.
+    """
+    first, last = statistics.fmean(_finite(start, "start")), statistics.fmean(_finite(end, "end"))
+    if first == last:
+        raise ValueError(f"start, end: two means are needed, got {first} twice")
+    share = (statistics.fmean(_finite(values, "values")) - first) / (last - first)
+    # share = value at which value - share * end - (1 - share) * start has mean 0
+    if paired:
+        rows = zip(values, start, end, strict=True)
+        left = estimate((1, [value - share * e - (1 - share) * s for value, s, e in rows]))
+    else:
+        left = estimate((1, values), (-share, end), (share - 1, start))
+    return Estimate(share, left.error / abs(last - first), left.degrees, left.n)
+
+
 def interval(values: Iterable[float], level: float = 0.95) -> Interval:
     """Student's t interval of the mean over networks or seeds.
 
@@ -82,12 +196,7 @@ def interval(values: Iterable[float], level: float = 0.95) -> Interval:
     Raises:
         ValueError: no values, NaN or infinity.
     """
-    numbers = _finite(values, "values")
-    n, mean = len(numbers), statistics.fmean(numbers)
-    if n == 1:
-        return Interval(mean, math.nan, math.nan, 1)
-    half = quantile(n - 1, level) * statistics.stdev(numbers) / math.sqrt(n)
-    return Interval(mean, mean - half, mean + half, n)
+    return estimate((1, list(values))).interval(level)
 
 
 def difference(
@@ -106,65 +215,13 @@ def difference(
     Raises:
         ValueError: empty or non-finite input, or pairs of unequal number.
     """
-    ours, theirs = _finite(values, "values"), _finite(reference, "reference")
     if paired is None:
-        paired = len(ours) == len(theirs)
-    if paired:
-        if len(ours) != len(theirs):
-            raise ValueError(f"reference: pairs need {len(ours)} values as in `values`, got {len(theirs)}")
-        return interval([a - b for a, b in zip(ours, theirs, strict=True)], level)
-    mean, n = statistics.fmean(ours) - statistics.fmean(theirs), min(len(ours), len(theirs))
-    if n == 1:
-        return Interval(mean, math.nan, math.nan, 1)
-    parts = [(statistics.variance(x) / len(x), len(x) - 1) for x in (ours, theirs)]
-    variance = sum(part for part, _ in parts)
-    if variance == 0:
-        return Interval(mean, mean, mean, n)
-    degrees = variance**2 / sum(part**2 / df for part, df in parts)
-    half = quantile(degrees, level) * math.sqrt(variance)
-    return Interval(mean, mean - half, mean + half, n)
-
-
-def above(values: Sequence[float], bound: float = 0.0) -> float:
-    """p-value of Student's one-sided test that a mean over networks or seeds lies above a bound.
-
-    Args:
-        values: one a network or seed, or the differences of pairs.
-        bound: in the values' unit.
-
-    Returns:
-        The probability, were the mean at the bound, of values that speak for more at least as clearly. It is half a
-        per cent where the 99 % interval ends at the bound.
-
-    Raises:
-        ValueError: fewer than 2 values, NaN or infinity.
-    """
-    numbers = _finite(values, "values")
-    if len(numbers) < 2:
-        raise ValueError(f"values: at least two are needed for a test, got {numbers}")
-    distance = statistics.fmean(numbers) - bound
-    error = statistics.stdev(numbers) / math.sqrt(len(numbers))
-    if error == 0:
-        return float(distance <= 0)
-    special = require("scipy.special", "similarity")
-    return float(special.stdtr(len(numbers) - 1, -distance / error))
-
-
-def equivalence(values: Sequence[float], margin: float) -> float:
-    """p-value of two one-sided tests that a mean lies within ``margin`` of 0, on either side.
-
-    It is at most 0.05 where the 90 % interval lies within. A wide interval never shows equivalence.
-
-    Args:
-        values: as in ``above``.
-        margin: what is too small to matter, in the values' unit.
-
-    Raises:
-        ValueError: as in ``above``.
-
-    Source: Schuirmann 1987.
-    """
-    return max(above(values, -margin), above([-value for value in values], -margin))
+        paired = len(values) == len(reference)
+    if not paired:
+        return estimate((1, values), (-1, reference)).interval(level)
+    if len(values) != len(reference):
+        raise ValueError(f"reference: pairs need {len(values)} values as in `values`, got {len(reference)}")
+    return interval([a - b for a, b in zip(values, reference, strict=True)], level)
 
 
 def holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
@@ -185,20 +242,18 @@ def holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
     return stands
 
 
-def values_needed(spread: float, distance: float, level: float = 0.95, most: int = 50) -> int | None:
-    """How many networks or seeds make half the width of an interval smaller than a distance.
+def benjamini_hochberg(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
+    """Which of several tests stand when the share of wrong ones among those that do is to be ``level`` in expectation.
 
     Args:
-        spread: standard deviation over networks or seeds.
-        distance: between the mean and what the interval must not reach, in the same unit.
-        level: of the interval.
-        most: where to stop.
+        p_values: one a test.
+        level: in 0..1.
 
-    Returns:
-        The number, 2 or more; None where ``most`` are too few.
+    Source: Benjamini and Hochberg 1995.
     """
-    numbers = range(2, most + 1)
-    return next((n for n in numbers if quantile(n - 1, level) * spread / math.sqrt(n) < distance), None)
+    ordered = sorted(p_values)
+    passing = [p for place, p in enumerate(ordered, start=1) if p <= level * place / len(ordered)]
+    return [bool(passing) and p <= passing[-1] for p in p_values]
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float], level: float = 0.95) -> Interval:

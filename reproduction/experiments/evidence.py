@@ -13,7 +13,7 @@ from ..records.verdicts import Source
 from . import EXPERIMENTS, plan
 from .presets import Plan
 from .presets import settings as settings_of
-from .settings import KINDS
+from .settings import KINDS, networks
 
 BEST_FIRST = ("paper", "cifar", "cifar-cpu", "laptop")
 """The presets in the order in which their runs speak for a claim."""
@@ -57,10 +57,15 @@ def _recorded(experiment: str, wanted: Plan, preset: str, root: str | os.PathLik
 
 
 def under_rows(experiment: str, wanted: Plan, made: Mapping[Any, dict | None]) -> list[dict]:
-    """The records of a plan in its order, each with its "row", and the settings in which it "differs" from the paper's
-    run; runs without one are left out."""
+    """The records of a plan in its order, each with its "row", the settings in which it "differs" from the paper's run,
+    and the "networks" that it measures; runs without one are left out."""
     return [
-        {**record, "row": row, "differs": differs(experiment, row, replace(config, seed=0))}
+        {
+            **record,
+            "row": row,
+            "differs": differs(experiment, row, replace(config, seed=0)),
+            "networks": networks(config),
+        }
         for row, config in wanted
         if (record := made[config]) is not None
     ]

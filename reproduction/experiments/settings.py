@@ -374,3 +374,27 @@ class UpdateRun:
 
 
 KINDS = (PairRun, AdaptationRun, ClassifierRun, TransferRun, UpdateRun)
+
+
+def networks(config: object) -> frozenset:
+    """What a run trains and measures, each network by the settings that it follows from. Two runs that have one in
+    common measure the same network."""
+    if isinstance(config, UpdateRun):
+        return frozenset(_versions(config))
+    if isinstance(config, TransferRun) and config.method == "re-initialised head":
+        return frozenset([replace(config, method="independent")])  # whose extractor it is
+    return frozenset([config])
+
+
+def _versions(run: UpdateRun) -> list[tuple]:
+    """The embedding models of an update; under BCT the last one is its own."""
+    learnt = (run.data, run.image_size, run.n_train, run.class_order, run.loss, run.scale, run.margin, run.recipe)
+    old, new = (run.old_network, run.old_width, run.old_dim), (run.new_network, run.new_width, run.new_dim)
+    last = len(run.classes) - 1
+    found = []
+    for version, count in enumerate(run.classes):
+        shape = new if version == last else old
+        task = run.old_task if version == 0 else run.disjoint and version == last
+        own = run if version == last and run.method != "FCT" else None
+        found.append((learnt, shape, count, task, own, run.seed))
+    return found

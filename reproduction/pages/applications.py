@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from IPython.display import Markdown
 
-from compatkit.intervals import interval
+from compatkit.intervals import estimate, interval
 
 from ..records.claims import number
 from ..records.published import paper_numbers, paper_value
@@ -199,9 +199,10 @@ def classifier_table(records: Records) -> Markdown:
             "independent",
         ):
             for row, seeds in by_deployment(group, column).items():
-                ours, paper = [100 * v for v in seeds.values()], printed.get((row, column))
-                span = tables.span(interval(ours) if ours else None)
-                body.append([row, column, tables.number(paper), span, str(len(ours))])
+                ours = estimate((100, list(seeds.values()))) if seeds else None
+                paper = printed.get((row, column))
+                span = tables.span(ours and ours.interval())
+                body.append([row, column, tables.number(paper), span, str(len(seeds))])
                 verdicts.append(judge_level(ours, paper, level_margin("accuracy"), differs(group)))
         return tables.judged(["deployed", "how", "paper, %", "ours, %", "n"], body, verdicts)
 

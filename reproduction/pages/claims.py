@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -104,10 +105,12 @@ def card(
 
 
 def _tally(found: Sequence[Judged]) -> str:
-    """All verdicts on what the runs of a chapter were made for, those that the card leaves out among them."""
-    words = Counter(one.word for one in found if one.claim.kind in ("finding", "question"))
+    """All verdicts on what the runs of a chapter were made for, those that the card leaves out among them; levels are
+    hardly ever judged."""
+    words = Counter(one.word for one in found if one.claim.kind != "level")
     counts = ", ".join(f"{words[word]} {word}" for word in VERDICTS if words[word])
-    return f"Of {sum(words.values())} claims on these runs: {counts}." if counts else ""
+    claims = "claim" if sum(words.values()) == 1 else "claims"
+    return f"Of {sum(words.values())} {claims} on these runs: {counts}." if counts else ""
 
 
 def _took(sources: Sequence[Source], experiments: Sequence[str]) -> str:
@@ -129,19 +132,15 @@ def row(one: Judged, link: str, folded: str = "", stands: bool = False, **data: 
         stands: whether the verdict stands with Holm's correction for all claims, which is then said.
         data: ``id`` of the item; others are its data attributes.
     """
-    claim, best, word = one.claim, one.best, one.best.verdict.word
-    paper, ours = numbers(claim, best)
-    unit = "" if claim.unit == "points" else f" {claim.unit}"
-    shown = [f"ours <b>{ours}</b>{unit}"] if best.ours else [html.escape(best.verdict.reason)]
-    shown += [f"paper {paper}"] if claim.published is not None else []
-    shown += [f"n = {best.ours.n}", html.escape(f"{best.images} ({best.source})")] if best.ours else []
-    undecided = word == "open" and best.verdict.p_value
-    shown += [f"{tables.seeds_needed(best.verdict)} in all would decide"] if undecided else []
+    claim, word, ours = one.claim, one.word, [found for found in one.speaking if found.ours]
+    shown = [_ours(claim, found, word == "mixed") for found in ours] or [html.escape(one.reason)]
+    shown += [f"paper {numbers(claim, ours[0])[0]}"] if ours and claim.published is not None else []
+    shown += [_seeds(one)] if word == "open" else []
     shown += ["stands with Holm's correction"] if stands else []
-    shown += [f"stale records: {best.stale}"] if best.stale else []
-    elsewhere = {other.verdict.word for other in one.evidence if other is not best} & set(DECIDED) - {word}
-    shown += [f"on other images: {', '.join(sorted(elsewhere))}"] if elsewhere else []
-    spans = " ".join(f"<span>{text}</span>" for text in (*shown, link))
+    shown += [f"stale records: {stale}"] if (stale := sum(found.stale for found in ours)) else []
+    said = {other.verdict.word for other in one.evidence if other not in ours} & set(DECIDED) - {word}
+    shown += [f"on other images: {', '.join(sorted(said))}"] if said else []
+    spans = " ".join(f"<span>{text}</span>" for text in (*shown, link) if text)
     named = f'id="{data.pop("id")}" ' if "id" in data else ""
     listed = " ".join(f'data-{name}="{value}"' for name, value in {**data, "verdict": word}.items())
     return (
@@ -149,6 +148,30 @@ def row(one: Judged, link: str, folded: str = "", stands: bool = False, **data: 
         f"<div><p>{html.escape(claim.text)}</p>"
         f'<p class="numbers">{spans}</p>{folded}</div></li>'
     )
+
+
+def _ours(claim: Claim, found: Evidence, with_verdict: bool) -> str:
+    """What was found on one set of images: the number, its share of the paper's, n, and where."""
+    _, ours = numbers(claim, found)
+    unit = "" if claim.unit == "points" else f" {claim.unit}"
+    of_paper = f", {share}" if (share := share_of_printed(claim, found)) else ""
+    verdict = f"{found.verdict.word}: " if with_verdict else ""
+    where = html.escape(f"{found.images}, {found.source}, n = {found.ours.n}")
+    return f"{verdict}ours <b>{ours}</b>{unit}{of_paper} ({where})"
+
+
+def share_of_printed(claim: Claim, found: Evidence) -> str:
+    """How large a difference is beside the one that the paper prints, where it claims that there is one."""
+    if claim.direction != "above" or claim.kind == "level" or not claim.published:
+        return ""
+    return f"{100 * found.ours.mean / claim.published:.0f} % of the paper's"
+
+
+def _seeds(one: Judged) -> str:
+    """How many seeds would decide what is open, on all images that speak."""
+    tested = [found.verdict for found in one.speaking if found.verdict.p_value is not None]
+    most = max(tested, key=lambda verdict: verdict.seeds or math.inf, default=None)
+    return f"{tables.seeds_needed(most)} in all would decide" if most else ""
 
 
 def block(*parts: str, kind: str = "") -> HTML:

@@ -152,7 +152,11 @@ def by_correlation(records: Records) -> Rows:
 def by_classes(records: Records, test_set: str = "mean") -> Rows:
     """Fig. 9: IIW+DCC by the number of classes of the shared head, and IIW+RP, which needs none."""
 
-    rows = by_row(records, lambda r: r["row"], f"recombination/{test_set}")
+    def named(record: Mapping) -> str:
+        learnt = record["config"]["dcc_classes"] or round(1 / chance([record]))
+        return "IIW+RP" if record["config"]["method"] == "IIW+RP" else f"{learnt} classes"
+
+    rows = by_row(records, named, f"recombination/{test_set}")
     return dict(sorted(rows.items(), key=lambda named: _natural(named[0])))
 
 

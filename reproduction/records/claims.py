@@ -17,9 +17,14 @@ from .published import paper_numbers, table_file
 
 PAPERS = {"gygli": "A", "ramanujan": "B"}
 KINDS = ("finding", "check", "level", "question")
+FROM = "; from "
+"""Stands between the other side and the start of the gap."""
 DIRECTIONS = ("above", "same", "not below")
-UNITS = {"points": (100, 1), "correlation": (1, 2), "million MACs": (1e-6, 1)}
+OF_GAP = "% of the gap"
+UNITS = {"points": (100, 1), "correlation": (1, 2), "million MACs": (1e-6, 1), OF_GAP: (100, 0)}
 """For each unit what takes a measured value to it, and the digits to show."""
+NOT_TESTABLE = "not testable: "
+"""How the note begins of what nothing here can test."""
 
 Records = Sequence[Mapping]
 Seeds = dict[int, float]
@@ -28,12 +33,13 @@ Seeds = dict[int, float]
 
 @dataclass(frozen=True)
 class Side:
-    """A row of an experiment's plan and a key of its runs' metrics; ``where``: settings that its runs have."""
+    """A row of an experiment's plan and a key of its runs' metrics; ``where``: (setting, "=" or "!=", value) that hold
+    for its runs."""
 
     experiment: str
     row: str
     metric: str
-    where: tuple[tuple[str, str], ...]
+    where: tuple[tuple[str, str, str], ...]
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,8 @@ class Claim:
         unit: a key of ``UNITS``.
         one: what the claim is about; None where nothing of the kind is run.
         other: what it is compared with: another side, or a number in 0..1; None for a level.
-        printed: the paper's two numbers, in the unit that it prints; None where it prints none.
+        start: where the gap to ``other`` begins, of which the difference is a share; None but for the unit ``OF_GAP``.
+        published: the paper's difference, or its level, in ``unit``; None where it prints none.
         note: how the margin reads the sentence, or why nothing is run.
     """
 
@@ -63,22 +70,19 @@ class Claim:
     unit: str
     one: Side | None
     other: Side | float | None
-    printed: tuple[float | None, float | None]
+    start: Side | None
+    published: float | None
     note: str
 
     @property
-    def published(self) -> float | None:
-        """The paper's difference, or its level, in ``unit``."""
-        one, other = self.printed
-        if self.kind == "level":
-            return one
-        return None if one is None or other is None else one - other
+    def sides(self) -> tuple[Side, ...]:
+        """What is measured for it: one, other and start as far as they are rows of a plan."""
+        return tuple(side for side in (self.one, self.other, self.start) if isinstance(side, Side))
 
     @property
     def experiments(self) -> tuple[str, ...]:
         """Whose records it is judged by."""
-        sides = (side for side in (self.one, self.other) if isinstance(side, Side))
-        return tuple(dict.fromkeys(side.experiment for side in sides))
+        return tuple(dict.fromkeys(side.experiment for side in self.sides))
 
 
 def claims(paper: str | None = None, *items: str) -> list[Claim]:
@@ -98,9 +102,8 @@ def _claim(row: Mapping[str, str], printed: Mapping[tuple, float | None]) -> Cla
     for name, allowed in (("paper", PAPERS), ("kind", KINDS), ("direction", DIRECTIONS), ("unit", UNITS)):
         if row[name] not in allowed:
             raise ValueError(f"claims.csv, {row['id']}: {name} must be one of {', '.join(allowed)}, got {row[name]!r}")
-    keys = [row[name].split(" | ") for name in ("paper_one", "paper_other")]
-    numbers = [printed[(row["paper"], *key)] if key != [""] else None for key in keys]
-    one, other = (_side(row, row[n]) for n in ("one", "other"))
+    other, _, start = row["other"].partition(FROM)
+    one, other, start = (_side(row, text) for text in (row["one"], other, start))
     names = ("id", "paper", "item", "kind", "direction", "unit", "note")
     return Claim(
         **{name: row[name] for name in names},
@@ -108,8 +111,20 @@ def _claim(row: Mapping[str, str], printed: Mapping[tuple, float | None]) -> Cla
         margin=float(row["margin"]),
         one=one if isinstance(one, Side) else None,
         other=other,
-        printed=(numbers[0], numbers[1]),
+        start=start if isinstance(start, Side) else None,
+        published=_published(row, printed),
     )
+
+
+def _published(row: Mapping[str, str], printed: Mapping[tuple, float | None]) -> float | None:
+    """What the numbers of ``paper.csv`` that a row names say of it, in its unit."""
+    keys = [key for name in ("paper_one", "paper_other") for key in row[name].split(FROM) if key]
+    numbers = [printed[(row["paper"], *key.split(" | "))] for key in keys]
+    wanted = 1 if row["kind"] == "level" else 3 if row["unit"] == OF_GAP else 2
+    if len(numbers) != wanted or None in numbers:
+        return None
+    one, other, start = (*numbers, 0.0, 0.0)[:3]
+    return 100 * (one - other) / (other - start) if row["unit"] == OF_GAP else one - other
 
 
 def _side(row: Mapping[str, str], text: str) -> Side | float | None:
@@ -117,7 +132,7 @@ def _side(row: Mapping[str, str], text: str) -> Side | float | None:
     if not text:
         return None
     if match := re.fullmatch(r"(?:(\w+) / )?(.+) \| (.+)", text):
-        where = tuple(tuple(part.split("=")) for part in row["where"].split("; ") if part)
+        where = tuple(re.fullmatch(r"(\w+)(!?=)(.*)", part).groups() for part in row["where"].split("; ") if part)
         return Side(match[1] or row["experiment"], match[2], match[3], where)
     return float(text)
 
@@ -161,7 +176,7 @@ def chosen(side: Side, records: Records) -> list[Mapping]:
         r
         for r in records
         if r["row"] == side.row
-        and all(str(r["config"][name]) == value for name, value in side.where)
+        and all((str(r["config"][name]) == value) == (sign == "=") for name, sign, value in side.where)
         and number(r["metrics"], side.metric) is not None
     ]
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import statistics
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from compatkit.intervals import Interval, above, equivalence, holm, interval, values_needed
+from compatkit.intervals import Estimate, Interval, benjamini_hochberg, estimate, holm, share_of_gap
 
-from .claims import UNITS, Claim, Records, Seeds, Side, by_images, chosen, images_in_words, values
+from .claims import NOT_TESTABLE, UNITS, Claim, Records, Seeds, Side, by_images, chosen, images_in_words, values
 from .provenance import drawn, is_stale
 from .published import near_misses, paper_numbers
 
 DECIDED = ("shown", "contradicted", "equal")
-VERDICTS = (*DECIDED, "open", "not judged", "not run")
+VERDICTS = (*DECIDED, "mixed", "open", "not judged", "not run", "not testable")
+WRONG_AT_MOST = 0.075
+"""How often a test decides wrongly at worst, which is where the truth lies on the margin: "shown" at 2.5 % on its one
+side, "equal" at 5 % on the other."""
 
 MOST_SEEDS = 50
 """Beyond so many seeds it is not said how many would decide."""
@@ -43,10 +45,10 @@ class Verdict:
     reason: str = ""
 
 
-def judge(differences: Sequence[float], direction: str, margin: float) -> Verdict:
-    """What the differences of pairs of runs say of a claim about their mean.
+def judge(found: Estimate | None, direction: str, margin: float) -> Verdict:
+    """What a difference between runs says of a claim about it.
 
-    With the 95 % interval of the mean (Student's t):
+    With its 95 % interval (Student's t):
 
     - ``shown``: it lies beyond the margin on the paper's side. For "above" that is above ``+margin``, for "not below"
       above ``-margin``; "same" is shown by two one-sided tests at 5 %: the 90 % interval lies within the margin on
@@ -57,18 +59,18 @@ def judge(differences: Sequence[float], direction: str, margin: float) -> Verdic
     - ``not run``: no runs.
 
     Args:
-        differences: one a seed.
+        found: the difference, None where there are no runs.
         direction: of ``claims.DIRECTIONS``.
-        margin: in the differences' unit.
+        margin: in the difference's unit.
     """
-    if not differences:
+    if found is None:
         return Verdict("not run", reason="no runs")
-    if len(differences) < 2:
+    if found.n < 2:
         return Verdict("open", reason="one run has no interval")
     inside, beyond, below = (
-        equivalence(differences, margin),
-        2 * above(differences, -margin if direction == "not below" else margin),
-        2 * above([-d for d in differences], margin),
+        found.within(margin),
+        2 * found.above(-margin if direction == "not below" else margin),
+        2 * found.below(-margin),
     )
     tests = {
         "above": {"shown": beyond, "contradicted": below, "equal": inside},
@@ -78,34 +80,33 @@ def judge(differences: Sequence[float], direction: str, margin: float) -> Verdic
     word = min(tests, key=tests.__getitem__)
     p_value = min(1.0, tests[word])
     if p_value > 0.05:
-        return Verdict("open", p_value, _seeds_needed(differences, direction, margin))
+        return Verdict("open", p_value, _seeds_needed(found, direction, margin))
     return Verdict(word, p_value)
 
 
-def _seeds_needed(differences: Sequence[float], direction: str, margin: float) -> int | None:
+def _seeds_needed(found: Estimate, direction: str, margin: float) -> int | None:
     """How many seeds would decide, were mean and spread to stay what they are."""
-    mean, spread = statistics.fmean(differences), statistics.stdev(differences)
-    inside = abs(mean) < margin and direction != "not below"
-    distance = abs(mean + margin) if direction == "not below" else abs(abs(mean) - margin)
-    return values_needed(spread, distance, level=0.9 if inside else 0.95, most=MOST_SEEDS)
+    inside = abs(found.mean) < margin and direction != "not below"
+    distance = abs(found.mean + margin) if direction == "not below" else abs(abs(found.mean) - margin)
+    return found.needed(distance, level=0.9 if inside else 0.95, most=MOST_SEEDS)
 
 
-def judge_level(ours: Sequence[float], published: float | None, margin: float, differs: Iterable[str]) -> Verdict:
+def judge_level(found: Estimate | None, published: float | None, margin: float, differs: Iterable[str]) -> Verdict:
     """What our runs say of a printed level: "same" in the sense of ``judge``, and only where everything is the paper's.
 
     Args:
-        ours: one value a seed, in the paper's unit.
+        found: ours, in the paper's unit; None where there are no runs.
         published: None where the paper has no number.
         margin: in the same unit.
         differs: the settings in which the runs are not the paper's; with any, the level is not judged.
     """
-    if not ours:
+    if found is None:
         return Verdict("not run", reason="no runs")
     if published is None:
         return Verdict("not judged", reason="no number is printed")
     if differs:
         return Verdict("not judged", reason=f"level not judged: other {in_words(differs)}")
-    return judge([value - published for value in ours], "same", margin)
+    return judge(found.scaled(1, -published), "same", margin)
 
 
 def in_words(differs: Iterable[str]) -> str:
@@ -157,25 +158,40 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim with all ``evidence`` on record, the best first."""
+    """A claim with all ``evidence`` on record, the best source first."""
 
     claim: Claim
     evidence: tuple[Evidence, ...]
 
     @property
-    def best(self) -> Evidence:
-        """The evidence that gives the claim its one verdict: the first of which every planned seed has run, else the
-        first with two runs or more, else the first."""
-        if not self.evidence:
-            return Evidence(
-                "", "", None, Verdict("not run", reason=self.claim.note if self.claim.one is None else "no runs")
-            )
-        return max(self.evidence, key=_weight)  # of equals the first
+    def speaking(self) -> tuple[Evidence, ...]:
+        """The evidence that gives the verdict: all image sets of the first source of which every planned seed has run,
+        else of the first with two runs or more, else of the first."""
+        best = max(self.evidence, key=_weight, default=None)  # of equals the first
+        return tuple(
+            one for one in self.evidence if best and one.source == best.source and _weight(one) == _weight(best)
+        )
 
     @property
     def word(self) -> str:
-        """The claim's verdict."""
-        return self.best.verdict.word
+        """The claim's verdict: what all image sets that speak say, and "mixed" where they do not say the same."""
+        words = {one.verdict.word for one in self.speaking}
+        nothing = "not testable" if self.claim.note.startswith(NOT_TESTABLE) else "not run"
+        return "mixed" if len(words) > 1 else words.pop() if words else nothing
+
+    @property
+    def reason(self) -> str:
+        """Why nothing is judged; empty where it is."""
+        if self.speaking:
+            return self.speaking[0].verdict.reason
+        return self.claim.note.removeprefix(NOT_TESTABLE) if self.claim.one is None else "no runs"
+
+    @property
+    def p_value(self) -> float | None:
+        """Of the verdict: the largest of the image sets', since all must agree; 1 where they do not; None where nothing
+        is judged."""
+        tested = [one.verdict.p_value for one in self.speaking if one.verdict.p_value is not None]
+        return None if not tested else 1.0 if self.word == "mixed" else max(tested)
 
 
 def _weight(found: Evidence) -> int:
@@ -183,24 +199,55 @@ def _weight(found: Evidence) -> int:
     return several + (several and found.whole)
 
 
-def differences(claim: Claim, records: Mapping[str, Records], used: Iterable[Mapping]) -> Seeds:
-    """A claim's difference, or its level, by seed, in its unit; seeds that one side lacks are left out, and those of
-    which one side was made before images or code changed. ``used``: the records that the claim takes of these."""
+def contrast(claim: Claim, records: Mapping[str, Records]) -> Estimate | None:
+    """A claim's difference, or its level, in its unit; None where no seed has all that it takes."""
     if claim.one is None:
-        return {}
+        return None
     scale, _ = UNITS[claim.unit]
-    ours = values(claim.one, records.get(claim.one.experiment, ()))
-    if isinstance(claim.other, Side):
-        reference = values(claim.other, records.get(claim.other.experiment, ()))
-        seeds = (ours.keys() & reference.keys()) - _made_apart(used)
-        return {seed: scale * (ours[seed] - reference[seed]) for seed in seeds}
-    return {seed: scale * (value - (claim.other or 0.0)) for seed, value in ours.items()}
+    found = share(claim.sides, records) if claim.start else _difference(claim.sides, records)
+    if found is None:
+        return None
+    less = 1.0 if claim.start else claim.other if isinstance(claim.other, float) else 0.0
+    return found.scaled(scale, -scale * less)
 
 
-def _used(claim: Claim, records: Mapping[str, Records]) -> list[Mapping]:
-    """The records of a claim; those that both sides use, once."""
-    sides = [side for side in (claim.one, claim.other) if isinstance(side, Side)]
-    return list({r["run_id"]: r for side in sides for r in chosen(side, records.get(side.experiment, ()))}.values())
+def share(sides: Sequence[Side], records: Mapping[str, Records]) -> Estimate | None:
+    """How far ``sides[0]`` comes of the way from ``sides[2]`` to ``sides[1]``: see ``intervals.share_of_gap``."""
+    found = _by_seed(sides, records)
+    return found and share_of_gap(found[0][0], found[0][2], found[0][1], paired=found[1])
+
+
+def _difference(sides: Sequence[Side], records: Mapping[str, Records]) -> Estimate | None:
+    """The first side, less the second if there is one."""
+    found = _by_seed(sides, records)
+    if found is None:
+        return None
+    values, same = found
+    if same and len(values) > 1:
+        return estimate((1, [one - other for one, other in zip(*values, strict=True)]))
+    return estimate(*zip((1, -1), values, strict=False))
+
+
+def _by_seed(sides: Sequence[Side], records: Mapping[str, Records]) -> tuple[list[list[float]], bool] | None:
+    """The values of sides, seed by seed, and whether they measure the same networks. Seeds that one side lacks are left
+    out, and those of which one side was made before images or code changed.
+
+    Measures of the same networks are pairs. Of networks that were trained apart, a seed of the one says nothing of the
+    same seed of the other (over seeds the correlation is nil), so that their means are compared by Welch.
+    """
+    runs = [chosen(side, records.get(side.experiment, ())) for side in sides]
+    by_seed = [values(side, records.get(side.experiment, ())) for side in sides]
+    apart = _made_apart(_once(runs)) if len(runs) > 1 else set()
+    seeds = sorted(set.intersection(*map(set, by_seed)) - apart)
+    if not seeds:
+        return None
+    networks = [frozenset().union(*(run["networks"] for run in several)) for several in runs]
+    return [[side[seed] for seed in seeds] for side in by_seed], bool(frozenset.intersection(*networks))
+
+
+def _once(several: Iterable[Iterable[Mapping]]) -> list[Mapping]:
+    """The records of several sides, each once."""
+    return list({record["run_id"]: record for records in several for record in records}.values())
 
 
 def _made_apart(records: Iterable[Mapping]) -> set[int]:
@@ -218,27 +265,27 @@ def evidence(claim: Claim, source: Source) -> list[Evidence]:
     found = []
     for images in groups[claim.experiments[0]] if groups else ():
         records = {name: group.get(images, []) for name, group in groups.items()}
-        used = _used(claim, records)
-        by_seed = differences(claim, records, used)
-        if not by_seed:
+        ours = contrast(claim, records)
+        if ours is None:
             continue
+        used = _once(chosen(side, records[side.experiment]) for side in claim.sides)
         found.append(
             Evidence(
                 source.name,
                 images_in_words(records[claim.experiments[0]]),
-                interval(by_seed.values()),
-                _verdict(claim, list(by_seed.values()), used),
+                ours.interval(),
+                _verdict(claim, ours, used),
                 sum(map(is_stale, used)),
-                len(by_seed) >= min(source.seeds.get(name, 0) for name in claim.experiments),
+                ours.n >= min(source.seeds.get(name, 0) for name in claim.experiments),
             )
         )
     return found
 
 
-def _verdict(claim: Claim, by_seed: Sequence[float], used: Iterable[Mapping]) -> Verdict:
+def _verdict(claim: Claim, ours: Estimate, used: Iterable[Mapping]) -> Verdict:
     if claim.kind == "level":
-        return judge_level(by_seed, claim.published, claim.margin, {name for r in used for name in r["differs"]})
-    return judge(by_seed, claim.direction, claim.margin)
+        return judge_level(ours, claim.published, claim.margin, {name for r in used for name in r["differs"]})
+    return judge(ours, claim.direction, claim.margin)
 
 
 def judged(claims: Iterable[Claim], sources: Sequence[Source]) -> list[Judged]:
@@ -248,30 +295,41 @@ def judged(claims: Iterable[Claim], sources: Sequence[Source]) -> list[Judged]:
 
 @dataclass(frozen=True)
 class Totals:
-    """Of claims of one kind: how often each verdict was given; how many were ``tested``, which counts what is decided
-    or open; how many decisions stand (``after_holm``) when one wrong one among all claims is to have 5 %."""
+    """Of claims of one kind.
+
+    Attributes:
+        words: how often each verdict was given.
+        tested: how many are decided, mixed or open.
+        after_holm: decisions that stand when a single wrong one among all claims is to have 5 %.
+        after_benjamini_hochberg: those that stand when 5 % of what stands may be wrong.
+        differences: how many are tested, since two claims can state one.
+    """
 
     words: Counter
     tested: int
     after_holm: int
+    after_benjamini_hochberg: int
+    differences: int
 
 
 def totals(found: Sequence[Judged], *kinds: str) -> Totals:
-    """Count verdicts on claims of these kinds; Holm's correction is over all claims that are ``found``."""
+    """Count verdicts on claims of these kinds; corrections are over all claims that are ``found``."""
     chosen = [one for one in found if one.claim.kind in kinds]
-    stands = standing(found)
+    by_holm, by_rate = standing(found), standing(found, benjamini_hochberg)
     return Totals(
         Counter(one.word for one in chosen),
-        sum(one.best.verdict.p_value is not None for one in chosen),
-        sum(one.claim.id in stands for one in chosen),
+        sum(one.p_value is not None for one in chosen),
+        sum(one.claim.id in by_holm for one in chosen),
+        sum(one.claim.id in by_rate for one in chosen),
+        len({frozenset(one.claim.sides) for one in chosen if one.p_value is not None}),
     )
 
 
-def standing(found: Sequence[Judged]) -> set[str]:
-    """The claims, by id, whose decision stands with Holm's correction for all that are ``found``."""
-    tested = [one for one in found if one.best.verdict.p_value is not None]
-    stands = holm([one.best.verdict.p_value for one in tested])
-    return {one.claim.id for one, stays in zip(tested, stands, strict=True) if stays}
+def standing(found: Sequence[Judged], correction: Callable[[Sequence[float]], list[bool]] = holm) -> set[str]:
+    """The claims, by id, whose decision stands with a correction for all that are ``found``."""
+    tested = [one for one in found if one.p_value is not None]
+    stands = correction([one.p_value for one in tested])
+    return {one.claim.id for one, stays in zip(tested, stands, strict=True) if stays and one.word in DECIDED}
 
 
 # --- printed numbers --------------------------------------------------------------------------------------------------
@@ -311,13 +369,14 @@ def compare(
         theirs = published.get(name, {})
         bound = theirs.get("note", "").startswith("bound:")
         ours = [scale * value for value in rows.get(name, {}).values()]
+        found = estimate((1, ours)) if ours else None
         table.append(
             {
                 "row": name,
                 "paper": theirs.get("value"),
-                "ours": interval(ours) if ours else None,
+                "ours": found and found.interval(),
                 "n": len(ours),
-                "verdict": judge_level(ours, None if bound else theirs.get("value"), level_margin(metric), differs),
+                "verdict": judge_level(found, None if bound else theirs.get("value"), level_margin(metric), differs),
             }
         )
     return table

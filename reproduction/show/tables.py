@@ -12,7 +12,16 @@ from compatkit.intervals import Interval
 from ..records.provenance import details, summary
 from ..records.verdicts import MOST_SEEDS, Verdict
 
-SIGNS = {"shown": "●", "contradicted": "✕", "equal": "=", "open": "◌", "not judged": "·", "not run": "–"}
+SIGNS = {
+    "shown": "●",
+    "contradicted": "✕",
+    "equal": "=",
+    "mixed": "◐",
+    "open": "◌",
+    "not judged": "·",
+    "not run": "–",
+    "not testable": "–",
+}
 
 
 def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> Markdown:

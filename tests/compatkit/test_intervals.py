@@ -89,6 +89,10 @@ def test_rank_correlation_of_constants_is_0_and_few_pairs_are_refused():
             intervals.rank_correlation(x, y)
 
 
+def one(values):
+    return intervals.estimate((1, values))
+
+
 def test_a_mean_above_a_bound_against_scipy():
     from scipy import stats
 
@@ -96,14 +100,25 @@ def test_a_mean_above_a_bound_against_scipy():
     for n in (2, 3, 8):
         values = [generator.gauss(1, 2) for _ in range(n)]
         expected = stats.ttest_1samp(values, 0.5, alternative="greater").pvalue
-        assert intervals.above(values, 0.5) == pytest.approx(expected)
-        assert intervals.above([-v for v in values], -0.5) == pytest.approx(1 - expected)
+        assert one(values).above(0.5) == pytest.approx(expected)
+        assert one(values).below(0.5) == pytest.approx(1 - expected)
         found = intervals.interval(values)
-        assert intervals.above(values, found.low) == pytest.approx(0.025), "the test and the interval are one"
-    assert intervals.above([2.0, 2.0], 1.0) == 0 and intervals.above([2.0, 2.0], 2.0) == 1
+        assert one(values).above(found.low) == pytest.approx(0.025), "the test and the interval are one"
+    assert one([2.0, 2.0]).above(1.0) == 0 and one([2.0, 2.0]).above(2.0) == 1
     for bad, words in (([1.0], "two"), ([], "at least one"), ([1.0, math.nan], "finite")):
         with pytest.raises(ValueError, match=words):
-            intervals.above(bad)
+            one(bad).above()
+
+
+def test_two_groups_are_tested_by_welch_against_scipy():
+    from scipy import stats
+
+    a, b = [1.0, 2.0, 4.0, 3.5], [0.5, 2.5, 1.0]
+    found = intervals.estimate((1, a), (-1, b))
+    assert found.above() == pytest.approx(stats.ttest_ind(a, b, equal_var=False, alternative="greater").pvalue)
+    shifted = stats.ttest_ind(a, [v + 1.5 for v in b], equal_var=False, alternative="greater").pvalue
+    assert found.above(1.5) == pytest.approx(shifted) and found.scaled(2, -3).above() == pytest.approx(shifted)
+    assert math.isnan(intervals.estimate((1, a), (-1, [1.0])).error)
 
 
 def test_equivalence_is_two_one_sided_tests():
@@ -112,18 +127,35 @@ def test_equivalence_is_two_one_sided_tests():
     values = [0.3, -0.2, 0.5, 0.1, 0.0]
     upper = stats.ttest_1samp(values, 1.0, alternative="less").pvalue
     lower = stats.ttest_1samp(values, -1.0, alternative="greater").pvalue
-    assert intervals.equivalence(values, 1.0) == pytest.approx(max(upper, lower))
-    assert intervals.equivalence([-v for v in values], 1.0) == pytest.approx(max(upper, lower))
+    assert one(values).within(1.0) == pytest.approx(max(upper, lower))
+    assert one(values).scaled(-1).within(1.0) == pytest.approx(max(upper, lower))
     edge = max(map(abs, (intervals.interval(values, 0.9).low, intervals.interval(values, 0.9).high)))
-    assert intervals.equivalence(values, edge) == pytest.approx(0.05)
-    assert intervals.equivalence([5.0, -5.0, 4.0], 1.0) > 0.3, "noise never looks like agreement"
-    assert intervals.equivalence([3.0, 3.1, 2.9], 1.0) > 0.99
+    assert one(values).within(edge) == pytest.approx(0.05)
+    assert one([5.0, -5.0, 4.0]).within(1.0) > 0.3, "noise never looks like agreement"
+    assert one([3.0, 3.1, 2.9]).within(1.0) > 0.99
 
 
 def test_equivalence_is_rarely_found_where_there_is_none():
     generator = random.Random(5)
-    found = [intervals.equivalence([generator.gauss(1, 0.3) for _ in range(5)], 1.0) <= 0.05 for _ in range(2000)]
+    found = [one([generator.gauss(1, 0.3) for _ in range(5)]).within(1.0) <= 0.05 for _ in range(2000)]
     assert abs(sum(found) / 2000 - 0.05) < 4 * math.sqrt(0.05 * 0.95 / 2000)
+
+
+def test_a_share_of_a_gap_and_how_often_its_interval_holds_the_truth():
+    start, end, values = [0.0, 2.0, 1.0], [10.0, 12.0, 11.0], [6.0, 7.0, 8.0]
+    assert intervals.share_of_gap(values, start, end).mean == pytest.approx(0.6)
+    at_the_end = intervals.share_of_gap(end, start, end, paired=True)
+    assert (at_the_end.mean, at_the_end.error) == (pytest.approx(1), pytest.approx(0)), "of itself, whatever the gap"
+    with pytest.raises(ValueError, match="two means"):
+        intervals.share_of_gap(values, start, start)
+    generator, hits = random.Random(6), {True: 0, False: 0}
+    for paired in hits:
+        for _ in range(1000):
+            shared = [generator.gauss(0, 3 * paired) for _ in range(4)]
+            groups = [[mean + common + generator.gauss(0, 1) for common in shared] for mean in (14, 0, 20)]
+            bounds = intervals.share_of_gap(*groups, paired=paired).interval()
+            hits[paired] += bounds.low <= 0.7 <= bounds.high
+    assert all(abs(count / 1000 - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 1000) for count in hits.values()), hits
 
 
 def test_holm_by_hand():
@@ -134,11 +166,25 @@ def test_holm_by_hand():
     assert intervals.holm([0.9, 0.0]) == [False, True]
 
 
+def test_benjamini_hochberg_against_scipy():
+    from scipy import stats
+
+    generator = random.Random(7)
+    for _ in range(50):
+        p_values = [generator.random() ** 3 for _ in range(12)]
+        expected = [bool(p <= 0.05) for p in stats.false_discovery_control(p_values)]
+        assert intervals.benjamini_hochberg(p_values) == expected
+    assert intervals.benjamini_hochberg([]) == []
+
+
 def test_the_number_needed_is_the_first_whose_interval_is_narrow_enough():
-    for spread, distance in ((1.0, 1.5), (2.0, 1.0), (1.0, 0.4)):
-        n = intervals.values_needed(spread, distance)
+    values = [1.0, 2.0, 4.0, 3.5]
+    spread = one(values).error * 2
+    for distance in (3.0, 1.2, 0.9):
+        n = one(values).needed(distance)
         halves = {m: intervals.quantile(m - 1, 0.95) * spread / math.sqrt(m) for m in (n - 1, n) if m > 1}
         assert halves[n] < distance and halves.get(n - 1, math.inf) >= distance
-    assert intervals.values_needed(1.0, 0.1) is None and intervals.values_needed(0.0, 0.1) == 2
-    assert intervals.values_needed(1.0, 0.0) is None
-    assert intervals.values_needed(1.0, 0.6, level=0.9) < intervals.values_needed(1.0, 0.6)
+    assert one(values).needed(0.1) is None and one([1.0, 1.0]).needed(0.1) == 2
+    assert one(values).needed(0.0) is None
+    assert one(values).needed(0.6, level=0.9) < one(values).needed(0.6)
+    assert intervals.estimate((1, values), (-1, values)).needed(1.5) < intervals.estimate((2**0.5, values)).needed(1.5)

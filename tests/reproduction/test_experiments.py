@@ -201,7 +201,9 @@ def test_photographs_on_a_cpu_are_runs_of_the_cifar_preset_made_small_in_any_ord
     ]
     assert experiments.configs("fig2", "cifar-cpu") == experiments.configs("fig2", "cifar", settings=reusable.CPU_SIZED)
     numbers = {row: c.dcc_classes for row, c in experiments.plan("fig9", "cifar-cpu", [0])}
-    assert numbers == {"IIW+RP": None, "8 classes": None} | {f"{n} classes": n for n in range(2, 8)}
+    assert numbers == {"IIW+RP": None, "all classes": None, "all but one": 7, "all but two": 6, "all but three": 5} | {
+        f"all but {words}": n for words, n in (("four", 4), ("five", 3), ("six", 2))
+    }
 
 
 def test_some_rows_of_an_experiment():

@@ -1,6 +1,7 @@
 """What the chapters on paper A show is what the records say."""
 
 import json
+import re
 from statistics import fmean
 
 import pytest
@@ -33,6 +34,7 @@ def record(method, seed, a="x", b="y"):
     config = {"a": a, "b": b, "method": method, "seed": seed, "split_at": "stage2"}
     found = {"experiment": "fig2", "preset": "laptop", "row": method, "seed": seed, "config": config, "data": {}}
     found |= {"run_id": f"{method} {seed} {a}", "differs": () if a == "cifar10" else ("a", "b")}
+    found |= {"networks": frozenset([found["run_id"]])}
     return found | {"metrics": metrics, "provenance": made}
 
 
@@ -77,7 +79,7 @@ def test_a_table_of_claims_has_the_verdict_second(records):
     head = "| claim | verdict | paper | ours | n |"
     assert text.count(head) == 2
     said = "The shared class head fits networks better than the shared rotation head"
-    assert text.count(f"| {said} | ● shown | +15.7 | +30.0 ± 0.0 | 3 |") == 2, "by one rule on all images"
+    assert text.count(f"| {said} | ● shown | +15.7 | +30.0 ± 2.3 | 3 |") == 2, "by one rule on all images"
     assert "Not run here: The same initial weights alone" in text
     assert claims.table({"fig2": []}, "gygli", "fig2").data == "No runs are stored here."
     other = claims.table({"fig2_pretrained": records}, "gygli", "fig2_pretrained").data
@@ -96,12 +98,15 @@ def test_a_card_has_the_reports_verdicts_and_what_its_runs_took(records):
     sources = [Source("cifar", {"fig2": records[12:]}, {}), Source("laptop", {"fig2": records[:12]}, {})]
     text = claims.card("They <i>fit</i>.", sources, ["a-dcc-rp", "a-dcc-helps"], ["fig2", "fig7"]).data
     assert "They <i>fit</i>." in text and text.count("<li ") == 2
-    assert "● shown" in text and "ours <b>+30.0 ± 0.0</b>" in text and "cifar10 × stl10 (cifar)" in text
+    assert "● shown" in text and "ours <b>+30.0 ± 2.3</b>" in text and "(cifar10 × stl10, cifar, n = 3)" in text
     assert "12 at laptop (1.2 minutes of one core), 12 at cifar (1.2 minutes of one core)" in text
     assert 'href="../report.html#claim-a-dcc-rp"' in text and 'href="../live.html"' in text
     assert "<b>The claim.</b>" in text
     empty = claims.card("It holds.", [], [], ["fig2"], label="In short").data
     assert "No runs are on record" in empty and "<b>In short.</b> It holds." in empty
+    checks = [record for record in records[:12] if record["row"] == "independent"]
+    alone = claims.card("It holds.", [Source("laptop", {"fig2": checks}, {})], [], ["fig2"]).data
+    assert re.search(r"Of \d+ claims on these runs: 1 open, \d+ not run\.", alone), "the check is counted as well"
     with pytest.raises(KeyError, match="a-none"):
         claims.card("It holds.", sources, ["a-none"], ["fig2"])
 
