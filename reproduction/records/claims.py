@@ -194,7 +194,10 @@ def values(side: Side, records: Records) -> Seeds:
 
 def number(metrics: Mapping, name: str) -> float | None:
     """A metric as one number: of a list the mean, of "NAME/mean" the mean over both test sets, of "accuracy after N
-    epochs" the point of the curve; None where a run does not hold it."""
+    epochs" the point of the curve, of "ONE minus OTHER" the difference; None where a run does not hold it."""
+    if " minus " in name:
+        one, other = (number(metrics, part) for part in name.split(" minus "))
+        return None if one is None or other is None else one - other
     if name in metrics:
         value = metrics[name]
         return statistics.fmean(value) if isinstance(value, Sequence) else float(value)

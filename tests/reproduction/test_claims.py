@@ -73,7 +73,7 @@ def test_a_claim_names_rows_and_metrics_that_exist(claim, side):
     runs = pins.pinned().of(side.experiment).values()
     kept = {re.sub(r"on \d+ images", "on 10 images", name) for run in runs for name in run}  # pinned runs take fewer
     metric = re.sub(r"on \d+ images", "on 10 images", side.metric)
-    wanted = {metric, metric.replace("/mean", "/a")}
+    wanted = {metric.partition(" minus ")[0], metric.replace("/mean", "/a")}
     if side.metric.startswith("accuracy after"):
         wanted = {"accuracy by step"}
     assert wanted & kept
@@ -127,6 +127,9 @@ def test_metrics_that_are_lists_curves_and_means():
     assert claims.number(metrics, "list/mean") == pytest.approx(0.3)
     assert claims.number(metrics, "accuracy after 1 epoch") == 0.6
     assert claims.number(metrics, "accuracy after 2 epochs") == 0.9
+    assert (
+        claims.number(metrics, "x minus list/b") == pytest.approx(0.1) and claims.number(metrics, "x minus y") is None
+    )
     assert claims.number(metrics, "y") is None and claims.number(metrics, "y/mean") is None
 
 
@@ -160,8 +163,12 @@ def sources():
 
 
 def naive_number(metrics, key):
-    if key.startswith("accuracy after 1 epoch"):
-        return metrics["accuracy by step"][metrics["steps"].index(round(metrics["steps in an epoch"]))]
+    one, minus, other = key.partition(" minus ")
+    if minus:
+        return metrics[one] - metrics[other] if one in metrics else None
+    if key.startswith("accuracy after"):
+        epochs = int(key.split()[2])
+        return metrics["accuracy by step"][metrics["steps"].index(epochs * round(metrics["steps in an epoch"]))]
     if key in metrics:
         return metrics[key]
     both = [metrics.get(key.replace("/mean", f"/{role}")) for role in "ab"]
