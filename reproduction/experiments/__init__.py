@@ -42,6 +42,7 @@ EXPERIMENTS = {
     "embedding_width": forward.embedding_width,
     "shares": forward.shares,
     "fitting": forward.fitting,
+    "arrival": forward.arrival,
 }
 PRESETS = ("smoke", "laptop", "cifar-cpu", "cifar", "paper")
 """"cifar-cpu" is "cifar" with networks and schedules for two CPU cores."""

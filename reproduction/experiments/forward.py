@@ -369,6 +369,21 @@ def fitting(preset: str, seeds: Sequence[int] | None = None) -> Plan[UpdateRun]:
     return [*few, *(("all images", run) for run in runs), *widths]
 
 
+def arrival(preset: str, seeds: Sequence[int] | None = None) -> Plan[UpdateRun]:
+    """Beyond the paper: are two hops, unseen identities and disjoint classes hard because coloured shapes arrive hue by
+    hue? The runs of Tables 3 and 5 and with disjoint classes once more, all classes in one shuffled order.
+    """
+    plans = {"two hops": table5, "disjoint": disjoint, "unseen": table3}
+    orders = {"as stored": "stored", "shuffled": "shuffled"}
+    return [
+        (f"{name}, {row}, {words}", replace(run, class_order=order))
+        for name, plan in plans.items()
+        for row, run in plan(preset, seeds)
+        if row.startswith("FCT")
+        for words, order in orders.items()
+    ]
+
+
 def _bases(preset: str, seeds: Sequence[int] | None = None) -> list[UpdateRun]:
     """The settings of a preset for each set of images and each seed."""
     return preset_runs(UpdateRun(), PRESETS, preset, seeds)

@@ -260,7 +260,7 @@ SIDES = (
     *ATTRIBUTES,
 )
 """What can be stored beside an embedding (Sec. 5.1); a true attribute is known for ``shapes`` only."""
-ORDERS = ("stored", "text")
+ORDERS = ("stored", "text", "shuffled")
 
 IMAGENET = 1_281_167  # training images
 
@@ -290,7 +290,8 @@ class UpdateRun:
         image_size: side in pixels to which an ``imagefolder:`` is scaled.
         n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
         classes: how many classes each version of the model learns, the first of them; two or more versions.
-        class_order: "stored", or "text": numbers of classes sorted as text, as in the authors' code for CIFAR-100.
+        class_order: "stored"; "text": numbers of classes sorted as text, as in the authors' code for CIFAR-100; or
+            "shuffled": by a hash of their names, the same for every seed.
         disjoint: the last version learns only classes that the one before it does not.
         held_out: the last so many classes are learnt by no version, and they alone are the gallery.
         evaluated_on: another set as the gallery.
@@ -366,7 +367,17 @@ class UpdateRun:
             raise ValueError(f"classes: BCT is run for two versions, got {self.classes}")
 
     def __str__(self) -> str:
-        names = ("old_task", "disjoint", "held_out", "evaluated_on", "side_data", "without_old", "loss", "pairs")
+        names = (
+            "class_order",
+            "old_task",
+            "disjoint",
+            "held_out",
+            "evaluated_on",
+            "side_data",
+            "without_old",
+            "loss",
+            "pairs",
+        )
         changed = [f"{name} {value}" for name in names if (value := getattr(self, name)) != getattr(UpdateRun, name)]
         sizes = f"{self.old_network}-{self.old_width}-{self.old_dim} h {self.h_width}"
         update = " to ".join(map(str, self.classes))

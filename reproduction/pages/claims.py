@@ -23,7 +23,7 @@ ITEMS = {
     "appendix": "appendix",
     "sequence": "appendix",
 }
-QUESTIONS = ("boundaries", "numbering", "orientation", "stitching", "shares", "fitting")
+QUESTIONS = ("boundaries", "numbering", "orientation", "stitching", "shares", "fitting", "arrival")
 """Experiments of our own, on which no paper has a figure or table."""
 
 

@@ -59,6 +59,7 @@ CHAPTERS = {
     ("gygli", "stitching"): "reusable/questions.html#permuted-or-stitched",
     ("ramanujan", "shares"): "forward/questions.html#what-the-old-model-has-learnt",
     ("ramanujan", "fitting"): "forward/questions.html#h-or-ridge-regression",
+    ("ramanujan", "arrival"): "forward/questions.html#in-which-order-classes-arrive",
 }
 """Where a figure, table or section of a paper, or a question of ours, is treated."""
 

@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -73,8 +76,7 @@ def prepare(config: UpdateRun, context: Context) -> Update:
         ValueError: ``config`` asks for more classes than there are, or for attributes that they do not have.
     """
     whole = _load(config, config.data, context).limit(config.n_train, config.n_test).to(context.device)
-    numbers = range(len(whole.classes))
-    order = [whole.classes[i] for i in (sorted(numbers, key=str) if config.class_order == "text" else numbers)]
+    order = [whole.classes[i] for i in sorted(range(len(whole.classes)), key=_place(config.class_order, whole.classes))]
     if max(config.classes) + config.held_out > len(order):
         raise ValueError(
             f"classes, held_out: {config.data} has {len(order)} classes, got {config.classes} and {config.held_out}"
@@ -96,6 +98,11 @@ def prepare(config: UpdateRun, context: Context) -> Update:
     gallery = whole.subset(order[: max(config.classes)]).test
     known = gallery.labels < config.classes[0]
     return Update(sets, n_whole, gallery, None if known.all() else known)
+
+
+def _place(order: str, classes: Sequence[str]) -> Callable[[int], Any]:
+    """What the numbers of classes are sorted by, see ``UpdateRun.class_order``."""
+    return {"stored": int, "text": str, "shuffled": lambda i: hashlib.sha256(classes[i].encode()).digest()}[order]
 
 
 def _load(config: UpdateRun, name: str, context: Context) -> ImageSet:

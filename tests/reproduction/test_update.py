@@ -187,6 +187,17 @@ def test_the_authors_fifty_classes_are_those_sorted_as_text(hundred):
     assert set(shown) == {*range(6), *range(10, 54)}
 
 
+def test_a_shuffled_order_is_one_order_of_all_classes(hundred):
+    found = prepare(replace(hundred, class_order="shuffled"), Context())
+    first, last = (numbers(s.classes) for s in found.sets)
+    assert first == last[:50] and sorted(last) == list(range(100)) and last != sorted(last)
+    assert [numbers(s.classes) for s in prepare(replace(hundred, class_order="shuffled", seed=7), Context()).sets] == [
+        first,
+        last,
+    ]
+    assert agree(found.gallery, [f"class {i}" for i in last])
+
+
 def test_what_all_versions_know_needs_no_mask(hundred):
     assert prepare(replace(hundred, classes=(30, 30)), Context()).known is None
 
