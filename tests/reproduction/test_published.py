@@ -87,7 +87,7 @@ def test_a_number_reads_as_the_paper_printed_it():
     assert {"0.003", "0.12", "35.41", "0.70", "50", "45.0"} <= set(printed)
     for text, number in zip(printed, numbers, strict=True):
         assert tables.number(number) == tables.number(number, digits=2) == (text or "–")
-        assert number is None or f"{number} %" == f"{text} %" and number == float(text)
+        assert number is None or (f"{number} %" == f"{text} %" and number == float(text))
     value = published.paper_value("ramanujan", "table1", "new/old", "ImageNet-1k", "mAP@1.0")
     assert f"{value}" == "0.003" and tables.number(value + 1) == "1.0", "what is worked out from it is any number"
 
