@@ -1,5 +1,6 @@
 // @ts-check
-// <div class="compatkit-draw" data-method="IIW+DCC" data-split="stage2">: draw a digit, and four networks say what it is.
+// <div class="compatkit-draw" data-method="independent" data-split="stage2">: draw a digit, and four networks say what it
+// is.
 
 (() => {
   "use strict";
@@ -72,7 +73,7 @@
     [1, 3],
     [0, 1, 2, 3, 4],
   ];
-  const FIRST = 2; // the digit that stands there at first
+  const FIRST = 5; // the digit that stands there at first: recombined from independent networks, two say something else
 
   const PEN = 0.085; // width of a line on the canvas, of its side
   // Digits are scanned on 8 x 8 pixels and MNIST's on 20 x 20: something between, with lines so wide that the mean of the
@@ -209,7 +210,7 @@
 
   /** @param {HTMLElement} root */
   function build(root) {
-    const { method: firstMethod = "IIW+DCC", split: firstSplit = TRAINED_SPLIT } = root.dataset;
+    const { method: firstMethod = "independent", split: firstSplit = TRAINED_SPLIT } = root.dataset;
     for (const [name, value, known] of /** @type {[string, string, string[]][]} */ ([
       ["data-method", firstMethod, Object.keys(METHODS)],
       ["data-split", firstSplit, SPLITS],
@@ -250,11 +251,11 @@
     const panels = pairs.map(([extractor, head]) => panel(extractor, head, DIGITS.length));
 
     root.replaceChildren(
+      make("div", { class: "input" }, make("b", {}, "Draw a digit, or press one"), canvas),
+      make("div", { class: "answers" }, ...panels.map(([element]) => element)),
       make(
         "div",
-        { class: "input" },
-        make("b", {}, "Draw a digit, or press one"),
-        canvas,
+        { class: "tools" },
         make("div", { class: "below" }, clear, make("span", { class: "sees" }, "they see ", seen)),
         make("div", { class: "examples", role: "group", "aria-label": "examples" }, ...examples),
       ),
@@ -270,7 +271,6 @@
         make("label", { class: "split" }, make("b", {}, "Split after ", place), slider, ticks),
         expectation,
       ),
-      make("div", { class: "answers" }, ...panels.map(([element]) => element)),
       words,
       measured,
     );

@@ -23,6 +23,16 @@
   };
 
   /**
+   * The place of the row that is nearest to the mean of all.
+   * @param {number[][]} rows
+   */
+  function mostOrdinary(rows) {
+    const mean = rows[0].map((_, i) => rows.reduce((sum, row) => sum + row[i], 0) / rows.length);
+    const distances = rows.map((row) => Math.hypot(...row.map((value, i) => value - mean[i])));
+    return distances.indexOf(Math.min(...distances));
+  }
+
+  /**
    * @param {HTMLElement} root
    * @param {Searches} searches
    */
@@ -30,6 +40,9 @@
     const { queries, cases, classes, tiles } = searches;
     /** @param {number} tile */
     const nameOf = (tile) => classes[tiles[tile]];
+    const hits = queries.map(({ tile, found }) =>
+      cases.map(({ name }) => found[name].filter((one) => tiles[one] === tiles[tile]).length),
+    );
 
     /** @param {number} tile */
     function picture(tile) {
@@ -51,7 +64,8 @@
     const recorded = cases.map((found) => (found.recorded === null ? "nothing" : percent(found.recorded, 1)));
     const measured =
       `Every image of the gallery is a query once, and never finds itself. These models are the run of Table 1 on ` +
-      `${searches.data} with seed ${searches.seed}, trained again for this page; its record has ${recorded.join(", ")}.`;
+      `${searches.data} with seed ${searches.seed}, trained again for this page; its record has ${recorded.join(", ")}. ` +
+      "The picture that is searched for at first is the one whose hits are nearest to the mean of those above.";
     /** @param {boolean} known */
     const group = (known) => buttons.filter((_, i) => queries[i].known === known);
 
@@ -82,7 +96,6 @@
       const { tile, known, found } = queries[chosen];
       buttons.forEach((button, i) => button.setAttribute("aria-pressed", `${i === chosen}`));
       const said = cases.map(({ name }, i) => {
-        const hits = found[name].filter((one) => tiles[one] === tiles[tile]).length;
         results[i].replaceChildren(
           ...found[name].map((one) => {
             const hit = tiles[one] === tiles[tile];
@@ -93,15 +106,15 @@
             return image;
           }),
         );
-        counts[i].textContent = `${hits} of ${found[name].length}`;
-        return `${CASES[name]} ${hits}`;
+        counts[i].textContent = `${hits[chosen][i]} of ${found[name].length}`;
+        return `${CASES[name]} ${hits[chosen][i]}`;
       });
       const which = known ? "which both models know" : "which only the new model has learnt";
-      words.textContent = `${nameOf(tile)}, ${which}. Of its class are, among the five nearest: ${said.join("; ")}.`;
+      words.textContent = `Class: ${nameOf(tile)}, ${which}. Of its class are, among the five nearest: ${said.join("; ")}.`;
     }
 
     buttons.forEach((button, i) => button.addEventListener("click", () => show(i)));
-    show(queries.findIndex(({ known }) => !known));
+    show(mostOrdinary(hits));
   }
 
   for (const root of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(".compatkit-search"))) {

@@ -12,6 +12,19 @@ from .store import CHECKOUT, results_root
 PAPER_COLUMNS = ("paper", "item", "row", "column", "metric", "value", "spread", "note")
 
 
+class Printed(float):
+    """A number of a paper; as text it has the digits that the paper printed."""
+
+    def __new__(cls, text: str) -> Printed:
+        """Read the number, and keep its text."""
+        number = super().__new__(cls, text)
+        number.text = text
+        return number
+
+    def __str__(self) -> str:
+        return self.text
+
+
 def table_file(name: str) -> Path:
     """Where a table that comes with the code lies.
 
@@ -26,7 +39,7 @@ def table_file(name: str) -> Path:
 
 
 def paper_numbers(paper: str | None = None, item: str | None = None) -> list[dict]:
-    """Rows of paper.csv in its order, with ``value`` and ``spread`` as floats in the unit the paper prints.
+    """Rows of paper.csv in its order, with ``value`` and ``spread`` as numbers in the unit the paper prints.
 
     Args:
         paper: 'gygli' or 'ramanujan'; None means both.
@@ -42,7 +55,7 @@ def paper_numbers(paper: str | None = None, item: str | None = None) -> list[dic
         rows = list(csv.DictReader(file))
     for row in rows:
         for name in ("value", "spread"):
-            row[name] = float(row[name]) if row[name] else None
+            row[name] = Printed(row[name]) if row[name] else None
     for name, wanted in (("paper", paper), ("item", item)):
         if wanted is not None:
             known = list(dict.fromkeys(row[name] for row in rows))
@@ -57,7 +70,7 @@ def near_misses(wanted: Sequence[str]) -> str:
     return "; ".join(difflib.get_close_matches(" | ".join(wanted), keys, n=5, cutoff=0.3)) or "nothing near"
 
 
-def paper_value(paper: str, item: str, row: str, column: str, metric: str) -> float | None:
+def paper_value(paper: str, item: str, row: str, column: str, metric: str) -> Printed | None:
     """The published number, in the unit the paper prints; None where it printed none.
 
     Raises:

@@ -10,6 +10,7 @@ from IPython.display import Markdown
 from compatkit.intervals import Interval
 
 from ..records.provenance import details, summary
+from ..records.published import Printed
 from ..records.verdicts import MOST_SEEDS, Verdict
 
 SIGNS = {
@@ -79,7 +80,10 @@ def seeds_needed(verdict: Verdict) -> str:
 
 
 def number(value: float | None, signed: bool = False, digits: int = 1) -> str:
-    """A number with so many digits after the point, or a dash where there is none."""
+    """A number with so many digits after the point, one of a paper with those that it printed, or a dash where there is
+    none."""
+    if isinstance(value, Printed):
+        return str(value)
     # + 0.0: no minus before a zero
     return "–" if value is None else f"{round(value, digits) + 0.0:{'+' if signed else ''}.{digits}f}"
 

@@ -554,9 +554,31 @@ def test_a_drawing_is_cut_and_stretched_as_images_of_the_sets_are(chromium, trie
 
 
 @needs_browser
+@needs_scripts
+@pytest.mark.parametrize(("width", "height"), [(1366, 650), (375, 812)])
+def test_the_landing_page_opens_on_wrong_answers_that_are_seen(width, height, chromium, html):
+    open_page(chromium, (html / "book" / "index.html").as_uri(), "phone" if width < 700 else "desktop")
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 700}
+    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    chromium.execute_script("document.querySelector('.compatkit-draw').scrollIntoView()" if width < 700 else "")
+    until(chromium, lambda: "a-a says" in words(chromium), "the networks have answered")
+    method = chromium.find_element(By.CSS_SELECTOR, ".compatkit-draw input:checked").get_attribute("value")
+    own, *recombined, other = answers(chromium)
+    assert method == "independent" and own == other and own not in recombined
+    paper, shown = chromium.execute_script("""
+        return [".input > canvas", ".answers"].map(
+            (part) => document.querySelector(`.compatkit-draw ${part}`).getBoundingClientRect().toJSON());
+    """)
+    if width < 700:
+        assert 0 < shown["top"] - paper["bottom"] < 30, "right under the paper"
+    else:
+        assert shown["left"] > paper["right"] and shown["bottom"] < height, "beside it, without scrolling"
+
+
+@needs_browser
 def test_drawing_with_the_pointer_is_answered(chromium, tried):
     open_drawing(chromium, tried)
-    assert answers(chromium) == ["2"] * 4, "the example that stands there first"
+    assert answers(chromium) == ["5"] * 4, "the example that stands there first"
     draw(chromium, (0.2, 0.15), (0.5, 0.15), (0.8, 0.15), (0.65, 0.5), (0.5, 0.9))
     until(chromium, lambda: answers(chromium) == ["7"] * 4, "a 7 is seen")
     assert "b-b says 7" in words(chromium) and "All four agree." in words(chromium)
@@ -706,7 +728,19 @@ def test_a_query_shows_what_it_finds_before_and_after(width, chromium, tried):
     found = ".compatkit-search .found"
     until(chromium, lambda: len(chromium.find_elements(By.CSS_SELECTOR, f"{found} .tile")) == 20, "a query has found")
     content = scripts.read(book.EXPORTED / "shapes.js", "compatkitSearches", "data")
+    hits = torch.tensor(
+        [
+            [
+                [content["tiles"][tile] for tile in row].count(content["tiles"][query["tile"]])
+                for row in query["found"].values()
+            ]
+            for query in content["queries"]
+        ],
+        dtype=torch.float64,
+    )
+    ordinary = int((hits - hits.mean(0)).norm(dim=1).argmin())
     buttons = chromium.find_elements(By.CSS_SELECTOR, ".compatkit-search button")
+    assert [button.get_attribute("aria-pressed") for button in buttons].index("true") == ordinary
     known = [query for query in content["queries"] if query["known"]]
     chosen, query = buttons[len(known) - 1], known[-1]
     reach_by_tab(chromium, buttons[len(known) - 2], chosen)

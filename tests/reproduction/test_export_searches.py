@@ -91,6 +91,18 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     assert out[3].startswith("    new/h: ") and out[3].endswith(" %, on record none")
 
 
+def test_classes_have_names_that_a_reader_says(content):
+    names = content["classes"]
+    assert (names[0], names[50], names[64], names[-2]) == (
+        "red triangle",
+        "cyan triangle",
+        "blue four-pointed star",
+        "pink five-petalled flower",
+    )
+    assert len(set(names)) == 100
+    assert scripts.read(book.EXPORTED / "shapes.js", "compatkitSearches", "data")["classes"] == names
+
+
 def test_the_searches_of_the_pages_are_those_of_the_record():
     path = book.EXPORTED / "shapes.js"
     assert path.stat().st_size <= 300_000

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from reproduction.records import published, store
+from reproduction.show import tables
 
 CHECKOUT = Path(store.__file__).resolve().parents[2]
 
@@ -77,6 +78,18 @@ def test_paper_csv_is_well_formed():
 )
 def test_spot_checks(key, value):
     assert published.paper_value(*key) == value
+
+
+def test_a_number_reads_as_the_paper_printed_it():
+    with open(CHECKOUT / "results" / "paper.csv", newline="", encoding="utf-8") as file:
+        printed = [row["value"] for row in csv.DictReader(file)]
+    numbers = [row["value"] for row in published.paper_numbers()]
+    assert {"0.003", "0.12", "35.41", "0.70", "50", "45.0"} <= set(printed)
+    for text, number in zip(printed, numbers, strict=True):
+        assert tables.number(number) == tables.number(number, digits=2) == (text or "–")
+        assert number is None or (f"{number} %" == f"{text} %" and number == float(text))
+    value = published.paper_value("ramanujan", "table1", "new/old", "ImageNet-1k", "mAP@1.0")
+    assert f"{value}" == "0.003" and tables.number(value + 1) == "1.0", "what is worked out from it is any number"
 
 
 def test_gains_of_the_abstract_follow_from_the_tables():

@@ -6,7 +6,7 @@ A file is a script (see ``export.scripts``) that puts into ``compatkitSearches``
 - ``data``, ``seed``: of the run. ``images``: in the gallery.
 - ``cases``: for each, ``name`` ("query/gallery"), ``accuracy``, the share of all images that, as a query, find one of
   their class first, and ``recorded``, the same of the record, null where there is none.
-- ``classes``: names. ``tiles``: of each picture the number of its class.
+- ``classes``: names, as a reader says them. ``tiles``: of each picture the number of its class.
 - ``sprite``: the pictures in rows of ``columns``, each of ``side`` x ``side`` pixels, as a data URL.
 - ``queries``: for each, its ``tile``, whether its class is ``known`` to the old model, and in ``found``, for each case,
   the tiles of the nearest images, nearest first; the query itself is not among them.
@@ -40,6 +40,10 @@ CASES = ("old/old", "new/identity(old)", "new/h", "new/new")
 """Before the update; the new model on the old gallery, as it is and carried over; on a gallery embedded anew."""
 
 QUERIES, FOUND, COLUMNS = 24, 5, 20
+
+COLOURS = ("red", "orange", "lime", "green", "mint", "cyan", "blue", "indigo", "purple", "pink")
+"""Of the ten hues of shapes, 36 degrees apart."""
+CORNERS = {"3": ("three", "triangle"), "4": ("four", "square"), "5": ("five", "pentagon"), "6": ("six", "hexagon")}
 
 
 def run_of(preset: str) -> UpdateRun:
@@ -85,7 +89,7 @@ def searches(cases: Cases, update: Update, recorded: dict[str, Any]) -> dict[str
             }
             for name in CASES
         ],
-        "classes": list(classes),
+        "classes": [in_words(name) for name in classes],
         "tiles": labels[list(tiles)].tolist(),
         "columns": COLUMNS,
         "side": update.gallery.images.shape[-1],
@@ -99,6 +103,14 @@ def searches(cases: Cases, update: Update, recorded: dict[str, Any]) -> dict[str
             for place, item in enumerate(chosen)
         ],
     }
+
+
+def in_words(name: str) -> str:
+    """The name of a class of shapes as a reader says it: "cyan triangle" for "hue180 polygon3"."""
+    hue, form = name.split()
+    number, polygon = CORNERS[form[-1]]
+    spoken = {"polygon": polygon, "star": f"{number}-pointed star", "flower": f"{number}-petalled flower"}
+    return f"{COLOURS[int(hue.removeprefix('hue')) // 36]} {spoken[form[:-1]]}"
 
 
 def _sprite(images: Tensor) -> str:

@@ -1,0 +1,61 @@
+"""What the chapters say, against what they show."""
+
+import functools
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from reproduction import book
+
+CHAPTERS = [path for path in book.chapters() if path.suffix == ".ipynb"]
+TRAINS = re.compile(r"\b(train|adapt|transfer|update_head|Trainer)\(")
+
+each_chapter = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+
+
+@functools.cache
+def cells(chapter: Path) -> list[dict]:
+    found = json.loads(chapter.read_text(encoding="utf-8"))["cells"]
+    return [{**cell, "source": "".join(cell["source"])} for cell in found]
+
+
+def prose(chapter_cells: list[dict]) -> str:
+    return "\n".join(cell["source"] for cell in chapter_cells if cell["cell_type"] == "markdown")
+
+
+def controls(chapter: Path) -> str:
+    """What the explorers of a chapter let one pick, in their own words: "Pick data: digits, glyphs; method: ..."."""
+    outputs = (output.get("data", {}) for cell in cells(chapter) for output in cell.get("outputs", []))
+    texts = ("".join(data.get("text/plain", "")) for data in outputs)
+    return "\n".join(text.partition(" At first")[0] for text in texts if text.startswith("Pick "))
+
+
+@each_chapter
+def test_what_a_chapter_tells_to_pick_can_be_picked_there_or_in_the_chapter_it_links_to(chapter):
+    for sentence in re.split(r"(?<=[.!?])\s|\n", prose(cells(chapter))):
+        if re.search(r"\bpick\b", sentence, re.IGNORECASE):
+            linked = re.search(r"{doc}`([^`]+)`", sentence)
+            there = controls(chapter.parent / f"{linked[1]}.ipynb" if linked else chapter)
+            names = re.findall(r"(?<![*`}])(?:\*([^*]+)\*|`([^`]+)`)", sentence)
+            assert names, f"names no control: {sentence}"
+            for name in map("".join, names):
+                assert re.search(rf"(?:Pick |[;,:] ){re.escape(name)}[:;,.]", there, re.IGNORECASE), (name, sentence)
+
+
+def sections(chapter: Path) -> list[list[dict]]:
+    """The cells of a chapter, from one heading to the next."""
+    parts: list[list[dict]] = [[]]
+    for cell in cells(chapter):
+        if cell["cell_type"] == "markdown" and re.search("^## ", cell["source"], re.MULTILINE):
+            parts.append([])
+        parts[-1].append(cell)
+    return parts
+
+
+@each_chapter
+def test_a_section_that_trains_says_that_it_is_one_seed(chapter):
+    for section in sections(chapter):
+        if any(cell["cell_type"] == "code" and TRAINS.search(cell["source"]) for cell in section):
+            assert "one seed" in prose(section), section[0]["source"]
