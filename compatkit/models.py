@@ -447,7 +447,7 @@ def outline(module: Module) -> Module:
     return copy.deepcopy(module, memo).eval()
 
 
-def is_frozen(part: nn.Module) -> bool:
+def is_jit_frozen(part: nn.Module) -> bool:
     """Whether ``torch.jit.freeze`` has made constants of all that a module had."""
     return isinstance(part, torch.jit.ScriptModule) and not part._c.hasattr("training")
 

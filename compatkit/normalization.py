@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .models import is_frozen, outline, run_on_meta
+from .models import is_jit_frozen, outline, run_on_meta
 
 STATISTICS = ("batch", "running", "recalibrated")
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -47,7 +47,7 @@ def check_settable(module: nn.Module) -> None:
     """
     kinds = {type(bn): bn for bn in batch_norms(module)}
     settable = [kind for kind, bn in kinds.items() if kind.forward in TORCH_FORWARD or _runs_without_statistics(bn)]
-    wanted = "module: statistics can be chosen of torch's batch normalisation, not of what has them built in"
+    wanted = "module: statistics other than 'running' need torch's batch normalisation, not what has its own built in"
     _refuse(module, lambda part: _keeps_statistics(part) and type(part) not in settable, wanted)
 
 
@@ -59,7 +59,7 @@ def _refuse(module: nn.Module, unfit: Callable[[nn.Module], bool], wanted: str) 
 
 def _keeps_statistics(part: nn.Module) -> bool:
     names = [name for name, _ in part.named_buffers(recurse=False)]
-    return isinstance(part, _BatchNorm) or "running_mean" in names or is_frozen(part)
+    return isinstance(part, _BatchNorm) or "running_mean" in names or is_jit_frozen(part)
 
 
 def _runs_without_statistics(bn: _BatchNorm) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .data import ImageSet, Split
 from .devices import at_least_float32
 from .models import SIZES, as_precise, features_of, read_only, run_on_meta, sized_layers
-from .normalization import STATISTICS, evaluation, recalibrated
+from .normalization import STATISTICS, check_settable, evaluation, recalibrated
 
 
 def recombine(extractor: nn.Module, head: nn.Module) -> nn.Sequential:
@@ -132,6 +132,8 @@ def all_logits(
         raise ValueError(f"statistics: must be one of {STATISTICS}, got {statistics!r}")
     if batch_size < 1:
         raise ValueError(f"batch_size: must be at least 1, got {batch_size}")
+    for part in (extractor, *heads) if statistics != "running" else ():
+        check_settable(part)  # before the work
     test = shuffled((image_set if classes is None else image_set.subset(classes)).test)
     if not len(test):
         raise ValueError(f"image_set: {image_set.name} has no test images of {list(classes or image_set.classes)}")

@@ -26,7 +26,7 @@ from torch.optim.swa_utils import AveragedModel
 from .. import retrieval
 from ..devices import content
 from ..files import replacing
-from ..models import is_frozen
+from ..models import is_jit_frozen
 
 UNIT_TOLERANCE = 1e-3  # by which a length may differ from 1: float16 does not come nearer
 # what NumPy, zipfile and JSON raise for a file that is not theirs, or not whole
@@ -124,7 +124,7 @@ def _state(module: nn.Module) -> dict[str, object]:
     """The state dict, with what ``torch.jit`` leaves out, and by the names that it has without any wrapper."""
     state = module.state_dict()
     parts = list(module.named_modules(remove_duplicate=False))
-    if any(is_frozen(part) for _, part in parts):
+    if any(is_jit_frozen(part) for _, part in parts):
         raise ValueError("module: torch.jit.freeze leaves no weights to name a model by; give it as it was before")
     for name, part in parts:
         if isinstance(part, torch.jit.ScriptModule):

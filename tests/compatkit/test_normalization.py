@@ -215,7 +215,7 @@ def test_statistics_that_are_built_in_are_refused_by_name(net, kind):
     make, where = BUILT_IN[kind]
     module = make(net)
     before = state(module)
-    with pytest.raises(ValueError, match=f"module: statistics can be chosen of .*, got {where}"):
+    with pytest.raises(ValueError, match=f"module: statistics other than 'running' need .*, got {where}"):
         normalization.recalibrated(module, [torch.randn(6, 3, 8, 8)])
     with pytest.raises(ValueError, match=f"got {where}"), normalization.evaluation(module, "batch"):
         pass
@@ -244,6 +244,7 @@ def test_running_statistics_that_are_built_in_are_used(net, kind):
         nn.SyncBatchNorm.convert_sync_batchnorm,
     ],
 )
+@pytest.mark.usefixtures("data_parallel_on_the_cpu")
 def test_what_wraps_a_network_changes_no_statistics(net, statistics, wrap):
     x = torch.randn(6, 3, 8, 8)
 

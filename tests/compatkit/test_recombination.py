@@ -392,3 +392,13 @@ def test_parts_that_take_one_size_only_are_not_judged_by_others():
 
     extractor, head = nn.Sequential(Choosy(), nn.Conv2d(3, 4, 1)), nn.Conv2d(5, 2, 1)
     assert recombination.recombine(extractor, head)[1] is head
+
+
+@pytest.mark.parametrize("statistics", ["batch", "recalibrated"])
+def test_statistics_that_a_head_cannot_use_are_refused_before_the_work(statistics):
+    extractor, head = part("resnet8", "stage2", 4)
+    ran, fixed = [], nn.Sequential(nn.InstanceNorm2d(8, track_running_stats=True), head)
+    extractor.register_forward_hook(lambda *run: ran.append(run))
+    with pytest.raises(ValueError, match="statistics other than 'running' .* got InstanceNorm2d at '0'"):
+        recombination.class_accuracy(extractor, fixed, small_set(), statistics=statistics)
+    assert not ran

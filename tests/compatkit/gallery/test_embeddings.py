@@ -231,6 +231,7 @@ def test_names_of_models_that_stored_galleries_carry_stay():
         lambda net: nn.Sequential(nn.DataParallel(net[0]), torch.compile(net[1], backend="eager")),
     ],
 )
+@pytest.mark.usefixtures("data_parallel_on_the_cpu")
 def test_a_wrapped_model_has_the_name_of_its_weights(wrap):
     net = filled(nn.Linear(3, 4), nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)))
     name = fingerprint(net)
