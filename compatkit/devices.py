@@ -18,6 +18,11 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
+def content(x: Tensor) -> bytes:
+    """The bytes of a tensor's values in reading order, whatever its type, its order in memory and its device."""
+    return x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
 def check_device(device: torch.device | str) -> None:
     """Nothing where the device can be used.
 

@@ -26,6 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .extras import require
+from .models import as_precise
 from .normalization import evaluation
 
 CHUNK = 2**20  # values worked on at a time, which a cache holds: 4 MiB of float32
@@ -243,7 +244,7 @@ def layer_features(
     Args:
         net: run once.
         names: as in ``net.named_modules()``.
-        images: normalised, (n, c, h, w).
+        images: normalised, (n, c, h, w); the network gets them in the precision of its parameters.
         statistics: how BN normalises, "batch" or "running", see ``normalization``.
 
     Returns:
@@ -266,7 +267,7 @@ def layer_features(
         for name in dict.fromkeys(names):
             hook = modules[name].register_forward_hook(lambda _, inputs, output, name=name: keep(name, output))
             stack.callback(hook.remove)
-        net(images.clone())
+        net(as_precise(images, net).clone())
     idle = [name for name in names if name not in seen]
     if idle:
         raise ValueError(f"names: a layer must put out one tensor in a run, but {idle} did not run")

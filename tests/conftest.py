@@ -110,3 +110,10 @@ def trained(monkeypatch):
     for module in KINDS.values():
         monkeypatch.setattr(module, "run", run)
     return configs
+
+
+@pytest.fixture
+def data_parallel_on_the_cpu(monkeypatch):
+    """``nn.DataParallel`` sees no device, also where another test of the process pretends a GPU."""
+    module = importlib.import_module(torch.nn.DataParallel.__module__)
+    monkeypatch.setattr(module, "_get_available_device_type", lambda: None)
