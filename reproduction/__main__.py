@@ -85,9 +85,16 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="what is recorded: runs, seeds, minutes, stale records")
     status.set_defaults(command=_status)
 
-    book = commands.add_parser("book", help="execute the chapters, write them back, build _build/html")
+    book = commands.add_parser("book", help="execute the chapters and build _build/html")
+    book.add_argument(
+        "chapters", nargs="*", metavar="CHAPTER", help="execute these alone, such as book/index; default: all"
+    )
     book.add_argument("--preset", help="instead of each chapter's own")
-    book.add_argument("--no-build", action="store_true", help="execute only")
+    book.add_argument(
+        "--store",
+        action="store_true",
+        help="write the executed chapters, and the README's picture of the landing page, into the sources as well",
+    )
     book.set_defaults(command=_book)
     return parser
 
@@ -252,9 +259,7 @@ def _golden(options: argparse.Namespace) -> int:
 def _book(options: argparse.Namespace) -> None:
     from . import book
 
-    book.execute(preset=options.preset, progress=True)
-    if not options.no_build:
-        print(f"open {book.build() / 'index.html'}")
+    print(f"open {book.make(options.chapters, preset=options.preset, store=options.store) / 'index.html'}")
 
 
 def _seeds(text: str) -> list[int]:
