@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data import ImageSet, Split, torchvision_
-from .devices import at_least_float32
+from .devices import at_least_float32, described
 from .models import BasicBlock, as_precise, build, initialise, seeded, split_points
 from .normalization import evaluation
 
@@ -117,8 +117,18 @@ def encode(model: nn.Module, image_set: ImageSet, split: Split, *, batch_size: i
         split: the images.
         batch_size: images at a time.
         unit: scale embeddings to length 1.
+
+    Raises:
+        ValueError: the model puts out something else than a tensor.
     """
     with evaluation(model, "running"):
         batches = (part.to(split.labels.device) for part in split.images.split(batch_size))
-        found = torch.cat([at_least_float32(model(as_precise(image_set.normalise(batch), model))) for batch in batches])
+        found = torch.cat([_embedded(model, as_precise(image_set.normalise(batch), model)) for batch in batches])
     return F.normalize(found, dim=1) if unit else found
+
+
+def _embedded(model: nn.Module, images: Tensor) -> Tensor:
+    found = model(images)
+    if not isinstance(found, Tensor):
+        raise ValueError(f"model: must put out a tensor, got {described(found)}")
+    return at_least_float32(found)

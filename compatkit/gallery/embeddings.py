@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import retrieval
+from ..devices import described
 from ..files import replacing
 
 UNIT_TOLERANCE = 1e-3  # by which a length may differ from 1: float16 does not come nearer
@@ -203,8 +204,7 @@ def describe(
 
 def _check_vectors(x: Tensor) -> None:
     if not isinstance(x, Tensor) or x.dtype not in (torch.float16, torch.float32, torch.float64):
-        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"vectors: must be a tensor of float16, float32 or float64, got {got}")
+        raise ValueError(f"vectors: must be a tensor of float16, float32 or float64, got {described(x)}")
     if x.ndim != 2 or not x.numel():
         raise ValueError(f"vectors: must be (items, width) and not empty, got shape {tuple(x.shape)}")
     if broken := x.numel() - int(x.isfinite().sum()):
