@@ -43,7 +43,7 @@ class ArrayColumn:
         if os.fstat(file.fileno()).st_size < self.offset + int(np.prod(self.shape)) * self.dtype.itemsize:
             raise self._cut()
         self.rows, self.width = self.shape[0], self.shape[1] if len(self.shape) == 2 else 0
-        self.kind = str(self.dtype)
+        self.kind = f"{self.dtype}[{self.width}]" if self.width else str(self.dtype)
 
     def _described(self) -> str:
         return f"shape {self.shape} of {self.dtype}"

@@ -270,7 +270,7 @@ class NewTable:
         for text in found if ids.dtype == TEXT else ():
             if "\0" in text or len(text.encode()) > LONGEST_KEY:
                 raise ValueError(
-                    f"gallery: ids for PostgreSQL must have at most {LONGEST_KEY} bytes, and no NUL, got {text!r:.60}"
+                    f"gallery: ids for PostgreSQL must have at most {LONGEST_KEY} bytes and no NUL, got {text!r:.60}"
                 )
 
     def dtype(self, wanted: np.dtype) -> np.dtype:
