@@ -241,13 +241,13 @@ class NewArrow(NewFile):
 
     def check(self, gallery: Source, names: Names, overwrite: bool) -> None:
         super().check(gallery, names, overwrite)
-        check_columns(gallery, "an Arrow IPC file", self._create)
-
-    def _create(self, schema: Any) -> None:
-        """Raise RuntimeError for dictionaries, of which such a file has one for all rows and a gallery perhaps more."""
-        found = [field.name for field in schema if pa.types.is_dictionary(field.type)]
-        if found:
-            raise RuntimeError(f"{', '.join(found)} of dictionaries; make Parquet of it")
+        if isinstance(gallery, Table) and Path(gallery.name).suffix != ".arrow":
+            several = [field.name for field in gallery.schema if pa.types.is_dictionary(field.type)]
+            if several:
+                raise ValueError(
+                    f"out: an Arrow IPC file has one dictionary for a column, {gallery.name} may have several for "
+                    f"{', '.join(several)}; name a file of Parquet"
+                )
 
     def write(self, vectors: Path, carried: Carried) -> None:
         whole = vectors.with_name("whole")

@@ -88,7 +88,6 @@ def write_ipc(new, path, table):
 
 
 RUNS = pa.RunEndEncodedArray.from_arrays(pa.array([ROWS], pa.int32()), pa.array(["x"]))
-DICTIONARY = pa.array(["x"] * ROWS).dictionary_encode()
 
 
 @pytest.mark.parametrize(
@@ -97,7 +96,6 @@ DICTIONARY = pa.array(["x"] * ROWS).dictionary_encode()
         (RUNS, "out.parquet", "out: Parquet cannot hold .*run_end_encoded"),
         (RUNS, "folder", "out: Parquet cannot hold .*run_end_encoded"),
         (RUNS, "lance", "out: LanceDB cannot hold .*RunEndEncoded"),
-        (DICTIONARY, "out.arrow", "out: an Arrow IPC file cannot hold .*extra of dictionaries"),
     ],
 )
 def test_columns_that_the_new_table_cannot_hold(files, tmp_path, column, out, message):  # noqa: F811
@@ -105,6 +103,20 @@ def test_columns_that_the_new_table_cannot_hold(files, tmp_path, column, out, me
     out = f"lance:{tmp_path / 'db'}#out" if out == "lance" else tmp_path / out
     write_ipc(pa.ipc.new_file, gallery, pa.table({"embedding": fixed(np.load(files["gallery"])), "extra": column}))
     refused(files, gallery, out, message)
+
+
+def test_an_arrow_file_has_one_dictionary_for_a_column(files, tmp_path):  # noqa: F811
+    column = pa.array([f"{i // 50}" for i in range(ROWS)]).dictionary_encode()
+    rows = pa.table({"embedding": fixed(np.load(files["gallery"])), "extra": column})
+    pq.write_table(rows, tmp_path / "gallery.parquet", row_group_size=70)  # each with a dictionary of its own
+    write_ipc(pa.ipc.new_file, tmp_path / "gallery.arrow", rows)
+    refused(files, tmp_path / "gallery.parquet", tmp_path / "out.arrow", "out: .* may have several for extra; name a")
+    for gallery, out in (("gallery.parquet", "out.parquet"), ("gallery.arrow", "out.arrow")):
+        upgrade(files["old"], files["new"], tmp_path / gallery, tmp_path / out, method="ridge", **QUICK)
+        source = sources.open_source(tmp_path / out)
+        found = pa.Table.from_batches(source.batches(["extra"], 0, ROWS))["extra"]
+        source.close()
+        assert found.to_pylist() == column.to_pylist()
 
 
 # Names
