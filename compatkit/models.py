@@ -6,7 +6,7 @@ import copy
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import product
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .devices import described
 from .torchvision_networks import in_blocks
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -486,11 +487,7 @@ def one_tensor(module: nn.Module, result: object) -> Tensor:
     """
     if isinstance(result, Tensor):
         return result
-    keys = f" with {', '.join(map(str, result))}" if isinstance(result, Mapping) else ""
-    raise ValueError(
-        f"module: must give one tensor, got a {type(result).__name__}{keys} from {type(module).__name__}; "
-        "put it into a module that returns one of its tensors"
-    )
+    raise ValueError(f"module: must give one tensor, got {described(result)}, from {type(module).__name__}")
 
 
 def sized_layers(module: nn.Module) -> list[tuple[nn.Module, int, int]]:

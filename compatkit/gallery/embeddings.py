@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from .. import retrieval
-from ..devices import content
+from ..devices import content, described
 from ..files import replacing
 from ..models import is_jit_frozen
 
@@ -253,8 +253,7 @@ def describe(
 
 def _check_vectors(x: Tensor) -> None:
     if not isinstance(x, Tensor) or x.dtype not in (torch.float16, torch.float32, torch.float64):
-        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"vectors: must be a tensor of float16, float32 or float64, got {got}")
+        raise ValueError(f"vectors: must be a tensor of float16, float32 or float64, got {described(x)}")
     if x.ndim != 2 or not x.numel():
         raise ValueError(f"vectors: must be (items, width) and not empty, got shape {tuple(x.shape)}")
     if broken := x.numel() - int(x.isfinite().sum()):

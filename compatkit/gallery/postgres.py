@@ -26,6 +26,7 @@ import numpy as np
 from ..extras import require
 from ..progress import progress
 from .arrays import ahead, opened
+from .ids import INTEGER, TEXT, Ids, ids_of, unique
 from .sources import Carried, Column, Names, Source
 
 VECTORS: dict[str, np.dtype] = {"vector": np.dtype(">f4"), "halfvec": np.dtype(">f2")}
@@ -33,6 +34,7 @@ INTEGERS: dict[str, np.dtype] = {"smallint": np.dtype(">i2"), "integer": np.dtyp
 TEXTS = ("text", "character varying", "character", "uuid")
 METRICS = {"l2": ("l2", "<->"), "cosine": ("cosine", "<=>"), "ip": ("ip", "<#>")}
 """pgvector's names of operator classes, and its operators."""
+LONGEST_KEY = 2_600  # bytes: an index of PostgreSQL takes a third of a page
 COPY_HEADER, COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 
 
@@ -71,6 +73,10 @@ class _Database:
         self.name, self.table = url, self.sql.Identifier(*self.parts)
         with _said(url):
             self.connection = psycopg.connect(connection, autocommit=True, application_name="compatkit")
+        self.rows_of(  # pgvector may be in a schema that is not searched
+            "SELECT set_config('search_path', concat_ws(', ', nullif(current_setting('search_path'), ''), "
+            "extnamespace::regnamespace), false) FROM pg_extension WHERE extname = 'vector'"
+        )
 
     def rows_of(self, query: str, *values: Any, **names: str) -> list[tuple]:
         """The rows of a query, see ``composed``."""
@@ -101,8 +107,9 @@ class Table(_Database):
                 raise ValueError(f"{url}: there is no such table")
             self.kinds: dict[str, str] = dict(
                 self.rows_of(
-                    "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = {}::regclass "
-                    "AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+                    "SELECT attname, format_type(coalesce(nullif(typbasetype, 0), atttypid), NULL) FROM pg_attribute "
+                    "JOIN pg_type t ON t.oid = atttypid WHERE attrelid = {}::regclass AND attnum > 0 "
+                    "AND NOT attisdropped ORDER BY attnum",
                     _quoted(*self.parts),
                 )
             )
@@ -177,9 +184,9 @@ class ScalarColumn:
     width = 0
 
     def __init__(self, table: Table, name: str):
-        self._table, self._name, self.rows = table, name, table.rows
-        self._cast = "" if table.kinds[name] in INTEGERS else "::text"
-        self.dtype = np.dtype(str if self._cast else np.int64)
+        self._table, self._name, self.rows, self.kind = table, name, table.rows, table.kinds[name]
+        self._cast = "" if self.kind in INTEGERS else "::text"
+        self.dtype = TEXT if self._cast else INTEGER
 
     def blocks(self, start: int, size: int) -> Iterator[np.ndarray]:
         for row, where in self._table.ranges(start, size):
@@ -197,8 +204,8 @@ class VectorColumn:
     """A column of vectors, read in binary. Attributes as ``sources.Column``."""
 
     def __init__(self, table: Table, name: str):
-        self._table, self._name, self.rows = table, name, table.rows
-        self._stored = VECTORS[table.kinds[name]]
+        self._table, self._name, self.rows, self.kind = table, name, table.rows, table.kinds[name]
+        self._stored = VECTORS[self.kind]
         self.dtype = self._stored.newbyteorder("=")
         query = "SELECT vector_dims({name}) FROM {table} WHERE {name} IS NOT NULL ORDER BY {key} LIMIT 1"
         first = table.rows_of(query, name=name, key=table.key)
@@ -254,15 +261,24 @@ class NewTable:
     def check(self, gallery: Source, names: Names, overwrite: bool) -> None:
         if self.exists():
             raise ValueError(f"out: {self.name} exists already; name another table, since none is ever overwritten")
-        if gallery.column("id", names.of("id")) is None:
+        ids = ids_of("gallery", gallery, names)
+        if ids is None:
             raise ValueError(f"out: a gallery with ids is needed for a table of PostgreSQL, {gallery.name} has none")
+        if isinstance(gallery, Table):
+            return
+        found = unique("gallery", ids)
+        for text in found if ids.dtype == TEXT else ():
+            if "\0" in text or len(text.encode()) > LONGEST_KEY:
+                raise ValueError(
+                    f"gallery: ids for PostgreSQL must have at most {LONGEST_KEY} bytes and no NUL, got {text!r:.60}"
+                )
 
     def dtype(self, wanted: np.dtype) -> np.dtype:
         return np.dtype(np.float16 if wanted == np.float16 else np.float32)  # pgvector has nothing wider
 
     def write(self, vectors: Path, carried: Carried) -> None:
         columns = {"key": carried.names.of("id"), "vector": carried.names.of("vector")}
-        ids = carried.gallery.column("id", columns["key"])
+        ids = ids_of("gallery", carried.gallery, carried.names)
         assert ids is not None  # or ``check`` would have refused it
         kind = _stored_key(carried.gallery, ids, columns["key"])
         with opened(vectors) as new, self._connected() as database, _said(self.name):
@@ -325,11 +341,11 @@ def _vector(numbers: np.dtype, width: int) -> np.dtype:
     return np.dtype([("bytes", ">i4"), ("width", ">i2"), ("unused", ">i2"), ("vector", numbers, (width,))])
 
 
-def _stored_key(gallery: Source, ids: Column, key: str) -> str:
+def _stored_key(gallery: Source, ids: Ids, key: str) -> str:
     """The type of the ids in the new table."""
     if isinstance(gallery, Table):
         return gallery.kinds[key] if gallery.kinds[key] in (*INTEGERS, "uuid") else "text"
-    return "bigint" if ids.dtype is not None and ids.dtype.kind in "iu" else "text"
+    return "bigint" if ids.dtype == INTEGER else "text"
 
 
 def _empty(table: Table, name: str, row: int) -> str:

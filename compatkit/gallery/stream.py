@@ -25,10 +25,11 @@ from ..progress import progress
 from . import arrays
 from .arrays import ArrayFile
 from .backfill import Ranking, write_list
+from .ids import rows_of
 from .map_files import Ends
 from .mapped import Mapped
 from .maps import Map
-from .pairs import Input, Sources, as_float, rows_of, side_of
+from .pairs import Input, Sources, as_float, side_of
 from .parts import PART_CHUNKS, Parts, Work, by_workers, files_by_workers
 from .sources import Carried, Column, Sink, absolute
 

@@ -43,7 +43,7 @@ from .embeddings import is_unit
 from .map_files import Ends, SavedMap, load_map, version
 from .maps import DIRECTIONS, METHODS, NETWORKS, Map, Pairs, fit, split
 from .metrics import METRICS
-from .pairs import Input, Sources, join_pairs
+from .pairs import Input, Sources, join_pairs, with_direction
 from .sources import Names, Sink, open_sink
 from .stream import Gallery, Stream, hidden_folder
 
@@ -126,7 +126,8 @@ def upgrade(
         method: "auto" does as ``advice.recommend`` says, which may be to write nothing; one of ``METHODS`` is used
             whatever the comparison says. All are compared, but residual and h only if they may be chosen, since fitting
             them takes minutes.
-        metric: that the gallery is searched with, one of ``metrics.METRICS``.
+        metric: that the gallery is searched with, one of ``metrics.METRICS``. By cosine, rows of zeros (items that
+            failed) stay rows of zeros in the new gallery, and pairs with one are left out.
         enough, backfill_seconds: see ``advice.recommend``.
         gallery_size: of a gallery that is not given; agreement is extrapolated to it.
         backfill_list: a file NAME.csv for the ids of the gallery (its rows, from 0, without ids), the item near which
@@ -177,6 +178,8 @@ def upgrade(
         inputs = {name: sources(name, url) for name, url in urls.items() if url is not None}
         of_gallery, beside = inputs.pop("gallery", None), inputs.pop("gallery_side", None)
         pairs = join_pairs(**inputs, require_all=require_all, tell=tell)
+        if metric == "cosine":
+            pairs = with_direction(pairs, tell)
         ends = _ends(pairs.reversed() if direction == "queries" else pairs)
         source = None if of_gallery is None else Gallery.open(ends, "the pairs", of_gallery, beside, require_all)
         sink = None if dry_run or out is None or source is None else open_sink(out)
@@ -292,7 +295,7 @@ def _saved(function: Map, ends: Ends, comparison: Comparison) -> SavedMap:
 def _loaded(saved: SavedMap, device: torch.device) -> Map:
     ends, tensors = saved.ends, {name: torch.from_numpy(x).to(device) for name, x in saved.tensors.items()}
     sizes = {"d_in": ends.d_in, "d_side": ends.d_side, "d_out": ends.d_out, "unit": ends.unit, "width": saved.width}
-    return Map.from_state({"name": saved.name, "tensors": tensors} | sizes)
+    return Map.from_state({"name": saved.name, "tensors": tensors, "metric": saved.about["metric"]} | sizes)
 
 
 def _check_options(method: str, metric: str, enough: float, backfill_seconds: float | None, **counts: int) -> str:
@@ -391,7 +394,7 @@ def _fitted(
         state = torch.load(kept, map_location=device, weights_only=True)
         return {m["name"]: Map.from_state(m) for m in state["maps"]}, _comparison(json.loads(state["comparison"]))
     checkpoint = None if folder is None else folder / f"h-{key}.pt"
-    options = {name: settings[name] for name in ("direction", "width", "steps", "seed")}
+    options = {name: settings[name] for name in ("direction", "metric", "width", "steps", "seed")}
     to_fit, held_out = split(pairs, settings["seed"])
     maps = fit(to_fit.to(device), settings["methods"], checkpoint=checkpoint, show_progress=shown, **options)
     search = {name: settings[name] for name in ("direction", "metric", "gallery_size", "method")}

@@ -224,7 +224,7 @@ def test_a_model_that_gives_no_tensor_or_has_no_statistics_is_refused():
             return {"embedding": x}
 
     image_set = small_set()
-    with pytest.raises(ValueError, match="module: must give one tensor, got a dict with embedding from Keyed"):
+    with pytest.raises(ValueError, match="module: must give one tensor, got dict of embedding: pass one"):
         encode(Keyed(), image_set, image_set.test)
     with pytest.raises(ValueError, match="'running' needs .* got BatchNorm2d at ''"):
         encode(nn.BatchNorm2d(3, track_running_stats=False), image_set, image_set.test)

@@ -328,7 +328,7 @@ class Keyed(nn.Module):
 def test_parts_that_give_no_tensor_are_named_with_their_keys():
     extractor, head = part("resnet8", "stage2", 4)
     for parts in ((extractor, Keyed()), (Keyed(), head)):
-        with pytest.raises(ValueError, match="module: .* got a dict with logits, loss from Keyed"):
+        with pytest.raises(ValueError, match="module: .* got dict of logits, loss: pass one of these, from Keyed"):
             recombination.class_accuracy(*parts, small_set())
 
 

@@ -19,6 +19,7 @@ from compatkit.gallery import mapped, maps, pairs, sources, stream
 from compatkit.gallery import upgrade as module
 from compatkit.gallery.backfill import Ranking
 from compatkit.gallery.embeddings import Embeddings
+from compatkit.gallery.map_files import load_map
 from compatkit.gallery.maps import Map
 from compatkit.gallery.pairs import read_pairs
 from compatkit.gallery.upgrade import upgrade
@@ -253,7 +254,7 @@ BAD = [
     (with_ids(IDS, IDS + 101), "old: at least 100 pairs are needed, got 99"),
     (with_ids(IDS, IDS // 2), "new: ids must be unique, got 0 2 times"),
     (with_ids(IDS // 2, IDS), "old: ids must be unique"),
-    (with_ids(IDS, IDS.astype(str)), "new: ids must be of the kind of old's, int64"),
+    (with_ids(IDS, IDS.astype(str)), "new: ids must be of the kind of old's, integers, got text"),
     (changed("old", with_nan), "old: row 71 .* has NaN"),
     (changed("new", with_nan), "new: row 71 .* has NaN"),
     (changed("side", with_nan), "side: row 71 .* has NaN"),
@@ -263,7 +264,7 @@ BAD = [
     (changed("gallery_side", lambda x: x[:, 1:]), "gallery_side: must have the width of the pairs, 3, got 2"),
     (changed("gallery", lambda x: x[:0]), "gallery: .*floating-point vectors of items, got 0 rows"),
     (changed("gallery", lambda x: x.astype(int)), "gallery: .*floating-point .*int64"),
-    (changed("gallery", lambda x: x[0]), "gallery: .*floating-point .*no width"),
+    (changed("gallery", lambda x: x[0]), "gallery: .*floating-point .*got 6 rows of float32$"),
     (changed("old", lambda x: x[:99]), "old: at least 100 pairs are needed, got 99"),
     (changed("new", lambda x: 0 * x), "new: embeddings must not all be the same"),
     (lambda files: files["gallery"].write_bytes(files["gallery"].read_bytes()[:-1]), "gallery.npy: is cut short"),
@@ -385,6 +386,40 @@ def test_lengths_that_the_pairs_did_not_have_are_refused(files):
     np.save(files["old"], x / np.linalg.norm(x, axis=1, keepdims=True))
     with pytest.raises(ValueError, match="gallery: all rows must have length 1 as in the pairs, row .* has"):
         upgrade(files["old"], files["new"], files["gallery"], files["out"], method="ridge", **QUICK)
+
+
+@pytest.mark.parametrize("unit", [(), ("new",), ("old", "new", "gallery")])
+@pytest.mark.parametrize("method", ["procrustes", "residual"])
+def test_rows_of_zeros_stay_so_by_cosine(files, tmp_path, method, unit):
+    failed, told = np.array([5, 71, 170]), []
+    x = {name: np.load(files[name]) for name in ("old", "new", "gallery")}
+    for name in unit:
+        x[name] /= np.linalg.norm(x[name], axis=1, keepdims=True)
+    kept = np.setdiff1d(np.arange(N), failed[:2])
+    for name, rows in x.items():
+        np.save(tmp_path / f"{name}_kept.npy", rows[kept] if name != "gallery" else rows)
+    x["old"][failed[0]] = x["new"][failed[1]] = x["gallery"][failed] = 0
+    for name, rows in x.items():
+        np.save(files[name], rows)
+    options = {"method": method, "metric": "cosine", **QUICK, "tell": told.append}
+    upgrade(**{name: files[name] for name in (*x, "out")}, save_map=tmp_path / "map.safetensors", **options)
+    without = tmp_path / "without.npy"
+    upgrade(*(tmp_path / f"{name}_kept.npy" for name in x), without, **options)
+    out, others = np.load(files["out"]), np.setdiff1d(np.arange(ROWS), failed)
+    assert told[0] == "2 pairs are left out: embeddings that are all zeros have no cosine." and len(told) == 3
+    assert (out[failed] == 0).all() and np.abs(out[others] - np.load(without)[others]).max() < 1e-6
+    module.apply_map(tmp_path / "map.safetensors", files["gallery"], tmp_path / "again.npy", chunk=CHUNK)
+    assert (np.load(tmp_path / "again.npy") == out).all()
+    saved = load_map(tmp_path / "map.safetensors")
+    assert (saved(x["gallery"])[failed] == 0).all() and not saved(x["gallery"][5]).any()
+
+
+def test_rows_of_zeros_are_mapped_by_distance(files):
+    x = np.load(files["gallery"])
+    x[5] = 0
+    np.save(files["gallery"], x)
+    upgrade(files["old"], files["new"], files["gallery"], files["out"], method="ridge", **QUICK)
+    assert np.load(files["out"])[5].any()
 
 
 def test_numbers_too_large_for_the_new_type_are_refused(files):
