@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from .batches import Batches
 from .data import ImageSet
-from .files import locked, replacing
+from .files import lock_file, replacing
 from .models import Module
 from .normalization import batch_norms
 from .objectives import Minibatch, Term
@@ -241,8 +241,7 @@ def train_once(tasks: Sequence[Trainable], recipe: Recipe, folder: Path | None, 
     if folder is None:
         return train(tasks, recipe, **options)
     file = folder / f"{identity(tasks, recipe)}.pt"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(file.with_suffix(".lock"), "ab") as lock, locked(lock.fileno()):
+    with lock_file(file.with_suffix(".lock")):
         return train(tasks, recipe, checkpoint=file, **options)
 
 
