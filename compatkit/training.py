@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from .batches import Batches
 from .data import ImageSet
 from .devices import content
-from .files import locked, replacing
+from .files import lock_file, replacing
 from .models import Module, one_tensor
 from .normalization import batch_norms, check_settable
 from .objectives import Minibatch, Term
@@ -246,8 +246,7 @@ def train_once(tasks: Sequence[Trainable], recipe: Recipe, folder: Path | None, 
     if folder is None:
         return train(tasks, recipe, **options)
     file = folder / f"{identity(tasks, recipe)}.pt"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(file.with_suffix(".lock"), "ab") as lock, locked(lock.fileno()):
+    with lock_file(file.with_suffix(".lock")):
         return train(tasks, recipe, checkpoint=file, **options)
 
 

@@ -61,7 +61,11 @@ def _parser() -> argparse.ArgumentParser:
         help="change a setting of all runs, such as b=tin10 or recipe.steps=2000; may be repeated",
     )
     run.add_argument("--refresh", action="store_true", help="make runs again whose code has changed since")
-    run.set_defaults(command=_run)
+    interrupted = (
+        "interrupted. Finished runs are recorded and unfinished ones have left checkpoints: the same command goes on "
+        "from there."
+    )
+    run.set_defaults(command=_run, interrupted=interrupted)
 
     golden = commands.add_parser(
         "golden", help="make the golden runs and compare them with the numbers pinned in results/golden.json"
@@ -136,20 +140,8 @@ def _run(options: argparse.Namespace) -> int:
     names, settings = _experiments(options), dict(options.settings)
     planned = [configs(name, options.preset, options.seeds, settings, options.rows) for name in names]
     runner.check(runner.missing([c for configs in planned for c in configs], options.preset))  # not after an hour
-    try:
-        with workers_of(options.scheduler) as executor:
-            return int(not all([_made(name, options, executor) for name in names]))
-    except ConnectionError as error:
-        command_line.say(str(error), _parser())
-        return 1
-    except KeyboardInterrupt:
-        command_line.say(
-            "interrupted. Finished runs are recorded and unfinished ones have left checkpoints: the same command goes "
-            "on from there.",
-            _parser(),
-            before="\n",
-        )
-        return 130
+    with workers_of(options.scheduler) as executor:
+        return int(not all([_made(name, options, executor) for name in names]))
 
 
 def _made(name: str, options: argparse.Namespace, executor: Executor | None) -> bool:

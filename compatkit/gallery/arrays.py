@@ -204,8 +204,11 @@ class NewFile:
         return wanted
 
     def check(self, gallery: Source, names: Names, overwrite: bool) -> None:
+        self.check_new("out", overwrite)
+
+    def check_new(self, argument: str, overwrite: bool) -> None:
         if self.exists() and not overwrite:
-            raise ValueError(f"out: {self.path} exists already; name another, or allow overwrite (--overwrite)")
+            raise ValueError(f"{argument}: {self.path} exists already; name another, or allow overwrite (--overwrite)")
 
     def switch(self, carried: Carried, metric: str) -> str:
         return (

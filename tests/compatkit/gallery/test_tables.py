@@ -2,7 +2,6 @@
 
 import lancedb
 import numpy as np
-import psycopg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -169,26 +168,3 @@ def test_a_folder_is_read_whole_or_refused_by_what_is_left(files, tmp_path, othe
 def test_a_stream_of_arrow_is_refused(files, tmp_path):  # noqa: F811
     write_ipc(pa.ipc.new_stream, tmp_path / "gallery.arrow", pa.table({"embedding": fixed(np.load(files["gallery"]))}))
     refused(files, tmp_path / "gallery.arrow", files["out"], "not a whole Arrow IPC file, which a stream is not")
-
-
-# PostgreSQL
-
-
-@pytest.mark.parametrize("kind", ["extensions.vector(6)", "embedding", "extensions.sparsevec(6)", "real[]"])
-def test_pgvector_in_another_schema(files, database, tmp_path, monkeypatch, kind):  # noqa: F811
-    monkeypatch.chdir(tmp_path)
-    taken = kind in ("extensions.vector(6)", "embedding")
-    with psycopg.connect(database) as connection, connection.cursor() as cursor:
-        cursor.execute("CREATE SCHEMA extensions; ALTER EXTENSION vector SET SCHEMA extensions")
-        cursor.execute("CREATE DOMAIN embedding AS extensions.vector(6)")
-        cursor.execute(f"CREATE TABLE items (id bigint PRIMARY KEY, embedding {kind})")
-        rows = [(i, x if kind == "real[]" else str(x)) for i, x in enumerate(np.load(files["gallery"]).tolist())]
-        cast = "::extensions.vector::extensions.sparsevec" if "sparse" in kind else ""
-        cursor.executemany(f"INSERT INTO items VALUES (%s, %s{cast})", rows)
-    gallery, out = f"{database}#items", f"{database}#out"
-    if not taken:
-        named = kind.removeprefix("extensions.").removesuffix("(6)").replace("[", r"\[")
-        return refused(files, gallery, out, f"gallery: .* must hold floating-point vectors .* rows of {named}")
-    upgrade(files["old"], files["new"], gallery, out, method="ridge", **QUICK)
-    upgrade(files["old"], files["new"], files["gallery"], files["out"], method="ridge", **QUICK)
-    assert (read(out) == np.load(files["out"])).all()
