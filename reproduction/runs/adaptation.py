@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from compatkit.applications import adapt, log_steps
-from compatkit.data import ImageSet, Split, common_classes
+from compatkit.data import ImageSet, Split, common_classes, with_equal_channels
 from compatkit.models import auxiliary_head
 from compatkit.objectives import Pretext, PretextTask, Target, pretext_of
 from compatkit.recombination import class_accuracy
@@ -82,7 +82,7 @@ def run(config: AdaptationRun, context: Context) -> dict[str, float | list]:
 
 def _sets(config: AdaptationRun, context: Context) -> tuple[ImageSet, ImageSet]:
     """Source and target with the classes that both have, in one order."""
-    sets = [context.load(name) for name in (config.source, config.target)]
+    sets = with_equal_channels(*(context.load(name) for name in (config.source, config.target)))
     # in an order of names, so that either set is the same in both directions
     common = sorted(common_classes(*sets, leave_out=config.left_out))
     source, target = (s.subset(common).limit(config.n_train, config.n_test).to(context.device) for s in sets)
@@ -108,8 +108,7 @@ def _untrained(
     rotation_head = auxiliary_head(head, pretext_of(config.pretext).variants, seed=seed + 1)
     if not config.third:
         return (extractor, head, rotation_head), None
-    channels = source.train.images.shape[1]
-    third = context.load(config.third).with_channels(channels).limit(config.n_train).to(context.device)
+    third = context.load(config.third).with_channels(source.channels).limit(config.n_train).to(context.device)
     teacher, _ = cut_network(config.network, third, seed=seed + 2, **shape)
     return (extractor, head, rotation_head), Task(third, teacher, [Pretext(rotation_head, config.pretext)], seed + 3)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compatkit import objectives
 from compatkit.batches import rotate
-from compatkit.data import ImageSet, Split, class_index, common_classes
+from compatkit.data import ImageSet, Split, class_index, common_classes, with_equal_channels
 from compatkit.devices import seeded_generator
 from compatkit.models import auxiliary_head, build, split
 from compatkit.normalization import REPLACEMENTS, UnitLength, replace_batch_norm
@@ -91,7 +91,7 @@ def check(config: PairRun, context: Context) -> None:
     for image_set in pair.sets:
         check_filled(image_set, config.n_train, config.n_test)
     if config.pretrained_on:
-        _pretraining_set(config, pair.sets[0].train.images.shape[1], context)
+        _pretraining_set(config, pair.sets[0].channels, context)
 
 
 def prepare(config: PairRun, context: Context, *, pretrained: bool = True) -> Pair:
@@ -138,7 +138,8 @@ def prepare(config: PairRun, context: Context, *, pretrained: bool = True) -> Pa
 
 
 def _sets(config: PairRun, context: Context) -> tuple[ImageSet, ImageSet]:
-    a, b = (context.load(name).limit(config.n_train, config.n_test).to(context.device) for name in (config.a, config.b))
+    sets = with_equal_channels(*(context.load(name) for name in (config.a, config.b)))
+    a, b = (s.limit(config.n_train, config.n_test).to(context.device) for s in sets)
     if config.numbering != "stored":
         b = b.subset(numbered_as(a.classes, b.classes, shift=int(config.numbering == "shifted")))
     if config.turned:
@@ -168,8 +169,8 @@ def turned(image_set: ImageSet, share: float, seed: int) -> ImageSet:
 
 
 def _network(config: PairRun, image_set: ImageSet, seed: int) -> nn.Sequential:
-    channels = image_set.train.images.shape[1]
-    network = build(config.network, len(image_set.classes), seed=seed, in_channels=channels, width=config.width)
+    shape = {"in_channels": image_set.channels, "width": config.width}
+    network = build(config.network, len(image_set.classes), seed=seed, **shape)
     return replace_batch_norm(network, config.normalization) if config.normalization in REPLACEMENTS else network
 
 

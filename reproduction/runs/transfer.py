@@ -8,7 +8,7 @@ from torch import nn
 
 from compatkit import costs
 from compatkit.applications import log_steps, transfer
-from compatkit.data import ImageSet
+from compatkit.data import ImageSet, with_equal_channels
 from compatkit.models import auxiliary_head
 from compatkit.objectives import Pretext, Target
 from compatkit.recombination import class_accuracy
@@ -86,17 +86,15 @@ def run(config: TransferRun, context: Context) -> dict[str, float | list]:
 
 
 def _sets(config: TransferRun, context: Context) -> tuple[ImageSet, ImageSet]:
-    """Source and target, with the source's number of channels."""
-    source = context.load(config.source)
-    target = context.load(config.target).with_channels(source.train.images.shape[1])
-    source, target = (s.limit(config.n_train, config.n_test).to(context.device) for s in (source, target))
+    """Source and target, with one number of channels."""
+    sets = with_equal_channels(*(context.load(name) for name in (config.source, config.target)))
+    source, target = (s.limit(config.n_train, config.n_test).to(context.device) for s in sets)
     return source, target
 
 
 def _third(config: TransferRun, source: ImageSet, context: Context) -> ImageSet:
     """The set of the rotation head, with the source's number of channels."""
-    channels = source.train.images.shape[1]
-    return context.load(config.third).with_channels(channels).limit(config.n_train).to(context.device)
+    return context.load(config.third).with_channels(source.channels).limit(config.n_train).to(context.device)
 
 
 def _trained(

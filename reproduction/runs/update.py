@@ -88,8 +88,7 @@ def prepare(config: UpdateRun, context: Context) -> Update:
     if config.old_task != "class":
         sets[0] = by_attribute(sets[0], config.old_task)
     if config.evaluated_on:
-        channels = whole.train.images.shape[1]
-        other = _load(config, config.evaluated_on, context).with_channels(channels).limit(test=config.n_test)
+        other = _load(config, config.evaluated_on, context).with_channels(whole.channels).limit(test=config.n_test)
         return Update(sets, n_whole, other.test.to(context.device), None)
     if config.held_out:
         return Update(sets, n_whole, whole.subset(order[-config.held_out :]).test, None)
@@ -207,7 +206,7 @@ class Trainer:
         """The set on which an autoencoder or SimCLR learns what is stored beside a version's embeddings."""
         config, own = self.config, self.update.sets[version]
         if config.side_data:
-            other = _load(config, config.side_data, self.context).with_channels(own.train.images.shape[1])
+            other = _load(config, config.side_data, self.context).with_channels(own.channels)
             return other.limit(config.n_train).to(own.device)
         return self.update.sets[-1] if config.side == "SimCLR on the new set" else own
 
@@ -229,8 +228,7 @@ class Trainer:
         return self._trained(task, config.recipe, label, (model, head))
 
     def _embedder(self, image_set: ImageSet, network: str, width: int, dim: int, seed: int) -> nn.Module:
-        channels = image_set.train.images.shape[1]
-        return embedder(network, dim, in_channels=channels, width=width, seed=seed).to(image_set.device)
+        return embedder(network, dim, in_channels=image_set.channels, width=width, seed=seed).to(image_set.device)
 
     def _trained(self, task: Trainable, recipe: Recipe, label: str, result: tuple) -> tuple:
         """``result``, parts of ``task``, after training; what was trained before is taken from memory."""
