@@ -258,8 +258,9 @@ def load(name: str, root: str | os.PathLike | None = None, **options) -> ImageSe
             ``cifar10``, ``cifar100`` and ``stl10`` are downloaded once by torchvision; ``tiny_imagenet`` and ``tin10``
             (see ``TIN10``) are made once from the folder tiny-imagenet-200 in ``root``, as its archive is unpacked;
             ``imagefolder:PATH`` reads PATH/train/CLASS/* and PATH/test/CLASS/* (or val), whatever Pillow opens, as a
-            viewer shows it, and warns of files that it leaves out; any other NAME is read from NAME.npz in ``root``. A NAME.npz that is already there is always preferred, and a process reads it once (it
-            keeps the last ``STORED_SETS``): leave the tensors as they are.
+            viewer shows it, and warns of files that it leaves out; any other NAME is read from NAME.npz in ``root``. A
+            NAME.npz that is already there is always preferred. A process reads images once (it keeps those of the last
+            ``STORED_SETS``): leave the tensors as they are.
         root: folder of NAME.npz files; by default ``$COMPATKIT_DATA`` or else the user's cache folder. One of your own:
             ``numpy.savez(file, x_train=..., y_train=..., x_test=..., y_test=..., class_names=...)``, images uint8
             (n, c, h, w) and of one size, labels integers, one name (text) for each label.
@@ -588,16 +589,21 @@ def _image_folder(root: Path, size: int = 32) -> ImageSet:
     train, test = _images_by_class(root / "train"), _images_by_class(held_out)
     if different := sorted(train.keys() ^ test.keys()):
         raise ValueError(f"imagefolder: train and test of {root} differ in the classes {different}")
-    return ImageSet(root.name, _split(root / "train", train, size), _split(held_out, test, size), tuple(train))
+    splits = [_split(root / "train", tuple(train.values()), size), _split(held_out, tuple(test.values()), size)]
+    return ImageSet(root.name, splits[0], splits[1], tuple(train))
 
 
-def _images_by_class(folder: Path) -> dict[str, list[Path]]:
+Files = tuple[tuple[str, int, int], ...]
+"""The path of each within a folder, its bytes and when it was changed."""
+
+
+def _images_by_class(folder: Path) -> dict[str, Files]:
     """The files CLASS/** that Pillow opens, by class, in order. One class can have several folders, whose names differ
     in their Unicode form alone. What is left out is counted and named in a warning."""
-    image = require("PIL.Image", "data")
-    suffixes = {suffix for suffix, kind in image.registered_extensions().items() if kind in image.OPEN}
-    found: dict[str, list[Path]] = {
-        unicodedata.normalize("NFC", entry.name): []
+    pillow = require("PIL.Image", "data")
+    suffixes = {suffix for suffix, kind in pillow.registered_extensions().items() if kind in pillow.OPEN}
+    found: dict[str, Files] = {
+        unicodedata.normalize("NFC", entry.name): ()
         for entry in folder.iterdir()
         if entry.is_dir() and not entry.name.startswith(".")
     }
@@ -608,28 +614,28 @@ def _images_by_class(folder: Path) -> dict[str, list[Path]]:
         if hidden or len(inside.parts) == 1 or file.suffix.lower() not in suffixes:
             others.append(str(inside))
         else:
-            found[unicodedata.normalize("NFC", inside.parts[0])].append(file)
+            name, facts = unicodedata.normalize("NFC", inside.parts[0]), file.stat()
+            found[name] += ((str(inside), facts.st_size, facts.st_mtime_ns),)
     if others:
+        listing = ", ".join(others[:5]) + ", ..." * (len(others) > 5)
+        why = "hidden, in no class's folder, or of no suffix that Pillow opens"
         warnings.warn(
-            f"imagefolder: {len(others)} files in {folder} are left out, being hidden, in no class's folder or of no "
-            f"suffix that Pillow opens: {', '.join(others[:5])}{', ...' * (len(others) > 5)}",
-            stacklevel=4,
+            f"imagefolder: of the files in {folder} {len(others)} are left out ({why}): {listing}", stacklevel=4
         )
     if empty := [name for name, files in found.items() if not files] or ["CLASS"] * (not found):
         raise ValueError(f"imagefolder: no images in {', '.join(str(folder / name) for name in empty)}")
     return dict(sorted(found.items()))
 
 
-def _split(folder: Path, by_class: Mapping[str, Sequence[Path]], size: int) -> Split:
-    """The images (n, 3, size, size) of all classes, mapped from a file if they are ``LARGE``."""
-    files = [file for own in by_class.values() for file in own]
-    labels = torch.tensor([label for label, own in enumerate(by_class.values()) for _ in own])
-    images = (shrink(_read_image(file), size)[0] for file in files)
-    shape = (len(files), 3, size, size)
+@lru_cache(2 * STORED_SETS)
+def _split(folder: Path, by_class: tuple[Files, ...], size: int) -> Split:
+    """The images (n, 3, size, size) of a folder, mapped from a file if they are ``LARGE``."""
+    labels = torch.tensor([label for label, files in enumerate(by_class) for _ in files])
+    images = (shrink(_read_image(folder / path), size)[0] for files in by_class for path, *_ in files)
+    shape = (len(labels), 3, size, size)
     if math.prod(shape) <= LARGE:
         return Split(torch.stack(list(images)), labels)
-    facts = [(str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
+    name = hashlib.sha256(json.dumps(by_class).encode()).hexdigest()[:12]
     stored = folder.with_name(f"{folder.name}-{size}-{name}.npy")
     if not stored.exists():
         with replacing(stored) as file:

@@ -32,7 +32,7 @@ from compatkit.training import Recipe, Trainable
 
 from ..experiments.checks import check_choices
 from ..experiments.settings import ATTRIBUTES, UpdateRun
-from .context import Context, check_filled, check_split
+from .context import Context, check_enough, check_filled, check_split
 
 # --- data -------------------------------------------------------------------------------------------------------------
 
@@ -48,7 +48,7 @@ class Update:
 
 
 def check(config: UpdateRun, context: Context) -> None:
-    """Build everything that a run needs, and train nothing.
+    """A rehearsal of a run.
 
     Raises:
         ValueError: settings that cannot be run.
@@ -58,12 +58,13 @@ def check(config: UpdateRun, context: Context) -> None:
     for image_set in update.sets:
         check_filled(image_set, config.n_train, None)
     check_split("pairs", update.sets[-1], update.sets[-1].limit(config.pairs).train, config.pairs)
+    check_enough("pairs", update.sets[-1], config.pairs or 0)
     if not (update.gallery.labels.bincount() > 1).any():
         raise ValueError(f"n_test: some class of the gallery must have two images, got {len(update.gallery)} in all")
     trainer = Trainer(config, update, context)
     for version in range(len(update.sets)):
-        trainer.untrained(version, seed=0)
-        trainer.side_set(version)
+        trainer.embed(version, update.gallery[:2])
+        trainer.store(version, update.gallery[:2])
 
 
 def prepare(config: UpdateRun, context: Context) -> Update:
