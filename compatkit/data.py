@@ -13,7 +13,7 @@ import tempfile
 import unicodedata
 import warnings
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -602,8 +602,8 @@ def _images_by_class(folder: Path) -> dict[str, Files]:
     in their Unicode form alone. What is left out is counted and named in a warning."""
     pillow = require("PIL.Image", "data")
     suffixes = {suffix for suffix, kind in pillow.registered_extensions().items() if kind in pillow.OPEN}
-    found: dict[str, Files] = {
-        unicodedata.normalize("NFC", entry.name): ()
+    found: dict[str, list[tuple[str, int, int]]] = {
+        unicodedata.normalize("NFC", entry.name): []
         for entry in folder.iterdir()
         if entry.is_dir() and not entry.name.startswith(".")
     }
@@ -615,7 +615,7 @@ def _images_by_class(folder: Path) -> dict[str, Files]:
             others.append(str(inside))
         else:
             name, facts = unicodedata.normalize("NFC", inside.parts[0]), file.stat()
-            found[name] += ((str(inside), facts.st_size, facts.st_mtime_ns),)
+            found[name].append((str(inside), facts.st_size, facts.st_mtime_ns))
     if others:
         listing = ", ".join(others[:5]) + ", ..." * (len(others) > 5)
         why = "hidden, in no class's folder, or of no suffix that Pillow opens"
@@ -624,7 +624,7 @@ def _images_by_class(folder: Path) -> dict[str, Files]:
         )
     if empty := [name for name, files in found.items() if not files] or ["CLASS"] * (not found):
         raise ValueError(f"imagefolder: no images in {', '.join(str(folder / name) for name in empty)}")
-    return dict(sorted(found.items()))
+    return {name: tuple(found[name]) for name in sorted(found)}
 
 
 @lru_cache(2 * STORED_SETS)

@@ -32,7 +32,10 @@ TRAINING = (
         f"reproduction/test_{name}.py"
         for name in ("experiments_applications", "measures", "golden", "cli", "scheduler")
     ),
-    *(f"reproduction/test_{name}.py" for name in ("access", "book", "browser", "export_networks", "export_searches")),
+    *(
+        f"reproduction/test_{name}.py"
+        for name in ("own_images", "access", "book", "browser", "export_networks", "export_searches")
+    ),
     "benchmarks/test_quick.py",
 )
 """Files of tests that train networks, or open a browser: ``make check`` leaves them out."""

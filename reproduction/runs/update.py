@@ -195,7 +195,11 @@ class Trainer:
         model = self._embedder(image_set, config.old_network, config.old_width, config.side_dim, seed)
         task: Trainable
         if config.side == "autoencoder":
-            _, channels, size, _ = image_set.train.images.shape
+            _, channels, size, width = image_set.train.images.shape
+            if size != width:
+                raise ValueError(
+                    f"side: an autoencoder needs square images, those of {image_set.name} are {size} x {width}"
+                )
             head = decoder(config.side_dim, channels, size, seed=seed).to(image_set.device)
             task = Reconstruction(image_set, model, head, seed=seed)
         else:
