@@ -101,7 +101,7 @@ class ImageSet:
 
     @property
     def channels(self) -> int:
-        """Of an image."""
+        """How many numbers a pixel has."""
         return self.train.images.shape[1]
 
     @property
@@ -194,7 +194,10 @@ def common_classes(*sets: ImageSet, leave_out: Sequence[str] = ()) -> tuple[str,
 
 
 def with_equal_channels(*sets: ImageSet) -> list[ImageSet]:
-    """The sets with as many channels each: where some are grey and others are not, the grey ones in copies.
+    """The sets with as many channels each: the grey ones in copies, where others are not grey.
+
+    Args:
+        sets: any number.
 
     Raises:
         ValueError: those that are not grey differ among themselves.

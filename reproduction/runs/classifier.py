@@ -21,7 +21,7 @@ from .networks import cut_network
 
 
 def check(config: ClassifierRun, context: Context) -> None:
-    """A rehearsal of a run.
+    """Rehearse a run.
 
     Raises:
         ValueError: settings that cannot be run.

@@ -50,9 +50,11 @@ class Context:
         options = {"label": label, "show_progress": self.show_progress}
         return self._noted(train_once(tasks, self._shortened(recipe), self.shared, **options))
 
-    def apply(self, application: Callable[..., tuple], *parts, stage: str, label: str, **options) -> tuple:
+    def apply(
+        self, application: Callable[..., tuple], *parts, recipe: Recipe, stage: str, label: str, **options
+    ) -> tuple:
         """What one of ``compatkit.applications`` returns for these parts, the history of its training last."""
-        result = application(*parts, **self._options(stage, label), **options)
+        result = application(*parts, recipe=self._shortened(recipe), **self._options(stage, label), **options)
         self._noted(result[-1])
         return result
 

@@ -82,7 +82,7 @@ class Pair:
 
 
 def check(config: PairRun, context: Context) -> None:
-    """A rehearsal of a run.
+    """Rehearse a run.
 
     Raises:
         ValueError: settings that cannot be run.

@@ -22,7 +22,7 @@ TIMED_STEPS = 10
 
 
 def check(config: TransferRun, context: Context) -> None:
-    """A rehearsal of a run.
+    """Rehearse a run.
 
     Raises:
         ValueError: settings that cannot be run.

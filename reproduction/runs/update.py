@@ -48,7 +48,7 @@ class Update:
 
 
 def check(config: UpdateRun, context: Context) -> None:
-    """A rehearsal of a run.
+    """Rehearse a run.
 
     Raises:
         ValueError: settings that cannot be run.
