@@ -34,7 +34,7 @@ TRAINING = (
     ),
     *(
         f"reproduction/test_{name}.py"
-        for name in ("access", "book", "browser", "export_networks", "export_searches", "picture")
+        for name in ("access", "book", "browser", "export_networks", "export_searches", "own_images", "picture")
     ),
     "benchmarks/test_quick.py",
 )
