@@ -9,7 +9,8 @@ from multiprocessing.synchronize import Barrier
 
 import torch
 
-from compatkit.training import Recipe, train
+from compatkit.recipes import Recipe
+from compatkit.training import train
 
 from .harness import Row, promised, synchronise
 from .training import BATCH, of_steps, photographs, task_of

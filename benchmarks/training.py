@@ -21,7 +21,8 @@ from compatkit import data, models, recombination
 from compatkit.batches import Batches
 from compatkit.data import ImageSet, Split
 from compatkit.objectives import Target, target_loss
-from compatkit.training import Recipe, Task, train, uses_bf16
+from compatkit.recipes import Recipe
+from compatkit.training import Task, train, uses_bf16
 from reproduction.experiments import configs
 from reproduction.experiments.presets import override
 from reproduction.runs import pair

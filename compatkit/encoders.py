@@ -19,7 +19,7 @@ from .batches import Batches
 from .data import ImageSet
 from .devices import at_least_float32, content
 from .models import seeded
-from .training import Recipe
+from .recipes import Recipe
 
 LOSSES = ("softmax", "arcface")
 

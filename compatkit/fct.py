@@ -19,7 +19,7 @@ from .batches import Order
 from .encoders import digest, fit_width
 from .models import seeded
 from .normalization import evaluation
-from .training import Recipe
+from .recipes import Recipe
 
 
 class Transformation(nn.Module):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 
 from . import command_line
 
@@ -42,11 +43,21 @@ must be on a disk that all of them share; needs compatkit[dask]"""
 INTERRUPTED = "interrupted: the same command goes on from here."
 
 
+EXTRAS = {"pyarrow": "gallery", "scipy": "gallery", "lancedb": "lance", "psycopg": "postgres", "distributed": "dask"}
+"""Packages that parts of the command need, and the extra of compatkit that holds each."""
+
+
+def _epilog(text: str) -> str:
+    """The text, and what is not installed here."""
+    missing = [f"{name}: pip install 'compatkit[{extra}]'" for name, extra in EXTRAS.items() if find_spec(name) is None]
+    return text + ("\n\nNot installed here:\n  " + "\n  ".join(missing)) * bool(missing)
+
+
 class _Help(argparse.HelpFormatter):
     """The description in lines of the terminal's width, the examples as they are."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return text if text in (SOURCES, MAPPED) else super()._fill_text(text, width, indent)
+        return text if text.startswith((SOURCES, MAPPED)) else super()._fill_text(text, width, indent)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -63,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Fit maps from old embeddings to new ones on pairs of both, compare them on held-out pairs, say "
         "which to use or that none is worth it, and put the gallery through it. Interrupted, the same command goes on. "
         "Exit status: 0 done, 1 failed, 2 bad input, 3 advised against, and neither a gallery nor a map written.",
-        epilog=SOURCES,
+        epilog=_epilog(SOURCES),
         formatter_class=_Help,
     )
     upgrade.add_argument("--old", required=True, metavar="SOURCE", help="embeddings of some items by the old model")
@@ -138,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
         help="put a source through a map that upgrade --save-map wrote",
         description="Put a gallery, or queries, through a map that upgrade --save-map wrote. Interrupted, the same "
         "command goes on. Exit status: 0 done, 1 failed, 2 bad input.",
-        epilog=MAPPED,
+        epilog=_epilog(MAPPED),
         formatter_class=_Help,
     )
     apply.add_argument("--map", required=True, metavar="FILE", help="NAME.safetensors")

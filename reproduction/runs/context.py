@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from compatkit.data import ImageSet, Split, load
-from compatkit.training import Recipe, Trainable, train, train_once
+from compatkit.recipes import Recipe
+from compatkit.training import Trainable, train, train_once
 
 
 @dataclass

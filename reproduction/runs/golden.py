@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from compatkit.data import BUILT_IN, ImageSet, Split, write_npz
-from compatkit.training import Recipe
+from compatkit.recipes import Recipe
 
 from ..experiments import EXPERIMENTS
 from ..experiments.presets import settings

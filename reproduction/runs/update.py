@@ -29,9 +29,10 @@ from compatkit.encoders import (
 )
 from compatkit.fct import FitTransformation, Transformation, synthesised_classifier, transform
 from compatkit.models import count_parameters
+from compatkit.recipes import Recipe
 from compatkit.retrieval import RetrievalScores, evaluate, negative_flips
 from compatkit.similarity import linear_cka
-from compatkit.training import Recipe, Trainable
+from compatkit.training import Trainable
 
 from ..experiments.checks import check_choices
 from ..experiments.settings import ATTRIBUTES, UpdateRun

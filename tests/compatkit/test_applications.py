@@ -11,7 +11,8 @@ from compatkit import applications, models, training
 from compatkit.applications import adapt, log_steps, transfer, update_head
 from compatkit.normalization import batch_norms
 from compatkit.objectives import Pretext, Target
-from compatkit.training import Recipe, Task, freeze
+from compatkit.recipes import Recipe
+from compatkit.training import Task, freeze
 
 from ..conftest import part
 from .test_data import small_set

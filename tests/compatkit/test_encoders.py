@@ -23,7 +23,7 @@ from compatkit.encoders import (
     projection_head,
     views,
 )
-from compatkit.training import Recipe
+from compatkit.recipes import Recipe
 
 from .test_data import small_set
 from .test_embedders import same, state

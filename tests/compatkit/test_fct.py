@@ -10,8 +10,7 @@ from torch import nn
 from compatkit import fct, models, training
 from compatkit.fct import FitTransformation, Residual, Transformation, synthesised_classifier, transform
 from compatkit.normalization import batch_norms
-from compatkit.recipes import TRANSFORMATION
-from compatkit.training import Recipe
+from compatkit.recipes import TRANSFORMATION, Recipe
 
 from .test_embedders import same, state, unsettled
 

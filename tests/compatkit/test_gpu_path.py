@@ -15,7 +15,8 @@ from torch import Tensor
 from compatkit import applications, embedders, fct, models, recombination, retrieval, similarity
 from compatkit.encoders import Contrastive, Reconstruction, Supervised, decoder, linear_classifier, projection_head
 from compatkit.objectives import TermBase
-from compatkit.training import Recipe, _Run
+from compatkit.recipes import Recipe
+from compatkit.training import _Run
 
 from .pretended_gpu import PretendedGPU, pretended_gpu
 from .test_data import small_set

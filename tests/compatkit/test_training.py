@@ -21,8 +21,8 @@ from torch import nn
 from compatkit import models, objectives, recombination, training
 from compatkit.data import class_index
 from compatkit.objectives import DCC, Pretext, Target, UnitLength
-from compatkit.recipes import ROTATIONS
-from compatkit.training import Recipe, Task
+from compatkit.recipes import ROTATIONS, Recipe
+from compatkit.training import Task
 
 from ..conftest import each_step, part
 from .test_data import small_set
@@ -341,7 +341,8 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path):
         import sys, torch
         torch.set_num_threads(1)
         from tests.compatkit.test_training import joint_pair, everything
-        from compatkit.training import Recipe, train
+        from compatkit.recipes import Recipe
+        from compatkit.training import train
         tasks = joint_pair()
         train(tasks, Recipe(steps=150, batch_size=8, rotations="sampled"), checkpoint=sys.argv[1], checkpoint_seconds=0)
         torch.save(everything(tasks), sys.argv[2])

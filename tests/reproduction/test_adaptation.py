@@ -12,7 +12,7 @@ from torch import nn
 from compatkit.batches import ARRANGEMENTS
 from compatkit.data import ImageSet, Split, load
 from compatkit.normalization import evaluation
-from compatkit.training import Recipe
+from compatkit.recipes import Recipe
 from reproduction.experiments.settings import AdaptationRun
 from reproduction.runs import adaptation, runner
 from reproduction.runs.context import Context

@@ -13,7 +13,7 @@ from compatkit import costs
 from compatkit.data import load
 from compatkit.models import auxiliary_head, count_parameters
 from compatkit.normalization import evaluation
-from compatkit.training import Recipe
+from compatkit.recipes import Recipe
 from reproduction.experiments.settings import ARCHITECTURES, VARIANTS, ClassifierRun
 from reproduction.runs import classifier, runner
 from reproduction.runs.context import Context

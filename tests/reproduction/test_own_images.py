@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from compatkit.data import load
-from compatkit.training import Recipe
+from compatkit.recipes import Recipe
 from reproduction.__main__ import main
 from reproduction.experiments import EXPERIMENTS, plan
 from reproduction.experiments.settings import AdaptationRun, PairRun

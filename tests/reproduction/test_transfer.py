@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from compatkit.data import load
-from compatkit.training import Recipe
+from compatkit.recipes import Recipe
 from reproduction.experiments.settings import TRANSFER_METHODS, TransferRun
 from reproduction.runs import runner, transfer
 from reproduction.runs.context import Context

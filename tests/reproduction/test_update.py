@@ -11,7 +11,7 @@ from PIL import Image
 from compatkit import data, fct, recipes
 from compatkit.data import ImageSet, Split, load
 from compatkit.encoders import Contrastive, Reconstruction, Supervised
-from compatkit.training import Recipe
+from compatkit.recipes import Recipe
 from reproduction.experiments import EXPERIMENTS, PRESETS, forward
 from reproduction.experiments.settings import ATTRIBUTES, SIDES, UPDATE_METHODS, UpdateRun
 from reproduction.runs import context, runner, update
