@@ -1,4 +1,4 @@
-# make book   execute the chapters, then build _build/html
+# make book   execute the chapters and build _build/html; the sources stay as they are
 # make test   everything that CI checks, in two processes
 # make check  format, lint, types, and the tests that train nothing: the inner loop
 # make serve  JupyterLab on the book: every chapter live, with its formulas and references

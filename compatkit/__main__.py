@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 from . import command_line
 
@@ -39,6 +38,8 @@ A SOURCE is as in compatkit upgrade.
 SCHEDULER = """\
 of a scheduler of Dask, such as tcp://host:8786, whose workers map the gallery in parts; files, and the folder of --out,
 must be on a disk that all of them share; needs compatkit[dask]"""
+
+INTERRUPTED = "interrupted: the same command goes on from here."
 
 
 class _Help(argparse.HelpFormatter):
@@ -131,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
     upgrade.add_argument(
         "--overwrite", action="store_true", help="replace the files at --out, --save-map and --backfill-list"
     )
-    upgrade.set_defaults(command=partial(_resumable, _upgrade), flags={})
+    upgrade.set_defaults(command=_upgrade, interrupted=INTERRUPTED)
     apply = commands.add_parser(
         "map",
         help="put a source through a map that upgrade --save-map wrote",
@@ -152,7 +153,8 @@ def _parser() -> argparse.ArgumentParser:
     apply.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
     apply.add_argument("--scheduler", metavar="ADDRESS", help=SCHEDULER)
     apply.add_argument("--overwrite", action="store_true", help="replace the file at --out")
-    apply.set_defaults(command=partial(_resumable, _map), flags={"gallery": "--in", "gallery_side": "--side"})
+    flags = {"gallery": "--in", "gallery_side": "--side"}
+    apply.set_defaults(command=_map, interrupted=INTERRUPTED, flags=flags)
     return parser
 
 
@@ -186,21 +188,7 @@ def _map(options: argparse.Namespace) -> int:
 
 
 def _arguments(options: argparse.Namespace) -> dict:
-    return {name: value for name, value in vars(options).items() if name not in ("command", "flags")}
-
-
-def _resumable(command: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
-    """The command, which fails with a sentence, and says that it goes on where it is interrupted."""
-    try:
-        return command(options)
-    except FileNotFoundError:
-        raise
-    except (OSError, ImportError, FloatingPointError) as error:
-        command_line.say(str(error), _parser())
-        return 1
-    except KeyboardInterrupt:
-        command_line.say("interrupted: the same command goes on from here.", _parser(), before="\n")
-        return 130
+    return {name: value for name, value in vars(options).items() if name not in ("command", "flags", "interrupted")}
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .devices import at_least_float32
 from .encoders import fit_width
-from .models import as_precise
+from .models import as_precise, read_only
 from .normalization import evaluation
 from .similarity import cross_correlation, match_channels
 
@@ -155,7 +155,7 @@ def stitch(
     Source: Lenc and Vedaldi 2015; Bansal et al. 2021.
     """
     with evaluation(source, statistics), evaluation(target, statistics):
-        old, new = (at_least_float32(extractor(as_precise(images, extractor))) for extractor in (source, target))
+        old, new = (at_least_float32(read_only(part, as_precise(images, part))) for part in (source, target))
     if old.ndim != 4 or old.shape[2:] != new.shape[2:]:
         raise ValueError(f"source, target: maps of one size are needed, got {tuple(old.shape)} and {tuple(new.shape)}")
     # position by position, so that what ``ridge`` holds out are whole images where their number is a multiple of 5

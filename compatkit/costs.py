@@ -8,17 +8,17 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .normalization import evaluation
+from .models import outline
 
 
 def macs(module: nn.Module, *inputs: Tensor) -> int:
-    """Multiplications of one item in linear and convolution layers, counted while ``module(*inputs)`` runs; inputs:
-    (1, ...)."""
+    """Multiplications of one item in linear and convolution layers, counted in a copy without content; inputs: (1,
+    ...)."""
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
-    with torch.no_grad(), evaluation(module, "running"), counter:
-        module(*inputs)
+    with torch.no_grad(), counter:
+        outline(module)(*(x.to("meta") for x in inputs))
     return counter.get_total_flops() // 2
 
 

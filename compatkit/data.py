@@ -10,6 +10,8 @@ import json
 import math
 import os
 import tempfile
+import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -59,7 +61,8 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A train and a test split with the names of their classes: label i means ``classes[i]``."""
+    """A train and a test split with the names of their classes: label i means ``classes[i]``. A name has one form,
+    Unicode's composed one (NFC), so that sets made on different systems share it."""
 
     name: str
     train: Split
@@ -67,6 +70,7 @@ class ImageSet:
     classes: tuple[str, ...]
 
     def __post_init__(self):
+        object.__setattr__(self, "classes", tuple(unicodedata.normalize("NFC", name) for name in self.classes))
         if double := [name for name, count in Counter(self.classes).items() if count > 1]:
             raise ValueError(f"classes: names must differ, got {double} more than once")
 
@@ -96,6 +100,11 @@ class ImageSet:
         return images.to(mean.dtype).div_(255).sub_(mean).div_(std)
 
     @property
+    def channels(self) -> int:
+        """How many numbers a pixel has."""
+        return self.train.images.shape[1]
+
+    @property
     def device(self) -> torch.device:
         """Where the images are."""
         return self.train.labels.device
@@ -121,7 +130,7 @@ class ImageSet:
     def with_channels(self, channels: int) -> ImageSet:
         """These images with one channel, their mean over channels, or with that many copies of it; as they are if they
         have ``channels`` already."""
-        if self.train.images.shape[1] == channels:
+        if self.channels == channels:
             return self
 
         def converted(split: Split) -> Split:
@@ -184,6 +193,22 @@ def common_classes(*sets: ImageSet, leave_out: Sequence[str] = ()) -> tuple[str,
     return common
 
 
+def with_equal_channels(*sets: ImageSet) -> list[ImageSet]:
+    """The sets with as many channels each: the grey ones in copies, where others are not grey.
+
+    Args:
+        sets: any number.
+
+    Raises:
+        ValueError: those that are not grey differ among themselves.
+    """
+    counts = {s.channels for s in sets}
+    if len(counts - {1}) > 1:
+        listing = ", ".join(f"{s.name} {s.channels}" for s in sets)
+        raise ValueError(f"sets: images must be grey (1 channel) or have as many channels, got {listing}")
+    return [s.with_channels(max(counts)) for s in sets]
+
+
 def _counted_statistics(images: Tensor, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel, from how often each of the 256 values occurs."""
     counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
@@ -235,9 +260,10 @@ def load(name: str, root: str | os.PathLike | None = None, **options) -> ImageSe
             ``glyphs_plain``, ``glyphs_cluttered``, ``glyphs_other`` and ``shapes`` are generated from a seed;
             ``cifar10``, ``cifar100`` and ``stl10`` are downloaded once by torchvision; ``tiny_imagenet`` and ``tin10``
             (see ``TIN10``) are made once from the folder tiny-imagenet-200 in ``root``, as its archive is unpacked;
-            ``imagefolder:PATH`` reads PATH/train/CLASS/* and PATH/test/CLASS/* (or val); any other NAME is read from
-            NAME.npz in ``root``. A NAME.npz that is already there is always preferred, and a process reads it once (it
-            keeps the last ``STORED_SETS``): leave the tensors as they are.
+            ``imagefolder:PATH`` reads PATH/train/CLASS/* and PATH/test/CLASS/* (or val), whatever Pillow opens, as a
+            viewer shows it, and warns of files that it leaves out; any other NAME is read from NAME.npz in ``root``. A
+            NAME.npz that is already there is always preferred. A process reads images once (it keeps those of the last
+            ``STORED_SETS``): leave the tensors as they are.
         root: folder of NAME.npz files; by default ``$COMPATKIT_DATA`` or else the user's cache folder. One of your own:
             ``numpy.savez(file, x_train=..., y_train=..., x_test=..., y_test=..., class_names=...)``, images uint8
             (n, c, h, w) and of one size, labels integers, one name (text) for each label.
@@ -514,7 +540,7 @@ def _tiny_imagenet(folder: Path) -> ImageSet:
     test = [(folder / "val" / "images" / row[0], classes.index(row[1])) for row in rows]
 
     def split(files: list[tuple[Path, int]]) -> Split:
-        images = torch.cat([shrink(_read_image(str(file)), 32) for file, _ in files])
+        images = torch.cat([shrink(_read_image(file), 32) for file, _ in files])
         return Split(images, torch.tensor([label for _, label in files]))
 
     return ImageSet("tiny_imagenet", split(train), split(test), tuple(classes))
@@ -563,47 +589,100 @@ def _image_folder(root: Path, size: int = 32) -> ImageSet:
         raise ValueError(f"imagefolder: {root} must hold the folders train/CLASS and test/CLASS (or val/CLASS)")
     if size < 1:
         raise ValueError(f"size: must be at least 1, got {size}")
-
-    def pixels(file: str) -> Tensor:
-        return shrink(_read_image(file), size)[0]
-
-    folder_of_images = torchvision_().datasets.ImageFolder
-    parts = [folder_of_images(str(folder), loader=pixels) for folder in (root / "train", held_out)]
-    if parts[0].classes != parts[1].classes:
-        different = sorted(set(parts[0].classes) ^ set(parts[1].classes))
+    train, test = _images_by_class(root / "train"), _images_by_class(held_out)
+    if different := sorted(train.keys() ^ test.keys()):
         raise ValueError(f"imagefolder: train and test of {root} differ in the classes {different}")
-    train, test = (Split(_pixels(p, size), torch.tensor(p.targets)) for p in parts)
-    return ImageSet(root.name, train, test, tuple(parts[0].classes))
+    splits = [_split(root / "train", tuple(train.values()), size), _split(held_out, tuple(test.values()), size)]
+    return ImageSet(root.name, splits[0], splits[1], tuple(train))
 
 
-def _pixels(folder, size: int) -> Tensor:
-    """The images of torchvision's ``ImageFolder`` (n, 3, size, size), mapped from a file if they are ``LARGE``."""
-    shape = (len(folder), 3, size, size)
+Files = tuple[tuple[str, int, int], ...]
+"""The path of each within a folder, its bytes and when it was changed."""
+
+
+def _images_by_class(folder: Path) -> dict[str, Files]:
+    """The files CLASS/** that Pillow opens, by class, in order. One class can have several folders, whose names differ
+    in their Unicode form alone. What is left out is counted and named in a warning."""
+    pillow = require("PIL.Image", "data")
+    suffixes = {suffix for suffix, kind in pillow.registered_extensions().items() if kind in pillow.OPEN}
+    found: dict[str, list[tuple[str, int, int]]] = {
+        unicodedata.normalize("NFC", entry.name): []
+        for entry in folder.iterdir()
+        if entry.is_dir() and not entry.name.startswith(".")
+    }
+    others = []
+    for file in sorted(Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names):
+        inside = file.relative_to(folder)
+        hidden = any(part.startswith(".") for part in inside.parts)
+        if hidden or len(inside.parts) == 1 or file.suffix.lower() not in suffixes:
+            others.append(str(inside))
+        else:
+            name, facts = unicodedata.normalize("NFC", inside.parts[0]), file.stat()
+            found[name].append((str(inside), facts.st_size, facts.st_mtime_ns))
+    if others:
+        listing = ", ".join(others[:5]) + ", ..." * (len(others) > 5)
+        why = "hidden, in no class's folder, or of no suffix that Pillow opens"
+        warnings.warn(
+            f"imagefolder: of the files in {folder} {len(others)} are left out ({why}): {listing}", stacklevel=4
+        )
+    if empty := [name for name, files in found.items() if not files] or ["CLASS"] * (not found):
+        raise ValueError(f"imagefolder: no images in {', '.join(str(folder / name) for name in empty)}")
+    return {name: tuple(found[name]) for name in sorted(found)}
+
+
+@lru_cache(2 * STORED_SETS)
+def _split(folder: Path, by_class: tuple[Files, ...], size: int) -> Split:
+    """The images (n, 3, size, size) of a folder, mapped from a file if they are ``LARGE``."""
+    labels = torch.tensor([label for label, files in enumerate(by_class) for _ in files])
+    images = (shrink(_read_image(folder / path), size)[0] for files in by_class for path, *_ in files)
+    shape = (len(labels), 3, size, size)
     if math.prod(shape) <= LARGE:
-        return torch.stack([image for image, _ in folder])
-    files = [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path, _ in folder.samples]
-    name = hashlib.sha256(json.dumps(files).encode()).hexdigest()[:12]
-    stored = Path(folder.root).with_name(f"{Path(folder.root).name}-{size}-{name}.npy")
+        return Split(torch.stack(list(images)), labels)
+    name = hashlib.sha256(json.dumps(by_class).encode()).hexdigest()[:12]
+    stored = folder.with_name(f"{folder.name}-{size}-{name}.npy")
     if not stored.exists():
         with replacing(stored) as file:
             np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
-            for image, _ in folder:
+            for image in images:
                 file.write(image.numpy().data)
-    return torch.from_numpy(np.load(stored, mmap_mode="c", allow_pickle=False))  # "c": torch maps no read-only arrays
+    mapped = np.load(stored, mmap_mode="c", allow_pickle=False)  # "c": torch maps no read-only arrays
+    return Split(torch.from_numpy(mapped), labels)
 
 
-def _read_image(file: str) -> Tensor:
-    """One image in colour: uint8 (1, 3, h, w). Raises ValueError, naming the file, if it is damaged."""
-    from PIL import Image
+def _read_image(file: Path) -> Tensor:
+    """One image as a viewer shows it: uint8 (1, 3, h, w), turned as its EXIF says, on white where it is transparent.
+
+    Raises:
+        ValueError: the file, which is named, is damaged, or it is unknown which of its numbers is white.
+    """
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(file) as opened:
-            deep = opened.mode.startswith("I")  # 16 bits, which Pillow would cut off at 255 instead of scaling
-            image = Image.fromarray((np.asarray(opened) >> 8).astype(np.uint8)) if deep else opened
+            ImageOps.exif_transpose(opened, in_place=True)
+            deep = opened.mode.startswith(("I", "F"))  # which Pillow would cut off at 255 instead of scaling
+            image = Image.fromarray(_as_bytes(np.asarray(opened))) if deep else opened
+            if image.has_transparency_data:
+                white = Image.new("RGBA", image.size, "white")
+                image = Image.alpha_composite(white, image.convert("RGBA"))
             pixels = np.array(image.convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # each format's reader has errors of its own
         raise ValueError(f"imagefolder: {file} is damaged or no image ({error})") from error
     return torch.from_numpy(pixels).permute(2, 0, 1)[None]
+
+
+def _as_bytes(pixels: np.ndarray) -> np.ndarray:
+    """Grey values as uint8: integers of 16 bits, or floats from 0 to 1.
+
+    Raises:
+        ValueError: values beyond.
+    """
+    whole = pixels.dtype.kind in "iu"
+    least, most = pixels.min(), pixels.max()
+    if not 0 <= least <= most <= (65535 if whole else 1):
+        known = "integers of 0..65535" if whole else "floats of 0..1"
+        raise ValueError(f"{known} are read, got {least}..{most}")
+    return (pixels >> 8 if whole else (255 * pixels).round()).astype(np.uint8)
 
 
 def torchvision_():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -16,6 +17,18 @@ def default_device() -> str:
 def at_least_float32(x: Tensor) -> Tensor:
     """Half precision as float32; float32 and float64 as they are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def content(x: Tensor) -> bytes:
+    """The bytes of a tensor's values in reading order, whatever its type, its order in memory and its device."""
+    return x.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
+def described(x: object) -> str:
+    """What came in place of a tensor, for a message: the type of its numbers, or the class and the names inside."""
+    if isinstance(x, Tensor):
+        return str(x.dtype)
+    return type(x).__name__ + (f" of {', '.join(map(str, x))}: pass one of these" if isinstance(x, Mapping) else "")
 
 
 def check_device(device: torch.device | str) -> None:

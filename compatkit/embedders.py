@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .data import ImageSet, Split, torchvision_
 from .devices import at_least_float32
-from .models import BasicBlock, as_precise, build, initialise, seeded, split_points
+from .models import BasicBlock, as_precise, build, initialise, one_tensor, seeded, split_points
 from .normalization import evaluation
 
 
@@ -117,8 +117,12 @@ def encode(model: nn.Module, image_set: ImageSet, split: Split, *, batch_size: i
         split: the images.
         batch_size: images at a time.
         unit: scale embeddings to length 1.
+
+    Raises:
+        ValueError: the model gives something else than a tensor, or has BN without running statistics.
     """
     with evaluation(model, "running"):
         batches = (part.to(split.labels.device) for part in split.images.split(batch_size))
-        found = torch.cat([at_least_float32(model(as_precise(image_set.normalise(batch), model))) for batch in batches])
+        results = (one_tensor(model, model(as_precise(image_set.normalise(batch), model))) for batch in batches)
+        found = torch.cat([at_least_float32(result) for result in results])
     return F.normalize(found, dim=1) if unit else found

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .batches import Batches
 from .data import ImageSet
-from .devices import at_least_float32
+from .devices import at_least_float32, content
 from .models import seeded
 from .training import Recipe
 
@@ -330,5 +330,5 @@ def digest(*tensors: Tensor) -> str:
     found = hashlib.sha256()
     for tensor in tensors:
         found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().numpy().tobytes())
+        found.update(content(tensor))
     return found.hexdigest()[:12]

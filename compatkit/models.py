@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .devices import described
 from .torchvision_networks import in_blocks
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -421,15 +422,35 @@ def features_of(extractor: nn.Module, size: int | None = None) -> Tensor | None:
 
 
 def run_on_meta(module: nn.Module, x: Tensor) -> Tensor | None:
-    """The shape that ``module`` gives for ``x``, as a tensor without content; None where it fails."""
-    state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    shapes = {name: torch.empty_like(value, device="meta") for name, value in state.items()}
+    """The shape that ``module`` gives for ``x``, as a tensor without content; None where it does not run so, or gives
+    something else. The module itself does not run: see ``outline``."""
     try:
         with torch.no_grad():
-            result = torch.func.functional_call(module, shapes, (as_precise(x, module),))
-    except (RuntimeError, ValueError, TypeError, NotImplementedError, IndexError):
+            result = outline(module)(as_precise(x, module))
+    except Exception:  # whatever a module of other people raises
         return None
     return result if isinstance(result, Tensor) else None
+
+
+def outline(module: Module) -> Module:
+    """A copy to look at, in evaluation mode: shapes without content, on the ``meta`` device, neither hooked nor
+    compiled, so that nothing is computed and nothing of ``module`` changes when it runs."""
+    memo: dict[int, Any] = {}  # what ``deepcopy`` takes for copies that it has made
+    for part in module.modules():
+        for name, value in [*vars(part).items(), *part._parameters.items(), *part._buffers.items()]:
+            if isinstance(value, Tensor):
+                memo[id(value)] = torch.empty_like(value, device="meta")
+            elif "_hooks" in name and isinstance(value, dict):
+                memo[id(value)] = type(value)()
+    for part in reversed(list(module.modules())):
+        if "_orig_mod" in part._modules:  # what torch.compile has wrapped
+            memo[id(part)] = copy.deepcopy(part._modules["_orig_mod"], memo)
+    return copy.deepcopy(module, memo).eval()
+
+
+def is_jit_frozen(part: nn.Module) -> bool:
+    """Whether ``torch.jit.freeze`` has made constants of all that a module had."""
+    return isinstance(part, torch.jit.ScriptModule) and not part._c.hasattr("training")
 
 
 def as_precise(x: Tensor, module: nn.Module) -> Tensor:
@@ -443,18 +464,30 @@ def read_only(module: nn.Module, x: Tensor) -> Tensor:
 
     Raises:
         RuntimeError: the module changes its input although no part of it says so (``inplace``).
+        ValueError: it gives something else than a tensor.
     """
     if any(getattr(part, "inplace", False) for part in module.modules()):
-        return module(x.clone())
+        return one_tensor(module, module(x.clone()))
     if torch.compiler.is_compiling() or x.is_inference():
-        return module(x)
+        return one_tensor(module, module(x))
     version = x._version
     result = module(x)
     if x._version != version:
         raise RuntimeError(
             f"module: {type(module).__name__} changes its input in place, which others read; copy it first"
         )
-    return result
+    return one_tensor(module, result)
+
+
+def one_tensor(module: nn.Module, result: object) -> Tensor:
+    """What ``module`` gave, which must be a tensor.
+
+    Raises:
+        ValueError: it is something else; the message has the keys of a dict.
+    """
+    if isinstance(result, Tensor):
+        return result
+    raise ValueError(f"module: must give one tensor, got {described(result)}, from {type(module).__name__}")
 
 
 def sized_layers(module: nn.Module) -> list[tuple[nn.Module, int, int]]:

@@ -14,18 +14,23 @@ instead fixes the length of the features that cross from one network to the othe
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from .models import is_jit_frozen, outline, run_on_meta
+
 STATISTICS = ("batch", "running", "recalibrated")
-REPLACEMENTS = {
-    "layer": lambda bn: nn.GroupNorm(1, bn.num_features, affine=bn.affine),  # over channels and positions of an image
-    "instance": lambda bn: nn.InstanceNorm2d(bn.num_features, affine=bn.affine),
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+TORCH_FORWARD = {kind.forward for kind in BATCH_NORMS}
+REPLACEMENTS: dict[str, dict[type[nn.Module], Callable[..., nn.Module]]] = {
+    "layer": dict.fromkeys(BATCH_NORMS, partial(nn.GroupNorm, 1)),  # over channels and positions of an image
+    "instance": {nn.BatchNorm2d: nn.InstanceNorm2d, nn.BatchNorm3d: nn.InstanceNorm3d},
 }
 
 
@@ -34,36 +39,72 @@ def batch_norms(module: nn.Module) -> list[_BatchNorm]:
     return [m for m in module.modules() if isinstance(m, _BatchNorm)]
 
 
+def check_settable(module: nn.Module) -> None:
+    """Raise ValueError, naming the layers, unless it can be chosen by which statistics ``module`` normalises.
+
+    That is so of torch's BN, and of subclasses that run without statistics of their own. Scripted, traced and exported
+    networks, frozen layers and those of other packages would go on with what they have, whatever is asked for.
+    """
+    kinds = {type(bn): bn for bn in batch_norms(module)}
+    settable = [kind for kind, bn in kinds.items() if kind.forward in TORCH_FORWARD or _runs_without_statistics(bn)]
+    wanted = "module: statistics other than 'running' need torch's batch normalisation, not what has its own built in"
+    _refuse(module, lambda part: _keeps_statistics(part) and type(part) not in settable, wanted)
+
+
+def _refuse(module: nn.Module, unfit: Callable[[nn.Module], bool], wanted: str) -> None:
+    found = [f"{type(part).__name__} at {name!r}" for name, part in module.named_modules() if unfit(part)]
+    if found:
+        raise ValueError(f"{wanted}, got {', '.join(found[:4])}{', ...' * (len(found) > 4)}")
+
+
+def _keeps_statistics(part: nn.Module) -> bool:
+    names = [name for name, _ in part.named_buffers(recurse=False)]
+    return isinstance(part, _BatchNorm) or "running_mean" in names or is_jit_frozen(part)
+
+
+def _runs_without_statistics(bn: _BatchNorm) -> bool:
+    bn = _by_batch(outline(bn))
+    extents = ((), (4,), (4, 4), (4, 4, 4))
+    return any(run_on_meta(bn, torch.empty(2, bn.num_features, *e, device="meta")) is not None for e in extents)
+
+
+def _by_batch(bn: _BatchNorm) -> _BatchNorm:
+    """The layer without running statistics: in evaluation mode nothing is left to normalise by but the batch."""
+    bn.running_mean = bn.running_var = None
+    return bn
+
+
 @contextmanager
 def evaluation(module: nn.Module, statistics: str = "batch") -> Iterator[nn.Module]:
-    """``module`` in evaluation mode for a while, with BN by "running" or "batch" statistics; afterwards no buffer has
-    changed, and all modes are as they were.
+    """``module`` in evaluation mode for a while, with BN by "running" or "batch" statistics; afterwards all buffers and
+    modes are as they were.
 
     "recalibrated" is ``recalibrated(module, batches)`` with "running".
 
     Raises:
-        ValueError: for any other word.
+        ValueError: for any other word; for "running" where a layer has kept none, and for "batch" as
+            ``check_settable``.
     """
-    if statistics not in ("batch", "running"):
+    if statistics == "batch":
+        check_settable(module)
+    elif statistics == "running":
+        wanted = "statistics: 'running' needs layers that have kept some"
+        _refuse(module, lambda part: isinstance(part, _BatchNorm) and part.running_mean is None, wanted)
+    else:
         raise ValueError(f"statistics: must be 'batch' or 'running' here, got {statistics!r}")
-    training = [(m, m.training) for m in module.modules()]
-    tracking = [(bn, bn.track_running_stats) for bn in batch_norms(module)]
+    modes = [(m, getattr(m, "training", False)) for m in module.modules()]
+    kept = [(bn, bn.running_mean, bn.running_var) for bn in batch_norms(module)]
     try:
         module.eval()
         if statistics == "batch":
-            for bn, _ in tracking:
-                use_batch_statistics(bn)
+            for bn, _, _ in kept:
+                _by_batch(bn)
         yield module
     finally:
-        for bn, tracks in tracking:
-            bn.track_running_stats = tracks
-        for m, mode in training:
+        for bn, mean, variance in kept:
+            bn.running_mean, bn.running_var = mean, variance
+        for m, mode in modes:
             m.training = mode
-
-
-def use_batch_statistics(bn: _BatchNorm) -> None:
-    """Make one layer normalise by the batch at hand and leave its buffers alone, until it is told otherwise."""
-    bn.training, bn.track_running_stats = True, False
 
 
 @torch.no_grad()
@@ -75,10 +116,11 @@ def recalibrated(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
         batches: inputs of ``module``; no labels are needed.
 
     Raises:
-        ValueError: there is no batch.
+        ValueError: there is no batch, or as ``check_settable``.
 
     Source: paper A, App. C.1.
     """
+    check_settable(module)
     module = copy.deepcopy(module).eval()
     layers = batch_norms(module)
     momenta = [bn.momentum for bn in layers]
@@ -104,23 +146,27 @@ def recalibrated(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
 
 
 def replace_batch_norm(module: nn.Module, kind: str) -> nn.Module:
-    """Put "layer" or "instance" normalisation in the place of every ``BatchNorm2d`` inside ``module``; returns it, or
-    its replacement where it is such a layer itself.
+    """Put "layer" or "instance" normalisation in the place of every batch normalisation inside ``module``; returns it,
+    or its replacement where it is such a layer itself.
 
     Scale and shift of each channel are kept.
 
     Raises:
-        ValueError: for another kind.
+        ValueError: for another kind, and for layers that are not exactly torch's: they may do more than normalise.
+            "instance" is for maps, ``BatchNorm2d`` and ``BatchNorm3d``.
 
     Source: paper A, App. C.1.
     """
     if kind not in REPLACEMENTS:
         raise ValueError(f"kind: must be one of {list(REPLACEMENTS)}, got {kind!r}")
+    known = REPLACEMENTS[kind]
+    wanted = f"module: {kind!r} can take the place of {', '.join(part.__name__ for part in known)} alone"
+    _refuse(module, lambda part: _keeps_statistics(part) and type(part) not in known, wanted)
     fresh: dict[nn.Module, nn.Module] = {}  # a layer that is used twice is replaced by one
     for name, part in list(module.named_modules(remove_duplicate=False)):
-        if isinstance(part, nn.BatchNorm2d):
+        if isinstance(part, _BatchNorm):
             if part not in fresh:
-                fresh[part] = _replacement(part, kind)
+                fresh[part] = _replacement(part, known[type(part)])
             if part is module:
                 return fresh[part]
             parent, _, child = name.rpartition(".")
@@ -128,8 +174,8 @@ def replace_batch_norm(module: nn.Module, kind: str) -> nn.Module:
     return module
 
 
-def _replacement(bn: nn.BatchNorm2d, kind: str) -> nn.Module:
-    fresh = REPLACEMENTS[kind](bn)
+def _replacement(bn: _BatchNorm, make: Callable[..., nn.Module]) -> nn.Module:
+    fresh = make(bn.num_features, eps=bn.eps, affine=bn.affine)
     if bn.affine:
         fresh.to(bn.weight.device, bn.weight.dtype)
         fresh.load_state_dict({"weight": bn.weight, "bias": bn.bias})

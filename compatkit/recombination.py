@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from .data import ImageSet, Split
 from .devices import at_least_float32
 from .models import SIZES, as_precise, features_of, read_only, run_on_meta, sized_layers
-from .normalization import STATISTICS, evaluation, recalibrated
+from .normalization import STATISTICS, check_settable, evaluation, recalibrated
 
 
 def recombine(extractor: nn.Module, head: nn.Module) -> nn.Sequential:
@@ -31,22 +32,22 @@ def recombine(extractor: nn.Module, head: nn.Module) -> nn.Sequential:
 
 
 def check_fit(extractor: nn.Module, head: nn.Module) -> None:
-    """Nothing where the head can run on the extractor's features, of images of any usual size.
+    """Raise ValueError unless the head can run on the extractor's features, of images of any usual size.
 
-    Both are run without content, so that it does not matter in which order layers were defined; parts that cannot be
-    run so are not judged.
-
-    Raises:
-        ValueError: they do not fit.
+    Copies of both are run without content, so that it does not matter in which order layers were defined; parts that
+    cannot be run so are not judged.
     """
-    tried = [features for side in SIZES if (features := features_of(extractor, side)) is not None]
-    sized = sized_layers(head)
-    if not tried or not sized or any(run_on_meta(head, features) is not None for features in tried):
-        return
-    raise ValueError(
-        f"head: takes features of {sized[0][1]} channels, and the extractor gives {tried[0].shape[1]}; "
-        "models.fit_channels adds a convolution between them, to be trained"
-    )
+    sized, refused = sized_layers(head), None
+    for side in SIZES if sized else ():
+        features = features_of(extractor, side)
+        if features is not None and run_on_meta(head, features) is not None:
+            return
+        refused = features if refused is None else refused
+    if refused is not None:
+        raise ValueError(
+            f"head: takes features of {sized[0][1]} channels, and the extractor gives {refused.shape[1]}; "
+            "models.fit_channels adds a convolution between them, to be trained"
+        )
 
 
 def accuracy_matrix(
@@ -75,7 +76,7 @@ def accuracy_matrix(
         (extractors, heads), in 0..1.
 
     Raises:
-        ValueError: a head lacks a class, counts do not match, or ``statistics`` is unknown.
+        ValueError: a head lacks a class, or has not as many outputs as names; and as ``all_logits``.
 
     Source: paper A, Sec. 4.
     """
@@ -91,6 +92,7 @@ def accuracy_matrix(
             extractor, heads, image_set, classes=common, statistics=statistics, batch_size=batch_size
         )
         for place, (logits, index) in enumerate(zip(per_head, outputs, strict=True)):
+            _check_outputs(logits, head_classes[place], f"heads: number {place}")
             row[place] = _hits(logits, labels, index, masked).mean()
     return matrix.to("cpu", torch.get_default_dtype())
 
@@ -123,17 +125,19 @@ def all_logits(
         Logits (n, outputs) a head, and labels (n,).
 
     Raises:
-        ValueError: for unknown statistics, and a batch size below 1.
+        ValueError: for unknown statistics or such as cannot be had (``normalization.check_settable``), a batch size
+            below 1, no test images, and parts that give something else than a tensor.
     """
     if statistics not in STATISTICS:
         raise ValueError(f"statistics: must be one of {STATISTICS}, got {statistics!r}")
     if batch_size < 1:
         raise ValueError(f"batch_size: must be at least 1, got {batch_size}")
+    for part in (extractor, *heads) if statistics != "running" else ():
+        check_settable(part)  # before the work
     test = shuffled((image_set if classes is None else image_set.subset(classes)).test)
-    batches = [
-        as_precise(image_set.normalise(part), extractor)
-        for part in test.images.tensor_split(math.ceil(len(test) / batch_size))
-    ]
+    if not len(test):
+        raise ValueError(f"image_set: {image_set.name} has no test images of {list(classes or image_set.classes)}")
+    batches = [image_set.normalise(part) for part in test.images.tensor_split(math.ceil(len(test) / batch_size))]
     features = _run(extractor, batches, statistics)
     return [torch.cat(_run(head, features, statistics)) for head in heads], test.labels
 
@@ -146,8 +150,19 @@ def accuracy(logits: Tensor, labels: Tensor, outputs: Tensor, *, masked: bool = 
         labels: (n,).
         outputs: which output stands for each label, see ``output_index``.
         masked: only these outputs compete.
+
+    Raises:
+        ValueError: logits of another shape.
     """
+    if logits.shape[:-1] != labels.shape:
+        raise ValueError(f"logits: must be ({len(labels)}, outputs), as there are labels, got {tuple(logits.shape)}")
     return _hits(logits, labels, outputs.to(logits.device), masked).mean().item()
+
+
+def _check_outputs(logits: Tensor, classes: Sequence[str], head: str) -> None:
+    if logits.shape[1:] != (len(classes),):
+        given = ", ".join(map(str, ("n", *logits.shape[1:])))
+        raise ValueError(f"{head} must give (n, {len(classes)}), one output for each name of a class, got ({given})")
 
 
 def _hits(logits: Tensor, labels: Tensor, outputs: Tensor, masked: bool) -> Tensor:
@@ -165,8 +180,12 @@ def class_accuracy(
         extractor, head: the parts; the head has an output for each class.
         image_set: its test images are used.
         statistics, batch_size: see ``all_logits``.
+
+    Raises:
+        ValueError: the head has not an output for each class; and as ``all_logits``.
     """
     (logits,), labels = all_logits(extractor, [head], image_set, statistics=statistics, batch_size=batch_size)
+    _check_outputs(logits, image_set.classes, "head:")
     hits = (logits.argmax(1) == labels).double()
     images = labels.bincount(minlength=len(image_set.classes))
     right = hits.new_zeros(len(image_set.classes)).index_add_(0, labels, hits)
@@ -177,8 +196,10 @@ def output_index(head_classes: Sequence[str], classes: Sequence[str]) -> Tensor:
     """Which output of a head stands for each of ``classes``.
 
     Raises:
-        ValueError: the head lacks one.
+        ValueError: the head lacks one, or two of its outputs have one name.
     """
+    if double := [name for name, count in Counter(head_classes).items() if count > 1]:
+        raise ValueError(f"head_classes: names must differ, got {double} more than once")
     missing = [name for name in classes if name not in head_classes]
     if missing:
         raise ValueError(f"head_classes: a head for {list(head_classes)} cannot be evaluated on {missing}")
@@ -193,6 +214,7 @@ def shuffled(split: Split) -> Split:
 
 
 def _run(module: nn.Module, batches: Sequence[Tensor], statistics: str) -> list[Tensor]:
+    batches = [as_precise(batch, module) for batch in batches]
     if statistics == "recalibrated":
         module, statistics = recalibrated(module, batches), "running"
     with evaluation(module, statistics):

@@ -8,6 +8,9 @@ The order of the gallery plays no part. Equal rows of it are computed once, for 
 distances that differ in the last bits. Distances are computed in float64 about the median of the gallery, so that an
 offset of the embeddings costs no accuracy, and compared in float32 (float64 if an embedding is), so that those which
 differ by rounding alone are ties.
+
+For a search by cosine give rows of length 1, and leave out rows of zeros, which have no cosine: they lie at distance 1
+from all others, nearer than rows at an angle above 60 degrees. ``gallery.embeddings`` refuses to compare them.
 """
 
 from __future__ import annotations
@@ -19,6 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+
+from .devices import described
 
 WORKING_SET = 2**28  # bytes that a chunk of queries may take by default
 
@@ -295,8 +300,7 @@ def _checked(
 
 def _check_embeddings(name: str, x: Tensor) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"{name}: must be a floating-point tensor, got {got}")
+        raise ValueError(f"{name}: must be a floating-point tensor, got {described(x)}")
     if x.ndim != 2 or not x.numel():
         raise ValueError(f"{name}: must be (items, width) and not empty, got shape {tuple(x.shape)}")
     if not torch.stack(x.aminmax()).isfinite().all():  # NaN wins both; no copy of x, as x.isfinite() takes
@@ -308,8 +312,7 @@ def _integers(name: str, x: Tensor, query: Tensor, items: Tensor | None = None) 
     """Labels or ids as int64, one for each of the items (of the queries), on the device of the queries."""
     items = query if items is None else items
     if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
-        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"{name}: must be a tensor of integers, got {got}")
+        raise ValueError(f"{name}: must be a tensor of integers, got {described(x)}")
     if x.shape != items.shape[:1]:
         raise ValueError(f"{name}: must be one for each of {len(items)} items, got shape {tuple(x.shape)}")
     _check_device(name, x, query)

@@ -25,7 +25,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .devices import described
 from .extras import require
+from .models import as_precise
 from .normalization import evaluation
 
 CHUNK = 2**20  # values worked on at a time, which a cache holds: 4 MiB of float32
@@ -243,7 +245,7 @@ def layer_features(
     Args:
         net: run once.
         names: as in ``net.named_modules()``.
-        images: normalised, (n, c, h, w).
+        images: normalised, (n, c, h, w); the network gets them in the precision of its parameters.
         statistics: how BN normalises, "batch" or "running", see ``normalization``.
 
     Returns:
@@ -257,7 +259,7 @@ def layer_features(
 
     def keep(name: str, output: Tensor) -> None:
         if name in seen or not isinstance(output, Tensor):
-            what = "more than once" if name in seen else f"and puts out a {type(output).__name__}"
+            what = "more than once" if name in seen else f"and puts out a {described(output)}"
             raise ValueError(f"names: a layer must put out one tensor in a run, but {name!r} runs {what}")
         seen[name] = output.detach().clone()
 
@@ -266,7 +268,7 @@ def layer_features(
         for name in dict.fromkeys(names):
             hook = modules[name].register_forward_hook(lambda _, inputs, output, name=name: keep(name, output))
             stack.callback(hook.remove)
-        net(images.clone())
+        net(as_precise(images, net).clone())
     idle = [name for name in names if name not in seen]
     if idle:
         raise ValueError(f"names: a layer must put out one tensor in a run, but {idle} did not run")
@@ -781,8 +783,7 @@ def _check(name: str, x: Tensor, shapes: dict[int, str]) -> None:
 
 def _check_shape(name: str, x: Tensor, shapes: dict[int, str]) -> None:
     if not isinstance(x, Tensor) or not x.is_floating_point():
-        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"{name}: must be a floating-point tensor, got {got}")
+        raise ValueError(f"{name}: must be a floating-point tensor, got {described(x)}")
     if x.ndim not in shapes:
         raise ValueError(f"{name}: must be {' or '.join(shapes.values())}, got shape {tuple(x.shape)}")
     if not x.numel():

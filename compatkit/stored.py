@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import unicodedata
 import zipfile
 import zlib
 from collections import Counter
@@ -45,14 +46,12 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     except PermissionError:
         raise
     except (zipfile.BadZipFile, zlib.error, KeyError, ValueError, TypeError, EOFError, OSError, RuntimeError) as error:
-        raise ValueError(
-            f"{path}: truncated, damaged or not an image set ({error}); delete it and load it again"
-        ) from error
+        form = f"{', '.join(ARRAYS[:-1])} and {ARRAYS[-1]}, arrays of numbers or text and not of objects"
+        raise ValueError(f"{path}: truncated, damaged, or it does not hold {form} ({error})") from error
+    if problem := _form_problem(arrays):
+        raise ValueError(f"{path}: {problem}")
     if expected is not None and expected != digest(arrays):
         raise ValueError(f"{path}: its content does not match its checksum; delete it and load it again")
-    problem = _form_problem(arrays)
-    if problem:
-        raise ValueError(f"{path}: {problem}")
     return arrays
 
 
@@ -78,10 +77,12 @@ def _digest_of_file(path: Path, size: int, modified: int) -> str | None:
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:
     """64 hex digits that tell the pixels, labels and class names of a set from any other, whatever integers the labels
-    are stored as."""
+    and whatever width and Unicode form the names are stored in."""
     found = hashlib.sha256()
     for key in ARRAYS:
         array = np.ascontiguousarray(arrays[key], np.int64 if key.startswith("y_") else None)
+        if key == "class_names":
+            array = np.array([unicodedata.normalize("NFC", name) for name in array.tolist()])
         found.update(f"{key} {array.dtype.str} {array.shape}".encode())
         found.update(array.data if array.dtype.kind != "U" else array.tobytes())
     return found.hexdigest()
@@ -90,7 +91,7 @@ def digest(arrays: Mapping[str, np.ndarray]) -> str:
 def _form_problem(arrays: dict[str, np.ndarray]) -> str | None:
     names = arrays["class_names"]
     if names.ndim != 1 or names.dtype.kind != "U":
-        return f"class_names must be a list of strings, got {names.dtype} {names.shape}"
+        return f"class_names must be a list of text (astype(str)), got {names.dtype} {names.shape}"
     if double := [name for name, count in Counter(names.tolist()).items() if count > 1]:
         return f"class_names must differ, got {double} more than once"
     for part in ("train", "test"):

@@ -31,9 +31,10 @@ from torch import Tensor, nn
 
 from .batches import Batches
 from .data import ImageSet
-from .files import locked, replacing
-from .models import Module
-from .normalization import batch_norms
+from .devices import content
+from .files import lock_file, replacing
+from .models import Module, one_tensor
+from .normalization import batch_norms, check_settable
 from .objectives import Minibatch, Term
 from .progress import progress
 from .recipes import Recipe
@@ -123,7 +124,7 @@ class Task:
             drawn: what is random in each term, see ``Term.draw``.
         """
         read = any(term.reads_features for term in self.terms)
-        features = self.extractor(images) if read else images[:0]
+        features = one_tensor(self.extractor, self.extractor(images)) if read else images[:0]
         batch = Minibatch(self.extractor, images, labels, features)
         return {term.name: term.loss(batch, random) for term, random in zip(self.terms, drawn, strict=True)}
 
@@ -143,8 +144,12 @@ def freeze(module: Module) -> Module:
 
     A frozen BN layer still normalises by the batch at hand, in training as in the paper's evaluation.
 
+    Raises:
+        ValueError: as ``normalization.check_settable``.
+
     Source: paper A, Sec. 3.4.
     """
+    check_settable(module)
     module.requires_grad_(False)
     for bn in batch_norms(module):
         bn.track_running_stats = False
@@ -241,8 +246,7 @@ def train_once(tasks: Sequence[Trainable], recipe: Recipe, folder: Path | None, 
     if folder is None:
         return train(tasks, recipe, **options)
     file = folder / f"{identity(tasks, recipe)}.pt"
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(file.with_suffix(".lock"), "ab") as lock, locked(lock.fileno()):
+    with lock_file(file.with_suffix(".lock")):
         return train(tasks, recipe, checkpoint=file, **options)
 
 
@@ -252,7 +256,7 @@ def identity(tasks: Sequence[Trainable], recipe: Recipe) -> str:
     run = _Run(tasks, recipe, None)
     digest = hashlib.sha256(run.fingerprint().encode())
     for tensor in run.modules.state_dict().values():
-        digest.update(tensor.cpu().numpy().tobytes())
+        digest.update(content(tensor))
     return digest.hexdigest()[:16]
 
 

@@ -61,7 +61,11 @@ def _parser() -> argparse.ArgumentParser:
         help="change a setting of all runs, such as b=tin10 or recipe.steps=2000; may be repeated",
     )
     run.add_argument("--refresh", action="store_true", help="make runs again whose code has changed since")
-    run.set_defaults(command=_run)
+    interrupted = (
+        "interrupted. Finished runs are recorded and unfinished ones have left checkpoints: the same command goes on "
+        "from there."
+    )
+    run.set_defaults(command=_run, interrupted=interrupted)
 
     golden = commands.add_parser(
         "golden", help="make the golden runs and compare them with the numbers pinned in results/golden.json"
@@ -85,9 +89,16 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", help="what is recorded: runs, seeds, minutes, stale records")
     status.set_defaults(command=_status)
 
-    book = commands.add_parser("book", help="execute the chapters, write them back, build _build/html")
+    book = commands.add_parser("book", help="execute the chapters and build _build/html")
+    book.add_argument(
+        "chapters", nargs="*", metavar="CHAPTER", help="execute these alone, such as book/index; default: all"
+    )
     book.add_argument("--preset", help="instead of each chapter's own")
-    book.add_argument("--no-build", action="store_true", help="execute only")
+    book.add_argument(
+        "--store",
+        action="store_true",
+        help="write the executed chapters, and the README's picture of the landing page, into the sources as well",
+    )
     book.set_defaults(command=_book)
     return parser
 
@@ -129,20 +140,8 @@ def _run(options: argparse.Namespace) -> int:
     names, settings = _experiments(options), dict(options.settings)
     planned = [configs(name, options.preset, options.seeds, settings, options.rows) for name in names]
     runner.check(runner.missing([c for configs in planned for c in configs], options.preset))  # not after an hour
-    try:
-        with workers_of(options.scheduler) as executor:
-            return int(not all([_made(name, options, executor) for name in names]))
-    except ConnectionError as error:
-        command_line.say(str(error), _parser())
-        return 1
-    except KeyboardInterrupt:
-        command_line.say(
-            "interrupted. Finished runs are recorded and unfinished ones have left checkpoints: the same command goes "
-            "on from there.",
-            _parser(),
-            before="\n",
-        )
-        return 130
+    with workers_of(options.scheduler) as executor:
+        return int(not all([_made(name, options, executor) for name in names]))
 
 
 def _made(name: str, options: argparse.Namespace, executor: Executor | None) -> bool:
@@ -252,9 +251,7 @@ def _golden(options: argparse.Namespace) -> int:
 def _book(options: argparse.Namespace) -> None:
     from . import book
 
-    book.execute(preset=options.preset, progress=True)
-    if not options.no_build:
-        print(f"open {book.build() / 'index.html'}")
+    print(f"open {book.make(options.chapters, preset=options.preset, store=options.store) / 'index.html'}")
 
 
 def _seeds(text: str) -> list[int]:

@@ -1,10 +1,12 @@
 """The book: execute its chapters, make the result reproducible, build the pages.
 
-:func:`execute` runs the chapters of ``_toc.yml`` with papermill and writes them back, outputs included, in the one form
-that :func:`normalise` gives: two runs that compute the same are the same bytes. :func:`build` makes the pages from
-what is stored, strictly. :func:`setup` makes this module a Sphinx extension, which brings the scripts of the pages.
+:func:`make` works on a copy of the sources, so that a checkout stays as it is on every kind of processor.
+:func:`execute` runs chapters with papermill and writes them back, outputs included, in the one form that
+:func:`normalise` gives: two runs that compute the same are the same bytes. :func:`build` makes the pages from what the
+notebooks hold, strictly. :func:`setup` makes this module a Sphinx extension, which brings the scripts of the pages.
 
-    python -m reproduction book     execute, then build
+    python -m reproduction book             execute and build, in _build
+    python -m reproduction book --store     and write what was executed into the sources
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from compatkit.files import write_atomically
 
+from . import picture
 from .show import explorer
 from .show.explorer import EXPLORER_CLASS, FIGURE_CLASS
 from .word_vectors import NotInstalled
@@ -54,6 +57,45 @@ _FOLDED = {
 _VOLATILE_CELL = {"papermill", "execution", "jupyter", "tags"}
 
 
+def make(names: Collection[str] = (), *, preset: str | None = None, store: bool = False) -> Path:
+    """Execute chapters in a copy of the sources, and build the pages from it.
+
+    Args:
+        names: Chapters as ``_toc.yml`` names them; the others stay as they are stored. By default all are executed.
+        preset: See :func:`execute`.
+        store: Write the executed chapters, and the README's picture of the landing page, into the sources as well.
+
+    Returns:
+        The folder that holds ``index.html``.
+
+    Raises:
+        ValueError: A name is not that of a chapter.
+        papermill.PapermillExecutionError: A cell failed.
+        subprocess.CalledProcessError: The build failed.
+    """
+    found = {path.relative_to(ROOT).with_suffix("").as_posix(): path for path in chapters(ROOT)}
+    if unknown := [name for name in names if name not in found]:
+        raise ValueError(f"chapter: must be one of {', '.join(found)}, got {', '.join(unknown)}")
+    source = copy(ROOT / "_build" / "source")
+    copies = [source / path.relative_to(ROOT) for name, path in found.items() if not names or name in names]
+    executed = execute(copies, preset=preset, progress=True)
+    html = build(source, ROOT)
+    if store:
+        for path in executed:
+            write_atomically(ROOT / path.relative_to(source), path.read_text(encoding="utf-8"))
+        picture.take(html / "book" / "index.html", ROOT / "book" / "_static" / "hero.png")
+    return html
+
+
+def copy(target: Path) -> Path:
+    """Copy what the book is made of into a folder, in place of what is there. Returns the folder."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(ROOT / "book", target / "book")
+    for name in ("_config.yml", "_toc.yml"):
+        shutil.copy2(ROOT / name, target)
+    return target
+
+
 def chapters(root: Path = ROOT) -> list[Path]:
     """The notebooks that ``_toc.yml`` names, in reading order."""
     import yaml
@@ -75,22 +117,20 @@ def _toc_files(entry: Any) -> Iterator[str]:
 
 
 def execute(
-    notebooks: Iterable[str | Path] | None = None,
+    notebooks: Iterable[str | Path],
     *,
     preset: str | None = None,
-    output_dir: str | Path | None = None,
     results_root: str | Path | None = None,
     progress: bool = False,
 ) -> list[Path]:
-    """Execute chapters and write them, normalised; a chapter that fails is left as it was.
+    """Execute notebooks in their folders and write them back, normalised; one that fails is left as it was.
 
     So is one whose data come in a package that is not installed; a line says which.
 
     Args:
-        notebooks: Paths of the chapters; by default those of ``_toc.yml``.
+        notebooks: Their paths.
         preset: Takes the place of the ``preset`` in the cell tagged ``parameters``; by default each chapter keeps its
             own.
-        output_dir: Where the executed notebooks go, by file name; by default each replaces its source.
         results_root: The record store that the chapters see, as ``COMPATKIT_RESULTS``; by default the one of this
             process.
         progress: Name each chapter and show papermill's bar.
@@ -103,13 +143,10 @@ def execute(
     """
     import papermill
 
-    paths = [Path(path).resolve() for path in notebooks] if notebooks is not None else chapters()
-    target = Path(output_dir).resolve() if output_dir is not None else None
     written = []
-    for path in paths:
+    for path in (Path(path).resolve() for path in notebooks):
         if progress:
             print(f"executing {path.name}", flush=True)
-        destination = target / path.name if target else path
         try:
             executed = _run(path, preset, results_root, progress)
         except papermill.PapermillExecutionError as error:
@@ -117,8 +154,8 @@ def execute(
                 raise
             print(f"{path.name} is left as it was: {error.evalue}", flush=True)
             continue
-        write_atomically(destination, as_text(normalise(executed)))
-        written.append(destination)
+        write_atomically(path, as_text(normalise(executed)))
+        written.append(path)
     return written
 
 
@@ -156,6 +193,13 @@ def _own_kernel(environment: Mapping[str, str]) -> type:
 
         async def start_kernel(self, **options: Any) -> None:
             await super().start_kernel(**{**options, "env": dict(environment)})
+
+        async def shutdown_kernel(self, now: bool = False, restart: bool = False) -> None:
+            # Asked to end, not interrupted before it, as the original does: a kernel that has answered the last request
+            # and is not yet idle calls that an error.
+            await self.request_shutdown(restart=restart)
+            await self.finish_shutdown(restart=restart)
+            await self.cleanup_resources(restart=restart)
 
     return OwnKernel
 
@@ -228,36 +272,37 @@ def as_text(notebook: Mapping[str, Any]) -> str:
     return nbformat.writes(nbformat.from_dict(notebook)) + "\n"
 
 
-def build(root: str | Path = ROOT, *, output_dir: str | Path | None = None, strict: bool = True) -> Path:
-    """Build the pages with Jupyter Book, from what the notebooks hold; nothing is executed.
+def build(source: str | Path, output_dir: str | Path) -> Path:
+    """Build the pages with Jupyter Book, from what the notebooks hold; nothing is executed, and a warning is an error.
 
     Args:
-        root: The folder of ``_config.yml`` and ``_toc.yml``.
-        output_dir: Where ``_build`` goes; by default into ``root``.
-        strict: A warning is an error (all of them are shown first).
+        source: The folder of ``_config.yml`` and ``_toc.yml``.
+        output_dir: Where ``_build/html`` goes.
 
     Returns:
         The folder that holds ``index.html``.
 
     Raises:
-        subprocess.CalledProcessError: The build failed.
+        subprocess.CalledProcessError: The build failed; all warnings are shown first.
     """
-    root = Path(root).resolve()
-    output = Path(output_dir).resolve() if output_dir is not None else root
+    source, output = Path(source).resolve(), Path(output_dir).resolve()
     # In a process of its own: Sphinx leaves its mark on one. Not the script, which need not be on the PATH.
     jupyter_book = [sys.executable, "-c", "from jupyter_book.cli.main import main; main()"]
-    strictness = ["-W", "-n", "--keep-going"] if strict else []
-    subprocess.run([*jupyter_book, "build", str(root), "--path-output", str(output), *strictness], check=True, cwd=root)
+    options = ["--path-output", str(output), "-W", "-n", "--keep-going"]
+    subprocess.run([*jupyter_book, "build", str(source), *options], check=True, cwd=ROOT)
     return output / "_build" / "html"
 
 
 # The pages load three scripts: ours, and two that come from node_modules where ``npm ci`` was run. Without it plotly.js
 # is the larger one of the installed wheel, and formulas are set from a public CDN. MathJax sets them in its fonts,
 # which lie where it looks for them; with glyphs as paths it is twice as heavy.
+_PACKAGES = ROOT / "node_modules"
 _PLOTLY = "plotly.js-cartesian-dist-min/plotly-cartesian.min.js"
 _MATHJAX = "mathjax/es5/tex-chtml.js"
 _MATHJAX_FONTS = "output/chtml/fonts/woff-v2"
 _CDN = "https://cdn.jsdelivr.net/npm/"
+_SITE = Path(__file__).with_name("site")
+"""What takes the place of templates of the theme, and how the search ranks."""
 _SCRIPT, _STYLE = "compatkit-explorer.js", "explorer.css"
 
 # What the theme brings into _static and no page asks for. Its icons come twice, as a font and as a script of 1.5 MB
@@ -275,11 +320,12 @@ def setup(app: Any) -> dict[str, Any]:
 
 
 def _bring_scripts(app: Any, config: Any) -> None:
-    packages = Path(app.confdir) / "node_modules"
-    versions = json.loads((packages.parent / "package.json").read_text(encoding="utf-8"))["dependencies"]
-    config.html_static_path.append(str(_plotly_js(packages)))
+    versions = json.loads((ROOT / "package.json").read_text(encoding="utf-8"))["dependencies"]
+    config.templates_path.append(str(_SITE))
+    config.html_search_scorer = str(_SITE / "scorer.js")
+    config.html_static_path.append(str(_plotly_js(_PACKAGES)))
     config.html_static_path.append(str(Path(explorer.__file__).with_name(_STYLE)))
-    mathjax = packages / _MATHJAX
+    mathjax = _PACKAGES / _MATHJAX
     if mathjax.is_file():
         config.html_static_path.append(str(mathjax))
     config.mathjax_path = mathjax.name if mathjax.is_file() else f"{_CDN}{_versioned(_MATHJAX, versions)}"
@@ -320,7 +366,7 @@ def _scripts_of_page(app: Any, pagename: str, templatename: str, context: dict[s
     body = context.get("body", "")
     if FIGURE_CLASS in body or EXPLORER_CLASS in body:
         # More than a megabyte: only on pages with a figure, and after the text is there.
-        app.add_js_file(_plotly_js(Path(app.confdir) / "node_modules").name, loading_method="defer", priority=100)
+        app.add_js_file(_plotly_js(_PACKAGES).name, loading_method="defer", priority=100)
         app.add_js_file(_SCRIPT, loading_method="defer", priority=101)
         app.add_css_file(_STYLE)
     needed = [script for name, scripts in SCRIPTS_IN.items() if name in body for script in scripts]
@@ -328,13 +374,11 @@ def _scripts_of_page(app: Any, pagename: str, templatename: str, context: dict[s
         app.add_js_file(script, loading_method="defer", priority=200 + place)
 
 
-# What the theme and the extensions write otherwise, as pattern: replacement. The script of icons, see _UNUSED; what a
-# screen reader is told: names that leave out what is to be seen, or are not there, and a list without items; and an
-# interval stays on one line.
+# What is written outside of templates, as pattern: replacement. The script of icons, see _UNUSED; what a screen reader
+# is told: names that leave out what is to be seen, or are not there, and a list without items; and an interval stays on
+# one line.
 _MENDED = {
     r"<!-- So that users can add custom icons -->\s*<script [^>]*></script>": "",
-    r'(<button class="btn search-button-field [^>]*) aria-label="Search"': r"\1",
-    r'<i class="theme-switch ': r'<i aria-hidden="true" class="theme-switch ',
     r'<summary aria-label="Toggle hidden content">': "<summary>",
     r'<summary>(?=<span class="toctree-toggle")': '<summary aria-label="The pages below">',
     r' role="doc-biblioentry"': ' role="listitem"',
@@ -350,7 +394,7 @@ def _finish_pages(app: Any, exception: Exception | None) -> None:
     static = _static(app)
     for path in {path for pattern in _UNUSED for path in static.glob(pattern)}:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    fonts = Path(app.confdir) / "node_modules" / _MATHJAX
+    fonts = _PACKAGES / _MATHJAX
     if fonts.is_file():
         shutil.copytree(fonts.parent / _MATHJAX_FONTS, static / _MATHJAX_FONTS, dirs_exist_ok=True)
     for page in Path(app.outdir).rglob("*.html"):

@@ -18,7 +18,9 @@ class Cluster:
         where = folder / "scheduler.json"
         self._said = open(folder / "said.txt", "w")  # noqa: SIM115
         self.scheduler = self._started("scheduler", "--host=127.0.0.1", "--port=0", f"--scheduler-file={where}")
-        self.address = soon(lambda: where.exists() and json.loads(where.read_text())["address"])
+        self.address = soon(
+            lambda: where.exists() and where.stat().st_size and json.loads(where.read_text())["address"]
+        )
         options = ["--nthreads=1", "--no-nanny", "--preload", folder / "preload.py", f"--local-directory={folder}"]
         self.workers = [self._started("worker", self.address, *options) for _ in range(2)]
 

@@ -32,7 +32,10 @@ TRAINING = (
         f"reproduction/test_{name}.py"
         for name in ("experiments_applications", "measures", "golden", "cli", "scheduler")
     ),
-    *(f"reproduction/test_{name}.py" for name in ("access", "book", "browser", "export_networks", "export_searches")),
+    *(
+        f"reproduction/test_{name}.py"
+        for name in ("access", "book", "browser", "export_networks", "export_searches", "own_images", "picture")
+    ),
     "benchmarks/test_quick.py",
 )
 """Files of tests that train networks, or open a browser: ``make check`` leaves them out."""
@@ -110,3 +113,10 @@ def trained(monkeypatch):
     for module in KINDS.values():
         monkeypatch.setattr(module, "run", run)
     return configs
+
+
+@pytest.fixture
+def data_parallel_on_the_cpu(monkeypatch):
+    """``nn.DataParallel`` sees no device, also where another test of the process pretends a GPU."""
+    module = importlib.import_module(torch.nn.DataParallel.__module__)
+    monkeypatch.setattr(module, "_get_available_device_type", lambda: None)

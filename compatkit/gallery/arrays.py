@@ -18,7 +18,7 @@ import torch
 
 from ..files import replacing
 from .embeddings import BROKEN, describe, is_unit
-from .sources import Carried, Names, Source
+from .sources import Carried, Column, Names, Source
 
 MEMBERS = {"vector": "vectors", "side": "vectors", "id": "ids"}
 """Arrays of an ``.npz`` by role."""
@@ -43,6 +43,7 @@ class ArrayColumn:
         if os.fstat(file.fileno()).st_size < self.offset + int(np.prod(self.shape)) * self.dtype.itemsize:
             raise self._cut()
         self.rows, self.width = self.shape[0], self.shape[1] if len(self.shape) == 2 else 0
+        self.kind = f"{self.dtype}[{self.width}]" if self.width else str(self.dtype)
 
     def _described(self) -> str:
         return f"shape {self.shape} of {self.dtype}"
@@ -155,6 +156,13 @@ def regrouped(parts: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
         yield np.concatenate(waiting)
 
 
+def whole(column: Column) -> np.ndarray:
+    """All rows in memory: (n,) or (n, width)."""
+    return np.concatenate(
+        [*column.blocks(0, ROWS)] or [np.empty((0, column.width) if column.width else 0, column.dtype)]
+    )
+
+
 def file_state(path: Path) -> list:
     """A file is the same by name, size and time of change."""
     found = path.stat()
@@ -196,8 +204,11 @@ class NewFile:
         return wanted
 
     def check(self, gallery: Source, names: Names, overwrite: bool) -> None:
+        self.check_new("out", overwrite)
+
+    def check_new(self, argument: str, overwrite: bool) -> None:
         if self.exists() and not overwrite:
-            raise ValueError(f"out: {self.path} exists already; name another, or allow overwrite (--overwrite)")
+            raise ValueError(f"{argument}: {self.path} exists already; name another, or allow overwrite (--overwrite)")
 
     def switch(self, carried: Carried, metric: str) -> str:
         return (

@@ -167,6 +167,8 @@ def compare(
     spread = (target - target.mean(0)).square().sum(1).mean()
     if not spread > 0:
         raise ValueError(f"{'old' if queries else 'new'}: embeddings must not all be the same")
+    if labels is not None and not (labels.unique(return_counts=True)[1] > 1).any():
+        raise ValueError(f"labels: some of the {len(labels)} held-out items must share one, got another one for each")
     neighbours = _neighbours(new, new, metric)
     kept_by_old = _kept(neighbours, _neighbours(old, old, metric))
     before = None if labels is None else _retrieval(old, old, labels, metric)

@@ -15,15 +15,18 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 
 from .. import retrieval
+from ..devices import content, described
 from ..files import replacing
+from ..models import is_jit_frozen
 
 UNIT_TOLERANCE = 1e-3  # by which a length may differ from 1: float16 does not come nearer
 # what NumPy, zipfile and JSON raise for a file that is not theirs, or not whole
@@ -98,19 +101,66 @@ class Embeddings:
 def fingerprint(module: nn.Module) -> str:
     """Names the space of a model: 12 hex digits of the SHA-256 of names, types, shapes and bytes of its state dict.
 
-    The same weights give the same name on any device; how the module computes does not count.
+    The same weights give the same name on any device, compiled or wrapped; how the module computes does not count.
 
     Raises:
-        ValueError: a module without parameters and buffers, for nothing would tell it from others.
+        ValueError: a module without parameters and buffers, for nothing would tell it from others; or one whose state
+            has something in it that cannot be read.
     """
-    state = {name: x.detach().cpu() for name, x in module.state_dict().items() if isinstance(x, Tensor)}
+    state = {name: x for name, x in _state(module).items() if not name.endswith("_extra_state")}
     if not state:
         raise ValueError(f"module: one with parameters or buffers is needed, got {type(module).__name__} without any")
     found = hashlib.sha256()
-    for name, x in state.items():
-        found.update(f"{name} {x.dtype} {tuple(x.shape)}\n".encode())
-        found.update(x.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for name, value in state.items():
+        for part in _contents(name, value):
+            found.update(part)
     return found.hexdigest()[:12]
+
+
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+
+
+def _state(module: nn.Module) -> dict[str, object]:
+    """The state dict, with what ``torch.jit`` leaves out, and by the names that it has without any wrapper."""
+    state = module.state_dict()
+    parts = list(module.named_modules(remove_duplicate=False))
+    if any(is_jit_frozen(part) for _, part in parts):
+        raise ValueError("module: torch.jit.freeze leaves no weights to name a model by; give it as it was before")
+    for name, part in parts:
+        if isinstance(part, torch.jit.ScriptModule):
+            values = {f"{name}.{key}": getattr(part, key) for key in part._concrete_type.get_attributes()}
+            state |= {key: value for key, value in values.items() if isinstance(value, torch.ScriptObject)}
+    for name, part in reversed(parts):  # the innermost first
+        # the former is what torch.compile has wrapped
+        inner = "_orig_mod" if "_orig_mod" in part._modules else "module" if isinstance(part, WRAPPERS) else None
+        if inner is not None:
+            outer = f"{name}." if name else ""
+            within = f"{outer}{inner}."  # what else begins with ``outer`` is the wrapper's, such as a count
+            state = {
+                outer + key.removeprefix(within) if key.startswith(within) else key: value
+                for key, value in state.items()
+                if key.startswith(within) or not key.startswith(outer)
+            }
+    return state
+
+
+def _contents(name: str, value: object) -> Iterator[bytes]:
+    """Everything that an entry of a state dict says."""
+    if isinstance(value, torch.ScriptObject):  # packed weights
+        value = value.__getstate__()
+    if isinstance(value, Tensor) and hasattr(value, "__tensor_flatten__"):  # quantised by torchao
+        parts, about = value.__tensor_flatten__()
+        value = [repr(about), *(getattr(value, part) for part in parts)]
+    if isinstance(value, Tensor):
+        yield f"{name} {value.dtype} {tuple(value.shape)}\n".encode()
+        yield content(value.dequantize() if value.is_quantized else value)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _contents(name, part)
+    elif value is None or isinstance(value, bool | int | float | str | bytes | torch.dtype):
+        yield f"{name} {value!r}\n".encode()
+    else:
+        raise ValueError(f"module: {name} of its state must be made of tensors and numbers, got {type(value).__name__}")
 
 
 def evaluate(
@@ -203,8 +253,7 @@ def describe(
 
 def _check_vectors(x: Tensor) -> None:
     if not isinstance(x, Tensor) or x.dtype not in (torch.float16, torch.float32, torch.float64):
-        got = x.dtype if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f"vectors: must be a tensor of float16, float32 or float64, got {got}")
+        raise ValueError(f"vectors: must be a tensor of float16, float32 or float64, got {described(x)}")
     if x.ndim != 2 or not x.numel():
         raise ValueError(f"vectors: must be (items, width) and not empty, got shape {tuple(x.shape)}")
     if broken := x.numel() - int(x.isfinite().sum()):

@@ -16,7 +16,7 @@ from typing import Any
 from ..extras import require
 from .arrays import NewFile, opened
 from .sources import Carried, Names, Source, without_password
-from .tables import Table, assembled, pa
+from .tables import Table, assembled, check_columns, pa
 
 METRICS = {"l2": "l2", "cosine": "cosine", "ip": "dot"}
 
@@ -39,7 +39,15 @@ def open_table(url: str) -> Table:
     (made,) = (one["timestamp"] for one in opened.list_versions() if one["version"] == opened.version)
     state = [str(folder), name, opened.version, made.isoformat()]
     rows = opened.count_rows()
-    return Table(url, opened.schema, rows, partial(_batches, opened), lambda: state, lambda: None)
+    return Table(url, _schema(opened), rows, partial(_batches, opened), lambda: state, lambda: None)
+
+
+def _schema(table: Any) -> Any:
+    """That of its rows: what is stored as ``lance.json`` is read as ``arrow.json``."""
+    read = table.search().limit(0).to_arrow().schema
+    json = {b"ARROW:extension:name": b"lance.json"}.items()
+    fields = [read.field(f.name) if json <= (f.metadata or {}).items() else f for f in table.schema]
+    return pa.schema(fields, table.schema.metadata)
 
 
 def _batches(table: Any, columns: list[str], start: int, size: int) -> Iterator[Any]:
@@ -58,9 +66,10 @@ class NewTable(NewFile):
         self.name, self.folder = url, database / f".{self._table}.upgrade"
 
     def check(self, gallery: Source, names: Names, overwrite: bool) -> None:
-        require("lancedb", "lance")
         if self.exists():
             raise ValueError(f"out: {self.name} exists already; name another table, since none is ever overwritten")
+        memory = require("lancedb", "lance").connect("memory://")
+        check_columns(gallery, "LanceDB", lambda schema: memory.create_table("empty", schema=schema))
 
     def write(self, vectors: Path, carried: Carried) -> None:
         whole = vectors.with_name("whole")

@@ -94,7 +94,8 @@ class SavedMap:
         if side is not None:
             side = self._checked("side", side, ends.d_side)
         mapped = self._function(x, side)  # type: ignore[attr-defined]
-        return _unit(mapped) if ends.unit else mapped
+        mapped = _unit(mapped) if ends.unit else mapped
+        return mapped * x.any(-1, keepdims=True) if self.about["metric"] == "cosine" else mapped
 
     @staticmethod
     def _checked(name: str, x: np.ndarray, width: int) -> np.ndarray:

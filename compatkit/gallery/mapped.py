@@ -71,19 +71,19 @@ class Mapped:
     def _mapped(self, row: int, block: np.ndarray, side: np.ndarray | None = None) -> np.ndarray:
         old = self._checked("gallery", block, row, self.unit_in)
         mapped = self.map(old, None if side is None else self._checked("gallery_side", side, row)).cpu()
-        _check_unit("gallery, transformed", mapped, row, self.map.unit)
+        self._check_unit("gallery, transformed", mapped, row, self.map.unit)
         return as_float("gallery, transformed", mapped.numpy(), row, self.dtype)
 
     def _checked(self, name: str, block: np.ndarray, row: int, unit: bool = False) -> Tensor:
         """As float32 on the device, if all are finite and, for ``unit``, of length 1."""
         values = torch.from_numpy(as_float(name, block, row))
-        _check_unit(name, values, row, unit)
+        self._check_unit(name, values, row, unit)
         return values.to(self.device)
 
-
-def _check_unit(name: str, values: Tensor, row: int, unit: bool) -> None:
-    """For ``unit``: all rows have length 1."""
-    if unit and not is_unit(values):
+    def _check_unit(self, name: str, values: Tensor, row: int, unit: bool) -> None:
+        """For ``unit``: all rows have length 1, by cosine but for those of zeros."""
+        if not unit or is_unit(values) or (self.map.metric == "cosine" and is_unit(values[values.any(1)])):
+            return
         lengths = values.norm(dim=1)
         odd = int((lengths - 1).abs().argmax())
         raise ValueError(f"{name}: all rows must have length 1 as in the pairs, row {row + odd} has {lengths[odd]:.3g}")

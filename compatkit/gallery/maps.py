@@ -49,6 +49,7 @@ METHODS = (*CLOSED_FORMS, *NETWORKS)
 """The maps, the simplest first: the order in which ``advice.recommend`` prefers them."""
 DIRECTIONS = ("gallery", "queries")
 """What is mapped: the old gallery into the new space, or new queries into the old one (Vejendla 2025)."""
+ABOUT = ("name", "d_in", "d_side", "d_out", "unit", "metric")
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.2, 10_000
 H_ROWS = 4_096  # at a time through h, whose layers may be far wider than its input
 
@@ -97,7 +98,8 @@ class Pairs:
 class Map:
     """One way from embeddings (n, d_in), with side-information (n, d_side) or None, to others (n, d_out).
 
-    ``unit`` makes the results of length 1, as the embeddings are that it was fitted to.
+    ``unit`` makes the results of length 1, as the embeddings are that it was fitted to. For a search by cosine
+    (``metric``) rows of zeros stay so: an item that failed has no direction, and shall not get one.
     """
 
     name: str
@@ -106,6 +108,7 @@ class Map:
     d_side: int
     d_out: int
     unit: bool
+    metric: str = "l2"
 
     @torch.no_grad()
     def __call__(self, x: Tensor, side: Tensor | None = None) -> Tensor:
@@ -115,7 +118,8 @@ class Map:
             mapped = transform(self.function, x, _side_of_h(x, side), chunk=H_ROWS)
         else:
             mapped = self.function(_appended(x, side))
-        return F.normalize(mapped, dim=1) if self.unit else mapped
+        mapped = F.normalize(mapped, dim=1) if self.unit else mapped
+        return mapped * x.any(1, keepdim=True) if self.metric == "cosine" else mapped
 
     @property
     def macs(self) -> int:
@@ -133,14 +137,14 @@ class Map:
 
     def state(self) -> dict:
         """All of it as tensors, numbers and text, for ``torch.save``."""
-        about = {"name": self.name, "d_in": self.d_in, "d_side": self.d_side, "d_out": self.d_out, "unit": self.unit}
+        about = {name: getattr(self, name) for name in ABOUT}
         if isinstance(self.function, nn.Module):
             return about | {"tensors": self.function.state_dict(), "width": self.function.width}
         return about | {"tensors": dict(vars(self.function)), "width": 0}
 
     @classmethod
     def from_state(cls, state: Mapping) -> Map:
-        about = {name: state[name] for name in ("name", "d_in", "d_side", "d_out", "unit")}
+        about = {name: state[name] for name in ABOUT}
         name, tensors = state["name"], state["tensors"]
         if name in CLOSED_FORMS:
             return cls(function=(LowRank if name == "low-rank" else Affine)(**tensors), **about)
@@ -161,6 +165,7 @@ def fit(
     methods: Sequence[str] = METHODS,
     *,
     direction: str = "gallery",
+    metric: str = "l2",
     width: int = 512,
     steps: int = 2_000,
     seed: int = 0,
@@ -175,6 +180,7 @@ def fit(
         pairs: embeddings of the same items by both models.
         methods: which maps, of ``METHODS``.
         direction: "queries" fits from new to old instead, without side-information.
+        metric: of the search, see ``Map``; it does not change what is fitted.
         width: of the hidden layers of residual and h, see ``fct``.
         steps, seed, checkpoint: of the training of both, see ``training.train``.
         show_progress: of that training.
@@ -193,7 +199,7 @@ def fit(
         else:
             appended = _appended(pairs.old, None if name == "identity" else pairs.side)
             function = CLOSED_FORMS[name](appended, pairs.new)
-        maps[name] = Map(name, function, d_old, d_side, d_new, unit)
+        maps[name] = Map(name, function, d_old, d_side, d_new, unit, metric)
     return maps
 
 

@@ -29,7 +29,7 @@ def for_l2(query: Tensor, gallery: Tensor, metric: str) -> tuple[Tensor, Tensor]
 
 
 def as_compared(x: Tensor, metric: str) -> Tensor:
-    """Embeddings (n, d) of which the metric tells apart all that differ: by cosine at length 1."""
+    """Embeddings (n, d) of which the metric tells apart all that differ: by cosine at length 1, zeros as they are."""
     return F.normalize(x, dim=1) if metric == "cosine" else x
 
 

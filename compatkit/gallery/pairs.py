@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .arrays import ROWS
+from .arrays import ROWS, whole
+from .ids import ids_of, rows_of, unique
 from .maps import Pairs
 from .sources import Column, Names, Source, open_source
 
@@ -59,31 +60,21 @@ class Input:
         """Whether a table has a column of that name."""
         return self.source.columns is not None and self.names.of(role) in self.source.columns
 
-    def id_column(self) -> Column | None:
-        found = self.column("id")
+    def ids(self) -> np.ndarray | None:
+        """All of them in memory, see ``ids.unique``; None where there are none."""
+        found = ids_of(self.argument, self.source, self.names)
         if found is None and self.names.id is not None and self.source.columns is not None:
             raise self.without("id")
-        return found
-
-    def ids(self) -> np.ndarray | None:
-        """All of them in memory: None where there are none, ValueError where they are not unique."""
-        found = self.id_column()
-        if found is None:
-            return None
-        ids = whole(found)
-        values, counts = np.unique(ids, return_counts=True)
-        if len(values) < len(ids):
-            raise ValueError(f"{self.argument}: ids must be unique, got {values[counts.argmax()]} {counts.max()} times")
-        return ids
+        return None if found is None else unique(self.argument, found)
 
     def vectors(self, role: str = "vector") -> Column:
         found = self.column(role)
         if found is None:
             raise self.without(role)
         if not found.rows or not found.width or found.dtype is None or found.dtype.kind != "f":
-            shape = f"{found.rows} rows of {found.width or 'no'} width, {found.dtype}"
+            got = f"{found.rows} rows of {found.kind}"
             raise ValueError(
-                f"{self.argument}: {self.source.name} must hold floating-point vectors of items, got {shape}"
+                f"{self.argument}: {self.source.name} must hold floating-point vectors of items, got {got}"
             )
         return found
 
@@ -94,13 +85,6 @@ class Input:
             f"{self.argument}: {self.source.name} has no column {self.names.of(role)!r}"
             + f", only {columns}" * bool(columns)
         )
-
-
-def whole(column: Column) -> np.ndarray:
-    """All rows in memory: (n,) or (n, width)."""
-    return np.concatenate(
-        [*column.blocks(0, ROWS)] or [np.empty((0, column.width) if column.width else 0, column.dtype)]
-    )
 
 
 def side_of(embeddings: Input, side: Input | None) -> tuple[Input, str] | None:
@@ -185,10 +169,28 @@ def join_pairs(
     return Pairs(_matrix("old", old_column, rows["old"]), _matrix("new", new_column, rows["new"]), **found)
 
 
+def with_direction(pairs: Pairs, tell: Callable[[str], object]) -> Pairs:
+    """The pairs that have a cosine: of which neither embedding is all zeros, as it is of an item that failed.
+
+    Args:
+        pairs: of the same items.
+        tell: gets a sentence with the number where some are left out.
+
+    Raises:
+        ValueError: too few are left.
+    """
+    kept = pairs.old.any(1) & pairs.new.any(1)
+    if kept.all():
+        return pairs
+    tell(f"{len(kept) - int(kept.sum())} pairs are left out: embeddings that are all zeros have no cosine.")
+    _check_enough(int(kept.sum()))
+    return pairs.rows(kept)
+
+
 def _label_column(labelled: Input) -> Column:
     found = labelled.column("label")
-    if found is None or found.width or found.dtype is None or found.dtype.kind not in "iuU":
-        got = "none" if found is None else f"width {found.width} of {found.dtype}"
+    if found is None or not found.rows or found.width or found.dtype is None or found.dtype.kind not in "iuUO":
+        got = "none" if found is None else f"{found.rows} rows of {found.kind}"
         name = labelled.source.name
         raise ValueError(f"labels: {name} must hold one integer or text for each item, got {got}")
     return found
@@ -227,8 +229,8 @@ def _odd(ids: dict[str, np.ndarray | None]) -> str:
     known = {name: x for name, x in ids.items() if x is not None}
     for name, x in known.items():
         for other, y in known.items():
-            if len(missing := np.setdiff1d(x, y)):
-                return f"; {other} lacks {missing[0]} of {name}"
+            if len(missing := x[rows_of(other, y, x, name) < 0]):
+                return f"; {other} lacks {missing.min()!s:.80} of {name}"
     return ""
 
 
@@ -239,15 +241,6 @@ def _places(name: str, ids: np.ndarray | None, count: int, wanted: np.ndarray | 
             raise ValueError(f"{name}: must have as many rows as old, {n}, where not both have ids, got {count}")
         return np.arange(n)
     return rows_of(name, ids, wanted, "old")
-
-
-def rows_of(name: str, ids: np.ndarray, wanted: np.ndarray, of: str) -> np.ndarray:
-    """The row in ``ids`` of each id in ``wanted``, which are those of ``of``; -1 where there is none."""
-    if ids.dtype.kind != wanted.dtype.kind and "U" in (ids.dtype.kind, wanted.dtype.kind):
-        raise ValueError(f"{name}: ids must be of the kind of {of}'s, {wanted.dtype}, got {ids.dtype}")
-    order = ids.argsort()
-    place = order[np.searchsorted(ids, wanted, sorter=order).clip(max=len(ids) - 1)]
-    return np.where(ids[place] == wanted, place, -1)
 
 
 def _matrix(name: str, column: Column, rows: np.ndarray) -> Tensor:

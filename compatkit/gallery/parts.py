@@ -78,7 +78,7 @@ class Parts:
     def __init__(self, work: Work, made: Callable[[int], None] = lambda start: None):
         """made: waits until the part that starts there is made."""
         self._work, self._made = work, made
-        self.rows, self.width, self.dtype = work.rows, work.width, np.dtype(work.dtype)
+        self.rows, self.width, self.dtype, self.kind = work.rows, work.width, np.dtype(work.dtype), work.dtype
 
     def blocks(self, start: int, size: int) -> Generator[np.ndarray, None, None]:
         yield from regrouped(self._blocks(start, size), size)

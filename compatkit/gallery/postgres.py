@@ -17,6 +17,7 @@ import struct
 import uuid
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -26,6 +27,7 @@ import numpy as np
 from ..extras import require
 from ..progress import progress
 from .arrays import ahead, opened
+from .ids import INTEGER, TEXT, Ids, ids_of, unique
 from .sources import Carried, Column, Names, Source
 
 VECTORS: dict[str, np.dtype] = {"vector": np.dtype(">f4"), "halfvec": np.dtype(">f2")}
@@ -33,6 +35,9 @@ INTEGERS: dict[str, np.dtype] = {"smallint": np.dtype(">i2"), "integer": np.dtyp
 TEXTS = ("text", "character varying", "character", "uuid")
 METRICS = {"l2": ("l2", "<->"), "cosine": ("cosine", "<=>"), "ip": ("ip", "<#>")}
 """pgvector's names of operator classes, and its operators."""
+LONGEST_KEY = 2_600  # bytes: an index of PostgreSQL takes a third of a page
+INDEXED = {"vector": 2_000, "halfvec": 4_000}
+"""Numbers that an index of pgvector takes at most."""
 COPY_HEADER, COPY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 
 
@@ -85,6 +90,16 @@ class _Database:
     def exists(self) -> bool:
         return self.rows_of("SELECT to_regclass({}) IS NOT NULL", _quoted(*self.parts))[0][0]
 
+    @cached_property
+    def pgvector(self) -> str | None:
+        """What its names need before them, its schema and a dot where that is not on the search path; None where this
+        database does not have it."""
+        found = self.rows_of(
+            "SELECT CASE WHEN nspname = ANY (current_schemas(true)) THEN '' ELSE quote_ident(nspname) || '.' END "
+            "FROM pg_extension e JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'vector'"
+        )
+        return found[0][0] if found else None
+
     def close(self) -> None:
         self.connection.close()
 
@@ -99,13 +114,16 @@ class Table(_Database):
         try:
             if not self.exists():
                 raise ValueError(f"{url}: there is no such table")
-            self.kinds: dict[str, str] = dict(
-                self.rows_of(
-                    "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = {}::regclass "
-                    "AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
-                    _quoted(*self.parts),
-                )
+            kinds = self.rows_of(
+                "WITH RECURSIVE types (oid, base) AS (SELECT oid, oid FROM pg_type UNION ALL SELECT types.oid, "
+                "typbasetype FROM types JOIN pg_type t ON t.oid = base WHERE typtype = 'd') "
+                "SELECT attname, format_type(base, NULL) FROM pg_attribute JOIN types ON types.oid = atttypid "
+                "JOIN pg_type t ON t.oid = base WHERE typtype <> 'd' AND attrelid = {}::regclass AND attnum > 0 "
+                "AND NOT attisdropped ORDER BY attnum",
+                _quoted(*self.parts),
             )
+            self.kinds = {name: kind.removeprefix(self.pgvector or "") for name, kind in kinds}
+            """of the columns, by name: of a domain what it is made of, of pgvector without its schema"""
             self.columns, self.key = list(self.kinds), key
             self._check_key()
             self.rows: int = self.rows_of("SELECT count(*) FROM {table}")[0][0]
@@ -131,7 +149,10 @@ class Table(_Database):
     def column(self, role: str, name: str) -> Column | None:
         if name not in self.kinds:
             return None
-        return VectorColumn(self, name) if self.kinds[name] in VECTORS else ScalarColumn(self, name)
+        kind = self.kinds[name]
+        if role in ("vector", "side") and kind not in VECTORS:
+            raise ValueError(f"{self.name}: column {name!r} must be of type {' or '.join(VECTORS)}, got {kind}")
+        return VectorColumn(self, name) if kind in VECTORS else ScalarColumn(self, name)
 
     def state(self) -> list:
         """A count and a checksum of all ids and of the transactions that wrote their rows last: no vector is read."""
@@ -177,9 +198,9 @@ class ScalarColumn:
     width = 0
 
     def __init__(self, table: Table, name: str):
-        self._table, self._name, self.rows = table, name, table.rows
-        self._cast = "" if table.kinds[name] in INTEGERS else "::text"
-        self.dtype = np.dtype(str if self._cast else np.int64)
+        self._table, self._name, self.rows, self.kind = table, name, table.rows, table.kinds[name]
+        self._cast = "" if self.kind in INTEGERS else "::text"
+        self.dtype = TEXT if self._cast else INTEGER
 
     def blocks(self, start: int, size: int) -> Iterator[np.ndarray]:
         for row, where in self._table.ranges(start, size):
@@ -197,11 +218,11 @@ class VectorColumn:
     """A column of vectors, read in binary. Attributes as ``sources.Column``."""
 
     def __init__(self, table: Table, name: str):
-        self._table, self._name, self.rows = table, name, table.rows
-        self._stored = VECTORS[table.kinds[name]]
+        self._table, self._name, self.rows, self.kind = table, name, table.rows, table.kinds[name]
+        self._stored = VECTORS[self.kind]
         self.dtype = self._stored.newbyteorder("=")
-        query = "SELECT vector_dims({name}) FROM {table} WHERE {name} IS NOT NULL ORDER BY {key} LIMIT 1"
-        first = table.rows_of(query, name=name, key=table.key)
+        query = "vector_dims({name}) FROM {table} WHERE {name} IS NOT NULL ORDER BY {key} LIMIT 1"
+        first = table.rows_of(f"SELECT {table.pgvector}{query}", name=name, key=table.key)
         self.width = first[0][0] if first else 0
 
     def blocks(self, start: int, size: int) -> Iterator[np.ndarray]:
@@ -252,26 +273,47 @@ class NewTable:
             return database.exists()
 
     def check(self, gallery: Source, names: Names, overwrite: bool) -> None:
-        if self.exists():
-            raise ValueError(f"out: {self.name} exists already; name another table, since none is ever overwritten")
-        if gallery.column("id", names.of("id")) is None:
+        ids = ids_of("gallery", gallery, names)
+        if ids is None:
             raise ValueError(f"out: a gallery with ids is needed for a table of PostgreSQL, {gallery.name} has none")
+        with self._connected() as database:
+            if database.exists():
+                raise ValueError(f"out: {self.name} exists already; name another table, since none is ever overwritten")
+            if database.pgvector is None:
+                raise ValueError(f"out: {self.name} has no pgvector (CREATE EXTENSION vector)")
+            key = _stored_key(gallery, ids, names.of("id"))
+            # made and given up again, or a right that is missing would be found out after all the work
+            with _said(self.name), database.connection.transaction(force_rollback=True):
+                database.connection.execute(self._creation(database, names, key, "vector"))
+        if isinstance(gallery, Table):
+            return
+        found = unique("gallery", ids)
+        for text in found if ids.dtype == TEXT else ():
+            if "\0" in text or len(text.encode()) > LONGEST_KEY:
+                raise ValueError(
+                    f"gallery: ids for PostgreSQL must have at most {LONGEST_KEY} bytes and no NUL, got {text!r:.60}"
+                )
+
+    @staticmethod
+    def _creation(database: _Database, names: Names, key: str, vectors: str) -> Any:
+        """The statement that makes the table of ids and vectors of these types."""
+        made = f"CREATE TABLE {{table}} ({{key}} {key} NOT NULL, {{vector}} {database.pgvector}{vectors} NOT NULL)"
+        return database.composed(made, key=names.of("id"), vector=names.of("vector"))
 
     def dtype(self, wanted: np.dtype) -> np.dtype:
         return np.dtype(np.float16 if wanted == np.float16 else np.float32)  # pgvector has nothing wider
 
     def write(self, vectors: Path, carried: Carried) -> None:
         columns = {"key": carried.names.of("id"), "vector": carried.names.of("vector")}
-        ids = carried.gallery.column("id", columns["key"])
+        ids = ids_of("gallery", carried.gallery, carried.names)
         assert ids is not None  # or ``check`` would have refused it
         kind = _stored_key(carried.gallery, ids, columns["key"])
         with opened(vectors) as new, self._connected() as database, _said(self.name):
             stored = _kind(new.dtype)
-            made = f"CREATE TABLE {{table}} ({{key}} {kind} NOT NULL, {{vector}} {stored}({new.width}) NOT NULL)"
             filled = database.composed("COPY {table} ({key}, {vector}) FROM STDIN (FORMAT BINARY)", **columns)
             bar = progress(0, -(-new.rows // carried.chunk), "writing", "chunk", carried.shown)
             with database.connection.transaction(), database.connection.cursor() as cursor:
-                cursor.execute(database.composed(made, **columns))
+                cursor.execute(self._creation(database, carried.names, kind, f"{stored}({new.width})"))
                 blocks = zip(ids.blocks(0, carried.chunk), new.blocks(0, carried.chunk), strict=True)
                 packed = (_packed(of_items, kind, block, VECTORS[stored]) for of_items, block in blocks)
                 with cursor.copy(filled) as copy, closing(ahead(packed)) as rows:
@@ -284,14 +326,28 @@ class NewTable:
 
     def switch(self, carried: Carried, metric: str) -> str:
         key, vector, new = _quoted(carried.names.of("id")), _quoted(carried.names.of("vector")), _quoted(*self._parts)
-        operators, sign = METRICS[metric]
+        (operators, sign), kind, by = METRICS[metric], _kind(carried.dtype), vector
+        with self._connected() as database:
+            within = database.pgvector or ""
+            query = "SELECT atttypmod FROM pg_attribute WHERE attrelid = {}::regclass AND attname = {}"
+            (width,) = database.rows_of(query, new, carried.names.of("vector"))[0]
+        if INDEXED[kind] < width <= INDEXED["halfvec"]:
+            kind, by = "halfvec", f"{vector}::{within}halfvec({width})"
+        index = (
+            f"CREATE INDEX ON {new} USING hnsw ({by if by == vector else f'({by})'} {within}{kind}_{operators}_ops);"
+        )
+        if width > INDEXED[kind]:
+            index = f"no index of pgvector takes {width} numbers, so that a search reads all rows;"
+        sign = f"OPERATOR({within}{sign})" if within else sign
         lines = [
-            f"To switch over: CREATE INDEX ON {new} USING hnsw ({vector} {_kind(carried.dtype)}_{operators}_ops);",
-            f"then search with SELECT {key} FROM {new} ORDER BY {vector} {sign} $1 LIMIT 10;",
+            f"To switch over: {index}",
+            f"then search with SELECT {key} FROM {new} ORDER BY {by} {sign} $1 LIMIT 10;",
         ]
+        if by != vector:
+            lines += [f"The index is of half precision, since none takes {width} numbers of single precision."]
         if isinstance(carried.gallery, Table):
             old, name = _quoted(*carried.gallery.parts), carried.gallery.parts[-1]
-            lines += [f"with the other columns: FROM {new} n JOIN {old} o USING ({key}) ORDER BY n.{vector} {sign} $1."]
+            lines += [f"with the other columns: FROM {new} n JOIN {old} o USING ({key}) ORDER BY n.{by} {sign} $1."]
             if set(carried.gallery.columns) == {carried.names.of("id"), carried.names.of("vector")}:
                 names = ((old, name + "_old"), (new, name))
                 renamed = " ".join(f"ALTER TABLE {table} RENAME TO {_quoted(to)};" for table, to in names)
@@ -325,11 +381,11 @@ def _vector(numbers: np.dtype, width: int) -> np.dtype:
     return np.dtype([("bytes", ">i4"), ("width", ">i2"), ("unused", ">i2"), ("vector", numbers, (width,))])
 
 
-def _stored_key(gallery: Source, ids: Column, key: str) -> str:
+def _stored_key(gallery: Source, ids: Ids, key: str) -> str:
     """The type of the ids in the new table."""
     if isinstance(gallery, Table):
         return gallery.kinds[key] if gallery.kinds[key] in (*INTEGERS, "uuid") else "text"
-    return "bigint" if ids.dtype is not None and ids.dtype.kind in "iu" else "text"
+    return "bigint" if ids.dtype == INTEGER else "text"
 
 
 def _empty(table: Table, name: str, row: int) -> str:

@@ -56,7 +56,11 @@ class Column(Protocol):
 
     @property
     def dtype(self) -> np.dtype | None:
-        """None where there are no rows to tell."""
+        """Of the numbers; ``object`` or ``str`` for text; None for anything else."""
+
+    @property
+    def kind(self) -> str:
+        """What the store calls its type, for messages."""
 
     def blocks(self, start: int, size: int) -> Iterator[np.ndarray]:
         """The rows from ``start`` on, ``size`` at a time: (size,) or (size, width), the last may be shorter."""
@@ -91,7 +95,7 @@ class Source(Protocol):
         """The column of that name (for arrays: in that role, a key of ``DEFAULTS``), None if there is none."""
 
     def verify(self) -> None:
-        """Compare the checksum, where there is one: ValueError if the content was altered."""
+        """Raise ValueError if the content was altered, where there is a checksum, or is not as the schema says."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,15 +20,16 @@ import numpy as np
 import torch
 
 from ..encoders import digest
-from ..files import locked, write_atomically
+from ..files import lock_file, write_atomically
 from ..progress import progress
 from . import arrays
 from .arrays import ArrayFile
-from .backfill import Ranking, write_list
+from .backfill import Ranking
+from .ids import rows_of
 from .map_files import Ends
 from .mapped import Mapped
 from .maps import Map
-from .pairs import Input, Sources, as_float, rows_of, side_of
+from .pairs import Input, Sources, as_float, side_of
 from .parts import PART_CHUNKS, Parts, Work, by_workers, files_by_workers
 from .sources import Carried, Column, Sink, absolute
 
@@ -116,15 +117,15 @@ class Gallery:
         with arrays.opened(path) as side:
             yield side
 
-    def list_worst(self, path: str | os.PathLike, ranking: Ranking, chunk: int, device: torch.device) -> None:
-        """Write the order in which its items are to be back-filled."""
+    def ranked(self, ranking: Ranking, chunk: int, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+        """Its ids (its rows where there are none), and the loss to expect of each item."""
         losses, row = np.empty(self.embedding.rows, np.float32), 0
         for block in self.embedding.blocks(0, chunk):
             old = torch.from_numpy(as_float("gallery", block, row)).to(device)
             losses[row : row + len(block)] = ranking(old).cpu().numpy()
             row += len(block)
         ids = self.input.ids()
-        write_list(path, np.arange(row) if ids is None else ids, losses)
+        return np.arange(row) if ids is None else ids, losses
 
 
 def _places_of_side(gallery: Input, side: Input, rows: int, side_rows: int, require_all: bool) -> np.ndarray | None:
@@ -158,8 +159,19 @@ def _check_space(name: str, space: str, wanted: str, of: str) -> None:
 
 
 @contextmanager
+def held(*sinks: Sink | arrays.NewFile | None) -> Iterator[None]:
+    """What is to be written, for this process alone, which waits for others: whether it is there is to be asked only
+    then. The locks are beside the hidden folders, which come and go."""
+    locks = {sink.folder.with_suffix(".lock").resolve() for sink in sinks if sink is not None}
+    with ExitStack() as stack:
+        for path in sorted(locks):  # all processes in one order, or two could wait for each other
+            stack.enter_context(lock_file(path))
+        yield
+
+
+@contextmanager
 def hidden_folder(sink: Sink | arrays.NewFile | None) -> Iterator[Path | None]:
-    """The hidden folder for what is done so far, for this process alone; None for None. It goes where the input is
+    """The hidden folder for what is done so far, of a sink that is ``held``; None for None. It goes where the input is
     refused, and stays where the same command may go on."""
     if sink is None:
         yield None
@@ -167,10 +179,9 @@ def hidden_folder(sink: Sink | arrays.NewFile | None) -> Iterator[Path | None]:
     folder = sink.folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / "lock", "ab") as lock, locked(lock.fileno()):
-            for left in folder.glob(".*.tmp"):  # by a process that was killed while it wrote
-                left.unlink()
-            yield folder
+        for left in folder.glob(".*.tmp"):  # by a process that was killed while it wrote
+            left.unlink()
+        yield folder
     except ValueError:
         shutil.rmtree(folder, ignore_errors=True)
         raise
@@ -226,7 +237,19 @@ class Stream:
             raise FileExistsError(
                 f"out: {self.sink.name} has appeared meanwhile; move it and run the same command again"
             )
-        finish()
+        with self._keeping():
+            finish()
+
+    @contextmanager
+    def _keeping(self) -> Iterator[None]:
+        """Errors of the sink are none of the input, for which all that is done would go."""
+        try:
+            yield
+        except (ValueError, RuntimeError) as error:
+            raise OSError(
+                f"out: {self.sink.name} cannot be written ({error}). What is done is kept, and the same command goes "
+                f"on; to give up, remove {self.folder}"
+            ) from error
 
     def _mapped(self, side: Column | None) -> Mapped:
         embedding, carried = self.gallery.embedding, self.carried
@@ -244,7 +267,8 @@ class Stream:
                 self._write(vectors, parts, journal)
                 return partial(self.sink.write, vectors, self.carried)
             parts.wait()
-        whole = files_by_workers(executor, work, self.sink.files(source, parts.rows))
+        with self._keeping():
+            whole = files_by_workers(executor, work, self.sink.files(source, parts.rows))
         return partial(os.rename, whole, self.sink.path)
 
     def _write(self, vectors: Path, new: Mapped | Parts, journal: Journal) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,6 +21,7 @@ from ..extras import require
 from ..files import replacing
 from ..progress import progress
 from .arrays import NewFile, file_state, opened, regrouped, skipped
+from .ids import INTEGER, TEXT, ids_of
 from .sources import Carried, Column, Names, Source
 
 pa = require("pyarrow", "gallery")
@@ -33,8 +35,8 @@ class Table:
     name: str
     schema: Any
     rows: int
-    batches: Callable[[list[str], int, int], Iterable[Any]]
-    """(columns, start, size) -> record batches of at most ``size`` rows, from row ``start`` on"""
+    read: Callable[[list[str], int, int], Iterable[Any]]
+    """(columns, start, size) -> record batches of at most ``size`` rows, from row ``start`` on, with at least these"""
     state: Callable[[], list]
     close: Callable[[], None]
     parts: list[tuple[str, int]] = field(default_factory=list)
@@ -46,6 +48,15 @@ class Table:
     def columns(self) -> list[str]:
         return self.schema.names
 
+    def batches(self, columns: list[str], start: int, size: int) -> Iterator[Any]:
+        """These columns of record batches, which must be of the types of the schema."""
+        for batch in self.read(columns, start, size):
+            batch = batch.select(columns)
+            for name, found in zip(columns, batch.schema.types, strict=True):
+                if found != (said := self.schema.field(name).type):
+                    raise ValueError(f"{self.name}: column {name!r} cannot be read, it is {said} and comes as {found}")
+            yield batch
+
     @property
     def space(self) -> str:
         return (self.schema.metadata or {}).get(b"compatkit.space", b"").decode()
@@ -53,19 +64,21 @@ class Table:
     def column(self, role: str, name: str) -> TableColumn | None:
         return TableColumn(self, name) if name in self.columns else None
 
-    def verify(self) -> None: ...
+    def verify(self) -> None:
+        """Raise ValueError if the first row of a column is not of its type."""
+        next(self.batches(self.columns, 0, 1), None)
 
 
 class TableColumn:
     """A column of numbers, of text, or of lists of numbers of one width. Attributes as ``sources.Column``."""
 
     def __init__(self, table: Table, name: str):
-        self._table, self._name = table, name
-        self.rows, self.width, self.dtype = table.rows, 0, None
-        first = next(iter(table.batches([name], 0, 1)), None)
-        if first is not None:
-            values = self._numpy(first.column(0), 0, find_width=True)
-            self.width, self.dtype = (values.shape[1] if values.ndim == 2 else 0), values.dtype
+        self._table, self._name, kind = table, name, table.schema.field(name).type
+        self._is_list = _is_fixed(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        self.rows, self.kind, self.width = table.rows, str(kind), 0
+        self.dtype = _dtype(kind.value_type if self._is_list else kind)
+        if self._is_list and (first := next(table.batches([name], 0, 1), None)) is not None:
+            self.width = pc.list_value_length(self._present(first.column(0), 0))[0].as_py()
 
     def blocks(self, start: int, size: int) -> Iterator[np.ndarray]:
         return regrouped(self._arrays(start, size), size)
@@ -75,25 +88,26 @@ class TableColumn:
             yield self._numpy(batch.column(0), row)
             row += len(batch)
 
-    def _numpy(self, values: Any, row: int, find_width: bool = False) -> np.ndarray:
+    def _numpy(self, values: Any, row: int) -> np.ndarray:
         """Values whose first is of ``row``, as (n,) or (n, width)."""
-        if values.null_count:
-            raise ValueError(f"{self._here(row + _first(values.is_null()))} is empty")
-        if not (pa.types.is_list(values.type) or pa.types.is_large_list(values.type) or _is_fixed(values.type)):
-            values = values.to_numpy(zero_copy_only=False)
-            return values.astype(str) if values.dtype == object else values
-        if _is_fixed(values.type):
-            width = values.type.list_size
-        else:
-            lengths = pc.list_value_length(values).to_numpy(zero_copy_only=False)
-            width = int(lengths[0]) if find_width else self.width
-            if (lengths != width).any():
-                odd = int((lengths != width).argmax())
-                raise ValueError(f"{self._here(row + odd)} has {lengths[odd]} numbers, the first has {width}")
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        values = self._present(values, row)
+        if not self._is_list:
+            return values.to_numpy(zero_copy_only=False)
+        lengths = pc.list_value_length(values).to_numpy(zero_copy_only=False)
+        if (lengths != self.width).any():
+            odd = int((lengths != self.width).argmax())
+            raise ValueError(f"{self._here(row + odd)} has {lengths[odd]} numbers, the first has {self.width}")
         flat = values.flatten()
         if flat.null_count:
-            raise ValueError(f"{self._here(row + _first(flat.is_null()) // width)} has an empty number")
-        return flat.to_numpy(zero_copy_only=False).reshape(len(values), width)
+            raise ValueError(f"{self._here(row + _first(flat.is_null()) // self.width)} has an empty number")
+        return flat.to_numpy(zero_copy_only=False).reshape(len(values), self.width)
+
+    def _present(self, values: Any, row: int) -> Any:
+        if values.null_count:
+            raise ValueError(f"{self._here(row + _first(values.is_null()))} is empty")
+        return values
 
     def _here(self, row: int) -> str:
         return f"{self._table.name}, column {self._name!r}: row {row} (the first is 0)"
@@ -101,9 +115,7 @@ class TableColumn:
 
 def open_parquet(path: Path) -> Table:
     """A Parquet file, or a folder of such files of one schema in the order of their names."""
-    paths = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
-    if not paths:
-        raise ValueError(f"{path}: has no .parquet files")
+    paths = _parquet_paths(path) if path.is_dir() else [path]
     files: list[Any] = []
 
     def close() -> None:
@@ -115,6 +127,7 @@ def open_parquet(path: Path) -> Table:
             files.append(_parquet_file(one))
             if not files[-1].schema_arrow.equals(files[0].schema_arrow):
                 raise ValueError(f"{one}: must have the columns of {paths[0].name}, got {files[-1].schema_arrow.names}")
+        _check_names(path, files[0].schema_arrow)
     except BaseException:
         close()
         raise
@@ -125,6 +138,17 @@ def open_parquet(path: Path) -> Table:
         str(path), files[0].schema_arrow, sum(rows), partial(_parquet_batches, files), partial(_states, paths), close,
         list(zip((one.name for one in paths), rows, strict=True)) if path.is_dir() else [], codec,
     )  # fmt: skip
+
+
+def _parquet_paths(folder: Path) -> list[Path]:
+    found = sorted(folder.glob("*.parquet"))
+    # what Spark and others put beside them begins with a dot or "_"
+    others = {path.name for path in folder.iterdir() if path not in found and not path.name.startswith((".", "_"))}
+    others |= {path.name for path in found if path.is_dir()}
+    if others or not found:
+        got = ", ".join(sorted(others)) or "none"
+        raise ValueError(f"{folder}: must hold files NAME.parquet and nothing else, got {got}")
+    return found
 
 
 def _parquet_file(path: Path) -> Any:
@@ -153,19 +177,28 @@ def open_arrow(path: Path) -> Table:
     try:
         reader = pa.ipc.open_file(file)
         counts = [reader.get_batch(i).num_rows for i in range(reader.num_record_batches)]
-    except pa.ArrowInvalid as error:
+        _check_names(path, reader.schema)
+    except ValueError as error:
         file.close()
-        raise ValueError(f"{path}: not a whole Arrow IPC file ({error})") from error
-    state = partial(_states, [path])
-    return Table(str(path), reader.schema, sum(counts), partial(_arrow_batches, reader, counts), state, file.close)
+        if isinstance(error, pa.ArrowInvalid):
+            raise ValueError(f"{path}: not a whole Arrow IPC file, which a stream is not ({error})") from error
+        raise
+    state, read = partial(_states, [path]), partial(_arrow_batches, reader, counts)
+    return Table(str(path), reader.schema, sum(counts), read, state, file.close)
 
 
 def _arrow_batches(reader: Any, counts: list[int], columns: list[str], start: int, size: int) -> Iterator[Any]:
     for i, count in enumerate(counts):
         if count > start:
-            batch = reader.get_batch(i).select(columns)
+            batch = reader.get_batch(i)
             yield from (batch[row : row + size] for row in range(start, count, size))
         start = max(0, start - count)
+
+
+def _check_names(path: Path, schema: Any) -> None:
+    doubled = [name for name, times in Counter(schema.names).items() if times > 1]
+    if doubled:
+        raise ValueError(f"{path}: columns must have a name each, got {', '.join(doubled)} more than once")
 
 
 def _states(paths: list[Path]) -> list:
@@ -175,8 +208,26 @@ def _states(paths: list[Path]) -> list:
 # New tables
 
 
+def check_columns(gallery: Source, kind: str, create: Callable[[Any], object]) -> None:
+    """Raise ValueError if what is to be made cannot hold all columns of the gallery: ``create`` makes an empty one."""
+    if isinstance(gallery, Table):
+        try:
+            create(gallery.schema)
+        except RuntimeError as error:
+            said = str(error).splitlines()[0]
+            raise ValueError(f"out: {kind} cannot hold all columns of {gallery.name} ({said:.200})") from error
+
+
+def _create_parquet(schema: Any) -> None:
+    pq.ParquetWriter(pa.BufferOutputStream(), schema).close()
+
+
 class NewParquet(NewFile):
     """A Parquet file of any gallery."""
+
+    def check(self, gallery: Source, names: Names, overwrite: bool) -> None:
+        super().check(gallery, names, overwrite)
+        check_columns(gallery, "Parquet", _create_parquet)
 
     def write(self, vectors: Path, carried: Carried) -> None:
         whole = vectors.with_name("whole")
@@ -187,6 +238,16 @@ class NewParquet(NewFile):
 
 class NewArrow(NewFile):
     """An Arrow IPC file of any gallery."""
+
+    def check(self, gallery: Source, names: Names, overwrite: bool) -> None:
+        super().check(gallery, names, overwrite)
+        if isinstance(gallery, Table) and Path(gallery.name).suffix != ".arrow":
+            several = [field.name for field in gallery.schema if pa.types.is_dictionary(field.type)]
+            if several:
+                raise ValueError(
+                    f"out: an Arrow IPC file has one dictionary for a column, {gallery.name} may have several for "
+                    f"{', '.join(several)}; name a file of Parquet"
+                )
 
     def write(self, vectors: Path, carried: Carried) -> None:
         whole = vectors.with_name("whole")
@@ -206,6 +267,7 @@ class NewFolder(NewFile):
     def check(self, gallery: Source, names: Names, overwrite: bool) -> None:
         if self.exists():  # a folder cannot be replaced at once
             raise ValueError(f"out: the folder {self.path} exists already and is never replaced; name another")
+        check_columns(gallery, "Parquet", _create_parquet)
 
     def write(self, vectors: Path, carried: Carried) -> None:
         whole = vectors.with_name("whole")
@@ -264,10 +326,9 @@ def assembled(
         others = [name for name in old.names if name != vector]
         batches = gallery.batches(others, start, carried.chunk) if others else iter(())
     else:
-        ids = gallery.column("id", names.of("id"))
+        ids = ids_of("gallery", gallery, names)
         batches = iter(()) if ids is None else _as_batches(ids, names.of("id"), start, carried.chunk)
-        first = None if ids is None else next(ids.blocks(0, 1))
-        fields = [] if first is None else [pa.field(names.of("id"), pa.array(first).type)]
+        fields = [] if ids is None else [pa.field(names.of("id"), pa.int64() if ids.dtype == INTEGER else pa.string())]
         schema, others = pa.schema([*fields, pa.field(vector, kind)]), [one.name for one in fields]
     kept = {k: v for k, v in (schema.metadata or {}).items() if not k.startswith((b"compatkit.", b"ARROW:"))}
     schema = schema.with_metadata(kept | carried.about())
@@ -314,6 +375,15 @@ def _like(old: Any, fixed: Any) -> Any:
     if _is_fixed(old):
         return fixed
     return pa.large_list(fixed.value_type) if pa.types.is_large_list(old) else pa.list_(fixed.value_type)
+
+
+def _dtype(kind: Any) -> np.dtype | None:
+    """Of numbers, or ``TEXT``; None for anything else."""
+    if pa.types.is_dictionary(kind):
+        return _dtype(kind.value_type)
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        return np.dtype(kind.to_pandas_dtype())
+    return TEXT if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind) else None
 
 
 def _is_fixed(kind: Any) -> bool:

@@ -37,15 +37,15 @@ from ..intervals import Interval
 from ..scheduler import workers_of
 from . import arrays
 from .advice import recommend
-from .backfill import MixedPlan, Ranking, Share
+from .backfill import MixedPlan, Ranking, Share, write_list
 from .comparison import Candidate, Comparison, compare
 from .embeddings import is_unit
 from .map_files import Ends, SavedMap, load_map, version
 from .maps import DIRECTIONS, METHODS, NETWORKS, Map, Pairs, fit, split
 from .metrics import METRICS
-from .pairs import Input, Sources, join_pairs
+from .pairs import Input, Sources, join_pairs, with_direction
 from .sources import Names, Sink, open_sink
-from .stream import Gallery, Stream, hidden_folder
+from .stream import Gallery, Stream, held, hidden_folder
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,8 @@ def upgrade(
     What is done is kept in a hidden folder beside ``out`` (for PostgreSQL: in the working directory) until ``out`` is
     whole: an interrupted call, made again with the same sources and settings, goes on where it stopped and ends with
     the same bits, on the same device, threads and torch version. A file counts as the same by name, size and time of
-    change, a table of LanceDB by its version, one of PostgreSQL by its ids and the transactions that wrote them.
+    change, a table of LanceDB by its version, one of PostgreSQL by its ids and the transactions that wrote them. A call
+    waits for others that write one of its files.
 
     Args:
         old, new: files or tables of the pairs, see ``pairs.read_pairs``.
@@ -126,7 +127,8 @@ def upgrade(
         method: "auto" does as ``advice.recommend`` says, which may be to write nothing; one of ``METHODS`` is used
             whatever the comparison says. All are compared, but residual and h only if they may be chosen, since fitting
             them takes minutes.
-        metric: that the gallery is searched with, one of ``metrics.METRICS``.
+        metric: that the gallery is searched with, one of ``metrics.METRICS``. By cosine, rows of zeros (items that
+            failed) stay rows of zeros in the new gallery, and pairs with one are left out.
         enough, backfill_seconds: see ``advice.recommend``.
         gallery_size: of a gallery that is not given; agreement is extrapolated to it.
         backfill_list: a file NAME.csv for the ids of the gallery (its rows, from 0, without ids), the item near which
@@ -149,12 +151,12 @@ def upgrade(
         ValueError: bad input, such as rows, ids or widths that do not match, another space or length than that of the
             pairs, NaN (with the number of the row), an ``out`` that is an input, or exists. ``out`` is as it was
             before, and nothing else is left.
-        OSError: a full disk, a database that does not answer, an ``out`` that has appeared meanwhile. What is done is
-            kept, and the same call goes on.
+        OSError: a full disk, a database that does not answer, an ``out`` that cannot be written or has appeared
+            meanwhile. What is done is kept, and the same call goes on.
     """
     method = _check_options(method, metric, enough, backfill_seconds, width=width, steps=steps, chunk=chunk)
-    _check_files(direction, gallery, out, save_map, dry_run, overwrite)
-    _check_backfill(gallery, gallery_size, backfill_list, dry_run, overwrite)
+    _check_files(direction, gallery, out, save_map, dry_run)
+    _check_backfill(gallery, gallery_size, backfill_list, dry_run)
     if direction == "queries" and not (side is gallery_side is side_column is backfill_seconds is None):
         raise ValueError(
             "side, gallery_side, side_column, backfill_seconds: are of a gallery, which queries leave alone"
@@ -165,7 +167,13 @@ def upgrade(
     check_device(device := device or default_device())
     device = torch.device(device)
     names = Names(id_column, vector_column, side_column, label_column)
-    with Sources(names, new_vector_column) as sources, workers_of(scheduler) as executor:
+    sink = None if dry_run or out is None else open_sink(out)
+    files = {"save_map": save_map, "backfill_list": backfill_list}
+    beside = {name: arrays.NewFile(Path(path)) for name, path in files.items() if path is not None}
+    first, opened = sink or beside.get("save_map"), Sources(names, new_vector_column)
+    with held(sink, *beside.values()), opened as sources, workers_of(scheduler) as executor:
+        for name, file in beside.items():
+            file.check_new(name, overwrite)
         urls = {
             "old": old,
             "new": new,
@@ -175,25 +183,27 @@ def upgrade(
             "gallery_side": gallery_side,
         }
         inputs = {name: sources(name, url) for name, url in urls.items() if url is not None}
-        of_gallery, beside = inputs.pop("gallery", None), inputs.pop("gallery_side", None)
+        of_gallery, its_side = inputs.pop("gallery", None), inputs.pop("gallery_side", None)
         pairs = join_pairs(**inputs, require_all=require_all, tell=tell)
+        if metric == "cosine":
+            pairs = with_direction(pairs, tell)
         ends = _ends(pairs.reversed() if direction == "queries" else pairs)
-        source = None if of_gallery is None else Gallery.open(ends, "the pairs", of_gallery, beside, require_all)
-        sink = None if dry_run or out is None or source is None else open_sink(out)
+        source = None if of_gallery is None else Gallery.open(ends, "the pairs", of_gallery, its_side, require_all)
         if sink is not None and source is not None:
             _check_out(sink, source.input, [url for url in urls.values() if url is not None], overwrite)
         size = gallery_size if source is None else source.embedding.rows
         settings = dict(methods=methods, direction=direction, metric=metric, width=width, steps=steps, seed=seed)
         settings |= {"gallery_size": size, "method": None if method == "auto" else method}
-        with hidden_folder(sink or (None if save_map is None else arrays.NewFile(Path(save_map)))) as folder:
+        with hidden_folder(first) as folder:
             maps, comparison = _fitted(pairs, settings, device, folder, show_progress)
-            advice = recommend(comparison, enough=enough, backfill_seconds=backfill_seconds)
-            wanted = advice.method if not advice.share or backfill_list is not None else None
-            chosen = wanted if method == "auto" else method
-            mixed = "" if comparison.mixed is None else comparison.mixed.table(backfill_seconds)
-            tell("\n".join(filter(None, [comparison.table(), mixed, advice.text])))
-            done = Upgrade(comparison, chosen, advice.text, None, share=advice.share)
-            held_out = None if backfill_list is None else split(pairs, seed)[1].to(device)
+        advice = recommend(comparison, enough=enough, backfill_seconds=backfill_seconds)
+        wanted = advice.method if not advice.share or backfill_list is not None else None
+        chosen = wanted if method == "auto" else method
+        mixed = "" if comparison.mixed is None else comparison.mixed.table(backfill_seconds)
+        tell("\n".join(filter(None, [comparison.table(), mixed, advice.text])))
+        done = Upgrade(comparison, chosen, advice.text, None, share=advice.share)
+        held_out, listed = None if backfill_list is None else split(pairs, seed)[1].to(device), None
+        with hidden_folder(first) as folder:  # anew, for what ``tell`` raises is neither bad input nor a full disk
             if sink is not None and source is not None and folder is not None and chosen is not None:
                 del pairs  # frees their memory for the gallery
                 carried = source.carried(ends, sink, chunk, show_progress)
@@ -201,13 +211,15 @@ def upgrade(
                 done = replace(done, out=out, switch=sink.switch(carried, metric))
             if backfill_list is not None and source is not None and held_out is not None:
                 ranking = Ranking.of(maps[chosen or comparison.choice], held_out, metric)
-                source.list_worst(backfill_list, ranking, chunk, device)
-                done = replace(done, listed=backfill_list)
-            if save_map is not None and chosen is not None:
-                _saved(maps[chosen], ends, comparison).save(save_map)
-                done = replace(done, saved=save_map)
-            if folder is not None:
-                shutil.rmtree(folder)
+                listed = source.ranked(ranking, chunk, device)
+        if backfill_list is not None and listed is not None:
+            write_list(backfill_list, *listed)
+            done = replace(done, listed=backfill_list)
+        if save_map is not None and chosen is not None:
+            _saved(maps[chosen], ends, comparison).save(save_map)
+            done = replace(done, saved=save_map)
+        if folder is not None:
+            shutil.rmtree(folder)
     return done
 
 
@@ -246,10 +258,10 @@ def apply_map(
     check_device(device := device or default_device())
     device = torch.device(device)
     saved = load_map(map)
-    with Sources(Names(id_column, vector_column, side_column)) as sources, workers_of(scheduler) as executor:
+    names, sink = Names(id_column, vector_column, side_column), open_sink(out)
+    with held(sink), Sources(names) as sources, workers_of(scheduler) as executor:
         beside = None if gallery_side is None else sources("gallery_side", gallery_side)
         source = Gallery.open(saved.ends, "the map", sources("gallery", gallery), beside, require_all)
-        sink = open_sink(out)
         _check_out(sink, source.input, [map, gallery, gallery_side], overwrite)
         with hidden_folder(sink) as folder:
             assert folder is not None
@@ -292,7 +304,7 @@ def _saved(function: Map, ends: Ends, comparison: Comparison) -> SavedMap:
 def _loaded(saved: SavedMap, device: torch.device) -> Map:
     ends, tensors = saved.ends, {name: torch.from_numpy(x).to(device) for name, x in saved.tensors.items()}
     sizes = {"d_in": ends.d_in, "d_side": ends.d_side, "d_out": ends.d_out, "unit": ends.unit, "width": saved.width}
-    return Map.from_state({"name": saved.name, "tensors": tensors} | sizes)
+    return Map.from_state({"name": saved.name, "tensors": tensors, "metric": saved.about["metric"]} | sizes)
 
 
 def _check_options(method: str, metric: str, enough: float, backfill_seconds: float | None, **counts: int) -> str:
@@ -322,7 +334,6 @@ def _check_files(
     out: str | os.PathLike | None,
     save_map: str | os.PathLike | None,
     dry_run: bool,
-    overwrite: bool,
 ) -> None:
     """That what is asked for can be written, as far as arguments tell."""
     if direction not in DIRECTIONS:
@@ -338,13 +349,7 @@ def _check_files(
     path = Path(save_map)
     if dry_run or path.suffix != ".safetensors":
         raise ValueError(f"save_map: must be NAME.safetensors, and not for dry_run, which writes nothing, got {path}")
-    _check_new("save_map", path, overwrite)
     require("safetensors", "gallery")
-
-
-def _check_new(name: str, path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise ValueError(f"{name}: {path} exists already; name another, or allow overwrite (--overwrite)")
 
 
 def _check_backfill(
@@ -352,7 +357,6 @@ def _check_backfill(
     gallery_size: int | None,
     backfill_list: str | os.PathLike | None,
     dry_run: bool,
-    overwrite: bool,
 ) -> None:
     """That the size and the list are wanted where they can be had."""
     if gallery_size is not None:
@@ -364,7 +368,6 @@ def _check_backfill(
     path = Path(backfill_list)
     if path.suffix != ".csv" or gallery is None or dry_run:
         raise ValueError(f"backfill_list: must be NAME.csv, with a gallery and without dry_run, got {path}")
-    _check_new("backfill_list", path, overwrite)
 
 
 def _check_out(sink: Sink, gallery: Input, inputs: Sequence[str | os.PathLike | None], overwrite: bool) -> None:
@@ -391,7 +394,7 @@ def _fitted(
         state = torch.load(kept, map_location=device, weights_only=True)
         return {m["name"]: Map.from_state(m) for m in state["maps"]}, _comparison(json.loads(state["comparison"]))
     checkpoint = None if folder is None else folder / f"h-{key}.pt"
-    options = {name: settings[name] for name in ("direction", "width", "steps", "seed")}
+    options = {name: settings[name] for name in ("direction", "metric", "width", "steps", "seed")}
     to_fit, held_out = split(pairs, settings["seed"])
     maps = fit(to_fit.to(device), settings["methods"], checkpoint=checkpoint, show_progress=shown, **options)
     search = {name: settings[name] for name in ("direction", "metric", "gallery_size", "method")}

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from compatkit.applications import adapt, log_steps
-from compatkit.data import ImageSet, Split, common_classes
+from compatkit.data import ImageSet, Split, common_classes, with_equal_channels
 from compatkit.models import auxiliary_head
 from compatkit.objectives import Pretext, PretextTask, Target, pretext_of
 from compatkit.recombination import class_accuracy
@@ -18,16 +18,14 @@ from .networks import cut_network
 
 
 def check(config: AdaptationRun, context: Context) -> None:
-    """Build everything that a run needs, and train nothing.
+    """Rehearse a run.
 
     Raises:
         ValueError: settings that cannot be run.
     """
-    sets = _sets(config, context)
-    for image_set in sets:
-        check_filled(image_set, config.n_train, config.n_test)
-    _puzzles(sets[1], pretext_of(config.pretext))
-    _untrained(config, sets[0], context)
+    source, target = _sets(config, context)
+    _puzzles(target, pretext_of(config.pretext))
+    _source_model(config, source, context)
 
 
 def run(config: AdaptationRun, context: Context) -> dict[str, float | list]:
@@ -82,10 +80,12 @@ def run(config: AdaptationRun, context: Context) -> dict[str, float | list]:
 
 def _sets(config: AdaptationRun, context: Context) -> tuple[ImageSet, ImageSet]:
     """Source and target with the classes that both have, in one order."""
-    sets = [context.load(name) for name in (config.source, config.target)]
+    sets = with_equal_channels(*(context.load(name) for name in (config.source, config.target)))
     # in an order of names, so that either set is the same in both directions
     common = sorted(common_classes(*sets, leave_out=config.left_out))
     source, target = (s.subset(common).limit(config.n_train, config.n_test).to(context.device) for s in sets)
+    for image_set in (source, target):
+        check_filled(image_set, config.n_train, config.n_test)
     return source, target
 
 
@@ -98,31 +98,21 @@ def _puzzles(image_set: ImageSet, pretext: PretextTask) -> ImageSet:
     return ImageSet(image_set.name, image_set.train, shown, tuple(map(str, range(pretext.variants))))
 
 
-def _untrained(
-    config: AdaptationRun, source: ImageSet, context: Context
-) -> tuple[tuple[nn.Sequential, nn.Sequential, nn.Sequential], Task | None]:
-    """Extractor, head and pretext head for the source, and the task on the third set that teaches the last one."""
-    seed = 16 * config.seed
-    shape = {"width": config.width, "split_at": config.split_at}
-    extractor, head = cut_network(config.network, source, seed=seed, **shape)
-    rotation_head = auxiliary_head(head, pretext_of(config.pretext).variants, seed=seed + 1)
-    if not config.third:
-        return (extractor, head, rotation_head), None
-    channels = source.train.images.shape[1]
-    third = context.load(config.third).with_channels(channels).limit(config.n_train).to(context.device)
-    teacher, _ = cut_network(config.network, third, seed=seed + 2, **shape)
-    return (extractor, head, rotation_head), Task(third, teacher, [Pretext(rotation_head, config.pretext)], seed + 3)
-
-
 def _source_model(
     config: AdaptationRun, source: ImageSet, context: Context
 ) -> tuple[tuple[nn.Sequential, nn.Sequential, nn.Sequential], int]:
     """Extractor, head and pretext head, trained together on the source, the last one first on the third set; and the
     seed of that training."""
-    (extractor, head, rotation_head), lesson = _untrained(config, source, context)
-    if lesson is not None:
+    seed = 16 * config.seed
+    shape = {"width": config.width, "split_at": config.split_at}
+    extractor, head = cut_network(config.network, source, seed=seed, **shape)
+    rotation_head = auxiliary_head(head, pretext_of(config.pretext).variants, seed=seed + 1)
+    pretext = Pretext(rotation_head, config.pretext)
+    if config.third:
+        third = context.load(config.third).with_channels(source.channels).limit(config.n_train).to(context.device)
+        teacher, _ = cut_network(config.network, third, seed=seed + 2, **shape)
+        lesson = Task(third, teacher, [pretext], seed + 3)
         context.train_once([lesson], config.recipe, f"{config.pretext} on {config.third}, seed {config.seed}")
-    seed = 16 * config.seed + 4
-    task = Task(source, extractor, [Target(head), Pretext(rotation_head, config.pretext)], seed)
+    task = Task(source, extractor, [Target(head), pretext], seed + 4)
     context.train_once([task], config.recipe, f"{config.source} with {config.pretext}, seed {config.seed}")
-    return (extractor, head, rotation_head), seed
+    return (extractor, head, rotation_head), seed + 4

@@ -21,14 +21,13 @@ from .networks import cut_network
 
 
 def check(config: ClassifierRun, context: Context) -> None:
-    """Build everything that a run needs, and train nothing.
+    """Rehearse a run.
 
     Raises:
         ValueError: settings that cannot be run.
     """
-    whole = _whole(config, context)
-    check_filled(whole, config.n_train, config.n_test)
-    _first_tasks(config, whole)
+    trained = _upper_bounds if config.variant.startswith("upper bound") else _first_networks
+    trained(config, _whole(config, context), context)
 
 
 def _whole(config: ClassifierRun, context: Context) -> ImageSet:
@@ -36,6 +35,7 @@ def _whole(config: ClassifierRun, context: Context) -> ImageSet:
     whole = context.load(config.data).limit(config.n_train, config.n_test).to(context.device)
     if not config.first_classes < len(whole.classes):
         raise ValueError(f"first_classes: {config.data} has {len(whole.classes)} classes, got {config.first_classes}")
+    check_filled(whole, config.n_train, config.n_test)
     return whole
 
 
@@ -46,17 +46,17 @@ def run(config: ClassifierRun, context: Context) -> dict[str, float | list]:
     on extractor D, in 0..1. "first classes: D": before the update, on the classes there were. "accuracy: D": of an
     upper bound. "parameters: D", "MACs: D" and "seconds per image: D": of the network as it is deployed.
     """
+    found: dict[str, float | list] = {}
     whole = _whole(config, context)
     if config.variant.startswith("upper bound"):
-        return _upper_bounds(config, whole, context)
+        for name, (extractor, head) in zip(ARCHITECTURES, _upper_bounds(config, whole, context), strict=True):
+            found[f"accuracy: {name}"] = _accuracies(extractor, head, whole, config)["accuracy"]
+            found |= _costs(name, recombine(extractor, head), whole)
+        return found
 
     first = whole.subset(whole.classes[: config.first_classes])
-    tasks, heads, rotation_head = _first_tasks(config, first)
-    for group in [[task] for task in tasks] if config.variant == "independent" else [tasks]:
-        context.train_once(group, config.recipe, f"{config}: first classes")
-
-    extractors = dict(zip(ARCHITECTURES, (task.extractor for task in tasks), strict=True))
-    found: dict[str, float | list] = {}
+    trained, heads, rotation_head = _first_networks(config, first, context)
+    extractors = dict(zip(ARCHITECTURES, trained, strict=True))
     for (name, extractor), head in zip(extractors.items(), heads, strict=True):
         found[f"first classes: {name}"] = _accuracies(extractor, head, first, config)["accuracy"]
     for (reference, extractor), head in zip(extractors.items(), heads, strict=True):
@@ -79,10 +79,10 @@ def run(config: ClassifierRun, context: Context) -> dict[str, float | list]:
     return found
 
 
-def _first_tasks(
-    config: ClassifierRun, image_set: ImageSet
-) -> tuple[list[Task], list[nn.Sequential], nn.Sequential | None]:
-    """Three extractors in training; the head of each, one for all or one of its own; and the shared rotation head."""
+def _first_networks(
+    config: ClassifierRun, image_set: ImageSet, context: Context
+) -> tuple[list[nn.Module], list[nn.Sequential], nn.Sequential | None]:
+    """Three extractors, trained; the head of each, one for all or one of its own; and the shared rotation head."""
     seed = 16 * config.seed
     cut = _cut_networks(config, image_set)
     head = cut[-1][1]
@@ -96,14 +96,17 @@ def _first_tasks(
         Task(image_set, _fitted(extractor, head, seed + 3 + i), [Target(own), *pretexts], seed + i)
         for i, ((extractor, _), own) in enumerate(zip(cut, heads, strict=True))
     ]
-    return tasks, heads, rotation_head
+    for group in [[task] for task in tasks] if config.variant == "independent" else [tasks]:
+        context.train_once(group, config.recipe, f"{config}: first classes")
+    return [task.extractor for task in tasks], heads, rotation_head
 
 
-def _upper_bounds(config: ClassifierRun, image_set: ImageSet, context: Context) -> dict[str, float | list]:
+def _upper_bounds(
+    config: ClassifierRun, image_set: ImageSet, context: Context
+) -> list[tuple[nn.Sequential, nn.Sequential]]:
     """Each network on its own, trained on all classes at once, with a rotation head (Sec. 5.2)."""
     seed = 16 * config.seed
-    found: dict[str, float | list] = {}
-    cut = _cut_networks(config, image_set)
+    found, cut = [], _cut_networks(config, image_set)
     common = cut[-1][1]
     for i, (name, (extractor, head)) in enumerate(zip(ARCHITECTURES, cut, strict=True)):
         if config.variant != "upper bound":
@@ -111,8 +114,7 @@ def _upper_bounds(config: ClassifierRun, image_set: ImageSet, context: Context) 
             extractor = _fitted(extractor, head, seed + 3 + i)
         task = Task(image_set, extractor, [Target(head), Pretext(auxiliary_head(head, 4, seed=seed + 9))], seed + i)
         context.train_once([task], config.recipe, f"{config}: {name}")
-        found[f"accuracy: {name}"] = _accuracies(extractor, head, image_set, config)["accuracy"]
-        found |= _costs(name, recombine(extractor, head), image_set)
+        found.append((extractor, head))
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ class Context:
         checkpoints: the folder of this run, from which it goes on if an earlier attempt left any; None keeps none.
         shared: the folder of weights that several runs need, which the first of them trains; None keeps none.
         show_progress: whether a bar is shown where a person is watching.
+        rehearsal: each training is one step on two images, to see that it can be taken.
         data: the digest of each image set that was loaded, by name.
         histories: of each training, in order.
     """
@@ -30,6 +31,7 @@ class Context:
     checkpoints: Path | None = None
     shared: Path | None = None
     show_progress: bool = False
+    rehearsal: bool = False
     data: dict[str, str] = field(default_factory=dict)
     histories: list[list[dict]] = field(default_factory=list)
 
@@ -41,17 +43,23 @@ class Context:
 
     def train(self, tasks: Sequence[Trainable], recipe: Recipe, stage: str, label: str) -> list[dict]:
         """``training.train`` with a checkpoint of its own for each ``stage`` of the run; ``label`` names the bar."""
-        return self._noted(train(tasks, recipe, **self._options(stage, label)))
+        return self._noted(train(tasks, self._shortened(recipe), **self._options(stage, label)))
 
     def train_once(self, tasks: Sequence[Trainable], recipe: Recipe, label: str) -> list[dict]:
         """``training.train_once`` in the shared folder."""
-        return self._noted(train_once(tasks, recipe, self.shared, label=label, show_progress=self.show_progress))
+        options = {"label": label, "show_progress": self.show_progress}
+        return self._noted(train_once(tasks, self._shortened(recipe), self.shared, **options))
 
-    def apply(self, application: Callable[..., tuple], *parts, stage: str, label: str, **options) -> tuple:
+    def apply(
+        self, application: Callable[..., tuple], *parts, recipe: Recipe, stage: str, label: str, **options
+    ) -> tuple:
         """What one of ``compatkit.applications`` returns for these parts, the history of its training last."""
-        result = application(*parts, **self._options(stage, label), **options)
+        result = application(*parts, recipe=self._shortened(recipe), **self._options(stage, label), **options)
         self._noted(result[-1])
         return result
+
+    def _shortened(self, recipe: Recipe) -> Recipe:
+        return replace(recipe, steps=1, batch_size=2, crop=0, compile=False) if self.rehearsal else recipe
 
     def _options(self, stage: str, label: str) -> dict[str, Any]:
         file = None if self.checkpoints is None else self.checkpoints / f"{stage}.pt"
@@ -66,7 +74,7 @@ def check_filled(image_set: ImageSet, n_train: int | None, n_test: int | None) -
     """A set with as many images as were asked for.
 
     Raises:
-        ValueError: they are fewer than its classes, so that some class has none to learn from, or to test on.
+        ValueError: some class has none to learn from, or to test on.
     """
     for name, limit, split in (("n_train", n_train, image_set.train), ("n_test", n_test, image_set.test)):
         check_split(name, image_set, split, limit)
@@ -76,8 +84,22 @@ def check_split(name: str, image_set: ImageSet, split: Split, limit: int | None)
     """A split with an image or more for each class of its set; ``name``: of the setting that is its ``limit``.
 
     Raises:
-        ValueError: its images are fewer.
+        ValueError: some class has none.
     """
     if len(split) < max(2, len(image_set.classes)):
         wanted = f"at least {len(image_set.classes)}, one for each class of {image_set.name}"
         raise ValueError(f"{name}: must be {wanted}, got {len(split) if limit is None else limit}")
+    counts = split.labels.bincount(minlength=len(image_set.classes)).tolist()
+    if empty := [label for label, count in zip(image_set.classes, counts, strict=True) if not count]:
+        listing = ", ".join(empty[:5]) + ", ..." * (len(empty) > 5)
+        raise ValueError(f"{name}: each class needs an image, and {image_set.name} has none of {listing}")
+
+
+def check_enough(name: str, image_set: ImageSet, wanted: int) -> None:
+    """As many training images as a setting takes; ``name``: of the setting.
+
+    Raises:
+        ValueError: there are fewer.
+    """
+    if wanted > len(image_set.train):
+        raise ValueError(f"{name}: {image_set.name} has {len(image_set.train)} training images, got {wanted}")

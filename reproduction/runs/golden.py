@@ -76,7 +76,7 @@ def golden_set(name: str) -> ImageSet:
     """Images of 8 x 8 pixels with the classes and channels of a built-in set, from integers alone: a pattern for each
     class, and noise."""
     like = BUILT_IN[name]()
-    channels, count = like.train.images.shape[1], len(like.classes)
+    channels, count = like.channels, len(like.classes)
     start = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=3).digest(), "big")
 
     def split(part: int) -> Split:

@@ -13,7 +13,6 @@ def cut_network(
 ) -> tuple[nn.Sequential, nn.Sequential]:
     """Extractor and head for the classes of a set. Their weights depend on the seed alone: networks for other numbers
     of classes start from the same ones in all layers but the last."""
-    channels = image_set.train.images.shape[1]
-    extractor, template = split(build(name, 2, seed=seed, in_channels=channels, width=width), split_at)
+    extractor, template = split(build(name, 2, seed=seed, in_channels=image_set.channels, width=width), split_at)
     head = auxiliary_head(template, len(image_set.classes), seed=seed)
     return extractor.to(image_set.device), head.to(image_set.device)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from compatkit import objectives
 from compatkit.batches import rotate
-from compatkit.data import ImageSet, Split, class_index, common_classes
+from compatkit.data import ImageSet, Split, class_index, common_classes, with_equal_channels
 from compatkit.devices import seeded_generator
 from compatkit.models import auxiliary_head, build, split
 from compatkit.normalization import REPLACEMENTS, UnitLength, replace_batch_norm
@@ -19,7 +19,7 @@ from compatkit.objectives import DCC, Pretext, Target, Term, identical_initial_w
 from compatkit.training import Task, freeze
 
 from ..experiments.settings import PairRun
-from .context import Context, check_filled
+from .context import Context, check_enough, check_filled
 from .measures import measure
 
 
@@ -82,23 +82,22 @@ class Pair:
 
 
 def check(config: PairRun, context: Context) -> None:
-    """Build everything that a run needs, and train nothing.
+    """Rehearse a run.
 
     Raises:
         ValueError: settings that cannot be run.
     """
-    pair = prepare(config, context, pretrained=False)
-    for image_set in pair.sets:
-        check_filled(image_set, config.n_train, config.n_test)
-    if config.pretrained_on:
-        _pretraining_set(config, pair.sets[0].train.images.shape[1], context)
+    train_pair(prepare(config, context), config, context)
 
 
-def prepare(config: PairRun, context: Context, *, pretrained: bool = True) -> Pair:
+def prepare(config: PairRun, context: Context) -> Pair:
     """Load the two sets and build the two networks with the auxiliary heads that ``config.method`` asks for.
 
     All methods of one seed start from the same weights and see the same batches, so that they can be compared in pairs.
-    Pre-trained weights are made once for all runs that start from them; ``pretrained=False`` leaves that out.
+    Pre-trained weights are made once for all runs that start from them.
+
+    Raises:
+        ValueError: settings that cannot be run.
     """
     sets = _sets(config, context)
     common = common_classes(*sets, leave_out=config.left_out)
@@ -106,11 +105,14 @@ def prepare(config: PairRun, context: Context, *, pretrained: bool = True) -> Pa
         raise ValueError(f"dcc_classes: {config.a} and {config.b} share {len(common)}, got {config.dcc_classes}")
     parts, first_seed = parts_of(config.method), 16 * config.seed
     networks = [_network(config, s, first_seed + i).to(context.device) for i, s in enumerate(sets)]
-    if config.pretrained_on and pretrained:
+    if config.pretrained_on:
         # with identical weights the second network takes those of the first
         for i, network in enumerate(networks[: 1 if "IIW" in parts else 2]):
             _pretrain(network, config, first_seed + i, context)
     if "IIW" in parts:
+        if len(sets[0].classes) != len(sets[1].classes):
+            counts = " and ".join(f"{len(s.classes)} of {s.name}" for s in sets)
+            raise ValueError(f"method: IIW needs as many classes in both sets, got {counts}")
         identical_initial_weights(*networks)
     cut = [split(network, config.split_at) for network in networks]
     if config.normalization == "unit length":
@@ -138,7 +140,11 @@ def prepare(config: PairRun, context: Context, *, pretrained: bool = True) -> Pa
 
 
 def _sets(config: PairRun, context: Context) -> tuple[ImageSet, ImageSet]:
-    a, b = (context.load(name).limit(config.n_train, config.n_test).to(context.device) for name in (config.a, config.b))
+    sets = with_equal_channels(*(context.load(name) for name in (config.a, config.b)))
+    a, b = (s.limit(config.n_train, config.n_test).to(context.device) for s in sets)
+    for image_set in (a, b):
+        check_filled(image_set, config.n_train, config.n_test)
+        check_enough("stitches", image_set, max(config.stitches, default=0))
     if config.numbering != "stored":
         b = b.subset(numbered_as(a.classes, b.classes, shift=int(config.numbering == "shifted")))
     if config.turned:
@@ -168,13 +174,9 @@ def turned(image_set: ImageSet, share: float, seed: int) -> ImageSet:
 
 
 def _network(config: PairRun, image_set: ImageSet, seed: int) -> nn.Sequential:
-    channels = image_set.train.images.shape[1]
-    network = build(config.network, len(image_set.classes), seed=seed, in_channels=channels, width=config.width)
+    shape = {"in_channels": image_set.channels, "width": config.width}
+    network = build(config.network, len(image_set.classes), seed=seed, **shape)
     return replace_batch_norm(network, config.normalization) if config.normalization in REPLACEMENTS else network
-
-
-def _pretraining_set(config: PairRun, channels: int, context: Context) -> ImageSet:
-    return context.load(config.pretrained_on).with_channels(channels).limit(config.n_train).to(context.device)
 
 
 def _pretrain(network: nn.Sequential, config: PairRun, seed: int, context: Context) -> None:
@@ -182,7 +184,8 @@ def _pretrain(network: nn.Sequential, config: PairRun, seed: int, context: Conte
 
     The rotation head has the shape of the target head, which then starts from all of it but the last layer.
     """
-    image_set = _pretraining_set(config, next(network.parameters()).shape[1], context)
+    channels = next(network.parameters()).shape[1]
+    image_set = context.load(config.pretrained_on).with_channels(channels).limit(config.n_train).to(context.device)
     extractor, head = split(network, config.split_at)
     rotation_head = auxiliary_head(head, 4, seed=seed).to(context.device)
     task = Task(image_set, extractor, [Pretext(rotation_head)], seed)

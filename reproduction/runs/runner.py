@@ -85,8 +85,8 @@ def missing(wanted: Sequence[Any], preset: str, root: str | os.PathLike | None =
 
 
 def check(wanted: Iterable[Any], device: str = "cpu") -> None:
-    """Load the images and build the networks of all these runs, and train nothing, so that what cannot be run fails
-    before the first one.
+    """Rehearse all these runs: load the images, build the networks and train them for one step on two images, so that
+    what cannot be run fails before the first one.
 
     Raises:
         ValueError: in one line, for all runs that cannot be made.
@@ -94,7 +94,7 @@ def check(wanted: Iterable[Any], device: str = "cpu") -> None:
     problems: dict[str, str] = {}
     for config in dict.fromkeys(replace(config, seed=0) for config in wanted):
         try:
-            kind_of(config).check(config, Context(device))
+            kind_of(config).check(config, Context(device, rehearsal=True))
         except (ValueError, FileNotFoundError, ImportError) as error:
             problems.setdefault(str(error), str(config))
     if problems:

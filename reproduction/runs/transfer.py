@@ -8,7 +8,7 @@ from torch import nn
 
 from compatkit import costs
 from compatkit.applications import log_steps, transfer
-from compatkit.data import ImageSet
+from compatkit.data import ImageSet, with_equal_channels
 from compatkit.models import auxiliary_head
 from compatkit.objectives import Pretext, Target
 from compatkit.recombination import class_accuracy
@@ -22,17 +22,12 @@ TIMED_STEPS = 10
 
 
 def check(config: TransferRun, context: Context) -> None:
-    """Build everything that a run needs, and train nothing.
+    """Rehearse a run.
 
     Raises:
         ValueError: settings that cannot be run.
     """
-    source, target = _sets(config, context)
-    for image_set in (source, target):
-        check_filled(image_set, config.n_train, config.n_test)
-        cut_network(config.network, image_set, width=config.width, split_at=config.split_at, seed=config.seed)
-    if "RP" in config.method:
-        _third(config, source, context)
+    _networks(config, *_sets(config, context), context)
 
 
 def run(config: TransferRun, context: Context) -> dict[str, float | list]:
@@ -43,15 +38,8 @@ def run(config: TransferRun, context: Context) -> dict[str, float | list]:
     fine-tuning.
     """
     source, target = _sets(config, context)
-    seed, parts = 16 * config.seed, config.method.split("+")
-    rotation_head = None
-    if "RP" in parts:
-        _, _, rotation_head = _trained(config, _third(config, source, context), seed, context)
-        freeze(rotation_head)
-    source_extractor, _, _ = _trained(config, source, seed + 2, context, rotation_head)
-    start = seed + 2 if "IIW" in parts else None
-    target_extractor, target_head, _ = _trained(config, target, seed + 6, context, rotation_head, start)
-    head = target_head
+    source_extractor, target_extractor, target_head = _networks(config, source, target, context)
+    seed, head = 16 * config.seed, target_head
     if config.method == "re-initialised head":
         head = auxiliary_head(head, len(target.classes), seed=seed + 12)
 
@@ -86,17 +74,28 @@ def run(config: TransferRun, context: Context) -> dict[str, float | list]:
 
 
 def _sets(config: TransferRun, context: Context) -> tuple[ImageSet, ImageSet]:
-    """Source and target, with the source's number of channels."""
-    source = context.load(config.source)
-    target = context.load(config.target).with_channels(source.train.images.shape[1])
-    source, target = (s.limit(config.n_train, config.n_test).to(context.device) for s in (source, target))
+    """Source and target, with one number of channels."""
+    sets = with_equal_channels(*(context.load(name) for name in (config.source, config.target)))
+    source, target = (s.limit(config.n_train, config.n_test).to(context.device) for s in sets)
+    for image_set in (source, target):
+        check_filled(image_set, config.n_train, config.n_test)
     return source, target
 
 
-def _third(config: TransferRun, source: ImageSet, context: Context) -> ImageSet:
-    """The set of the rotation head, with the source's number of channels."""
-    channels = source.train.images.shape[1]
-    return context.load(config.third).with_channels(channels).limit(config.n_train).to(context.device)
+def _networks(
+    config: TransferRun, source: ImageSet, target: ImageSet, context: Context
+) -> tuple[nn.Sequential, nn.Sequential, nn.Sequential]:
+    """The source's extractor and the target's extractor and head, trained."""
+    seed, parts = 16 * config.seed, config.method.split("+")
+    rotation_head = None
+    if "RP" in parts:
+        third = context.load(config.third).with_channels(source.channels).limit(config.n_train).to(context.device)
+        _, _, rotation_head = _trained(config, third, seed, context)
+        freeze(rotation_head)
+    source_extractor, _, _ = _trained(config, source, seed + 2, context, rotation_head)
+    start = seed + 2 if "IIW" in parts else None
+    target_extractor, target_head, _ = _trained(config, target, seed + 6, context, rotation_head, start)
+    return source_extractor, target_extractor, target_head
 
 
 def _trained(

@@ -35,7 +35,7 @@ from compatkit.training import Recipe, Trainable
 
 from ..experiments.checks import check_choices
 from ..experiments.settings import ATTRIBUTES, UpdateRun
-from .context import Context, check_filled, check_split
+from .context import Context, check_enough, check_filled, check_split
 
 # --- data -------------------------------------------------------------------------------------------------------------
 
@@ -51,7 +51,7 @@ class Update:
 
 
 def check(config: UpdateRun, context: Context) -> None:
-    """Build everything that a run needs, and train nothing.
+    """Rehearse a run.
 
     Raises:
         ValueError: settings that cannot be run.
@@ -61,12 +61,13 @@ def check(config: UpdateRun, context: Context) -> None:
     for image_set in update.sets:
         check_filled(image_set, config.n_train, None)
     check_split("pairs", update.sets[-1], update.sets[-1].limit(config.pairs).train, config.pairs)
+    check_enough("pairs", update.sets[-1], config.pairs or 0)
     if not (update.gallery.labels.bincount() > 1).any():
         raise ValueError(f"n_test: some class of the gallery must have two images, got {len(update.gallery)} in all")
     trainer = Trainer(config, update, context)
     for version in range(len(update.sets)):
-        trainer.untrained(version, seed=0)
-        trainer.side_set(version)
+        trainer.embed(version, update.gallery[:2])
+        trainer.store(version, update.gallery[:2])
 
 
 def prepare(config: UpdateRun, context: Context) -> Update:
@@ -90,8 +91,7 @@ def prepare(config: UpdateRun, context: Context) -> Update:
     if config.old_task != "class":
         sets[0] = by_attribute(sets[0], config.old_task)
     if config.evaluated_on:
-        channels = whole.train.images.shape[1]
-        other = _load(config, config.evaluated_on, context).with_channels(channels).limit(test=config.n_test)
+        other = _load(config, config.evaluated_on, context).with_channels(whole.channels).limit(test=config.n_test)
         return Update(sets, n_whole, other.test.to(context.device), None)
     if config.held_out:
         return Update(sets, n_whole, whole.subset(order[-config.held_out :]).test, None)
@@ -202,7 +202,11 @@ class Trainer:
         model = self._embedder(image_set, config.old_network, config.old_width, config.side_dim, seed)
         task: Trainable
         if config.side == "autoencoder":
-            _, channels, size, _ = image_set.train.images.shape
+            _, channels, size, width = image_set.train.images.shape
+            if size != width:
+                raise ValueError(
+                    f"side: an autoencoder needs square images, those of {image_set.name} are {size} x {width}"
+                )
             head = decoder(config.side_dim, channels, size, seed=seed).to(image_set.device)
             task = Reconstruction(image_set, model, head, seed=seed)
         else:
@@ -214,7 +218,7 @@ class Trainer:
         """The set on which an autoencoder or SimCLR learns what is stored beside a version's embeddings."""
         config, own = self.config, self.update.sets[version]
         if config.side_data:
-            other = _load(config, config.side_data, self.context).with_channels(own.train.images.shape[1])
+            other = _load(config, config.side_data, self.context).with_channels(own.channels)
             return other.limit(config.n_train).to(own.device)
         return self.update.sets[-1] if config.side == "SimCLR on the new set" else own
 
@@ -236,8 +240,7 @@ class Trainer:
         return self._trained(task, config.recipe, label, (model, head))
 
     def _embedder(self, image_set: ImageSet, network: str, width: int, dim: int, seed: int) -> nn.Module:
-        channels = image_set.train.images.shape[1]
-        return embedder(network, dim, in_channels=channels, width=width, seed=seed).to(image_set.device)
+        return embedder(network, dim, in_channels=image_set.channels, width=width, seed=seed).to(image_set.device)
 
     def _trained(self, task: Trainable, recipe: Recipe, label: str, result: tuple) -> tuple:
         """``result``, parts of ``task``, after training; what was trained before is taken from memory."""

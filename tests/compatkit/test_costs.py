@@ -44,3 +44,10 @@ def test_the_shortest_time_counts(monkeypatch):
     times = iter(itertools.accumulate([0, 5, 1, 2, 1, 9]))  # work of 5, 2 and 9 seconds, with pauses
     monkeypatch.setattr(costs, "time", SimpleNamespace(perf_counter=lambda: next(times)))
     assert costs.seconds(lambda: None) == 2
+
+
+def test_counting_runs_nothing_of_the_module():
+    seen = []
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False))
+    net.register_forward_hook(lambda *run: seen.append(run))
+    assert macs(net, torch.zeros(1, 3, 5, 5)) == 12 * 25 and seen == []

@@ -5,6 +5,8 @@ import re
 import shutil
 import subprocess
 import sys
+import unicodedata
+import warnings
 
 import numpy as np
 import pytest
@@ -190,6 +192,8 @@ def test_the_digest_of_a_set_is_that_of_its_file_and_changes_with_every_part(tmp
     renamed = ImageSet(one.name, one.train, one.test, ("cat", "dog", "elk"))
     assert len({one.digest, other.digest, renamed.digest}) == 3 and other.train_digest == one.train_digest
     arrays = stored.read_arrays(tmp_path / "one.npz")
+    np.savez(tmp_path / "wide.npz", **arrays | {"class_names": arrays["class_names"].astype("U20")})
+    assert stored.stored_digest("wide", tmp_path) == data.load("wide", tmp_path).digest == one.digest
     np.savez(tmp_path / "bytes.npz", **arrays | {key: arrays[key].astype(np.uint8) for key in ("y_train", "y_test")})
     assert stored.stored_digest("bytes", tmp_path) == data.load("bytes", tmp_path).digest == one.digest
     assert stored.stored_digest("two", tmp_path) is None
@@ -258,6 +262,15 @@ def test_other_channels_are_copies_of_the_rounded_mean(before, after):
     assert (converted.name, converted.classes) == (s.name, s.classes)
     assert s.train.images.shape[1] == before, "the set itself is as it was"
     assert converted.normalise(converted.test.images).shape[1] == after
+
+
+def test_grey_images_go_with_any_others():
+    grey, colour, other = small_set(channels=1), small_set(channels=3), small_set(channels=4)
+    assert [s.channels for s in data.with_equal_channels(grey, colour)] == [3, 3]
+    assert [s.channels for s in data.with_equal_channels(other, grey)] == [4, 4]
+    assert data.with_equal_channels(colour, colour)[1] is colour
+    with pytest.raises(ValueError, match=r"sets: images must be grey .*, got small 1, small 3, small 4"):
+        data.with_equal_channels(grey, colour, other)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -346,7 +359,9 @@ def test_altered_files_are_refused(tmp_path):
         ("y_test", np.zeros(3, np.int64), "y_test must be 4 integers"),
         ("y_train", np.full(4, 7), r"0\.\.1"),
         ("class_names", np.array([["a", "b"]]), "class_names"),
-        ("class_names", np.array(["a", {}], dtype=object), "pickle"),
+        ("class_names", np.array(["a", {}], dtype=object), r"odd\.npz: .*class_names, .*not of objects \(.*pickle"),
+        ("class_names", np.array([b"a", b"b"]), r"class_names must be a list of text \(astype\(str\)\), got \|S1"),
+        ("y_train", np.array([0.0, 1, 0, 1]), "y_train must be 4 integers, got float64"),
         ("x_train", None, "x_train"),
         ("x_train", np.zeros((4, 8, 8, 3), np.uint8), r"x_train must be \(n, c, h, w\).*channels last: transpose"),
         ("x_train", np.zeros((4, 3, 8, 0), np.uint8), "x_train must have a size"),
@@ -393,6 +408,155 @@ def test_image_folder(tmp_path):
         data.load(f"imagefolder:{tmp_path / 'nothing'}")
 
 
+def folder_with(root, files, classes=("ant", "bee")):
+    """An image folder: one small image in each class, and these ``files``, by their path below train, as well."""
+    for part in ("train", "test"):
+        for name in classes:
+            (root / part / name).mkdir(parents=True)
+            Image.new("L", (2, 2)).save(root / part / name / "z.png")
+    for path, content in files.items():
+        (root / "train" / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / "train" / path).write_bytes(content)
+    return f"imagefolder:{root}"
+
+
+def shown(image, file, **options):
+    """The pixels of an image (h, w, 3), saved and read again."""
+    image.save(file, **options)
+    return data._read_image(file)[0].permute(1, 2, 0).tolist()
+
+
+def grey(*values):
+    return [[[value] * 3 for value in values]]
+
+
+RED, GREEN, WHITE = [255, 0, 0], [0, 255, 0], [255, 255, 255]
+PALETTE = Image.new("P", (2, 1))
+PALETTE.putpalette(RED + GREEN)
+PALETTE.putpixel((1, 0), 1)
+PIXEL_TYPES = {
+    "1 bit": (Image.fromarray(np.array([[True, False]])), "a.png", {}, grey(255, 0)),
+    "grey": (Image.fromarray(np.array([[7, 200]], np.uint8)), "a.png", {}, grey(7, 200)),
+    "16 bits": (Image.fromarray(np.array([[255, 200 << 8, 65535]], np.uint16)), "a.png", {}, grey(0, 200, 255)),
+    "16 bits, big end first": (
+        Image.frombytes("I;16B", (2, 1), bytes([200, 0, 255, 255])),
+        "a.tif",
+        {},
+        grey(200, 255),
+    ),
+    "32 bits": (Image.fromarray(np.array([[0, 200 << 8]], np.int32)), "a.tif", {}, grey(0, 200)),
+    "floats": (Image.fromarray(np.array([[0, 100 / 255, 1]], np.float32)), "a.tif", {}, grey(0, 100, 255)),
+    "palette": (PALETTE, "a.gif", {}, [[RED, GREEN]]),
+    "palette with a transparent colour": (PALETTE, "a.png", {"transparency": 0}, [[WHITE, GREEN]]),
+    "grey with a transparent value": (Image.new("L", (1, 1), 9), "a.png", {"transparency": 9}, grey(255)),
+    "grey and alpha": (Image.new("LA", (1, 1), (0, 128)), "a.png", {}, grey(127)),
+    "colour and alpha": (Image.new("RGBA", (1, 1), (255, 0, 0, 0)), "a.png", {}, [[WHITE]]),
+    "CMYK": (Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "a.tif", {}, [[RED]]),
+    "LAB": (Image.new("LAB", (1, 1), (128, 128, 128)), "a.tif", {}, grey(119)),
+}
+
+
+@pytest.mark.parametrize(("image", "name", "options", "expected"), PIXEL_TYPES.values(), ids=PIXEL_TYPES)
+def test_every_type_of_pixel_is_read_as_a_viewer_shows_it(tmp_path, image, name, options, expected):
+    assert shown(image, tmp_path / name, **options) == expected
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp"])
+def test_photographs_stand_upright(tmp_path, name):
+    pixels = np.zeros((32, 16, 3), np.uint8)
+    pixels[:16, 8:] = 255  # white in the upper right quarter
+    upright = Image.fromarray(pixels)
+    exif = Image.Exif()
+    # how a camera that was held so stores it, by the number that undoes it
+    for orientation, turn in enumerate((None, 0, 3, 1, 5, 2, 6, 4), 1):
+        exif[0x0112] = orientation
+        stored = upright if turn is None else upright.transpose(Image.Transpose(turn))
+        found = np.array(shown(stored, tmp_path / name, exif=exif))
+        assert found.shape == pixels.shape and abs(found - pixels.astype(int)).mean() < 8, orientation
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.array([[0, 70_000]], np.int32), r"integers of 0\.\.65535 are read, got 0\.\.70000"),
+        (np.array([[-1, 5]], np.int32), r"got -1\.\.5"),
+        (np.array([[0, 255]], np.float32), r"floats of 0\.\.1 are read, got 0\.0\.\.255\.0"),
+        (np.array([[0, np.nan]], np.float32), r"got nan\.\.nan"),
+    ],
+)
+def test_numbers_of_which_none_is_known_to_be_white_are_refused(tmp_path, pixels, message):
+    with pytest.raises(ValueError, match=rf"imagefolder: .*a\.tif .*{message}"):
+        shown(Image.fromarray(pixels), tmp_path / "a.tif")
+
+
+def test_every_suffix_that_pillow_opens_is_read_and_the_others_are_counted_and_named(tmp_path):
+    kinds = ("jfif", "JPG", "gif", "jp2", "tga", "webp", "ico")
+    for kind in kinds:
+        Image.new("RGB", (16, 16), (0, 99, 0)).save(tmp_path / f"green.{kind}")
+    files = {f"ant/x/{kind}.{kind}": (tmp_path / f"green.{kind}").read_bytes() for kind in kinds}
+    others = ["ant/._z.png", "ant/a.heic", "ant/notes", "bee/.hidden/b.png", "loose.png", ".cache/c.png"]
+    name = folder_with(tmp_path / "own", files | dict.fromkeys(others, b"no image"))
+    with pytest.warns(
+        UserWarning, match=r"train 6 are left out .*: \.cache/c\.png, ant/\._z\.png, .*, \.\.\.$"
+    ) as told:
+        found = data.load(name, size=4)
+    assert [w.filename for w in told] == [__file__], "it is said of who loads"
+    assert found.classes == ("ant", "bee") and found.train.labels.tolist() == [0] * 8 + [1]
+    assert all((image[1].float() - 99).abs().max() < 5 for image in found.train.images[:7])
+
+
+def test_a_class_without_images_is_refused(tmp_path):
+    name = folder_with(tmp_path, {"cat/a.heic": b""})
+    with (
+        pytest.warns(UserWarning, match=r"1 are left out .*: cat/a\.heic$"),
+        pytest.raises(ValueError, match="train/cat"),
+    ):
+        data.load(name)
+    (tmp_path / "none" / "train").mkdir(parents=True)
+    (tmp_path / "none" / "test").mkdir()
+    with pytest.raises(ValueError, match="imagefolder: no images in .*train/CLASS"):
+        data.load(f"imagefolder:{tmp_path / 'none'}")
+
+
+def test_a_class_is_one_in_whatever_form_its_name_is_written(tmp_path):
+    composed, apart = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    image = (tmp_path / "a.png", Image.new("L", (2, 2), 9))
+    image[1].save(image[0])
+    name = folder_with(tmp_path / "own", {f"{apart}/a.png": image[0].read_bytes()}, classes=("ant", composed))
+    (tmp_path / "own" / "test" / composed).rename(tmp_path / "own" / "test" / apart)
+    found = data.load(name, size=2)
+    assert found.classes == ("ant", composed) and found.train.labels.tolist() == [0, 1, 1]
+    arrays = {
+        f"{x}_{part}": v
+        for part in ("train", "test")
+        for x, v in (("x", np.zeros((2, 1, 2, 2), np.uint8)), ("y", np.arange(2)))
+    }
+    for form, written in (("one", composed), ("two", apart)):
+        np.savez(tmp_path / f"{form}.npz", **arrays, class_names=np.array(["ant", written]))
+    one, two = (data.load(form, tmp_path) for form in ("one", "two"))
+    assert data.common_classes(one, two, found) == ("ant", composed) and one.digest == two.digest
+    assert stored.stored_digest("two", tmp_path) == two.digest, "so that its records are found"
+    with pytest.raises(ValueError, match="classes: names must differ"):
+        ImageSet("double", one.train, one.test, (composed, apart))
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "gif", "tif", "webp", "bmp", "ppm", "jp2", "tga", "ico"])
+def test_a_damaged_file_is_named_whatever_its_kind(tmp_path, kind):
+    """Each format's reader has errors of its own."""
+    file = tmp_path / f"a.{kind}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)).save(file)
+    whole = file.read_bytes()
+    for cut in range(0, len(whole) // 2, max(1, len(whole) // 40)):
+        for content in (whole[:cut], whole[:cut] + b"\xff" * 7 + whole[cut + 7 :]):
+            file.write_bytes(content)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    data._read_image(file)
+                except ValueError as error:
+                    assert str(file) in str(error)
+
+
 @pytest.fixture
 def folder_of_three_classes(tmp_path):
     generator = np.random.default_rng(0)
@@ -409,6 +573,7 @@ def test_many_images_of_a_folder_are_mapped_from_a_file_that_is_made_once(folder
     name = f"imagefolder:{folder_of_three_classes}"
     usual = data.load(name, size=8)
     monkeypatch.setattr(data, "LARGE", 6 * 3 * 8 * 8)  # the 12 training images are more, the 6 for testing are not
+    data._split.cache_clear()
     mapped = data.load(name, size=8)
     assert mapped.digest == usual.digest and mapped.train_digest == usual.train_digest
     [file] = folder_of_three_classes.glob("*.npy")
@@ -416,7 +581,9 @@ def test_many_images_of_a_folder_are_mapped_from_a_file_that_is_made_once(folder
     read = []
     original = data._read_image
     monkeypatch.setattr(data, "_read_image", lambda file: read.append(file) or original(file))
+    data._split.cache_clear()
     assert data.load(name, size=8).digest == usual.digest and len(read) == 6, "training images come from the file"
+    assert data.load(name, size=8).digest == usual.digest and len(read) == 6, "and a process reads images once"
     extra = folder_of_three_classes / "train" / "ant" / "0.png"
     Image.new("RGB", (8, 8)).save(extra)
     assert (data.load(name, size=8).train.images[0] == 0).all(), "another file for other images"

@@ -216,3 +216,15 @@ def test_a_model_in_double_precision_embeds_in_double_precision():
     single = encode(model, image_set, image_set.test)
     double = encode(model.double(), image_set, image_set.test)
     assert double.dtype == torch.float64 and torch.allclose(single.double(), double, atol=1e-5)
+
+
+def test_a_model_that_gives_no_tensor_or_has_no_statistics_is_refused():
+    class Keyed(nn.Module):
+        def forward(self, x):
+            return {"embedding": x}
+
+    image_set = small_set()
+    with pytest.raises(ValueError, match="module: must give one tensor, got dict of embedding: pass one"):
+        encode(Keyed(), image_set, image_set.test)
+    with pytest.raises(ValueError, match="'running' needs .* got BatchNorm2d at ''"):
+        encode(nn.BatchNorm2d(3, track_running_stats=False), image_set, image_set.test)

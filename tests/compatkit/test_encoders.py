@@ -307,6 +307,7 @@ def test_a_digest_is_of_values():
     x = torch.randn(3, 4)
     assert digest(x, x) == digest(x.clone(), x.clone().requires_grad_()) != digest(x, x + 1)
     assert len(digest(x)) == 12 and digest(x) != digest(x.view(4, 3)) != digest(x[:2], x[2:])
+    assert digest(x.T) == digest(x.T.contiguous()) and digest(x.bfloat16()) != digest(x.half())
 
 
 @pytest.mark.parametrize(

@@ -302,3 +302,12 @@ def test_sized_layers_are_listed_in_order():
     sizes = [(2, 3), (3, 3), (3, 3), (3, 5)]
     assert models.sized_layers(net) == [(layer, *size) for layer, size in zip(layers, sizes, strict=True)]
     assert models.sized_layers(layers[0]) == [(layers[0], 2, 3)] and models.sized_layers(nn.ReLU()) == []
+
+
+def test_an_outline_has_shapes_and_shares_nothing():
+    net = build("resnet8", 3, width=4)
+    net.table = torch.ones(3)
+    twin = models.outline(net)
+    assert not twin.training and net.training and twin(torch.zeros(2, 3, 8, 8, device="meta")).shape == (2, 3)
+    assert {x.device.type for x in [*twin.state_dict().values(), twin.table]} == {"meta"}
+    assert [x.shape for x in twin.parameters()] == [x.shape for x in net.parameters()]

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 
 from compatkit import normalization
+from compatkit.data import torchvision_
+from compatkit.training import freeze
 
 
 @pytest.fixture
@@ -170,3 +172,129 @@ def test_layers_without_buffers_are_recalibrated(affine):
     mean = torch.stack([f.mean((0, 2, 3)) for f in features]).mean(0)
     assert torch.allclose(found[1].running_mean, mean, atol=1e-5) and net[1].running_mean is None
     assert not torch.allclose(found(batches[0]), net(batches[0]), atol=0.1), "not by the batch at hand"
+
+
+class Active(nn.BatchNorm2d):
+    """Does more than BN, by torch's rules for statistics, as timm's layers do."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class Always(nn.BatchNorm2d):
+    """Normalises by its running statistics, come what may."""
+
+    def forward(self, x):
+        return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias)
+
+
+class Foreign(nn.Module):
+    """A layer of another package."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(channels))
+
+
+BUILT_IN = {
+    "scripted": (torch.jit.script, "RecursiveScriptModule at '1'"),
+    "traced": (lambda net: torch.jit.trace(net.eval(), torch.randn(2, 3, 8, 8)), "TracedModule at '1'"),
+    "frozen by jit": (lambda net: torch.jit.freeze(torch.jit.script(net.eval())), "RecursiveScriptModule at ''"),
+    "exported": (lambda net: torch.export.export(net.eval(), (torch.randn(6, 3, 8, 8),)).module(), "Module at '1'"),
+    "torchvision's": (lambda net: torchvision_().ops.FrozenBatchNorm2d(4), "FrozenBatchNorm2d at ''"),
+    "quantised": (lambda net: nn.Sequential(torch.ao.nn.quantized.BatchNorm2d(4)), "BatchNorm2d at '0'"),
+    "a subclass": (lambda net: nn.Sequential(Always(4)), "Always at '0'"),
+    "foreign": (lambda net: nn.Sequential(nn.BatchNorm2d(4), Foreign(4)), "Foreign at '1'"),
+    "instance": (lambda net: nn.InstanceNorm2d(4, track_running_stats=True), "InstanceNorm2d at ''"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("kind", BUILT_IN)
+def test_statistics_that_are_built_in_are_refused_by_name(net, kind):
+    make, where = BUILT_IN[kind]
+    module = make(net)
+    before = state(module)
+    with pytest.raises(ValueError, match=f"module: statistics other than 'running' need .*, got {where}"):
+        normalization.recalibrated(module, [torch.randn(6, 3, 8, 8)])
+    with pytest.raises(ValueError, match=f"got {where}"), normalization.evaluation(module, "batch"):
+        pass
+    with pytest.raises(ValueError, match=f"got {where}"):
+        freeze(module)
+    with pytest.raises(ValueError, match=f"module: 'layer' can take the place of .*, got {where}"):
+        normalization.replace_batch_norm(module, "layer")
+    assert same(before, state(module))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", ["scripted", "traced", "frozen by jit"])
+def test_running_statistics_that_are_built_in_are_used(net, kind):
+    x = torch.randn(6, 3, 8, 8)
+    with normalization.evaluation(net, "running"), normalization.evaluation(BUILT_IN[kind][0](net), "running") as same:
+        assert torch.allclose(same(x), net(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("statistics", normalization.STATISTICS)
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        torch.fx.symbolic_trace,
+        nn.DataParallel,
+        lambda net: torch.compile(net, backend="eager"),
+        nn.SyncBatchNorm.convert_sync_batchnorm,
+    ],
+)
+@pytest.mark.usefixtures("data_parallel_on_the_cpu")
+def test_what_wraps_a_network_changes_no_statistics(net, statistics, wrap):
+    x = torch.randn(6, 3, 8, 8)
+
+    def output(module):
+        if statistics == "recalibrated":
+            return normalization.recalibrated(module, [x])(x)
+        with normalization.evaluation(module, statistics):
+            return module(x)
+
+    expected = output(net)
+    assert torch.allclose(output(wrap(copy.deepcopy(net))), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("statistics", ["batch", "recalibrated"])
+def test_subclasses_that_can_do_without_statistics_are_set(statistics):
+    bn, active, x = nn.BatchNorm2d(3), Active(3), torch.randn(6, 3, 8, 8) + 1
+    if statistics == "recalibrated":
+        results = [normalization.recalibrated(module, [x])(x) for module in (bn, active)]
+    else:
+        with normalization.evaluation(bn), normalization.evaluation(active):
+            results = [bn(x), active(x)]
+    assert torch.allclose(results[0].relu(), results[1], atol=1e-6)
+
+
+def test_layers_that_have_kept_no_statistics_are_not_evaluated_by_them(net):
+    net[4] = nn.BatchNorm2d(5, track_running_stats=False)
+    with (
+        pytest.raises(ValueError, match="statistics: 'running' needs .* kept some, got BatchNorm2d at '4'"),
+        normalization.evaluation(net, "running"),
+    ):
+        pass
+    with normalization.evaluation(net, "batch"):
+        net(torch.randn(6, 3, 8, 8))
+    assert net[4].running_mean is None and net[1].running_mean is not None
+
+
+def test_layers_that_do_more_are_not_replaced(net):
+    net.append(Active(5))
+    with pytest.raises(ValueError, match="'layer' can take the place of BatchNorm1d, .*, got Active at '5'"):
+        normalization.replace_batch_norm(net, "layer")
+    assert isinstance(net[1], nn.BatchNorm2d), "all or none"
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_batch_normalisation_of_any_dimension_is_replaced(number):
+    bn = getattr(nn, f"BatchNorm{number}d")(3, eps=1e-3)
+    assert normalization.replace_batch_norm(bn, "layer").eps == 1e-3
+    if number == 1:
+        with pytest.raises(ValueError, match="'instance' can take the place of BatchNorm2d, BatchNorm3d alone"):
+            normalization.replace_batch_norm(bn, "instance")
+    else:
+        found = normalization.replace_batch_norm(bn, "instance")
+        assert type(found) is getattr(nn, f"InstanceNorm{number}d") and found.eps == 1e-3

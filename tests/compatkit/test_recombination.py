@@ -1,6 +1,8 @@
 """Accuracy of all pairs against a naive evaluation, each extractor run once; parts that fit and parts that do not."""
 
+import copy
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from compatkit import models, normalization, recombination
 from compatkit.data import ImageSet
 
 from .test_data import small_set
-from .test_embedders import unsettled
+from .test_embedders import same, state, unsettled
 
 CLASSES = ("cat", "dog", "eel")
 OTHER = ("eel", "fox", "cat")
@@ -284,3 +286,119 @@ def test_what_a_head_takes_does_not_depend_on_the_order_in_which_layers_were_def
     assert network(torch.randn(1, 3, 8, 8)).shape == (1, 2, 8, 8)
     with pytest.raises(ValueError, match="head: takes features of 4 channels, and the extractor gives 6"):
         recombination.recombine(Backwards(), nn.Conv2d(4, 2, 1))
+
+
+def linear_head(outputs):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, outputs))
+
+
+@pytest.mark.parametrize(
+    ("head", "given"),
+    [
+        (linear_head(4), "n, 4"),
+        (linear_head(2), "n, 2"),
+        (nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 3, 1)), "n, 3, 1, 1"),
+    ],
+)
+def test_a_head_needs_an_output_for_each_name(head, given):
+    extractor, right = part("resnet8", "stage2", 4)
+    with pytest.raises(ValueError, match=rf"heads: number 1 must give \(n, 3\), .* got \({given}\)"):
+        recombination.accuracy_matrix([extractor], [right, head], small_set(), head_classes=[CLASSES] * 2)
+    with pytest.raises(ValueError, match=rf"head: must give \(n, 3\), .* got \({given}\)"):
+        recombination.class_accuracy(extractor, head, small_set())
+
+
+def test_logits_that_are_no_matrix_are_refused():
+    with pytest.raises(ValueError, match=r"logits: must be \(5, outputs\).*got \(5, 3, 1\)"):
+        recombination.accuracy(torch.zeros(5, 3, 1), torch.zeros(5, dtype=torch.int64), torch.arange(3))
+
+
+def test_outputs_of_one_name_are_refused():
+    extractor, head = part("resnet8", "stage2", 4)
+    names = [("cat", "cat", "dog")]
+    with pytest.raises(ValueError, match=r"head_classes: names must differ, got \['cat'\] more than once"):
+        recombination.accuracy_matrix([extractor], [head], small_set(), head_classes=names, common=("cat", "dog"))
+
+
+class Keyed(nn.Module):
+    def forward(self, x):
+        return {"logits": x.mean((2, 3)), "loss": None}
+
+
+def test_parts_that_give_no_tensor_are_named_with_their_keys():
+    extractor, head = part("resnet8", "stage2", 4)
+    for parts in ((extractor, Keyed()), (Keyed(), head)):
+        with pytest.raises(ValueError, match="module: .* got dict of logits, loss: pass one of these, from Keyed"):
+            recombination.class_accuracy(*parts, small_set())
+
+
+def test_a_set_without_test_images_is_refused(setup):
+    extractors, heads, _, image_set = setup
+    cats = replace(image_set, test=image_set.test[image_set.test.labels == 0])
+    options = {"head_classes": [CLASSES], "common": ("dog", "eel")}
+    with pytest.raises(ValueError, match="image_set: .* no test images of .'dog', 'eel'"):
+        recombination.accuracy_matrix(extractors[:1], heads[:1], cats, **options)
+
+
+@pytest.mark.parametrize("statistics", normalization.STATISTICS)
+@pytest.mark.parametrize("types", list(product([torch.float32, torch.bfloat16, torch.float16], repeat=2)))
+def test_parts_of_any_precision_are_recombined(setup, types, statistics):
+    (extractor, *_), (head, *_), _, image_set = setup
+    (expected,), _ = recombination.all_logits(extractor, [head], image_set, statistics=statistics)
+    parts = (part.to(dtype) for part, dtype in zip((extractor, head), types, strict=True))
+    extractor, head = parts
+    (found,), _ = recombination.all_logits(extractor, [head], image_set, statistics=statistics)
+    assert found.dtype == torch.float32 and torch.allclose(found, expected, atol=0.1 * expected.abs().max().item())
+
+
+class Remembering(nn.Module):
+    """Keeps what it has computed for a size, and counts."""
+
+    def __init__(self):
+        super().__init__()
+        self.runs, self.angles = 0, None
+
+    def forward(self, x):
+        self.runs += 1
+        if self.angles is None or len(self.angles) < x.shape[2]:
+            self.angles = torch.arange(x.shape[2], device=x.device, dtype=x.dtype)
+        return x + self.angles[: x.shape[2], None]
+
+
+def test_parts_are_not_run_to_see_whether_they_fit():
+    seen, compiled = [], []
+    extractor = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), Remembering())
+    extractor[0].register_forward_hook(lambda *run: seen.append(run))
+    extractor[2].register_forward_pre_hook(lambda *run: seen.append(run))
+    extractor[1] = torch.compile(extractor[1], backend=lambda graph, inputs: compiled.append(graph) or graph)
+    before, modes = copy.deepcopy(state(extractor)), [m.training for m in extractor.modules()]
+    network = recombination.recombine(extractor, nn.Conv2d(4, 2, 1))
+    with pytest.raises(ValueError, match="takes features of 5 channels, and the extractor gives 4"):
+        recombination.recombine(extractor, nn.Conv2d(5, 2, 1))
+    models.fit_channels(extractor, 5)
+    assert (extractor[2].runs, extractor[2].angles, seen, compiled) == (0, None, [], [])
+    assert same(before, state(extractor)) and modes == [m.training for m in extractor.modules()]
+    with torch.no_grad():
+        assert network(torch.randn(2, 3, 8, 8)).shape == (2, 2, 6, 6) and len(seen) == 2
+    recombination.recombine(extractor, nn.Conv2d(4, 2, 1))
+    assert extractor[2].runs == 1 and extractor[2].angles.device.type == "cpu"
+
+
+def test_parts_that_take_one_size_only_are_not_judged_by_others():
+    class Choosy(nn.Module):
+        def forward(self, x):
+            assert x.shape[2] == 40, "no other side"
+            return x
+
+    extractor, head = nn.Sequential(Choosy(), nn.Conv2d(3, 4, 1)), nn.Conv2d(5, 2, 1)
+    assert recombination.recombine(extractor, head)[1] is head
+
+
+@pytest.mark.parametrize("statistics", ["batch", "recalibrated"])
+def test_statistics_that_a_head_cannot_use_are_refused_before_the_work(statistics):
+    extractor, head = part("resnet8", "stage2", 4)
+    ran, fixed = [], nn.Sequential(nn.InstanceNorm2d(8, track_running_stats=True), head)
+    extractor.register_forward_hook(lambda *run: ran.append(run))
+    with pytest.raises(ValueError, match="statistics other than 'running' .* got InstanceNorm2d at '0'"):
+        recombination.class_accuracy(extractor, fixed, small_set(), statistics=statistics)
+    assert not ran

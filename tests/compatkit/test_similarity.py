@@ -772,3 +772,11 @@ def test_layers_given_as_one_text_are_refused(name):
         similarity.cka_map(net, net, torch.randn(5, 3), **{name: "0"})
     with pytest.raises(ValueError, match="names: a list of names is needed, got the text '0'"):
         similarity.layer_features(net, "0", torch.randn(5, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_map_of_networks_of_half_precision(dtype):
+    a, b = networks()
+    expected = cka_map(a, b, images())[2]
+    assert torch.allclose(cka_map(a.to(dtype), b, images())[2], expected, atol=0.02)
+    assert torch.allclose(cka_map(a, b.to(dtype), images().half())[2], expected, atol=0.02)

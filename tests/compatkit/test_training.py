@@ -763,3 +763,22 @@ def test_gpu_runs_resume_to_the_same_bits(tmp_path):
         training.train(pair(), RECIPE, checkpoint=tmp_path / "run.pt", checkpoint_seconds=0, on_step=interrupted)
     training.train(resumed, RECIPE, checkpoint=tmp_path / "run.pt")
     assert equal(everything(whole), everything(resumed))
+
+
+def test_networks_of_half_precision_have_an_identity():
+    names = []
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        task = make_task()
+        nn.ModuleList(task.modules()).to(dtype)
+        names.append(training.identity([task], RECIPE))
+    assert len(set(names)) == 3
+
+
+def test_an_extractor_that_gives_no_tensor_is_named():
+    class Keyed(nn.Module):
+        def forward(self, x):
+            return {"features": x}
+
+    task = training.Task(small_set(), Keyed(), [Target(nn.Conv2d(3, 3, 1))])
+    with pytest.raises(ValueError, match="module: .* got a dict with features from Keyed"):
+        training.train([task], RECIPE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 import yaml
@@ -11,20 +10,15 @@ from selenium import webdriver
 from selenium.webdriver.support.ui import WebDriverWait
 
 from reproduction import book
+from reproduction.picture import CHROMIUM, DRIVER
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
 SCREENS = {"desktop": (1280, 900), "phone": (375, 812)}
-FLAGS = (
-    *("headless", "no-sandbox", "disable-gpu", "disable-quic", "no-first-run"),
-    *("disable-background-networking", "disable-component-update", "disable-sync"),
-)
 
 needs_browser = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="NO PAGE WAS OPENED: install chromium and chromedriver (chromium-driver)"
 )
 needs_scripts = pytest.mark.skipif(
-    not (book.ROOT / "node_modules" / book._MATHJAX).is_file(),
+    not (book._PACKAGES / book._MATHJAX).is_file(),
     reason="NO PAGE WAS OPENED: the book would load its formulas from a CDN; install npm and run `npm ci`",
 )
 
@@ -39,10 +33,13 @@ def pages() -> list[str]:
     return [f"{name}.html" for name in book._toc_files(toc)]
 
 
-def open_page(driver: webdriver.Chrome, url: str, screen: str) -> None:
-    width, height = SCREENS[screen]
-    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": screen == "phone"}
+def resize(driver: webdriver.Chrome, width: int, height: int = 800) -> None:
+    metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 700}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+
+def open_page(driver: webdriver.Chrome, url: str, screen: str) -> None:
+    resize(driver, *SCREENS[screen])
     for log in ("browser", "performance"):
         driver.get_log(log)
     driver.get(url)

@@ -10,17 +10,15 @@ from pathlib import Path
 
 import pytest
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 
-from reproduction import book
-
-from .browser import CHROMIUM, DRIVER, FLAGS
+from reproduction import book, picture
 
 
 @pytest.fixture(scope="session")
 def html(tmp_path_factory) -> Path:
     """The pages, built strictly and from scratch: a second build into one folder repeats no warnings."""
-    return book.build(output_dir=tmp_path_factory.mktemp("book"))
+    folder = tmp_path_factory.mktemp("book")
+    return book.build(book.copy(folder / "source"), folder)
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -40,13 +38,6 @@ def address(html) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def chromium(tmp_path_factory) -> Iterator[webdriver.Chrome]:
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in FLAGS:
-        options.add_argument(f"--{flag}")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('profile')}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+def chromium() -> Iterator[webdriver.Chrome]:
+    with picture.chromium(**{"goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}) as driver:
+        yield driver

@@ -14,7 +14,7 @@ import pytest
 
 from reproduction import book
 
-from .browser import console_errors, needs_browser, needs_scripts, open_page, pages, requests
+from .browser import console_errors, needs_browser, needs_scripts, open_page, pages, requests, resize
 
 AXE = book.ROOT / "node_modules" / "axe-core" / "axe.min.js"
 needs_axe = pytest.mark.skipif(not AXE.is_file(), reason="NO PAGE WAS EXAMINED: install npm and run `npm ci`")
@@ -148,8 +148,7 @@ def test_everybody_can_read_the_page(page, chromium, html):
     chromium.execute_script(AXE.read_text(encoding="utf-8"))
     chromium.execute_script(AT_ONCE)
     for width in WIDTHS:
-        metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 700}
-        chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+        resize(chromium, width, 900)
         for theme in ("light", "dark"):
             wide, inner = chromium.execute_script(WEAR, theme)
             assert wide <= inner == width, (width, theme)

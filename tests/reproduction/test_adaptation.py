@@ -306,7 +306,7 @@ def test_a_run_becomes_a_record(whole, tmp_path):
 )
 def test_configs_are_checked(change, message):
     with pytest.raises(ValueError, match=message):
-        adaptation.check(tiny(**change), Context())
+        adaptation.check(tiny(**change), Context(rehearsal=True))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -13,7 +14,9 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from papermill import PapermillExecutionError
 
 from reproduction import book
+from reproduction.__main__ import main
 
+STORE = "run: python -m reproduction book --store"
 CHAPTERS = [pytest.param(path, id=path.stem) for path in book.chapters()]
 
 EXPLORER = """
@@ -41,6 +44,12 @@ def notebook(tmp_path: Path) -> Path:
     return path
 
 
+def executed_copy(path: Path, folder: Path, **options) -> Path:
+    folder.mkdir(exist_ok=True)
+    [executed] = book.execute([shutil.copy(path, folder)], **options)
+    return executed
+
+
 def outputs(path: Path) -> list:
     return [output for cell in nbformat.read(path, 4).cells for output in cell.get("outputs", ())]
 
@@ -50,10 +59,8 @@ def streamed(path: Path) -> str:
 
 
 def test_two_executions_are_the_same_bytes(notebook, tmp_path):
-    (first,) = book.execute([notebook], output_dir=tmp_path / "1")
-    (second,) = book.execute([notebook], output_dir=tmp_path / "2")
-    assert first.read_bytes() == second.read_bytes()
-    assert (tmp_path / "1" / "small.ipynb") == first
+    first, second = (executed_copy(notebook, tmp_path / name) for name in "12")
+    assert first.read_bytes() == second.read_bytes() != notebook.read_bytes()
 
 
 def test_executing_in_place_twice_changes_nothing_more(notebook):
@@ -65,8 +72,8 @@ def test_executing_in_place_twice_changes_nothing_more(notebook):
 
 
 def test_preset_replaces_the_parameter_and_leaves_no_cell(notebook, tmp_path):
-    (smoke,) = book.execute([notebook], preset="smoke", output_dir=tmp_path / "smoke")
-    (own,) = book.execute([notebook], output_dir=tmp_path / "own")
+    smoke = executed_copy(notebook, tmp_path / "smoke", preset="smoke")
+    own = executed_copy(notebook, tmp_path / "own")
     assert "preset smoke" in streamed(smoke)
     assert "preset laptop" in streamed(own)
     assert len(nbformat.read(smoke, 4).cells) == 3
@@ -105,6 +112,19 @@ def test_chapters_are_executed_on_one_thread_whatever_the_machine(notebook, monk
     assert cell.outputs[0]["data"]["text/plain"] == "1"
 
 
+def test_a_kernel_that_is_done_is_asked_to_end_and_not_interrupted(notebook):
+    code = """
+        import atexit, pathlib, signal
+        ends, kernel = ["asked"], get_ipython().kernel
+        kernel.pre_handler_hook = kernel.post_handler_hook = lambda: None  # they set another handler
+        signal.signal(signal.SIGINT, lambda *_: ends.append("interrupted"))
+        atexit.register(lambda: pathlib.Path("ended").write_text(" ".join(ends)))
+    """
+    nbformat.write(new_notebook(cells=[new_code_cell(inspect.cleandoc(code), id="ends")]), notebook)
+    book.execute([notebook])
+    assert notebook.with_name("ended").read_text() == "asked"
+
+
 def test_normalise_is_idempotent_and_leaves_its_argument_alone(notebook, tmp_path):
     raw = book._run(notebook, "smoke", None, progress=False)
     before = copy.deepcopy(raw)
@@ -129,7 +149,7 @@ def test_what_the_page_folds_jupyterlab_folds_as_well():
 def test_a_stored_explorer_is_its_page_and_its_sentence_not_a_widget(notebook, tmp_path):
     raw = book._run(notebook, "smoke", None, progress=False)
     assert "application/vnd.jupyter.widget-view+json" in json.dumps(raw), "live it is a widget"
-    (executed,) = book.execute([notebook], output_dir=tmp_path)
+    executed = executed_copy(notebook, tmp_path)
     [shown] = [output["data"] for output in outputs(executed) if "data" in output]
     assert set(shown) == {"text/html", "text/plain"}
     assert "compatkit-explorer" in shown["text/html"] and shown["text/plain"].startswith("Pick data: x, yy")
@@ -184,6 +204,56 @@ def test_chapters_are_those_of_the_toc_in_reading_order(tmp_path):
     assert [path.stem for path in book.chapters(tmp_path)] == ["index", "b", "c", "a"]
 
 
+# --- making the book --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch) -> Path:
+    """A book of two chapters; pages are built and pictures taken in name only."""
+    root = tmp_path / "checkout"
+    (root / "book" / "part").mkdir(parents=True)
+    (root / "_config.yml").touch()
+    (root / "_toc.yml").write_text("root: book/index\nchapters: [{file: book/part/one}]\n")
+    for name in ("index", "part/one"):
+        cells = [new_code_cell('preset = "laptop"', id="a", metadata={"tags": ["parameters"]}), new_code_cell("preset")]
+        nbformat.write(new_notebook(cells=cells), root / "book" / f"{name}.ipynb")
+    monkeypatch.setattr(book, "ROOT", root)
+    monkeypatch.setattr(book, "build", lambda source, output: output / "_build" / "html")
+    monkeypatch.setattr(book.picture, "take", lambda page, picture: picture.parent.mkdir() or picture.touch())
+    return root
+
+
+def contents(root: Path) -> dict[Path, bytes]:
+    paths = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
+    return {path: (root / path).read_bytes() for path in paths if path.parts[0] != "_build"}
+
+
+def test_making_the_book_leaves_the_checkout_as_it_is(checkout, capsys):
+    before = contents(checkout)
+    (checkout / "_build" / "source" / "book").mkdir(parents=True)
+    (checkout / "_build" / "source" / "book" / "gone.md").touch()
+    assert main(["book"]) == 0
+    assert contents(checkout) == before
+    source = checkout / "_build" / "source"
+    assert contents(source).keys() == before.keys(), "the copy is made anew"
+    assert all(outputs(path) for path in book.chapters(source))
+    assert capsys.readouterr().out.endswith(f"open {checkout / '_build' / 'html' / 'index.html'}\n")
+
+
+def test_what_was_executed_is_stored_on_request_and_the_picture_taken(checkout):
+    before = contents(checkout)
+    assert main(["book", "book/part/one", "--preset", "smoke", "--store"]) == 0
+    changed = {path.as_posix() for path, content in contents(checkout).items() if before.get(path) != content}
+    assert changed == {"book/part/one.ipynb", "book/_static/hero.png"}
+    assert outputs(checkout / "book/part/one.ipynb")[0]["data"]["text/plain"] == "'smoke'"
+
+
+def test_a_chapter_that_is_not_there_is_refused_before_the_work(checkout, capsys):
+    assert main(["book", "one"]) == 2
+    assert "chapter: must be one of book/index, book/part/one, got one" in capsys.readouterr().err
+    assert not (checkout / "_build").exists()
+
+
 # --- the chapters themselves ------------------------------------------------------------------------------------------
 
 
@@ -197,17 +267,17 @@ def empty_store(tmp_path_factory) -> Path:
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_chapter_runs_from_nothing(chapter, empty_store, tmp_path):
-    (executed,) = book.execute([chapter], preset="smoke", results_root=empty_store, output_dir=tmp_path)
+    executed = executed_copy(chapter, tmp_path, preset="smoke", results_root=empty_store)
     assert not [output for output in outputs(executed) if output.output_type == "error"]
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_chapter_is_stored_as_execute_writes_it(chapter):
     stored = chapter.read_text(encoding="utf-8")
-    assert book.as_text(book.normalise(nbformat.reads(stored, 4))) == stored, "run: make book"
+    assert book.as_text(book.normalise(nbformat.reads(stored, 4))) == stored, STORE
     assert "@@" not in stored, "a placeholder"
     cells = [cell for cell in nbformat.reads(stored, 4).cells if cell.cell_type == "code"]
-    assert all(cell.execution_count for cell in cells if cell.source.strip()), "run: make book"
+    assert all(cell.execution_count for cell in cells if cell.source.strip()), STORE
     assert not [output for output in outputs(chapter) if output.output_type == "error"]
 
 

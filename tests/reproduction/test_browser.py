@@ -18,7 +18,18 @@ from reproduction import book
 from reproduction.runs.export import networks as export
 from reproduction.runs.export import scripts
 
-from .browser import SCREENS, WATCHES, console_errors, needs_browser, needs_scripts, open_page, pages, requests, until
+from .browser import (
+    SCREENS,
+    WATCHES,
+    console_errors,
+    needs_browser,
+    needs_scripts,
+    open_page,
+    pages,
+    requests,
+    resize,
+    until,
+)
 
 PICTURE = """
     return [...arguments[0].querySelectorAll(".compatkit-figure")].map((figure) => JSON.stringify(
@@ -455,6 +466,97 @@ def test_every_link_of_the_report_leads_to_a_heading(html):
         assert f'id="{heading}"' in (report.parent / page).read_text(encoding="utf-8"), (page, heading)
 
 
+# --- finding one's way ------------------------------------------------------------------------------------------------
+
+
+def toggle(driver, name: str):
+    """The button of the page that is to be seen, of those the theme has."""
+    [button] = [each for each in driver.find_elements(By.CLASS_NAME, name) if each.is_displayed()]
+    return button
+
+
+def link_to(driver, target: str) -> list:
+    return seen(driver, f".bd-sidebar-primary a[href*='{target}'], .bd-sidebar-secondary a[href*='{target}']")
+
+
+@needs_browser
+@needs_scripts
+@pytest.mark.parametrize("width", [375, 768, 1000, 1280])
+def test_the_menu_leads_to_a_chapter(width, chromium, address):
+    open_page(chromium, address + METHOD, "phone")
+    resize(chromium, width)
+    over_the_page = width < 992
+    assert bool(link_to(chromium, "analysis.html")) != over_the_page
+    toggle(chromium, "primary-toggle").click()
+    until(chromium, lambda: bool(link_to(chromium, "analysis.html")) == over_the_page, "the menu opens, or closes")
+    if not over_the_page:
+        toggle(chromium, "primary-toggle").click()
+        until(chromium, lambda: link_to(chromium, "analysis.html"), "the menu opens again")
+    link_to(chromium, "analysis.html")[0].click()
+    until(chromium, lambda: chromium.current_url.endswith("/book/reusable/analysis.html"), "the chapter opens")
+    assert console_errors(chromium) == []
+
+
+@needs_browser
+@needs_scripts
+@pytest.mark.parametrize("width", [375, 768, 1000, 1280])
+def test_the_contents_lead_to_a_section(width, chromium, address):
+    open_page(chromium, address + METHOD, "phone")
+    resize(chromium, width)
+    if width < 1200:
+        assert link_to(chromium, "#exercises") == []
+        toggle(chromium, "secondary-toggle").click()
+    until(chromium, lambda: link_to(chromium, "#exercises"), "the contents are open")
+    link_to(chromium, "#exercises")[0].click()
+    heading = chromium.find_element(By.CSS_SELECTOR, "#exercises h2")
+    on_top = """
+        const {x, y, height} = arguments[0].getBoundingClientRect();
+        return arguments[0].contains(document.elementFromPoint(x + 5, y + height / 2));
+    """
+    until(chromium, lambda: chromium.execute_script(on_top, heading), "the section is there, and nothing over it")
+    assert console_errors(chromium) == []
+
+
+@needs_browser
+@needs_scripts
+@pytest.mark.parametrize("screen", SCREENS)
+def test_the_sign_of_the_search_is_not_on_what_is_typed(screen, chromium, address):
+    open_page(chromium, address + METHOD, screen)
+    [button] = seen(chromium, ".search-button__button")
+    button.click()
+    chromium.switch_to.active_element.send_keys("similarity")
+    sign, text = chromium.execute_script("""
+        const field = document.activeElement;
+        const {paddingLeft, borderLeftWidth} = getComputedStyle(field);
+        const sign = field.parentElement.querySelector("i").getBoundingClientRect();
+        return [sign.right, field.getBoundingClientRect().left + parseFloat(paddingLeft) + parseFloat(borderLeftWidth)];
+    """)
+    assert 0 < sign <= text
+
+
+FOUND = "return [...document.querySelectorAll('ul.search > li > a')].map((link) => link.getAttribute('href'))"
+
+
+@needs_browser
+@needs_scripts
+@pytest.mark.parametrize(
+    ("query", "first", "last"),
+    [
+        ("similarity", "book/reusable/similarity.html", "book/reference/"),
+        ("update", "book/forward/", "book/reference/"),
+        ("linear_cka", "book/reference/compatkit.similarity.html#compatkit.similarity.linear_cka", "book/reference/"),
+    ],
+)
+def test_the_search_has_chapters_before_modules_but_for_a_name(query, first, last, chromium, address):
+    open_page(chromium, f"{address}search.html?q={query}", "desktop")
+    until(chromium, lambda: "finished" in chromium.find_element(By.ID, "search-results").text, "the search is done")
+    found = chromium.execute_script(FOUND)
+    assert found[0].startswith(first) and found[-1].startswith(last)
+    modules = [link for link in found if re.fullmatch(r"book/reference/[^#]*", link)]
+    pages_found = [link for link in found if link.endswith(".html")]
+    assert modules and pages_found[-len(modules) :] == modules, "pages of modules come last"
+
+
 # --- networks in the page ---------------------------------------------------------------------------------------------
 
 SEARCH = '<div class="compatkit-search" data-set="shapes"><p>Scripts are off.</p></div>'
@@ -466,8 +568,7 @@ def tried(tmp_path_factory) -> Path:
     """Pages in which a reader draws (this one) and searches, and one with neither, with the scripts of the book."""
     root = tmp_path_factory.mktemp("tried")
     (root / "book").mkdir()
-    for name in ("_config.yml", "package.json"):
-        shutil.copy(book.ROOT / name, root)
+    shutil.copy(book.ROOT / "_config.yml", root)
     shutil.copytree(book.ROOT / "book" / "_static", root / "book" / "_static")
     shutil.copy(book.ROOT / "book" / "references.bib", root / "book")
     toc = "format: jb-book\nroot: book/index\nchapters: [{file: book/search}, {file: book/other}]\n"
@@ -475,7 +576,7 @@ def tried(tmp_path_factory) -> Path:
     (root / "book" / "index.md").write_text(f"# Draw\n\n{DRAW}\n", encoding="utf-8")
     (root / "book" / "search.md").write_text(f"# Search\n\n{SEARCH}\n", encoding="utf-8")
     (root / "book" / "other.md").write_text("# Other\n", encoding="utf-8")
-    return book.build(root) / "book" / "index.html"
+    return book.build(root, root) / "book" / "index.html"
 
 
 def open_drawing(driver, page: Path, screen: str = "desktop") -> None:
@@ -708,8 +809,7 @@ def test_networks_that_are_missing_or_cut_short_are_told_and_tried_again(chromiu
 @pytest.mark.parametrize("width", [375, 390, 768, 1280])
 def test_the_drawing_fits(width, chromium, tried):
     open_drawing(chromium, tried, "phone" if width < 700 else "desktop")
-    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 700}
-    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    resize(chromium, width)
     wide, inner = chromium.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
     assert wide <= inner == width
     for part in chromium.find_elements(By.CSS_SELECTOR, ".compatkit-draw *"):
@@ -723,8 +823,7 @@ def test_the_drawing_fits(width, chromium, tried):
 def test_a_query_shows_what_it_finds_before_and_after(width, chromium, tried):
     page = tried.with_name("search.html")
     open_page(chromium, page.as_uri(), "phone" if width < 700 else "desktop")
-    metrics = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 700}
-    chromium.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    resize(chromium, width)
     found = ".compatkit-search .found"
     until(chromium, lambda: len(chromium.find_elements(By.CSS_SELECTOR, f"{found} .tile")) == 20, "a query has found")
     content = scripts.read(book.EXPORTED / "shapes.js", "compatkitSearches", "data")

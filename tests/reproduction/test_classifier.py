@@ -266,11 +266,10 @@ def test_every_setting_changes_the_run(whole, change):
 def test_the_published_architectures_fit_one_head():
     config = replace(ClassifierRun(), widths=(2, 4, 2))
     image_set = load("six")
-    for task in classifier._first_tasks(config, image_set)[0]:
-        logits = nn.Sequential(task.extractor, part(task, "target"))(image_set.normalise(image_set.test.images[:2]))
-        assert logits.shape == (2, 6) and len(dict(part(task, "target").named_children())) == 7 + 3, (
-            "blocks 11 to 17 and on"
-        )
+    extractors, heads, _ = classifier._first_networks(config, image_set, Context(rehearsal=True))
+    for extractor, head in zip(extractors, heads, strict=True):
+        logits = nn.Sequential(extractor, head)(image_set.normalise(image_set.test.images[:2]))
+        assert logits.shape == (2, 6) and len(dict(head.named_children())) == 7 + 3, "blocks 11 to 17 and on"
 
 
 # --- configs ----------------------------------------------------------------------------------------------------------

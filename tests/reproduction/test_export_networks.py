@@ -210,7 +210,7 @@ def test_nothing_lies_there_that_no_page_can_load():
 
 def test_the_networks_of_the_pages_are_as_good_as_they_say():
     networks = export.read(book.EXPORTED / "IIW-DCC.js")
-    sets = dict(zip("ab", prepare(export.run_of("IIW+DCC", "laptop"), Context(), pretrained=False).sets, strict=True))
+    sets = dict(zip("ab", prepare(export.run_of("IIW+DCC", "laptop"), Context()).sets, strict=True))
     for combination in networks.header["combinations"]:
         if combination["split"] == networks.header["trained_split"]:
             image_set = sets[combination["extractor"]]

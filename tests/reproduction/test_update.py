@@ -129,7 +129,7 @@ def test_configs_are_checked(change, message):
 
 def test_a_loss_that_there_is_not_fails_before_anything_is_trained():
     with pytest.raises(ValueError, match="loss: .*arcface.*triplet"):
-        update.check(tiny(loss="triplet"), Context())
+        update.check(tiny(loss="triplet"), Context(rehearsal=True))
 
 
 def test_the_defaults_are_the_published_recipe():
@@ -353,9 +353,11 @@ def test_side_information_and_transformations_take_as_many_epochs_as_well(tasks,
     assert fitted == [replace(RECIPE, steps=144)]
 
 
-def test_too_few_pairs_are_refused_by_their_name():
+def test_too_few_pairs_and_too_many_are_refused_by_their_name():
     with pytest.raises(ValueError, match="pairs: must be at least 12, one for each class of .*, got 5"):
-        update.check(tiny(pairs=5), Context())
+        update.check(tiny(pairs=5), Context(rehearsal=True))
+    with pytest.raises(ValueError, match="pairs: tiny has 72 training images, got 73"):
+        update.check(tiny(pairs=73), Context(rehearsal=True))
 
 
 def test_a_transformation_of_few_pairs_takes_as_many_steps(tasks, monkeypatch):

@@ -7,6 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.ao import quantization
+from torch.optim.swa_utils import AveragedModel
+from torch.testing._internal.two_tensor import TwoTensor
 
 from compatkit import retrieval
 from compatkit.gallery import embeddings as store
@@ -200,3 +203,94 @@ def test_the_tolerance_of_unit_length_is_that_of_float16():
     x = F.normalize(vectors(1000, 128), dim=1)
     assert store.is_unit(x.half()) and not store.is_unit(x * 1.01)
     assert not store.is_unit(torch.cat([x, 2 * x[:1]]))
+
+
+def filled(*layers, offset=0):
+    """Layers whose numbers are 0, 1, 2, ..., the same on every machine."""
+    net = nn.Sequential(*layers)
+    for x in net.state_dict().values():
+        x.copy_(offset + torch.arange(x.numel()).view(x.shape))
+    return net.eval()
+
+
+def test_names_of_models_that_stored_galleries_carry_stay():
+    net = filled(nn.Linear(3, 4), nn.BatchNorm1d(4))
+    assert fingerprint(net) == "df532714993d"
+    assert fingerprint(net.bfloat16()) == "7bc6ffc9cb4e"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        nn.DataParallel,
+        AveragedModel,
+        torch.jit.script,
+        lambda net: torch.compile(net, backend="eager"),
+        lambda net: nn.DataParallel(AveragedModel(torch.compile(net, backend="eager"))),
+        lambda net: nn.Sequential(nn.DataParallel(net[0]), torch.compile(net[1], backend="eager")),
+    ],
+)
+@pytest.mark.usefixtures("data_parallel_on_the_cpu")
+def test_a_wrapped_model_has_the_name_of_its_weights(wrap):
+    net = filled(nn.Linear(3, 4), nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)))
+    name = fingerprint(net)
+    assert fingerprint(wrap(net)) == name
+    assert fingerprint(nn.Sequential(net)) != name, "an ordinary module around it is part of the names"
+
+
+def dynamic(net):
+    return quantization.quantize_dynamic(net, {nn.Linear, nn.LSTM}, dtype=torch.qint8)
+
+
+def static(net):
+    net = nn.Sequential(quantization.QuantStub(), net)
+    net.qconfig = quantization.get_default_qconfig("fbgemm")
+    prepared = quantization.prepare(net.eval())
+    prepared(torch.linspace(-1, 1, 30).view(10, 3))
+    return quantization.convert(prepared)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize(
+    ("layer", "quantised"),
+    [
+        (lambda: nn.Linear(3, 4), dynamic),
+        (lambda: nn.LSTM(3, 4), dynamic),
+        (lambda: nn.Linear(3, 4), lambda net: torch.jit.script(dynamic(net))),
+        (lambda: nn.Linear(3, 4), static),
+    ],
+)
+def test_quantised_models_are_told_apart(layer, quantised):
+    names = [fingerprint(quantised(filled(layer(), offset=offset))) for offset in (0, 0, 3)]
+    assert names[0] == names[1] != names[2] != fingerprint(filled(layer()))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_the_scale_of_quantised_weights_counts():
+    names = []
+    for scale in (0.1, 0.2):
+        layer = torch.ao.nn.quantized.Linear(3, 4)
+        layer.set_weight_bias(torch.quantize_per_tensor(scale * torch.ones(4, 3), scale, 0, torch.qint8), None)
+        names.append(fingerprint(layer))
+    assert names[0] != names[1], "the integers are the same"
+
+
+def test_tensors_made_of_tensors_are_told_apart_by_all_of_them():
+    one, two, three = (nn.ParameterList([TwoTensor(torch.ones(2), torch.full((2,), x))]) for x in (1.0, 1.0, 2.0))
+    assert fingerprint(one) == fingerprint(two) != fingerprint(three)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_models_whose_weights_cannot_be_read_are_refused():
+    frozen = torch.jit.freeze(torch.jit.script(filled(nn.Linear(3, 4))))
+    for module in (frozen, nn.Sequential(nn.Linear(3, 4), frozen)):
+        with pytest.raises(ValueError, match="module: torch.jit.freeze leaves no weights"):
+            fingerprint(module)
+
+    class Odd(nn.Linear):
+        def _save_to_state_dict(self, destination, prefix, keep_vars):
+            destination[prefix + "odd"] = object()
+
+    with pytest.raises(ValueError, match="module: odd of its state must be made of .* got object"):
+        fingerprint(Odd(2, 2))

@@ -143,7 +143,7 @@ def test_a_client_that_is_interrupted_goes_on_with_the_parts_that_are_made(files
     assert client.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL), said
     assert not Path(paths["out"]).exists() and hidden(files)
     time.sleep(1.5)  # for workers to end what they had begun, which is no loss
-    (made,) = hidden(files)[0].glob("parts-*")
+    (made,) = Path(paths["out"]).with_name(".many.upgrade").glob("parts-*")
     before = {path: path.stat().st_mtime_ns for path in made.glob("*.npy")}
     assert before and len(before) < PARTS
     assert main(command) == 0
@@ -158,6 +158,21 @@ def test_bad_input_is_refused_by_row_and_leaves_nothing(files, noting):  # noqa:
     with pytest.raises(ValueError, match="gallery: row 71 .* has NaN"):
         upgrade(*paths, method="ridge", scheduler=workers.address, **QUICK)
     assert not hidden(files) and not files["out"].exists()
+
+
+def test_parts_are_kept_where_the_new_gallery_cannot_be_written(files, store, noting, monkeypatch):  # noqa: F811
+    def fail(*_):
+        raise ValueError("no")
+
+    put, url = store
+    paths = [files["old"], files["new"], put("folder", "items", table(np.load(files["gallery"]), IDS))]
+    options, noted = {"method": "ridge"} | QUICK, noting()
+    with monkeypatch.context() as patch:
+        patch.setattr(stream, "files_by_workers", fail)
+        with pytest.raises(OSError, match="out: .*out cannot be written .no.. What is done is kept"):
+            upgrade(*paths, url("folder", "out"), scheduler=noted[0].address, **options)
+    upgrade(*paths, url("folder", "out"), scheduler=noted[0].address, **options)
+    assert sum(rows for _, rows in noted[1]()) == ROWS and not hidden(files)
 
 
 def test_a_saved_map_is_applied(files, noting):  # noqa: F811

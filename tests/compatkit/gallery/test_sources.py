@@ -23,6 +23,8 @@ import pytest
 from compatkit.__main__ import main
 from compatkit.gallery import mapped, pairs, sources, stream
 from compatkit.gallery.pairs import read_pairs
+from compatkit.gallery.postgres import NewTable
+from compatkit.gallery.sources import Carried, Names
 from compatkit.gallery.upgrade import upgrade
 
 from .test_upgrade import CHUNK, QUICK, ROWS, N, files, hidden, read, save  # noqa: F401
@@ -391,6 +393,8 @@ def test_the_password_of_the_environment_is_nowhere(files, store, capsys, monkey
         ("UPDATE items SET embedding = NULL WHERE id = 305", "'embedding': row 100 .* is empty"),
         ("ALTER TABLE items ALTER embedding TYPE vector; UPDATE items SET embedding = '[1, 2]' WHERE id = 305",
          "'embedding': row 100 .* has 2 numbers, the first has 6"),
+        ("ALTER TABLE items ALTER embedding TYPE real[]", "'embedding' must be of type vector or halfvec, got real.."),
+        ("ALTER TABLE items ALTER embedding TYPE sparsevec USING embedding::sparsevec", "or halfvec, got sparsevec"),
         ("ALTER TABLE items DROP embedding", "has no column 'embedding', only note, id"),
         ("DROP TABLE items", "there is no such table"),
     ],
@@ -440,6 +444,80 @@ def test_types_of_postgres(files, database, tmp_path, monkeypatch, kind, numbers
         np.abs(np.array(eval(text)) - own[id].astype(float)).max() < 2e-3 * (1 + np.abs(own[id]).max())
         for id, text in found
     )
+
+
+DOMAIN = "CREATE DOMAIN unit AS {vector}(6); CREATE DOMAIN embeddings AS unit"
+
+
+@pytest.mark.parametrize(
+    ("schema", "kind"), [("extensions", "{vector}"), ('"A ""b"""', "embeddings"), ("public", "unit")]
+)
+def test_pgvector_in_another_schema_and_domains_over_it(files, store, expected, schema, kind):  # noqa: F811
+    put, url = store
+    items = put("postgresql", "items", table(np.load(files["gallery"]), IDS))
+    vector = f"{schema}.vector"
+    with psycopg.connect(items.partition("#")[0]) as connection:
+        if schema != "public":
+            connection.execute(f"CREATE SCHEMA {schema}; ALTER EXTENSION vector SET SCHEMA {schema}")
+        connection.execute(DOMAIN.format(vector=vector))
+        connection.execute(f"ALTER TABLE items DROP note, ALTER embedding TYPE {kind.format(vector=vector)}")
+    done = upgrade(files["old"], files["new"], items, url("postgresql", "out"), method="ridge", **QUICK)
+    assert (read(done.out) == expected).all()
+    with psycopg.connect(items.partition("#")[0]) as connection:
+        found = printed(connection, done.switch, str(expected[7].tolist()))
+        assert found[0][0] == IDS[7] and len(found) == 10
+        joined = re.search("FROM .* n JOIN .*(?=[.]$)", done.switch, re.M)[0].replace("$1", f"'{expected[7].tolist()}'")
+        assert connection.execute(f"SELECT n.id {joined}").fetchone() == (IDS[7],)
+
+
+def printed(connection, switch, query, explain=""):
+    """Make the index that is printed, if one is, and search as is printed."""
+    first, second = switch.partition("switch over: ")[2].splitlines()[:2]
+    if first.startswith("CREATE INDEX"):
+        connection.execute(first)
+    return connection.execute(explain + second.partition("search with ")[2].replace("$1", f"'{query}'")).fetchall()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "width", "metric", "scan"),
+    [
+        ("vector", 2_000, "l2", "Index Scan"),
+        ("vector", 2_001, "cosine", "Index Scan"),
+        ("vector", 4_000, "ip", "Index Scan"),
+        ("vector", 4_001, "l2", "Seq Scan"),
+        ("halfvec", 4_000, "cosine", "Index Scan"),
+        ("halfvec", 4_001, "ip", "Seq Scan"),
+    ],
+)
+def test_the_sentence_of_postgres_makes_an_index_if_one_can_be(database, numbers, width, metric, scan):
+    query, dtype = str([1] * width), np.dtype(np.float16 if numbers == "halfvec" else np.float32)
+    with psycopg.connect(database) as connection:
+        connection.execute(f"CREATE TABLE wide (id bigint PRIMARY KEY, embedding {numbers}({width}))")
+        connection.execute("INSERT INTO wide VALUES (7, %s)", [query])
+    switch = NewTable(f"{database}#wide").switch(Carried(None, Names(), "", "", dtype, CHUNK, False), metric)
+    with psycopg.connect(database) as connection:
+        connection.execute("SET enable_seqscan = off")
+        assert printed(connection, switch, query) == [(7,)]
+        assert scan in str(printed(connection, switch, query, "EXPLAIN "))
+
+
+@pytest.mark.parametrize(
+    ("statement", "name", "message"),
+    [
+        ("SELECT 1", "nowhere.out", 'schema "nowhere" does not exist'),
+        ("ALTER DATABASE gallery SET default_transaction_read_only = on", "out", "in a read-only transaction"),
+        ("DROP EXTENSION vector CASCADE", "out", "has no pgvector .CREATE EXTENSION vector"),
+    ],
+)
+def test_what_a_database_will_not_take_is_said_before_the_work(files, store, monkeypatch, statement, name, message):  # noqa: F811
+    put, url = store
+    gallery = put("arrow", "items", table(np.load(files["gallery"]), IDS))
+    with psycopg.connect(url("postgresql", name).partition("#")[0]) as connection:
+        connection.execute(statement)
+    monkeypatch.setattr("compatkit.gallery.upgrade.fit", None)
+    with pytest.raises((ConnectionError, ValueError), match=message):
+        upgrade(files["old"], files["new"], gallery, url("postgresql", name), method="ridge", **QUICK)
+    assert not hidden(files)
 
 
 @pytest.mark.parametrize(

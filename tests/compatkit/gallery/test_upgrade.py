@@ -7,6 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyarrow as pa
@@ -19,9 +22,12 @@ from compatkit.gallery import mapped, maps, pairs, sources, stream
 from compatkit.gallery import upgrade as module
 from compatkit.gallery.backfill import Ranking
 from compatkit.gallery.embeddings import Embeddings
+from compatkit.gallery.map_files import load_map
 from compatkit.gallery.maps import Map
 from compatkit.gallery.pairs import read_pairs
 from compatkit.gallery.upgrade import upgrade
+
+from ...cluster import soon
 
 N, ROWS, CHUNK = 200, 333, 50
 QUICK = {"tell": lambda text: None, "show_progress": False, "chunk": CHUNK, "width": 8, "steps": 6}
@@ -177,9 +183,7 @@ def test_side_information_and_labels_as_columns(files, tmp_path):
     old = save(tmp_path / "old.parquet", x["old"], side=x["side"], label=labels)
     gallery = save(tmp_path / "gallery.parquet", x["gallery"], side=x["gallery_side"])
     done = upgrade(old, files["new"], gallery, tmp_path / "out.parquet", method="ridge", **QUICK)
-    np.save(tmp_path / "labels.npy", np.arange(N) % 5)
-    arrays = {name: files[name] for name in ("old", "new", "gallery", "out", "side", "gallery_side")}
-    same = upgrade(**arrays, labels=tmp_path / "labels.npy", method="ridge", **QUICK)
+    same = upgrade(**files, labels=labels_of(files, np.arange(N) % 5), method="ridge", **QUICK)
     assert (read(tmp_path / "out.parquet") == np.load(files["out"])).all()
     assert done.comparison.old == same.comparison.old is not None
 
@@ -245,6 +249,11 @@ def with_ids(ids_old, ids_new):
     return change
 
 
+def labels_of(files, labels):
+    np.save(files["old"].with_name("labels.npy"), labels)
+    return files["old"].with_name("labels.npy")
+
+
 IDS = np.arange(N)
 BAD = [
     (changed("new", lambda x: x[1:]), "new: must have as many rows as old, 200.*got 199"),
@@ -253,7 +262,7 @@ BAD = [
     (with_ids(IDS, IDS + 101), "old: at least 100 pairs are needed, got 99"),
     (with_ids(IDS, IDS // 2), "new: ids must be unique, got 0 2 times"),
     (with_ids(IDS // 2, IDS), "old: ids must be unique"),
-    (with_ids(IDS, IDS.astype(str)), "new: ids must be of the kind of old's, int64"),
+    (with_ids(IDS, IDS.astype(str)), "new: ids must be of the kind of old's, integers, got text"),
     (changed("old", with_nan), "old: row 71 .* has NaN"),
     (changed("new", with_nan), "new: row 71 .* has NaN"),
     (changed("side", with_nan), "side: row 71 .* has NaN"),
@@ -263,9 +272,10 @@ BAD = [
     (changed("gallery_side", lambda x: x[:, 1:]), "gallery_side: must have the width of the pairs, 3, got 2"),
     (changed("gallery", lambda x: x[:0]), "gallery: .*floating-point vectors of items, got 0 rows"),
     (changed("gallery", lambda x: x.astype(int)), "gallery: .*floating-point .*int64"),
-    (changed("gallery", lambda x: x[0]), "gallery: .*floating-point .*no width"),
+    (changed("gallery", lambda x: x[0]), "gallery: .*floating-point .*got 6 rows of float32$"),
     (changed("old", lambda x: x[:99]), "old: at least 100 pairs are needed, got 99"),
     (changed("new", lambda x: 0 * x), "new: embeddings must not all be the same"),
+    (lambda files: files.update(labels=labels_of(files, np.arange(N))), "labels: some of the 40 held-out items must"),
     (lambda files: files["gallery"].write_bytes(files["gallery"].read_bytes()[:-1]), "gallery.npy: is cut short"),
     (lambda files: files["gallery"].write_bytes(b"hello"), "gallery.npy: not a whole NumPy array"),
     (lambda files: files.update(gallery_side=None), "gallery_side: is needed"),
@@ -385,6 +395,40 @@ def test_lengths_that_the_pairs_did_not_have_are_refused(files):
     np.save(files["old"], x / np.linalg.norm(x, axis=1, keepdims=True))
     with pytest.raises(ValueError, match="gallery: all rows must have length 1 as in the pairs, row .* has"):
         upgrade(files["old"], files["new"], files["gallery"], files["out"], method="ridge", **QUICK)
+
+
+@pytest.mark.parametrize("unit", [(), ("new",), ("old", "new", "gallery")])
+@pytest.mark.parametrize("method", ["procrustes", "residual"])
+def test_rows_of_zeros_stay_so_by_cosine(files, tmp_path, method, unit):
+    failed, told = np.array([5, 71, 170]), []
+    x = {name: np.load(files[name]) for name in ("old", "new", "gallery")}
+    for name in unit:
+        x[name] /= np.linalg.norm(x[name], axis=1, keepdims=True)
+    kept = np.setdiff1d(np.arange(N), failed[:2])
+    for name, rows in x.items():
+        np.save(tmp_path / f"{name}_kept.npy", rows[kept] if name != "gallery" else rows)
+    x["old"][failed[0]] = x["new"][failed[1]] = x["gallery"][failed] = 0
+    for name, rows in x.items():
+        np.save(files[name], rows)
+    options = {"method": method, "metric": "cosine", **QUICK, "tell": told.append}
+    upgrade(**{name: files[name] for name in (*x, "out")}, save_map=tmp_path / "map.safetensors", **options)
+    without = tmp_path / "without.npy"
+    upgrade(*(tmp_path / f"{name}_kept.npy" for name in x), without, **options)
+    out, others = np.load(files["out"]), np.setdiff1d(np.arange(ROWS), failed)
+    assert told[0] == "2 pairs are left out: embeddings that are all zeros have no cosine." and len(told) == 3
+    assert (out[failed] == 0).all() and np.abs(out[others] - np.load(without)[others]).max() < 1e-6
+    module.apply_map(tmp_path / "map.safetensors", files["gallery"], tmp_path / "again.npy", chunk=CHUNK)
+    assert (np.load(tmp_path / "again.npy") == out).all()
+    saved = load_map(tmp_path / "map.safetensors")
+    assert (saved(x["gallery"])[failed] == 0).all() and not saved(x["gallery"][5]).any()
+
+
+def test_rows_of_zeros_are_mapped_by_distance(files):
+    x = np.load(files["gallery"])
+    x[5] = 0
+    np.save(files["gallery"], x)
+    upgrade(files["old"], files["new"], files["gallery"], files["out"], method="ridge", **QUICK)
+    assert np.load(files["out"])[5].any()
 
 
 def test_numbers_too_large_for_the_new_type_are_refused(files):
@@ -527,7 +571,7 @@ def test_sigkill(files):
     child = subprocess.run([sys.executable, "-c", KILLED, *map(str, paths)], capture_output=True, text=True)
     assert child.returncode == -signal.SIGKILL, child.stderr
     assert not files["out"].exists()
-    (folder,) = hidden(files)
+    folder = files["out"].with_name(".out.npy.upgrade")
     assert json.loads((folder / "rows.json").read_text())["rows"] in (4 * CHUNK, 5 * CHUNK)
     (folder / ".whole.npz.1.0.tmp").touch()  # what is left of a process that is killed while it puts all together
     upgrade(*paths, method="ridge", **QUICK)
@@ -536,7 +580,97 @@ def test_sigkill(files):
     assert files["out"].read_bytes() == straight.read_bytes() and not hidden(files)
 
 
-# A full disk
+# Several runs
+
+SLOW = 0.3  # seconds in which a run would go on that does not wait
+
+
+@pytest.fixture
+def started(files):
+    """A function that starts a run in a thread, and the names of those that compare, where each waits to be let go."""
+    comparing, free = [], {}
+    with ThreadPoolExecutor(3) as threads:
+
+        def start(name, **changes):
+            free[name] = threading.Event()
+
+            def tell(_):
+                comparing.append(name)
+                free[name].wait(60)
+
+            options = files | QUICK | {"tell": tell, "method": "ridge"} | changes
+            return threads.submit(upgrade, **options), free[name]
+
+        yield start, comparing
+        for event in free.values():
+            event.set()
+
+
+def test_one_run_at_a_time_writes_a_gallery(files, started):
+    """The first is refused late, while the second waits for it; the third comes while the second is at work."""
+    start, comparing = started
+    upgrade(**files | {"out": files["out"].with_name("straight.npy")}, method="ridge", **QUICK)
+    bad = save(files["out"].with_name("bad.npy"), with_nan(np.load(files["gallery"])))
+    first, let_first_go = start("first", gallery=bad)
+    soon(lambda: comparing == ["first"])
+    second, let_second_go = start("second")
+    time.sleep(SLOW)
+    let_first_go.set()
+    with pytest.raises(ValueError, match="gallery: row 71 .* has NaN"):
+        first.result()
+    soon(lambda: comparing == ["first", "second"])
+    third, _ = start("third")
+    time.sleep(SLOW)
+    assert comparing == ["first", "second"] and not files["out"].exists()
+    let_second_go.set()
+    assert second.result().out == files["out"]
+    with pytest.raises(ValueError, match="out: .*exists already"):
+        third.result()
+    assert files["out"].read_bytes() == files["out"].with_name("straight.npy").read_bytes() and not hidden(files)
+
+
+@pytest.mark.parametrize(("name", "file"), [("save_map", "map.safetensors"), ("backfill_list", "list.csv")])
+def test_one_run_at_a_time_writes_a_file(files, started, name, file):
+    start, comparing = started
+    path = files["out"].with_name(file)
+    first, let_go = start("first", **{name: path})
+    soon(lambda: comparing)
+    second, _ = start("second", out=files["out"].with_name("other.npy"), **{name: path})
+    time.sleep(SLOW)
+    assert comparing == ["first"]
+    let_go.set()
+    assert first.result() and path.exists()
+    with pytest.raises(ValueError, match=f"{name}: .*exists already"):
+        second.result()
+    assert not hidden(files)
+
+
+# A sink that fails, and a full disk
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), pa.ArrowInvalid("no"), RuntimeError("no"), OSError("no")])
+def test_what_is_done_is_kept_where_the_new_gallery_cannot_be_written(files, monkeypatch, error):
+    def fail(*_):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("compatkit.gallery.arrays.NewArrayFile.write", fail)
+        with pytest.raises(OSError, match="no"):
+            upgrade(**files, method="ridge", **QUICK)
+    stopping(monkeypatch, 0, AssertionError("rows are made again"))
+    assert upgrade(**files, method="ridge", **QUICK).out.exists() and not hidden(files)
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), OSError(errno.ENOSPC, "no")])
+def test_who_is_told_may_fail(files, error):
+    """It is neither bad input nor a full disk."""
+
+    def fail(_):
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        upgrade(**files, method="ridge", **QUICK | {"tell": fail})
+    assert caught.value is error and list(files["out"].with_name(".out.npy.upgrade").glob("maps-*"))
 
 
 def fail_when_full(*_, **__):

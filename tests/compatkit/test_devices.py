@@ -1,0 +1,53 @@
+"""What comes in place of a tensor is named, wherever one is expected."""
+
+from collections import OrderedDict
+
+import pytest
+import torch
+from torch import nn
+
+from compatkit.embedders import encode
+from compatkit.gallery.embeddings import Embeddings
+from compatkit.retrieval import evaluate, nearest
+from compatkit.similarity import cka_map, linear_cka
+
+from .test_data import small_set
+
+ONES = torch.ones(2, 2)
+
+
+class ModelOutput(OrderedDict):
+    """As transformers has it."""
+
+
+class Giving(nn.Module):
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+
+    def forward(self, x):
+        return self.output
+
+
+@pytest.mark.parametrize(
+    ("output", "named"),
+    [
+        (ModelOutput(last=ONES, pooled=ONES), "ModelOutput of last, pooled: pass one of these"),
+        ({"x": ONES}, "dict of x: pass one of these"),
+        ((ONES,), "tuple"),
+    ],
+)
+def test_what_came_in_place_of_a_tensor_is_named(output, named):
+    labels, images = torch.ones(2).long(), small_set()
+    calls = {
+        "query": lambda: nearest(output, ONES),
+        "gallery": lambda: evaluate(ONES, labels, output, labels),
+        "query_labels": lambda: evaluate(ONES, output, ONES, labels),
+        "x": lambda: linear_cka(output, ONES),
+        "vectors": lambda: Embeddings(output, [1, 2], "s"),
+        "module": lambda: encode(Giving(output), images, images.test),
+        "names": lambda: cka_map(nn.Sequential(Giving(output)), nn.Sequential(nn.ReLU()), ONES, ["0"], ["0"]),
+    }
+    for argument, call in calls.items():
+        with pytest.raises(ValueError, match=f"^{argument}: .* tensor.* {named}(, from Giving)?$"):
+            call()
