@@ -48,17 +48,17 @@ clean:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, %s is %s; name another with PYTHON=..." % (sys.executable, sys.version.split()[0]))'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps --config-settings editable_mode=compat -e .
 	@touch $@
 
 # JupyterLab, and what shows it the roles and directives of the chapters.
 .venv/.serve: .venv/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[live]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --config-settings editable_mode=compat -e '.[live]'
 	@touch $@
 
 # What ours is measured against, beside what the book needs.
 .venv/.bench: .venv/.installed
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation -e '.[bench]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --config-settings editable_mode=compat -e '.[bench]'
 	@touch $@
 
 node_modules/.installed: package.json package-lock.json

@@ -24,7 +24,7 @@ import numpy as np
 import threadpoolctl
 import torch
 
-from compatkit.gallery import map_files, maps, stream, upgrade
+from gallerykit import map_files, maps, stream, upgrade
 
 from .harness import Row, apart, forget_peak, promised, ratio, resident_mib, seconds
 

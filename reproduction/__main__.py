@@ -12,8 +12,8 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
-from compatkit import command_line
-from compatkit.scheduler import workers_of
+from gallerykit import command_line
+from gallerykit.scheduler import workers_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

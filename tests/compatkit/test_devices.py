@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from compatkit.embedders import encode
-from compatkit.gallery.embeddings import Embeddings
 from compatkit.retrieval import evaluate, nearest
 from compatkit.similarity import cka_map, linear_cka
+from gallerykit.embeddings import Embeddings
 
 from .test_data import small_set
 

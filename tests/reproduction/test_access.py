@@ -101,7 +101,7 @@ def test_words_are_spelt_right():
 
 
 def _written(kind: str) -> list[Path]:
-    folders = ("book", "compatkit", "reproduction", "benchmarks")
+    folders = ("book", "compatkit", "gallerykit", "reproduction", "benchmarks")
     return [
         *book.ROOT.glob(f"*.{kind}"),
         *(path for f in folders for path in sorted((book.ROOT / f).rglob(f"*.{kind}"))),

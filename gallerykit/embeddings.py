@@ -1,0 +1,296 @@
+"""Embeddings with what a search needs beside them: which model made them, of which items, and at what length.
+
+Two models put the same image at different places, and nothing in an array of numbers says which model it is of.
+Here it is said, and ``evaluate`` and ``nearest`` refuse to compare what does not belong together.
+
+    new = Embeddings(vectors, ids, space=fingerprint(model))
+    new.save("new.npz")
+    nearest(new, Embeddings.load("gallery.npz"))  # ValueError, if the gallery is another model's
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from compatkit import retrieval
+from compatkit.devices import content, described
+from compatkit.files import replacing
+from compatkit.models import is_jit_frozen
+
+UNIT_TOLERANCE = 1e-3  # by which a length may differ from 1: float16 does not come nearer
+# what NumPy, zipfile and JSON raise for a file that is not theirs, or not whole
+BROKEN = (ValueError, TypeError, AttributeError, LookupError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """Embeddings of n items in one space.
+
+    Raises:
+        ValueError: vectors that are not a finite floating-point matrix with rows and columns; ids that are not as many,
+            not unique, or neither integers nor text; an empty space; ``unit`` that is not so.
+    """
+
+    vectors: Tensor
+    """(n, width) float16, float32 or float64, on any device"""
+    ids: np.ndarray
+    """(n,) int64 or text; a tensor or a list is made one"""
+    space: str
+    """names the space, such as the ``fingerprint`` of the model that made the vectors, or that they now stand for"""
+    made_from: str = ""
+    """the space that they were transformed from; empty if the model of ``space`` made them itself"""
+    unit: bool | None = None
+    """whether all rows have length 1; None finds out"""
+
+    def __post_init__(self):
+        _check_vectors(self.vectors)
+        object.__setattr__(self, "ids", _ids(self.ids, len(self.vectors)))
+        if not isinstance(self.space, str) or not self.space:
+            raise ValueError(f"space: a text that names the space is needed, got {self.space!r}")
+        unit = is_unit(self.vectors)
+        if self.unit is not None and self.unit != unit:
+            raise ValueError(f"unit: all rows have length 1 or not, which is {unit} here, got {self.unit}")
+        object.__setattr__(self, "unit", unit)
+
+    @property
+    def width(self) -> int:
+        return self.vectors.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write an uncompressed ``.npz``, so that a reader sees the old file or the whole new one."""
+        vectors = self.vectors.detach().cpu().contiguous().numpy()
+        about = describe(self.space, self.made_from, bool(self.unit), self.ids, [vectors], vectors.shape, vectors.dtype)
+        with replacing(path) as file:
+            np.savez(file, vectors=vectors, ids=self.ids, about=about)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Embeddings:
+        """What ``save`` wrote, on the CPU.
+
+        Raises:
+            ValueError: the file is cut, altered or of another kind.
+        """
+        try:
+            with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
+                vectors, ids, about = file["vectors"], file["ids"], json.loads(str(file["about"]))
+                space, made_from, unit = about["space"], about["made_from"], about["unit"]
+                again = describe(space, made_from, unit, ids, [vectors], vectors.shape, vectors.dtype)
+        except (FileNotFoundError, PermissionError, IsADirectoryError):
+            raise
+        except BROKEN as e:
+            raise ValueError(f"path: {path} is not a whole file of Embeddings.save ({e})") from e
+        if json.loads(str(again)) != about:
+            raise ValueError(f"path: {path} was altered after it was written: its checksum does not hold")
+        return cls(torch.from_numpy(vectors), ids, space, made_from, unit)
+
+
+def fingerprint(module: nn.Module) -> str:
+    """Names the space of a model: 12 hex digits of the SHA-256 of names, types, shapes and bytes of its state dict.
+
+    The same weights give the same name on any device, compiled or wrapped; how the module computes does not count.
+
+    Raises:
+        ValueError: a module without parameters and buffers, for nothing would tell it from others; or one whose state
+            has something in it that cannot be read.
+    """
+    state = {name: x for name, x in _state(module).items() if not name.endswith("_extra_state")}
+    if not state:
+        raise ValueError(f"module: one with parameters or buffers is needed, got {type(module).__name__} without any")
+    found = hashlib.sha256()
+    for name, value in state.items():
+        for part in _contents(name, value):
+            found.update(part)
+    return found.hexdigest()[:12]
+
+
+WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
+
+
+def _state(module: nn.Module) -> dict[str, object]:
+    """The state dict, with what ``torch.jit`` leaves out, and by the names that it has without any wrapper."""
+    state = module.state_dict()
+    parts = list(module.named_modules(remove_duplicate=False))
+    if any(is_jit_frozen(part) for _, part in parts):
+        raise ValueError("module: torch.jit.freeze leaves no weights to name a model by; give it as it was before")
+    for name, part in parts:
+        if isinstance(part, torch.jit.ScriptModule):
+            values = {f"{name}.{key}": getattr(part, key) for key in part._concrete_type.get_attributes()}
+            state |= {key: value for key, value in values.items() if isinstance(value, torch.ScriptObject)}
+    for name, part in reversed(parts):  # the innermost first
+        # the former is what torch.compile has wrapped
+        inner = "_orig_mod" if "_orig_mod" in part._modules else "module" if isinstance(part, WRAPPERS) else None
+        if inner is not None:
+            outer = f"{name}." if name else ""
+            within = f"{outer}{inner}."  # what else begins with ``outer`` is the wrapper's, such as a count
+            state = {
+                outer + key.removeprefix(within) if key.startswith(within) else key: value
+                for key, value in state.items()
+                if key.startswith(within) or not key.startswith(outer)
+            }
+    return state
+
+
+def _contents(name: str, value: object) -> Iterator[bytes]:
+    """Everything that an entry of a state dict says."""
+    if isinstance(value, torch.ScriptObject):  # packed weights
+        value = value.__getstate__()
+    if isinstance(value, Tensor) and hasattr(value, "__tensor_flatten__"):  # quantised by torchao
+        parts, about = value.__tensor_flatten__()
+        value = [repr(about), *(getattr(value, part) for part in parts)]
+    if isinstance(value, Tensor):
+        yield f"{name} {value.dtype} {tuple(value.shape)}\n".encode()
+        yield content(value.dequantize() if value.is_quantized else value)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            yield from _contents(name, part)
+    elif value is None or isinstance(value, bool | int | float | str | bytes | torch.dtype):
+        yield f"{name} {value!r}\n".encode()
+    else:
+        raise ValueError(f"module: {name} of its state must be made of tensors and numbers, got {type(value).__name__}")
+
+
+def evaluate(
+    query: Embeddings,
+    query_labels: Tensor,
+    gallery: Embeddings,
+    gallery_labels: Tensor,
+    *,
+    compatible: bool = False,
+    leave_out_own: bool = False,
+    **options,
+) -> retrieval.RetrievalScores:
+    """``retrieval.evaluate`` of embeddings that belong together.
+
+    Args:
+        query, gallery: of one space, unless ``compatible``.
+        query_labels, gallery_labels: integers, one an item.
+        compatible: allow two spaces, because the models were trained to fit.
+        leave_out_own: the gallery item with the id of the query is left out for it.
+        options: ``ks`` and ``chunk``.
+
+    Raises:
+        ValueError: different spaces, named in the message; rows of length 1 against others; integer ids against text;
+            and as ``retrieval.evaluate`` does.
+    """
+    _check_together(query, gallery, compatible)
+    if leave_out_own:
+        device = query.vectors.device
+        own = (torch.from_numpy(codes).to(device) for codes in _codes(query.ids, gallery.ids))
+        options |= dict(zip(("query_ids", "gallery_ids"), own, strict=True))
+    return retrieval.evaluate(query.vectors, query_labels, gallery.vectors, gallery_labels, **options)
+
+
+def nearest(
+    query: Embeddings,
+    gallery: Embeddings,
+    k: int = 5,
+    *,
+    compatible: bool = False,
+    leave_out_own: bool = False,
+    **options,
+) -> tuple[Tensor, np.ndarray]:
+    """The k nearest items of the gallery, nearest first.
+
+    Args:
+        query, gallery: of one space, unless ``compatible``.
+        k: how many.
+        compatible, leave_out_own: as in ``evaluate``.
+        options: ``chunk``.
+
+    Returns:
+        Distances (n, k) and ids (n, k).
+
+    Raises:
+        ValueError: as in ``evaluate``.
+    """
+    _check_together(query, gallery, compatible)
+    distances, rows = retrieval.nearest(query.vectors, gallery.vectors, k + leave_out_own, **options)
+    if leave_out_own:
+        own, theirs = (torch.from_numpy(codes).to(rows.device) for codes in _codes(query.ids, gallery.ids))
+        is_own = theirs[rows] == own[:, None]
+        is_own[:, -1] |= ~is_own.any(1)  # ids are unique: one goes, the query's own or else the farthest
+        distances, rows = distances[~is_own].view(-1, k), rows[~is_own].view(-1, k)
+    return distances, gallery.ids[rows.cpu().numpy()]
+
+
+def is_unit(vectors: Tensor) -> bool:
+    """Whether all rows (n, d) have length 1, as far as float16 can."""
+    wide = torch.promote_types(vectors.dtype, torch.float32)
+    return bool(((torch.linalg.vector_norm(vectors, dim=1, dtype=wide) - 1).abs() <= UNIT_TOLERANCE).all())
+
+
+def describe(
+    space: str, made_from: str, unit: bool, ids: np.ndarray, blocks: Iterable[np.ndarray], shape: tuple, dtype: np.dtype
+) -> np.ndarray:
+    """What a file says of its vectors: JSON with a checksum of all it holds.
+
+    Args:
+        space, made_from, unit, ids: as in ``Embeddings``.
+        blocks: the vectors, some rows at a time.
+        shape, dtype: of all vectors.
+    """
+    about = {"space": space, "made_from": made_from, "unit": bool(unit), "width": int(shape[1])}
+    found = hashlib.sha256(json.dumps([about, list(shape), str(dtype), str(ids.dtype)]).encode())
+    found.update(np.ascontiguousarray(ids).data)
+    for block in blocks:
+        found.update(np.ascontiguousarray(block).data)
+    return np.array(json.dumps(about | {"sha256": found.hexdigest()}))
+
+
+def _check_vectors(x: Tensor) -> None:
+    if not isinstance(x, Tensor) or x.dtype not in (torch.float16, torch.float32, torch.float64):
+        raise ValueError(f"vectors: must be a tensor of float16, float32 or float64, got {described(x)}")
+    if x.ndim != 2 or not x.numel():
+        raise ValueError(f"vectors: must be (items, width) and not empty, got shape {tuple(x.shape)}")
+    if broken := x.numel() - int(x.isfinite().sum()):
+        raise ValueError(f"vectors: must be finite, got {broken} NaN or infinite values among {x.numel()}")
+
+
+def _ids(ids: object, n: int) -> np.ndarray:
+    ids = np.asarray(ids.cpu() if isinstance(ids, Tensor) else ids)
+    if ids.dtype.kind not in "iuU":
+        raise ValueError(f"ids: must be integers or text, got {ids.dtype}")
+    if ids.shape != (n,):
+        raise ValueError(f"ids: must be one for each of {n} items, got shape {ids.shape}")
+    if ids.dtype.kind != "U":
+        if ids.dtype == np.uint64 and ids.max() > np.iinfo(np.int64).max:
+            raise ValueError(f"ids: integers must fit 64 bits with a sign, got {ids.max()}")
+        ids = ids.astype(np.int64)
+    values, counts = np.unique(ids, return_counts=True)
+    if len(values) < n:
+        raise ValueError(f"ids: must be unique, got {values[counts.argmax()]!s} {counts.max()} times")
+    return ids
+
+
+def _codes(query: np.ndarray, gallery: np.ndarray) -> list[np.ndarray]:
+    """The same integer for the same id."""
+    if query.dtype.kind != gallery.dtype.kind:
+        raise ValueError(f"query, gallery: ids must both be integers or both text, got {query.dtype}, {gallery.dtype}")
+    codes = np.unique(np.concatenate([query, gallery]), return_inverse=True)[1].reshape(-1)
+    return np.split(codes, [len(query)])
+
+
+def _check_together(query: Embeddings, gallery: Embeddings, compatible: bool) -> None:
+    if query.space != gallery.space and not compatible:
+        made = f" (made from {gallery.made_from!r})" if gallery.made_from else ""
+        raise ValueError(
+            f"query, gallery: are of different spaces, {query.space!r} and {gallery.space!r}{made}. Transform the old "
+            "one (python -m gallerykit upgrade), or pass compatible=True if the two models were trained to fit"
+        )
+    if query.unit != gallery.unit:
+        lengths = ["of length 1" if x.unit else "of any length" for x in (query, gallery)]
+        raise ValueError(f"query, gallery: rows must both have length 1 or both not, got {lengths[0]} and {lengths[1]}")
