@@ -35,7 +35,7 @@ def embedder(
     Raises:
         ValueError: for an unknown name, a ``dim`` below 1, or what a network cannot do.
 
-    Source: paper B, App. C.
+    Source: the authors' public code of paper B.
     """
     if dim < 1:
         raise ValueError(f"dim: must be at least 1, got {dim}")

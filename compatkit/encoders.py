@@ -97,7 +97,7 @@ class Supervised:
 
 
 def linear_classifier(dim: int, num_classes: int, *, seed: int | None = None) -> nn.Linear:
-    """The classifier under which an embedder is trained: linear, without bias (paper B, App. C)."""
+    """The classifier under which an embedder is trained: linear, without bias (the authors' public code of paper B)."""
     with seeded(seed):
         return nn.Linear(dim, num_classes, bias=False)
 
@@ -144,7 +144,7 @@ class Contrastive:
         projection: the head whose output is compared.
         temperature: of the loss, see ``nt_xent``.
 
-    Source: Chen et al. 2020; paper B, App. B.9.
+    Source: Chen et al. 2020, App. B.9.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ def views(images: Tensor, generator: torch.Generator, *, flip: bool, strength: f
     Returns:
         (n, c, s, s) floats in 0..1.
 
-    Source: SimCLR for small images, paper B, App. B.9.
+    Source: Chen et al. 2020, App. B.9: SimCLR for small images.
     """
     return _recoloured(_cropped(images.to(torch.get_default_dtype()).div(255), generator, flip), generator, strength)
 
@@ -297,7 +297,7 @@ class Reconstruction:
 def decoder(dim: int, channels: int, size: int, *, width: int = 16, seed: int | None = None) -> nn.Sequential:
     """From embeddings (n, dim) to images: a linear map to a quarter of the side, then two steps of upsampling.
 
-    The paper's decoder follows MobileNetV2; ours is smaller.
+    Paper B's decoder follows MobileNetV2; ours is smaller.
 
     Args:
         dim: of the embeddings.
@@ -308,7 +308,7 @@ def decoder(dim: int, channels: int, size: int, *, width: int = 16, seed: int | 
     Raises:
         ValueError: a size that 4 does not divide.
 
-    Source: paper B, App. C.
+    Source: paper B, Sec. 5.1.
     """
     if size % 4:
         raise ValueError(f"size: must be a multiple of 4, got {size}")

@@ -35,7 +35,7 @@ class Transformation(nn.Module):
     Raises:
         ValueError: for a width below 1.
 
-    Source: paper B, Fig. 4, App. D.
+    Source: paper B, Fig. 4; sizes from the authors' public code.
     """
 
     def __init__(self, d_old: int, d_side: int, d_new: int, width: int = 2048, *, seed: int | None = None):
@@ -121,7 +121,7 @@ class FitTransformation:
     """A transformation, or a residual MLP, in training (a ``Trainable``): squared distance to the new embedding, mean
     over items.
 
-    In the second half of the steps BN is in evaluation mode (App. D).
+    In the second half of the steps BN is in evaluation mode (as in the authors' public code).
 
     Args:
         h: is trained in place.

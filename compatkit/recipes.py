@@ -85,4 +85,4 @@ TUNING = Recipe(steps=2_000, lr=1e-3, weight_decay=0.0, schedule="cosine")
 TRANSFORMATION = Recipe(
     optimizer="adam", lr=5e-4, weight_decay=2**-15, batch_size=1024, schedule="cosine", precision="fp32"
 )
-"""App. D, but for the steps: 80 epochs of the new model's training set."""
+"""Of paper B, recovered from the authors' public code, but for the steps: 80 epochs of the new model's training set."""

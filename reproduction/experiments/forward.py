@@ -146,8 +146,8 @@ TABLE_6 = {
 # paper: what ImageNet is not enough for
 PAPER_BATCHES = dict.fromkeys(("recipe", "side_recipe", "h_recipe"), 1024)
 PAPER_EPOCHS = {"recipe": 100, "side_recipe": 100, "h_recipe": 80}
-"""App. C and D; how long SimCLR was trained stands in an appendix that was not at hand, so that it is trained as the
-models."""
+"""From the authors' public code; how long SimCLR was trained stands in an appendix that was not at hand, so that it is
+trained as the models."""
 PLACES = {
     "data": "imagefolder:places365",
     "classes": (182, 365),
@@ -223,9 +223,9 @@ def table3(preset: str, seeds: Sequence[int] | None = None) -> Plan[UpdateRun]:
 
     Published, VGGFace2-863 to 8631, CMC top-1: old/old 84.0, new/new 96.6, BCT 84.2 and 95.1, new/h 92.5.
     At paper the gallery is an image folder of VGGFace2's other 500 people, named ``vggface2-unseen``: 50 images of
-    each, the first in place of a random draw. Scale and margin are ArcFace's own, 64 and 0.5: the paper's stand in an
-    appendix that was not at hand. Elsewhere the last fifth of the classes is not learnt and is the gallery; of shapes
-    the old model then knows those of one hue, and on other hues no transformation of what it sees helps.
+    each, the first in place of a random draw. Scale and margin are ArcFace's own, 64 and 0.5, and the recipe
+    is ImageNet's: the paper's stand in an appendix that was not at hand. Elsewhere the last fifth of the classes is not
+    learnt and is the gallery; of shapes the old model then knows those of one hue.
     """
     runs = []
     for run in _first(preset, seeds):

@@ -105,9 +105,10 @@ def fig2(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
 def fig2_pretrained(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
     """Fig. 2, right: the same from pre-trained weights, the same ones under IIW and different ones otherwise.
 
-    Pre-training is rotation prediction alone, on a third set: ILSVRC at 32x32, an image folder that the user names
-    ``imagenet``; at cifar Tiny-ImageNet. At laptop scale on the glyphs alone, from glyphs of other characters: no set
-    of handwriting is left to pre-train on.
+    Pre-training is rotation prediction alone, by Fig. 2's recipe, since the paper states none, on a third set: ILSVRC
+    at 32x32, an image folder that the user names ``imagenet``; at cifar Tiny-ImageNet, which holds most
+    test images of tin10, seen without labels then. At laptop scale on the glyphs alone, from glyphs of other
+    characters: no set of handwriting is left to pre-train on.
     Published: RP 19.7, DCC 52.3, IIW 74.3, IIW+DCC 82.7.
     """
     third = {"smoke": "glyphs_other", "laptop": "glyphs_other", "paper": "imagefolder:imagenet"}

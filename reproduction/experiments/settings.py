@@ -274,20 +274,21 @@ SGD = Recipe(
     schedule="cosine",
     flip=True,
 )
-"""Of embedding models (App. C): 100 epochs of ImageNet-1k, 5 of them warm-up. Images are mirrored; the authors' code
-takes crops of random size as well."""
+"""Of embedding models, recovered from the authors' public code: 100 epochs of ImageNet-1k, 5 of them warm-up. Images
+are mirrored; that code takes crops of random size as well."""
 
 H = replace(TRANSFORMATION, steps=round(80 * IMAGENET / 1024))
-"""Of transformations (App. D): 80 epochs of ImageNet-1k."""
+"""Of transformations, recovered from the same code: 80 epochs of ImageNet-1k."""
 
 
 @dataclass(frozen=True)
 class UpdateRun:
-    """A model that is updated, and its gallery. The defaults are paper B's (Secs. 3.3, 4.3, App. C and D).
+    """A model that is updated, and its gallery. The defaults are paper B's (Secs. 3.3 and 4.3), and where its text
+    refers to an appendix, which was not at hand, those of the authors' public code.
 
     Attributes:
         data: name of the set whose test images are gallery and queries at once, see ``data.load``.
-        image_size: side in pixels to which an ``imagefolder:`` is scaled.
+        image_size: side in pixels of the square to which an ``imagefolder:`` is scaled, whatever its images' shape.
         n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
         classes: how many classes each version of the model learns, the first of them; two or more versions.
         class_order: "stored"; "text": numbers of classes sorted as text, as in the authors' code for CIFAR-100; or

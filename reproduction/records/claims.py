@@ -206,5 +206,5 @@ def number(metrics: Mapping, name: str) -> float | None:
         return None if None in both else statistics.fmean(both)
     if match := re.fullmatch(r"accuracy after (\d+) epochs?", name):
         step = int(match[1]) * int(metrics["steps in an epoch"])
-        return metrics["accuracy by step"][metrics["steps"].index(step)]
+        return dict(zip(metrics["steps"], metrics["accuracy by step"], strict=True)).get(step)
     return None

@@ -162,8 +162,10 @@ def details(records: Sequence[Mapping]) -> str:
 
 
 def hardware(made: Mapping) -> str:
-    """What computed a run, from its provenance: the model of the CPU, if it was noted, or of the GPU."""
-    return made.get("processor") or "a CPU" if made["device"].startswith("cpu") else made["device"]
+    """What computed a run, from its provenance: the model of the CPU, if it was noted, or of the GPU; and that it took
+    bf16, if it did."""
+    device, *precision = made["device"].split(", ")
+    return ", ".join([made.get("processor") or "a CPU" if device == "cpu" else device, *precision])
 
 
 def _listed(values: Iterable[object]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from reproduction import book
+from reproduction.records.published import paper_numbers
 
 CHAPTERS = [path for path in book.chapters() if path.suffix == ".ipynb"]
 TRAINS = re.compile(r"\b(train|adapt|transfer|update_head|Trainer)\(")
@@ -59,3 +60,34 @@ def test_a_section_that_trains_says_that_it_is_one_seed(chapter):
     for section in sections(chapter):
         if any(cell["cell_type"] == "code" and TRAINS.search(cell["source"]) for cell in section):
             assert "one seed" in prose(section), section[0]["source"]
+
+
+MEASURED = re.compile(
+    r"\d[\d.,]*\W{0,3}(?:%|points?\b)|± ?\d\S*|\d[\d.,]* ?±"
+    r"|\b(?:two|three|four|five|six|seven|eight|nine|ten|twelve|twenty|thirty|forty|fifty) points\b",
+    re.IGNORECASE,
+)
+SETTINGS = {
+    "report": {"0 %", "100 %", "95 %", "90 %", "two points"},
+    "reusable/method": {"95 %"},
+    "reusable/analysis": {"95 %"},
+    "reusable/similarity": {"95 %"},
+    "forward/move": {"95 %"},
+    "reusable/classes": {"95 %", "Two points"},
+    "reusable/questions": {"100 %"},
+    "forward/retrieval": {"100 %"},
+    "forward/side": {"100 %"},
+}
+"""What looks like a result in the prose of a chapter and is none: how wide intervals are, where a scale ends, a margin,
+a setting of a run."""
+
+
+@each_chapter
+def test_no_result_is_typed(chapter):
+    """What is measured comes from records, by a cell; a number that a paper prints may stand in a sentence."""
+    printed = {row["value"] for row in paper_numbers()}
+    text = re.sub(r"(?m)^:[^\n]*$|(?s:```.*?```)", "", prose(cells(chapter)).replace("**", ""))
+    found = {match[0] for match in MEASURED.finditer(text)}
+    typed = {match for match in found if "." not in match or float(re.sub(r"[^\d.]", "", match)) not in printed}
+    name = chapter.relative_to(book.ROOT / "book").with_suffix("").as_posix()
+    assert typed == SETTINGS.get(name, set())

@@ -103,6 +103,8 @@ def test_a_caption_is_a_short_sentence_and_the_rest_stands_apart(template, pins)
         "1 of them stale: the code, or the images that it draws, has changed since."
     )
     assert " on a chip, a GPU, " in provenance.summary([fresh, gpu])
+    narrow = template | {"provenance": made | {"device": "cpu, bf16"}}
+    assert " on a chip, bf16, under " in provenance.summary([narrow])
     assert provenance.details([fresh]) == "1 thread a run, commit 0123456, torch 2.8.0, 1970-01-01."
     line = provenance.details([fresh, old])
     assert "1970-01-01 to 1970-01-03" in line and line.endswith("1 from a tree with uncommitted changes.")
