@@ -19,7 +19,7 @@ from compatkit import ImageSet, Split
 
 def drawn(name, seed):
     generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(0, 256, (60, 1, 16, 16), dtype=torch.uint8, generator=generator)
+    images = torch.randint(0, 256, (60, 3, 16, 16), dtype=torch.uint8, generator=generator)
     split = Split(images, torch.arange(60) % 10)
     return ImageSet(name, split, split, tuple("abcdefghij"))
 

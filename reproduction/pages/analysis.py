@@ -9,7 +9,7 @@ from itertools import combinations
 
 from IPython.display import Markdown
 
-from compatkit.intervals import Interval, difference, interval, rank_correlation
+from compatkit.intervals import Interval, interval, rank_correlation
 
 from ..records.published import paper_value
 from ..records.store import by_row
@@ -33,6 +33,7 @@ from .reusable import (
     cut_when_tested,
     difference_table,
     for_each_group,
+    gap_between,
     matrix_cells,
     methods,
     network_layers,
@@ -53,13 +54,13 @@ SIMILARITIES = ("cross-correlation", "matched cross-correlation", "CKA", "neighb
 
 
 def against(records: Records, others: Records) -> Markdown:
-    """For each method the difference between two experiments, in points, seed by seed."""
+    """For each method the difference between two experiments, in points; their networks were trained apart."""
     other_groups = by_data(others)
     parts = {}
     for name, group in by_data(records).items():
         ours, theirs = scores(group), scores(other_groups[name])
         parts[name] = {method: (ours[method], theirs[method]) for method in ours}
-    return for_each_group(parts, lambda pairs: difference_table("method", pairs))
+    return for_each_group(parts, lambda pairs: difference_table("method", pairs, same_networks=False))
 
 
 # --- what the paper leaves open ---------------------------------------------------------------------------------------
@@ -71,7 +72,8 @@ OUR_CHOICE = "our choice"  # the row of runs that decide as we did
 
 
 def choices_table(records: Records) -> Markdown:
-    """What each open choice changes in recombination accuracy, in points, by method; taken seed by seed."""
+    """What each open choice changes in recombination accuracy, in points, by method: choices of testing on the same
+    networks, choices of training on others."""
     shown = ("IIW", "RP", "DCC", "IIW+RP", "IIW+RP+DCC")
 
     def show(group: Records) -> Markdown:
@@ -80,18 +82,16 @@ def choices_table(records: Records) -> Markdown:
         for row in dict.fromkeys(r["row"] for r in group if r["row"] != OUR_CHOICE):
             rows[row] = by_row([r for r in group if r["row"] == row], "method", "recombination/mean")
         usual = by_row(ours, "method", "recombination/mean")
-        body = [[text, *(_effect(row.get(m), usual[m]) for m in shown)] for text, row in rows.items()]
+        body = [
+            [text, *(_effect(row.get(m), usual[m], text in OPEN_CHOICES) for m in shown)] for text, row in rows.items()
+        ]
         return tables.table(["instead of our choice", *shown], body)
 
     return for_each_group(by_data(records), show)
 
 
-def _effect(changed: Mapping[int, float] | None, usual: Mapping[int, float]) -> str:
-    if changed is None:
-        return "–"
-    seeds = sorted(changed.keys() & usual.keys())
-    found = difference([100 * changed[s] for s in seeds], [100 * usual[s] for s in seeds], paired=True)
-    return tables.span(found, signed=True)
+def _effect(changed: Mapping[int, float] | None, usual: Mapping[int, float], same_networks: bool) -> str:
+    return tables.span(gap_between(changed or {}, usual, same_networks), signed=True)
 
 
 # --- normalisation ----------------------------------------------------------------------------------------------------

@@ -217,7 +217,8 @@ def classifier_differences(records: Records) -> Markdown:
         # on the reference the head serves the extractor that it was updated on
         others = [theirs for ours, theirs in ARCHITECTURES.items() if ours != REFERENCE]
         text = "{}: a common head above heads of their own"
-        return difference_table("question", {text.format(name): (frozen[name], independent[name]) for name in others})
+        pairs = {text.format(name): (frozen[name], independent[name]) for name in others}
+        return difference_table("question", pairs, same_networks=False)
 
     return for_each_group(by_data(records), show)
 
@@ -327,13 +328,13 @@ def transfer_table(records: Records) -> Markdown:
 
 
 def transfer_differences(records: Records, statements: Mapping[str, tuple[str, str, int]]) -> Markdown:
-    """Questions of ours, "text: (one, other, epochs)": by how much one method is above another after so many epochs,
-    seed by seed."""
+    """Questions of ours, "text: (one, other, epochs)": by how much one method is above another after so many epochs;
+    their networks were trained apart."""
 
     def show(group: Records) -> Markdown:
         rows = {epochs: by_epoch(group, epochs) for *_, epochs in statements.values()}
         pairs = {text: (rows[epochs][one], rows[epochs][other]) for text, (one, other, epochs) in statements.items()}
-        return difference_table("question", pairs)
+        return difference_table("question", pairs, same_networks=False)
 
     return for_each_group(by_target(records), show)
 

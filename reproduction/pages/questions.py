@@ -24,9 +24,8 @@ def index_table(records: Records) -> Markdown:
     def show(group: Records) -> Markdown:
         found = by_row(group, lambda r: r["row"], "recombination/mean")
         same = {row: row.replace("same numbers, ", "") for row in found if "same numbers" in row}
-        return difference_table(
-            "method and split", {name: (found[r], found[r.replace("same", "other")]) for r, name in same.items()}
-        )
+        pairs = {name: (found[r], found[r.replace("same", "other")]) for r, name in same.items()}
+        return difference_table("method and split", pairs, same_networks=False)
 
     return for_each_group(by_data(records), show)
 

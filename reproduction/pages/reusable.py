@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from IPython.display import Markdown
 
-from compatkit.intervals import difference, interval
+from compatkit.intervals import Interval, difference, interval
 
 from ..records.claims import Records, by_images, images_in_words
 from ..records.published import paper_numbers
@@ -271,27 +271,49 @@ def provenance(records: Records) -> Markdown:
 
 
 def differences(records: Records, statements: Mapping[str, tuple[str, str]], item: str = "fig2") -> Markdown:
-    """Questions of ours, "text: (one, other)": by how much one row is above the other, in the paper's unit, seed by
-    seed: all methods of a seed share initial weights and batches. The paper's claims are judged in ``pages.claims``."""
+    """Questions of ours, "text: (one, other)": by how much one row is above the other, in the paper's unit. The
+    networks were trained apart. The paper's claims are judged in ``pages.claims``."""
     how = ITEMS[item]
 
     def show(group: Records) -> Markdown:
         found = how.rows(group)
         pairs = {text: [found.get(row, {}) for row in pair] for text, pair in statements.items()}
-        return difference_table("question", pairs, how.scale)
+        return difference_table("question", pairs, how.scale, same_networks=False)
 
     return for_each_group(by_data(records), show)
 
 
-def difference_table(first: str, pairs: Mapping[str, Sequence[Mapping[int, float]]], scale: float = 100) -> Markdown:
-    """A line for each pair of rows: what is said, the difference between them seed by seed, n. ``first`` is the head of
-    the column of what is said; ``scale`` takes values to the unit that is shown."""
+def difference_table(
+    first: str,
+    pairs: Mapping[str, Sequence[Mapping[int, float]]],
+    scale: float = 100,
+    *,
+    same_networks: bool = True,
+) -> Markdown:
+    """A line for each pair of rows: what is said, the difference between them on common seeds, n.
+
+    Args:
+        first: the head of the column of what is said.
+        pairs: the values of both by seed.
+        scale: takes values to the unit that is shown.
+        same_networks: whether both are of the same networks, and paired, or of networks that were trained apart, whose
+            means are compared; as in ``verdicts.contrast``.
+    """
     body = []
     for text, (one, other) in pairs.items():
-        seeds = sorted(one.keys() & other.keys())
-        gap = difference(*([scale * row[s] for s in seeds] for row in (one, other)), paired=True) if seeds else None
-        body.append([text, tables.span(gap, signed=True, digits=1 if scale == 100 else 2), str(len(seeds))])
+        gap = gap_between(one, other, same_networks, scale)
+        digits = 1 if scale == 100 else 2
+        body.append([text, tables.span(gap, signed=True, digits=digits), str(gap.n if gap else 0)])
     return tables.table([first, "ours", "n"], body)
+
+
+def gap_between(
+    one: Mapping[int, float], other: Mapping[int, float], same_networks: bool, scale: float = 100
+) -> Interval | None:
+    """The difference between two rows on the seeds that both have; None where there are none."""
+    seeds = sorted(one.keys() & other.keys())
+    values = ([scale * row[seed] for seed in seeds] for row in (one, other))
+    return difference(*values, paired=same_networks) if seeds else None
 
 
 def published(item: str) -> dict[str, float | None]:

@@ -2,9 +2,11 @@
 
 import json
 import re
+import statistics
 from statistics import fmean
 
 import pytest
+from scipy import stats
 
 from reproduction.pages import claims, reusable
 from reproduction.records.provenance import provenance
@@ -65,11 +67,21 @@ def test_provenance_names_each_pair(records):
     assert text.count("12 runs at preset laptop") == 2 and "x × y" in text and text.count("<details>") == 2
 
 
-def test_differences_are_of_paired_seeds(records):
+def welch(one, other):
+    """The difference of means of networks trained apart, times 100, as tables print it."""
+    parts = [statistics.variance(values) / len(values) for values in (one, other)]
+    degrees = sum(parts) ** 2 / sum(part**2 / (len(one) - 1) for part in parts)
+    half = stats.t.ppf(0.975, degrees) * sum(parts) ** 0.5
+    return f"{100 * (statistics.mean(one) - statistics.mean(other)):+.1f} ± {100 * half:.1f}"
+
+
+def test_differences_are_of_common_seeds_and_networks_trained_apart(records):
+    rp, alone, dcc = ([base + 0.01 * s for s in range(3)] for base in (0.5, 0.1, 0.8))
     text = reusable.differences(records[:12], {"RP helps": ("RP", "independent"), "RP wins": ("RP", "DCC")}).data
-    assert "| RP helps | +40.0 ± 0.0 | 3 |" in text and "| RP wins | -30.0 ± 0.0 | 3 |" in text
+    assert f"| RP helps | {welch(rp, alone)} | 3 |" in text and f"| RP wins | {welch(rp, dcc)} | 3 |" in text
     some = [r for r in records[:12] if (r["row"], r["seed"]) != ("RP", 1)]
-    assert "| RP helps | +40.0 ± 0.0 | 2 |" in reusable.differences(some, {"RP helps": ("RP", "independent")}).data
+    text = reusable.differences(some, {"RP helps": ("RP", "independent")}).data
+    assert f"| RP helps | {welch(rp[::2], alone[::2])} | 2 |" in text
     assert "| no | – | 0 |" in reusable.differences(some, {"no": ("RP", "IIW")}).data
 
 

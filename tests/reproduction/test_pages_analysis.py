@@ -10,7 +10,7 @@ from reproduction.records.provenance import provenance
 from reproduction.records.published import paper_numbers
 from reproduction.records.store import run_id
 
-from .test_pages import levels, means, options, shown, starts
+from .test_pages import levels, means, options, shown, starts, welch
 
 LAYERS = ("stem", "stage1_block1", "stage2_block1", "stage3_block1", "pool")
 BASE = {"independent": 0.1, "IIW": 0.3, "RP": 0.4, "DCC": 0.6, "IIW+RP": 0.7, "IIW+DCC": 0.8, "IIW+RP+DCC": 0.85}
@@ -133,8 +133,9 @@ def test_splits_stand_in_the_order_of_the_network():
 def test_pre_training_is_compared_method_by_method():
     pretrained = [r for m, shift in (("IIW", 0.3), ("RP", -0.2), ("IIW+RP", 0.1)) for r in grid_of(m, shift)]
     text = lines(analysis.against(pretrained, grid()))
-    assert "| IIW | +30.0 ± 0.0 | 3 |" in text and "| RP | -20.0 ± 0.0 | 3 |" in text
-    assert "| IIW+RP | +10.0 ± 0.0 | 3 |" in text
+    apart = welch([0, 0.01, 0.02], [0, 0.01, 0.02]).partition("± ")[2]
+    for method, gap in (("IIW", "+30.0"), ("RP", "-20.0"), ("IIW+RP", "+10.0")):
+        assert f"| {method} | {gap} ± {apart} | 3 |" in text
 
 
 def grid_of(method, shift):
@@ -152,8 +153,9 @@ def test_choices_are_differences_to_the_same_seeds():
         in text
     )
     assert "| test batches of 8 | -12.5 ± 0.0 | -12.5 ± 0.0 | -12.5 ± 0.0 | -12.5 ± 0.0 | -12.5 ± 0.0 |" in text
-    assert f"| {rotations} | – | +3.0 ± 0.0 | – | – | – |" in text
-    assert f"| {half} | – | – | -2.0 ± 0.0 | – | – |" in text
+    apart = welch([0, 0.01, 0.02], [0, 0.01, 0.02]).partition("± ")[2]
+    assert f"| {rotations} | – | +3.0 ± {apart} | – | – | – |" in text, "other networks than those of our choice"
+    assert f"| {half} | – | – | -2.0 ± {apart} | – | – |" in text
 
 
 def test_test_batches_are_compared_with_running_statistics_for_every_method():
