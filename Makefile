@@ -29,7 +29,7 @@ check: lint
 
 # The folder that is opened is the checkout, so that chapters find their pictures and the library its records.
 serve: .venv/.serve
-	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/book/reusable/method.ipynb
+	$(BIN)/jupyter lab --ServerApp.root_dir=. --LabApp.default_url=/lab/tree/book/gygli/method.ipynb
 
 bench: .venv/.bench
 	$(BIN)/python -m benchmarks

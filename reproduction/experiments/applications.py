@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from .gygli import EMBEDDED_PAIRS, LAPTOP_RECIPE
 from .presets import Plan, override, preset_runs
-from .reusable import EMBEDDED_PAIRS, LAPTOP_RECIPE
 from .settings import DIRECTIONS, TRANSFER_METHODS, VARIANTS, AdaptationRun, ClassifierRun, TransferRun
 
 SMOKE = {

@@ -15,7 +15,7 @@ from ..records.published import paper_value
 from ..records.store import by_row
 from ..show import tables
 from ..show.explorer import Cell, Explorer, Level, Note, View, explorer
-from .reusable import (
+from .gygli import (
     RUNNING,
     STATISTICS,
     Records,

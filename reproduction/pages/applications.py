@@ -14,7 +14,7 @@ from ..records.published import paper_numbers, paper_value
 from ..records.verdicts import compare, judge_level, level_margin
 from ..show import tables
 from ..show.explorer import Cell, Explorer, Level, Note, View, explorer
-from .reusable import Records, Rows, by_data, choose, difference_table, differs, for_each_group, row_cells
+from .gygli import Records, Rows, by_data, choose, difference_table, differs, for_each_group, row_cells
 
 # --- domain adaptation (Sec. 5.1) -------------------------------------------------------------------------------------
 

@@ -10,8 +10,8 @@ from IPython.display import Markdown
 
 from ..records.store import by_row
 from ..show.explorer import Cell, Explorer, Level, View, explorer
-from .forward import BARE, case
-from .reusable import Records, Rows, by_data, chance_levels, difference_table, for_each_group, row_cells, test_sets
+from .gygli import Records, Rows, by_data, chance_levels, difference_table, for_each_group, row_cells, test_sets
+from .ramanujan import BARE, case
 
 Lines = dict[str, Rows]  # {line: {place: {seed: value}}}
 

@@ -46,7 +46,7 @@ def test_the_book_fits_a_small_disk(html):
 @needs_browser
 @needs_scripts
 def test_the_first_chapter_loads_quickly(chromium, address, html):
-    open_page(chromium, f"{address}book/reusable/method.html", "phone")
+    open_page(chromium, f"{address}book/gygli/method.html", "phone")
     chromium.execute_async_script("document.fonts.ready.then(() => setTimeout(arguments[0], 1000))")
     paths = {unquote(urlsplit(url).path).lstrip("/") for url in requests(chromium) if url.startswith(address)}
     weights = {path: len(gzip.compress((html / path).read_bytes(), 6)) for path in paths}

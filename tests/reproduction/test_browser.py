@@ -206,7 +206,7 @@ def lines(driver, explorer) -> list[str]:
     return driver.execute_script(f"return {last}.data.map((line) => line.name).filter(Boolean)", explorer)
 
 
-METHOD = "book/reusable/method.html"
+METHOD = "book/gygli/method.html"
 
 
 @needs_browser
@@ -279,7 +279,7 @@ NAMES = """
 
 @needs_browser
 @needs_scripts
-@pytest.mark.parametrize("page", [METHOD, "book/reusable/split.html", "book/reusable/similarity.html"])
+@pytest.mark.parametrize("page", [METHOD, "book/gygli/split.html", "book/gygli/similarity.html"])
 def test_a_name_stands_at_the_end_of_its_line_or_a_line_leads_to_it(page, chromium, address):
     open_page(chromium, address + page, "desktop")
     figures = chromium.execute_script(NAMES)
@@ -319,7 +319,7 @@ def test_the_numbers_and_a_sentence_say_what_is_shown(chromium, address):
 
 @needs_browser
 @needs_scripts
-@pytest.mark.parametrize("page", [METHOD, "book/reusable/similarity.html"])
+@pytest.mark.parametrize("page", [METHOD, "book/gygli/similarity.html"])
 def test_figures_follow_the_theme(page, chromium, address):
     open_page(chromium, address + page, "desktop")
     colours = """
@@ -385,7 +385,7 @@ SCROLLED = """
 
 @needs_browser
 @needs_scripts
-@pytest.mark.parametrize("page", [METHOD, "book/forward/update.html"])
+@pytest.mark.parametrize("page", [METHOD, "book/ramanujan/update.html"])
 def test_what_is_too_wide_for_a_phone_scrolls_whole_and_shows_that_it_does(page, chromium, address):
     open_page(chromium, address + page, "phone")
     until(chromium, lambda: chromium.find_elements(By.CSS_SELECTOR, "mjx-container"), "formulas are set")
@@ -493,7 +493,7 @@ def test_the_menu_leads_to_a_chapter(width, chromium, address):
         toggle(chromium, "primary-toggle").click()
         until(chromium, lambda: link_to(chromium, "analysis.html"), "the menu opens again")
     link_to(chromium, "analysis.html")[0].click()
-    until(chromium, lambda: chromium.current_url.endswith("/book/reusable/analysis.html"), "the chapter opens")
+    until(chromium, lambda: chromium.current_url.endswith("/book/gygli/analysis.html"), "the chapter opens")
     assert console_errors(chromium) == []
 
 
@@ -542,8 +542,8 @@ FOUND = "return [...document.querySelectorAll('ul.search > li > a')].map((link) 
 @pytest.mark.parametrize(
     ("query", "first", "last"),
     [
-        ("similarity", "book/reusable/similarity.html", "book/reference/"),
-        ("update", "book/forward/", "book/reference/"),
+        ("similarity", "book/gygli/similarity.html", "book/reference/"),
+        ("update", "book/ramanujan/", "book/reference/"),
         ("linear_cka", "book/reference/compatkit.similarity.html#compatkit.similarity.linear_cka", "book/reference/"),
     ],
 )

@@ -69,14 +69,14 @@ MEASURED = re.compile(
 )
 SETTINGS = {
     "report": {"0 %", "100 %", "95 %", "90 %", "two points"},
-    "reusable/method": {"95 %"},
-    "reusable/analysis": {"95 %"},
-    "reusable/similarity": {"95 %"},
-    "forward/move": {"95 %"},
-    "reusable/classes": {"95 %", "Two points"},
-    "reusable/questions": {"100 %"},
-    "forward/retrieval": {"100 %"},
-    "forward/side": {"100 %"},
+    "gygli/method": {"95 %"},
+    "gygli/analysis": {"95 %"},
+    "gygli/similarity": {"95 %"},
+    "ramanujan/move": {"95 %"},
+    "gygli/classes": {"95 %", "Two points"},
+    "gygli/questions": {"100 %"},
+    "ramanujan/retrieval": {"100 %"},
+    "ramanujan/side": {"100 %"},
 }
 """What looks like a result in the prose of a chapter and is none: how wide intervals are, where a scale ends, a margin,
 a setting of a run."""

@@ -19,9 +19,9 @@ from torch import nn
 from compatkit import models, normalization, recombination
 from compatkit.data import common_classes, load, write_npz
 from reproduction import experiments
-from reproduction.experiments import reusable
+from reproduction.experiments import gygli
+from reproduction.experiments.gygli import FIG2
 from reproduction.experiments.presets import override, settings
-from reproduction.experiments.reusable import FIG2
 from reproduction.experiments.settings import NORMALIZATIONS, NUMBERINGS, PairRun
 from reproduction.records import provenance, store
 from reproduction.records.pins import Pins, pinned
@@ -186,7 +186,7 @@ def test_choices_are_other_rotations_and_half_the_steps_beside_the_runs_of_fig2(
     assert runs == {(c.a, c.b, c.seed): expected for c in fig2}
 
 
-@pytest.mark.parametrize("sets", reusable.EMBEDDED_PAIRS)
+@pytest.mark.parametrize("sets", gygli.EMBEDDED_PAIRS)
 def test_embedded_pairs_have_as_many_common_classes_as_fig9_counts_to(sets):
     common = common_classes(load(sets["a"]), load(sets["b"]), leave_out=sets.get("left_out", ()))
     numbers = {c.dcc_classes or len(common) for c in experiments.configs("fig9", "laptop") if c.a == sets["a"]}
@@ -199,7 +199,7 @@ def test_photographs_on_a_cpu_are_runs_of_the_cifar_preset_made_small_in_any_ord
     assert [(c.method, c.scheme, c.seed, c.a == "cifar10") for c in small] == [
         (c.method, c.scheme, c.seed, c.a == "cifar10") for c in large
     ]
-    assert experiments.configs("fig2", "cifar-cpu") == experiments.configs("fig2", "cifar", settings=reusable.CPU_SIZED)
+    assert experiments.configs("fig2", "cifar-cpu") == experiments.configs("fig2", "cifar", settings=gygli.CPU_SIZED)
     numbers = {row: c.dcc_classes for row, c in experiments.plan("fig9", "cifar-cpu", [0])}
     assert numbers == {"IIW+RP": None, "all classes": None, "all but one": 7, "all but two": 6, "all but three": 5} | {
         f"all but {words}": n for words, n in (("four", 4), ("five", 3), ("six", 2))

@@ -4,9 +4,9 @@ from itertools import combinations
 
 import pytest
 
-from reproduction.experiments.forward import TABLE_6
-from reproduction.experiments.reusable import FIG2
-from reproduction.pages.forward import CLOSED
+from reproduction.experiments.gygli import FIG2
+from reproduction.experiments.ramanujan import TABLE_6
+from reproduction.pages.ramanujan import CLOSED
 from reproduction.show.looks import LOOKS, PALETTE, in_order, look
 
 GROUNDS = {"light": "#ffffff", "dark": "#121212"}

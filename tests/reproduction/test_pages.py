@@ -8,7 +8,7 @@ from statistics import fmean
 import pytest
 from scipy import stats
 
-from reproduction.pages import claims, reusable
+from reproduction.pages import claims, gygli
 from reproduction.records.provenance import provenance
 from reproduction.records.verdicts import Source
 
@@ -46,15 +46,15 @@ def records():
 
 
 def test_the_upper_bound_is_not_recombined(records):
-    found = reusable.scores(reusable.by_data(records)["x × y"], "recombination")
+    found = gygli.scores(gygli.by_data(records)["x × y"], "recombination")
     assert found["upper bound"] == pytest.approx({0: 0.9, 1: 0.901, 2: 0.902})
     assert found["RP"] == pytest.approx({0: 0.5, 1: 0.51, 2: 0.52})
-    assert reusable.scores(records[:12], "own task")["upper bound"] == {0: 0.95, 1: 0.95, 2: 0.95}
-    assert reusable.scores(records[:12], "recombination", "a")["RP"][0] == pytest.approx(0.52)
+    assert gygli.scores(records[:12], "own task")["upper bound"] == {0: 0.95, 1: 0.95, 2: 0.95}
+    assert gygli.scores(records[:12], "recombination", "a")["RP"][0] == pytest.approx(0.52)
 
 
 def test_comparison_has_a_table_for_each_pair(records):
-    text = reusable.comparison(records).data.replace("\N{NO-BREAK SPACE}", " ")
+    text = gygli.comparison(records).data.replace("\N{NO-BREAK SPACE}", " ")
     assert text.count("| independent |") == 2
     assert text.count("*Levels are not judged: other images.*") == 1, "one pair is not the paper's"
     assert "| RP | 50.1 | 51.0 ± 2.5 | 3 |" in text, "other data"
@@ -63,7 +63,7 @@ def test_comparison_has_a_table_for_each_pair(records):
 
 
 def test_provenance_names_each_pair(records):
-    text = reusable.provenance(records).data
+    text = gygli.provenance(records).data
     assert text.count("12 runs at preset laptop") == 2 and "x × y" in text and text.count("<details>") == 2
 
 
@@ -77,12 +77,12 @@ def welch(one, other):
 
 def test_differences_are_of_common_seeds_and_networks_trained_apart(records):
     rp, alone, dcc = ([base + 0.01 * s for s in range(3)] for base in (0.5, 0.1, 0.8))
-    text = reusable.differences(records[:12], {"RP helps": ("RP", "independent"), "RP wins": ("RP", "DCC")}).data
+    text = gygli.differences(records[:12], {"RP helps": ("RP", "independent"), "RP wins": ("RP", "DCC")}).data
     assert f"| RP helps | {welch(rp, alone)} | 3 |" in text and f"| RP wins | {welch(rp, dcc)} | 3 |" in text
     some = [r for r in records[:12] if (r["row"], r["seed"]) != ("RP", 1)]
-    text = reusable.differences(some, {"RP helps": ("RP", "independent")}).data
+    text = gygli.differences(some, {"RP helps": ("RP", "independent")}).data
     assert f"| RP helps | {welch(rp[::2], alone[::2])} | 2 |" in text
-    assert "| no | – | 0 |" in reusable.differences(some, {"no": ("RP", "IIW")}).data
+    assert "| no | – | 0 |" in gygli.differences(some, {"no": ("RP", "IIW")}).data
 
 
 def test_a_table_of_claims_has_the_verdict_second(records):
@@ -153,28 +153,28 @@ def starts(explorer):
 
 
 def test_every_method_has_its_bar_on_every_test_set_in_every_measure(records):
-    found = shown(reusable.methods_explorer(records))
+    found = shown(gygli.methods_explorer(records))
     roles = {"mean of both sets": "mean", "first set": "a", "second set": "b"}
     for (data, role, measure, method), (mean, _, n, paper, values, *_) in found.items():
         group = [r for r in records if f"{r['config']['a']} × {r['config']['b']}" == data and r["row"] == method]
         key = (
-            reusable.MEASURES[measure]
+            gygli.MEASURES[measure]
             if (measure, method) != ("recombination accuracy", "upper bound")
             else "not recombined"
         )
         expected = [100 * r["metrics"][f"{key}/{roles[role]}"] for r in group]
         assert values == pytest.approx(expected) and mean == pytest.approx(fmean(expected), abs=0.006) and n == 3
         printed = {"recombination accuracy": "fig2", "accuracy on the own task, all classes": "own tasks"}.get(measure)
-        assert paper == (reusable.published(printed).get(method) if printed and role == "mean of both sets" else None)
+        assert paper == (gygli.published(printed).get(method) if printed and role == "mean of both sets" else None)
     chosen = {where[:3] for where in found}
     assert len(chosen) == 2 * 3 * 3 and len(found) == 4 * len(chosen)
-    assert levels(reusable.methods_explorer(records)) == {
+    assert levels(gygli.methods_explorer(records)) == {
         ("chance", data, "recombination accuracy"): 10 for data in ("x × y", "cifar10 × stl10")
     }
 
 
 def test_the_matrix_has_own_heads_on_the_diagonal_and_follows_the_cut(records):
-    explorer = reusable.recombination_explorer(records, method="RP")
+    explorer = gygli.recombination_explorer(records, method="RP")
     assert starts(explorer)["method"] == "RP" and starts(explorer)["split layer"] == "stage2_block1"
     found = means(explorer)
     at = ("x × y", "left out of the choice", "RP", "stem")
@@ -192,6 +192,6 @@ def test_the_matrix_has_own_heads_on_the_diagonal_and_follows_the_cut(records):
 
 def test_two_networks_of_one_set_are_told_apart():
     same = [record("RP", seed, "x", "x") for seed in range(2)]
-    assert {where[-2:] for where in means(reusable.recombination_explorer(same, "RP"))} == {
+    assert {where[-2:] for where in means(gygli.recombination_explorer(same, "RP"))} == {
         (f"x ({own})", f"x ({other})") for own in "ab" for other in "ab"
     }

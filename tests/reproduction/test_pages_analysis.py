@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from reproduction.experiments.reusable import NORMALIZATION_ROWS
-from reproduction.pages import analysis, reusable
+from reproduction.experiments.gygli import NORMALIZATION_ROWS
+from reproduction.pages import analysis, gygli
 from reproduction.records.provenance import provenance
 from reproduction.records.published import paper_numbers
 from reproduction.records.store import run_id
@@ -73,11 +73,11 @@ def lines(markdown):
 
 def test_union_holds_each_run_once_in_order():
     first, second = grid(), [record("RP"), record("RP", split_at="stem")]
-    assert reusable.union(first, second) == [*first, second[1]]
+    assert gygli.union(first, second) == [*first, second[1]]
 
 
 def test_pairs_are_one_group_in_either_order():
-    groups = reusable.by_data([record("RP"), record("RP", a="y", b="x"), record("RP", a="x", b="x")])
+    groups = gygli.by_data([record("RP"), record("RP", a="y", b="x"), record("RP", a="x", b="x")])
     assert {name: len(group) for name, group in groups.items()} == {"x × y": 2, "x × x": 1}
 
 
@@ -87,10 +87,10 @@ def test_incremental_is_the_mean_of_both_orders():
         a, b = order
         how = {"row": "incremental", "scheme": "incremental", "shift": shift}
         records += [record("IIW+RP+DCC", s, a, b, **how) for s in range(2)]
-    found = reusable.by_scheme(records)
+    found = gygli.by_scheme(records)
     assert found["joint"] == pytest.approx({0: 0.85, 1: 0.86})
     assert found["incremental"] == pytest.approx({0: 0.70, 1: 0.71})
-    text = lines(reusable.comparison(records, "sec4_incremental"))
+    text = lines(gygli.comparison(records, "sec4_incremental"))
     assert "| incremental | 72.7 | 70.5 ± 6.4 | 2 |" in text
 
 
@@ -98,14 +98,14 @@ def test_normalisation_has_the_papers_seven_rows():
     records = [record("IIW+DCC", s) for s in range(2)]
     for i, (kind, row) in enumerate(list(NORMALIZATION_ROWS.items())[1:], 1):
         records += [record("IIW+DCC", s, row=row, normalization=kind, shift=-0.1 * i) for s in range(2)]
-    found = {row: seeds[1] for row, seeds in reusable.by_normalization(records).items()}
+    found = {row: seeds[1] for row, seeds in gygli.by_normalization(records).items()}
     assert list(found) == [r["row"] for r in paper_numbers("gygli", "fig5")]
     assert list(found.values()) == pytest.approx([0.51, 0.82, 0.81, 0.71, 0.61, 0.51, 0.41])
 
 
 def test_correlation_is_the_mean_over_channels_and_test_sets():
     records = [record("independent"), record("IIW", row="IIW pre-trained", pretrained_on="z")]
-    found = reusable.by_correlation(records)
+    found = gygli.by_correlation(records)
     assert found["independent"][0] == pytest.approx(0.1 * 1.5 / 3)
     assert found["independent + permutation"][0] == pytest.approx(0.6)
     assert found["IIW pre-trained"][0] == pytest.approx(0.3 * 1.5 / 3)
@@ -115,19 +115,19 @@ def test_correlation_is_the_mean_over_channels_and_test_sets():
 def test_classes_stand_in_the_order_of_their_number():
     records = [record("IIW+DCC", dcc_classes=n) for n in (7, None, 2)] + [record("IIW+RP")]
     records[1]["metrics"]["chance/mean"] = 1 / 10
-    assert list(reusable.by_classes(records)) == ["2 classes", "7 classes", "10 classes", "IIW+RP"]
+    assert list(gygli.by_classes(records)) == ["2 classes", "7 classes", "10 classes", "IIW+RP"]
 
 
 def test_splits_stand_in_the_order_of_the_network():
     cuts = {"stage2_block1": "stage2"} | {at: at for at in ("stem", "stage1_block1", "stage3_block1")}
     records = [record("IIW+RP", row=block, split_at=at) for block, at in cuts.items()]
-    assert list(reusable.by_split(records)) == reusable.boundaries(records) == list(LAYERS[:-1])
+    assert list(gygli.by_split(records)) == gygli.boundaries(records) == list(LAYERS[:-1])
     others = [record("DCC", row=f"DCC at {block}", split_at=at) for block, at in cuts.items()]
-    assert list(reusable.by_split(others)) == list(LAYERS[:-1]), "whatever the experiment calls its rows"
-    assert reusable.network_layers(records) == list(LAYERS)
+    assert list(gygli.by_split(others)) == list(LAYERS[:-1]), "whatever the experiment calls its rows"
+    assert gygli.network_layers(records) == list(LAYERS)
     metrics = {f"recombination at {at}/mean": 0.5 for at in ("pool", "block10", "stem", "block2")}
-    assert reusable.network_layers([{"metrics": metrics}]) == ["stem", "block2", "block10", "pool"]
-    assert reusable.block_of("stage2", ["stem", "stage2_block1", "stage2_block2"]) == "stage2_block2"
+    assert gygli.network_layers([{"metrics": metrics}]) == ["stem", "block2", "block10", "pool"]
+    assert gygli.block_of("stage2", ["stem", "stage2_block1", "stage2_block2"]) == "stage2_block2"
 
 
 def test_pre_training_is_compared_method_by_method():
@@ -179,7 +179,7 @@ def test_normalisation_explorer_has_the_trained_networks_where_there_are_any():
     assert found["x × y", "second set", "IIW+DCC", "LayerNorm"][0] == pytest.approx(29)
     assert found["x × y", "second set", "IIW+DCC", "per test batch"][0] == pytest.approx(79)
     assert {where: row[3] for where, row in found.items() if row[3] is not None} == {
-        ("x × y", "mean of both sets", "IIW+DCC", reusable.RUNNING): 32.4
+        ("x × y", "mean of both sets", "IIW+DCC", gygli.RUNNING): 32.4
     }
     assert levels(explorer) == {("chance", "x × y"): 11.11} and starts(explorer)["method"] == "IIW+DCC"
 
@@ -265,7 +265,7 @@ def test_what_was_measured_without_scipy_has_no_matched_values():
     records = grid()
     for one in records:
         one["metrics"] = {k: v for k, v in one["metrics"].items() if not k.startswith("matched")}
-    assert "independent + permutation" not in reusable.by_correlation(records)
+    assert "independent + permutation" not in gygli.by_correlation(records)
     assert analysis.similarities(records) == ["cross-correlation", "CKA", "neighbours"]
     assert options(analysis.similarity_explorer(records), "similarity") == ["cross-correlation"], "all are equal here"
     assert options(analysis.channels_explorer(records), "channels") == ["by position"]
@@ -275,7 +275,7 @@ def test_what_was_not_run_on_a_pair_is_not_offered_there():
     records = [*grid(), *grid(a="u", b="v"), record("IIW", pretrained_on="z", shift=0.1)]
     found = {(data, start) for data, _, _, start, _ in means(analysis.channels_explorer(records))}
     assert ("x × y", "pre-trained") in found and ("u × v", "pre-trained") not in found
-    text = lines(reusable.differences(records, {"pre-trained": ("IIW pre-trained", "IIW")}, "fig6"))
+    text = lines(gygli.differences(records, {"pre-trained": ("IIW pre-trained", "IIW")}, "fig6"))
     assert "| pre-trained | – | 0 |" in text and "| pre-trained | +0.05 | 1 |" in text
 
 

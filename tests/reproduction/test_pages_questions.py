@@ -5,8 +5,8 @@ import pytest
 from reproduction.pages import questions
 
 from .test_pages import means, record, welch
-from .test_pages_forward import SCORES, WITH_SIDE
-from .test_pages_forward import record as update
+from .test_pages_ramanujan import SCORES, WITH_SIDE
+from .test_pages_ramanujan import record as update
 
 
 def pair(row, seed, shift=0.0, **config):

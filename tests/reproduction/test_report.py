@@ -39,7 +39,7 @@ def test_every_claim_has_a_row_with_its_verdict_and_numbers(found):
     assert 'data-paper="A" data-kind="finding" data-verdict="shown"' in row and ">● shown</span>" in row
     for text in ("ours <b>+30.0 ± 2.3</b>, 191 % of the paper's (x × y, laptop, n = 3)", "paper +15.7", "records: 2"):
         assert text in row, text
-    assert '<a href="reusable/method.html#paper-and-ours">A, Fig. 2</a>' in row
+    assert '<a href="gygli/method.html#paper-and-ours">A, Fig. 2</a>' in row
     level = shown["a-level-rp"]
     assert 'data-verdict="not judged"' in level and "ours <b>51.0 ± 2.5</b>" in level and "paper 50.1" in level
     assert "level not judged: other images" in level
@@ -117,9 +117,9 @@ def test_a_verdict_on_photographs_links_to_their_section(found):
     def place(name, source):
         return report.place(Judged(known[name], (Evidence(source, "x", interval([1.0, 2.0]), Verdict("open")),)))
 
-    assert place("b-simclr-alone", "laptop") == "forward/side.html#at-equal-bytes"
-    assert place("b-simclr-alone", "cifar-cpu") == "forward/side.html#on-photographs"
-    assert place("a-dcc-rp", "cifar-cpu") == "reusable/method.html#paper-and-ours", "where it has no such section"
+    assert place("b-simclr-alone", "laptop") == "ramanujan/side.html#at-equal-bytes"
+    assert place("b-simclr-alone", "cifar-cpu") == "ramanujan/side.html#on-photographs"
+    assert place("a-dcc-rp", "cifar-cpu") == "gygli/method.html#paper-and-ours", "where it has no such section"
 
 
 def test_what_is_contradicted_stands_together_with_what_we_make_of_it(found):

@@ -12,7 +12,7 @@ from compatkit import data, fct, recipes
 from compatkit.data import ImageSet, Split, load
 from compatkit.encoders import Contrastive, Reconstruction, Supervised
 from compatkit.recipes import Recipe
-from reproduction.experiments import EXPERIMENTS, PRESETS, forward
+from reproduction.experiments import EXPERIMENTS, PRESETS, ramanujan
 from reproduction.experiments.settings import ATTRIBUTES, SIDES, UPDATE_METHODS, UpdateRun
 from reproduction.runs import context, runner, update
 from reproduction.runs.context import Context
@@ -30,7 +30,7 @@ from ..conftest import data_folder, each_step, on_each_step
 
 RECIPE = Recipe(steps=8, batch_size=16, lr=0.01, precision="fp32")  # for 16 classes: 2 steps for 4 of them, 6 for 12
 LARGE = UpdateRun()  # the published settings
-FORWARD = [name for name, make in EXPERIMENTS.items() if make.__module__ == forward.__name__]
+FORWARD = [name for name, make in EXPERIMENTS.items() if make.__module__ == ramanujan.__name__]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -770,14 +770,14 @@ def test_table_1_is_each_method_on_each_set():
 
 def test_the_paper_preset_is_the_published_recipe():
     h_recipe = replace(LARGE.h_recipe, warm_up=5 / 80)
-    assert forward._bases("paper") == [replace(LARGE, image_size=224, h_recipe=h_recipe)]
+    assert ramanujan._bases("paper") == [replace(LARGE, image_size=224, h_recipe=h_recipe)]
 
 
 def test_only_the_first_set_where_all_would_take_too_long():
-    assert {run.data for run in forward._bases("laptop")} == {"shapes", "mnist5k"}
-    assert forward._first("laptop") == [run for run in forward._bases("laptop") if run.data == "shapes"]
-    assert [run.seed for run in forward._first("laptop", (7, 8))] == [7, 8]
-    assert {run.data for _, run in forward.fig1_toy("cifar")} == {"shapes"}
+    assert {run.data for run in ramanujan._bases("laptop")} == {"shapes", "mnist5k"}
+    assert ramanujan._first("laptop") == [run for run in ramanujan._bases("laptop") if run.data == "shapes"]
+    assert [run.seed for run in ramanujan._first("laptop", (7, 8))] == [7, 8]
+    assert {run.data for _, run in ramanujan.fig1_toy("cifar")} == {"shapes"}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the chapters on paper B (Ramanujan et al.) show, from the records of ``experiments.forward``: tables and
+"""What the chapters on paper B (Ramanujan et al.) show, from the records of ``experiments.ramanujan``: tables and
 explorers."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..records.published import paper_numbers
 from ..records.verdicts import compare
 from ..show import tables
 from ..show.explorer import Cell, Explorer, Level, View, explorer
-from .reusable import Records, Rows, by_data, choose, difference_table, differs, for_each_group, row_cells
+from .gygli import Records, Rows, by_data, choose, difference_table, differs, for_each_group, row_cells
 
 MEASURES = ("CMC top-1", "CMC top-5", "mAP@1.0")
 QUERIES = {"all queries": "", "queries of old classes": " of old classes", "queries of new classes": " of new classes"}

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from reproduction.experiments.forward import TABLE_6
-from reproduction.pages import forward
+from reproduction.experiments.ramanujan import TABLE_6
+from reproduction.pages import ramanujan
 from reproduction.records.provenance import provenance
 
 from .test_pages import levels, means, options, shown
@@ -42,7 +42,7 @@ def update(data="shapes", seeds=range(3)):
     runs = []
     for seed in seeds:
         runs.append(record(seed, SCORES | WITH_SIDE, data))
-        runs.append(record(seed, SCORES, data, -0.05, forward.BARE, side="none"))
+        runs.append(record(seed, SCORES, data, -0.05, ramanujan.BARE, side="none"))
         for method, shift in (("BCT", 0.0), ("BCT, synthesised", -0.1)):
             cases = {"old/old": 0.4 - shift, "BCT/old": 0.41, "BCT/BCT": 0.7}
             runs.append(record(seed, cases, data, shift, method, method=method, side="none"))
@@ -50,7 +50,7 @@ def update(data="shapes", seeds=range(3)):
 
 
 def test_cases_are_read_from_the_run_that_they_belong_to():
-    found = forward.by_case(update(), "CMC top-1")
+    found = ramanujan.by_case(update(), "CMC top-1")
     means = {row: sum(seeds.values()) / 3 for row, seeds in found.items()}
     expected = {
         "old/old": 0.41,
@@ -69,51 +69,53 @@ def test_cases_are_read_from_the_run_that_they_belong_to():
 
 
 def test_comparison_shows_all_measures_and_judges_the_first():
-    text = forward.comparison([*update(), *update("mnist5k")], "table1").data
+    text = ramanujan.comparison([*update(), *update("mnist5k")], "table1").data
     assert text.count("| new/h | 65.0 | 61.0 ± 2.5 | 3 |") == 2
     folded = re.findall(r"<details><summary>(.*?)</summary>\n\n(.*?)\n\n</details>", text, re.S)
     assert [summary for summary, _ in folded] == ["CMC top-5 and mAP@1.0"] * 2
     assert all("| new/h | 82.3 | 71.0 ± 2.5 | 43.6 | 60.5 ± 2.5 |" in rows for _, rows in folded)
-    assert "<details>" not in forward.comparison(update(), "sec43").data, "one measure: nothing to fold away"
+    assert "<details>" not in ramanujan.comparison(update(), "sec43").data, "one measure: nothing to fold away"
     assert "**shapes, 50 to 100**" in text and "**mnist5k, 50 to 100**" in text
     assert "| new/Procrustes | – | 31.0 ± 2.5 |" in text, "rows that the paper does not have stand below"
     assert text.count("*Levels are not judged: other images.*") == 2
-    own = forward.comparison([r | {"differs": ()} for r in update()], "table1").data.replace("\N{NO-BREAK SPACE}", " ")
+    own = ramanujan.comparison([r | {"differs": ()} for r in update()], "table1").data.replace(
+        "\N{NO-BREAK SPACE}", " "
+    )
     assert "| new/h | ◌ open (needs 4 seeds) | 65.0 |" in own and "| new/ridge | – | – |" in own, (
         "where everything is the paper's, its level can be judged"
     )
 
 
 def test_the_gap_stands_first_and_what_is_recovered_of_it_below():
-    text = forward.recovered([*update(), *update("mnist5k")]).data.replace("\N{NO-BREAK SPACE}", " ")
+    text = ramanujan.recovered([*update(), *update("mnist5k")]).data.replace("\N{NO-BREAK SPACE}", " ")
     first = text.split("\n\n")[1].splitlines()
-    means = {row: seeds[0] for row, seeds in forward.by_case(update(), "CMC top-1").items()}
+    means = {row: seeds[0] for row, seeds in ramanujan.by_case(update(), "CMC top-1").items()}
     rows = ["new/new", "new/h", "new/h without side-information", "BCT new/old", "BCT, synthesised classes, new/old"]
     rows += ["new/ridge with side-information"]
     assert first[0] == "| above old/old, all queries | ours | n |" and text.count("| new/new |") == 2
     assert first[2:] == [f"| {row} | {100 * (means[row] - means['old/old']):+.1f} ± 0.0 | 3 |" for row in rows]
-    new = forward.recovered(update(), "queries of new classes").data
+    new = ramanujan.recovered(update(), "queries of new classes").data
     assert "above old/old, queries of new classes" in new
     assert "| new/h | +10.0 ± 0.0 | 3 |" in new, "half of 20"
 
 
 def test_differences_are_paired_by_seed():
     asked = {"it helps": ("new/h", "new/h without side-information"), "no": ("new/h", "x")}
-    text = forward.differences(update(), asked, "table1").data
+    text = ramanujan.differences(update(), asked, "table1").data
     assert "| it helps | +5.0 ± 0.0 | 3 |" in text and "| no | – | 0 |" in text
 
 
 def test_hops_follow_the_versions():
     runs = [record(s, SEQUENCE, classes=[25, 50, 100], side="SimCLR") for s in range(3)]
-    bare = {"shift": -0.1, "row": forward.BARE, "side": "none"}
+    bare = {"shift": -0.1, "row": ramanujan.BARE, "side": "none"}
     runs += [record(s, SEQUENCE, classes=[25, 50, 100], **bare) for s in range(3)]
-    rows = forward.by_hop(runs, "CMC top-1")
+    rows = ramanujan.by_hop(runs, "CMC top-1")
     assert rows["two hops"][0] == pytest.approx(0.55) and rows["phi2/h2"][2] == pytest.approx(0.47)
     assert rows["two hops without side-information"][0] == pytest.approx(0.45)
-    lines = forward.hops(runs, "SimCLR", "CMC top-1")
+    lines = ramanujan.hops(runs, "SimCLR", "CMC top-1")
     assert list(lines["first gallery, all hops"]) == ["50", "100"]
     assert list(lines["searched by itself"]) == ["25", "50", "100"]
-    explorer = forward.hops_explorer(runs)
+    explorer = ramanujan.hops_explorer(runs)
     curve = means(explorer)
     assert curve["SimCLR", "CMC top-1", "first gallery, all hops", "100"] == pytest.approx(56)
     assert curve["no side-information", "mAP@1.0", "first gallery, all hops", "100"] == pytest.approx(45.5)
@@ -123,11 +125,11 @@ def test_hops_follow_the_versions():
 
 def test_kinds_of_side_information_are_named_as_in_the_paper():
     runs = [record(s, SCORES | WITH_SIDE, row=row, side=side) for s in range(2) for row, side in TABLE_6.items()]
-    assert list(forward.by_side(runs, "CMC top-1")) == list(TABLE_6)
-    assert "| SimCLR-500 | 0.27 | 0.25 ± 0.00 | 2 |" in forward.alignments(runs).data
+    assert list(ramanujan.by_side(runs, "CMC top-1")) == list(TABLE_6)
+    assert "| SimCLR-500 | 0.27 | 0.25 ± 0.00 | 2 |" in ramanujan.alignments(runs).data
     runs = [record(s, SCORES | WITH_SIDE, row=row, side=side, shift=0.01 * i)
             for s in range(2) for i, (row, side) in enumerate(TABLE_6.items())]  # fmt: skip
-    explorer = forward.side_explorer(runs)
+    explorer = ramanujan.side_explorer(runs)
     found = means(explorer)
     for i, row in enumerate(TABLE_6):
         assert found["shapes, 50 to 100", "CMC top-1", "new/h", row] == pytest.approx(60.5 + i)
@@ -139,7 +141,7 @@ def test_kinds_of_side_information_are_named_as_in_the_paper():
 def test_bytes_are_compared_with_a_wider_embedding_alone():
     runs = [record(0, SCORES, row="none", side="none"), record(0, SCORES, shift=0.1, row="wider old embedding")]
     runs.append(record(0, SCORES | WITH_SIDE, shift=0.2, row="without the old embedding", without_old=True))
-    found = {row: seeds[0] for row, seeds in forward.by_bytes(runs, "CMC top-1").items()}
+    found = {row: seeds[0] for row, seeds in ramanujan.by_bytes(runs, "CMC top-1").items()}
     expected = {"ResNet50-256 old, no side-information": 0.7, "SimCLR-500 alone": 0.4}
     assert found == pytest.approx(expected | {"h(psi) without the old model": 0.8})
 
@@ -155,17 +157,17 @@ def test_bytes_are_compared_with_a_wider_embedding_alone():
 )
 def test_old_architectures_stand_for_those_of_the_paper(change, column):
     runs = [record(seed, SCORES, row=column, **change) for seed in range(2)]
-    text = forward.architectures(runs).data
+    text = ramanujan.architectures(runs).data
     assert ("as the new one" in text) == (column == "none") and "| new/h |" in text
 
 
 def test_costs_read_the_image_or_what_is_stored():
-    points = forward.cost_points(update(seeds=[0]), "KB", "CMC top-1")
+    points = ramanujan.cost_points(update(seeds=[0]), "KB", "CMC top-1")
     assert points["back-filling"][0] == pytest.approx((0.75, 0.75))  # new/new of the run without side-information
     assert points["h of width 256"] == [(0.375, pytest.approx(0.6))]
     assert points["h of width 256 without side-information"][0][0] == 0.125
     assert points["BCT"] == [(0.0, pytest.approx(0.41))] and "BCT, synthesised" not in points
-    found = shown(forward.cost_explorer(update()))
+    found = shown(ramanujan.cost_explorer(update()))
     mean, half, n, *_, x, _ = found["kilobytes per item", "CMC top-1", "h of width 256"]
     assert (mean, n, x) == (pytest.approx(61), 3, [0.375]) and half == pytest.approx(2.48)
     *_, x, _ = found["multiplications per item", "CMC top-1", "back-filling"]
@@ -176,12 +178,12 @@ def test_costs_read_the_image_or_what_is_stored():
 def test_widths_and_flips():
     runs = [record(s, SCORES, new_dim=w, old_dim=w) for s in range(2) for w in (16, 32)]
     runs = [record(s, SCORES, new_dim=w, old_dim=w, shift=w / 1000) for s in range(2) for w in (16, 32)]
-    found = means(forward.width_explorer(runs))
+    found = means(ramanujan.width_explorer(runs))
     assert found["CMC top-1", "h/h", "16"] == pytest.approx(52.1) and found[
         "mAP@1.0", "new/new", "32"
     ] == pytest.approx(83.2)
     assert len(found) == 3 * 4 * 2
-    [(_, found)] = forward.flips(update()).items()
+    [(_, found)] = ramanujan.flips(update()).items()
     assert set(found) == {"new/new", "new/h", "h/h", "BCT new/old", "BCT new/new", "new/ridge"}
 
 
@@ -194,27 +196,27 @@ def test_blind_scores_are_the_mean_over_random_orders(relevant, items):
         sums["CMC top-1"] += hits[0] == 1
         sums["CMC top-5"] += hits[0] <= 5
         sums["mAP@1.0"] += sum(i / k for i, k in enumerate(hits, 1)) / relevant
-    for name, value in forward.blind_scores(relevant, items).items():
+    for name, value in ramanujan.blind_scores(relevant, items).items():
         assert value == pytest.approx(sums[name] / n, abs=3 * 0.5 / math.sqrt(n)), name
 
 
 def test_blind_scores_need_a_relevant_item():
     with pytest.raises(ValueError, match="relevant"):
-        forward.blind_scores(0, 5)
+        ramanujan.blind_scores(0, 5)
 
 
 def test_the_toy_shows_what_is_stored_and_its_ceiling():
     runs = [record(s, SCORES, side=side, old_task=task, classes=[100, 100])
             for s in range(2) for task in ("colour", "shape") for side in ("none", "shape")]  # fmt: skip
     # 20 images a class: 19 others of the class among 199 of the same colour
-    assert forward.toy_ceilings(runs)["CMC top-1"] == pytest.approx(19 / 199)
-    assert "| shape | 60.5 ± 6.4 | 60.5 ± 6.4 | 2 |" in forward.toy_table(runs).data
-    explorer = forward.toy_explorer(runs)
+    assert ramanujan.toy_ceilings(runs)["CMC top-1"] == pytest.approx(19 / 199)
+    assert "| shape | 60.5 ± 6.4 | 60.5 ± 6.4 | 2 |" in ramanujan.toy_table(runs).data
+    explorer = ramanujan.toy_explorer(runs)
     assert options(explorer, "stored beside it") == ["nothing"], "here what is stored makes no difference"
     shifts = {("colour", "none"): 0, ("colour", "shape"): 0.05, ("shape", "none"): 0.1, ("shape", "shape"): 0.15}
     runs = [record(s, SCORES, side=side, old_task=task, classes=[100, 100], shift=shift)
             for s in range(2) for (task, side), shift in shifts.items()]  # fmt: skip
-    explorer = forward.toy_explorer(runs)
+    explorer = ramanujan.toy_explorer(runs)
     found = means(explorer)
     assert found["shape", "CMC top-1", "the true shape", "new/h"] == pytest.approx(75.5)
     assert found["colour", "mAP@1.0", "nothing", "old/old"] == pytest.approx(40)
@@ -222,7 +224,7 @@ def test_the_toy_shows_what_is_stored_and_its_ceiling():
 
 
 def test_cases_can_be_seen_for_the_queries_that_were_measured():
-    found = means(forward.cases_explorer([*update(), *update("mnist5k", range(2))]))
+    found = means(ramanujan.cases_explorer([*update(), *update("mnist5k", range(2))]))
     assert found["shapes, 50 to 100", "CMC top-1", "all queries", "new/h"] == pytest.approx(61)
     assert found["mnist5k, 50 to 100", "CMC top-1", "queries of new classes", "BCT new/old"] == pytest.approx(20.75)
     assert {where[2] for where in found} == {"all queries", "queries of new classes"}, "old classes were not measured"
