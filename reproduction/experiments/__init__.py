@@ -43,6 +43,7 @@ EXPERIMENTS = {
     "shares": ramanujan.shares,
     "fitting": ramanujan.fitting,
     "arrival": ramanujan.arrival,
+    "longer": ramanujan.longer,
 }
 PRESETS = ("smoke", "laptop", "cifar-cpu", "cifar", "paper")
 """"cifar-cpu" is "cifar" with networks and schedules for two CPU cores."""

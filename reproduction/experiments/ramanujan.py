@@ -384,6 +384,24 @@ def arrival(preset: str, seeds: Sequence[int] | None = None) -> Plan[UpdateRun]:
     ]
 
 
+def longer(preset: str, seeds: Sequence[int] | None = None) -> Plan[UpdateRun]:
+    """Beyond the paper: is it our short training that lets BCT's new model be ahead, and SimCLR alone be carried over
+    badly? Models of one, three and ten times the epochs of the preset (the paper has ten times those at laptop);
+    SimCLR of one and ten times.
+    """
+    found = []
+    for run in _first(preset, seeds):
+        for factor in (1, 3, 10):
+            trained = override(run, {"recipe.steps": factor * run.recipe.steps})
+            found += [(f"{row}, x {factor}", made) for row, made in _changed([trained], BCT | WITH)]
+        for factor in (1, 10):
+            alone = replace(run, side="SimCLR", without_old=True)
+            found.append(
+                (f"SimCLR alone, x {factor}", override(alone, {"side_recipe.steps": factor * run.side_recipe.steps}))
+            )
+    return found
+
+
 def _bases(preset: str, seeds: Sequence[int] | None = None) -> list[UpdateRun]:
     """The settings of a preset for each set of images and each seed."""
     return preset_runs(UpdateRun(), PRESETS, preset, seeds)

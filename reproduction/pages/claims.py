@@ -23,7 +23,7 @@ ITEMS = {
     "appendix": "appendix",
     "sequence": "appendix",
 }
-QUESTIONS = ("boundaries", "numbering", "orientation", "stitching", "shares", "fitting", "arrival")
+QUESTIONS = ("boundaries", "numbering", "orientation", "stitching", "shares", "fitting", "arrival", "longer")
 """Experiments of our own, on which no paper has a figure or table."""
 
 

@@ -60,6 +60,7 @@ CHAPTERS = {
     ("ramanujan", "shares"): "ramanujan/questions.html#what-the-old-model-has-learnt",
     ("ramanujan", "fitting"): "ramanujan/questions.html#h-or-ridge-regression",
     ("ramanujan", "arrival"): "ramanujan/questions.html#in-which-order-classes-arrive",
+    ("ramanujan", "longer"): "ramanujan/questions.html#how-long-models-train",
 }
 """Where a figure, table or section of a paper, or a question of ours, is treated."""
 

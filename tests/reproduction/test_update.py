@@ -822,3 +822,30 @@ def test_what_each_table_changes():
     assert old == [(f"torchvision:{n}", 16, d) for n, d in zip(names, (128, 128, 64, 128), strict=True)]
     for run in runs_of("table4"):
         assert replace(run, old_network="resnet8", old_width=16, old_dim=32) in runs_of("table1")
+
+
+def test_classes_arrive_as_stored_and_shuffled_in_the_runs_of_three_experiments():
+    plan = experiments_plan("arrival")
+    stored = {c for row, c in plan if row.endswith("as stored")}
+    known = {
+        c for name in ("table5", "disjoint", "table3") for row, c in experiments_plan(name) if row.startswith("FCT")
+    }
+    assert stored == known, "these have records already"
+    assert {replace(c, class_order="stored") for row, c in plan if row.endswith("shuffled")} == known
+
+
+def test_models_train_one_three_and_ten_times_as_long():
+    plan = dict(experiments_plan("longer", [0]))
+    usual = dict((row, c) for row, c in experiments_plan("table1", [0]) if c.data == "shapes")
+    for row in ("BCT", "FCT"):
+        assert plan[f"{row}, x 1"] == usual[row], "these have records already"
+        for factor in (3, 10):
+            expected = replace(usual[row].recipe, steps=factor * usual[row].recipe.steps)
+            assert plan[f"{row}, x {factor}"] == replace(usual[row], recipe=expected)
+    alone = plan["SimCLR alone, x 10"]
+    assert alone.without_old and alone.side_recipe.steps == 10 * usual["FCT"].side_recipe.steps
+    assert len(plan) == 8
+
+
+def experiments_plan(name, seeds=None):
+    return EXPERIMENTS[name]("laptop", seeds)
