@@ -30,7 +30,7 @@ COMMANDS = {
     "python alone": (["-c", ""], None),
     "python -m reproduction list": (["-m", "reproduction", "list"], 0.5),
     "python -m reproduction status": (["-m", "reproduction", "status"], 1.5),
-    "compatkit --help": (["-m", "compatkit", "--help"], 0.5),
+    "gallerykit --help": (["-m", "gallerykit", "--help"], 0.5),
 }
 """What each is called as, and the CPU seconds that are promised."""
 PAGES = [f"reproduction.pages.{file.stem}" for file in sorted(Path(pages.__file__).parent.glob("[!_]*.py"))]

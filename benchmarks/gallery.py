@@ -159,7 +159,7 @@ def of_query(queries: int, rounds: int) -> Row:
     ends = map_files.Ends(
         768, 0, 768, unit_in=True, unit=True, from_space="", to_space="", side_space="", dtype="float32"
     )
-    to_old = map_files.SavedMap("ridge", ends, 0, {}, {"weight": weight, "bias": bias})
+    to_old = map_files.SavedMap("ridge", ends, 0, {"metric": "l2"}, {"weight": weight, "bias": bias})
     by_columns = np.asfortranarray(weight)
     with threadpoolctl.threadpool_limits(1, "blas"):
         turns = [

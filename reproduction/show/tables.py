@@ -21,7 +21,7 @@ SIGNS = {
     "open": "◌",
     "not judged": "·",
     "not run": "–",
-    "not testable": "–",
+    "not testable": "⊘",
 }
 
 

@@ -781,5 +781,5 @@ def test_an_extractor_that_gives_no_tensor_is_named():
             return {"features": x}
 
     task = training.Task(small_set(), Keyed(), [Target(nn.Conv2d(3, 3, 1))])
-    with pytest.raises(ValueError, match="module: .* got a dict with features from Keyed"):
+    with pytest.raises(ValueError, match="module: .* got dict of features: pass one of these, from Keyed"):
         training.train([task], RECIPE)

@@ -209,7 +209,7 @@ def test_the_command_for_queries(files, tmp_path, capsys):  # noqa: F811
     found = load_map(path)
     assert (found.ends.from_space, found.ends.to_space, found.about["direction"]) == ("new", "old", "queries")
     assert main(["map", "--map", str(path), "--in", str(paths[0]), "--out", str(tmp_path / "no.npz")]) == 2
-    assert "compatkit: --in: must be of the space of the map, 'new', got 'old'" in capsys.readouterr().err
+    assert "gallerykit: --in: must be of the space of the map, 'new', got 'old'" in capsys.readouterr().err
 
 
 def test_a_column_of_side_information_is_of_the_gallery_not_of_queries(files, tmp_path):  # noqa: F811

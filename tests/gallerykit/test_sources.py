@@ -380,7 +380,7 @@ def test_the_password_of_the_environment_is_nowhere(files, store, capsys, monkey
     said = capsys.readouterr().err
     assert (
         "s3cret" not in said
-        and said.startswith("compatkit: postgresql://me@localhost:1/db#items: ")
+        and said.startswith("gallerykit: postgresql://me@localhost:1/db#items: ")
         and said.count("\n") == 1
     )
 
@@ -544,7 +544,7 @@ def test_the_examples_of_the_reference_run(database, tmp_path, monkeypatch):
         connection.execute("CREATE DATABASE shop")
     monkeypatch.setenv("PGHOST", folder)
     monkeypatch.setenv("PGUSER", "postgres")
-    page = (Path(__file__).parents[3] / "book" / "reference" / "gallerykit.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[2] / "book" / "reference" / "gallerykit.md").read_text(encoding="utf-8")
     names, ran = {}, []
     for language, block in re.findall(r"```(python|sh)\n(.*?)```", page, re.DOTALL):
         if language == "python":

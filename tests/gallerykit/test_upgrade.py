@@ -449,7 +449,7 @@ def test_without_pyarrow_it_is_named(files, tmp_path, monkeypatch, capsys):
         stores.open_source(gallery)
     arguments = ["--old", files["old"], "--new", files["new"], "--gallery", gallery, "--out", tmp_path / "o.parquet"]
     assert main(["upgrade", *map(str, arguments)]) == 1
-    assert capsys.readouterr().err.startswith("compatkit: ") and gallery.exists()
+    assert capsys.readouterr().err.startswith("gallerykit: ") and gallery.exists()
 
 
 # Interrupted
@@ -740,9 +740,9 @@ def command(files, *options):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("--device", "abacus", "compatkit: --device: 'abacus' cannot be used here"),
-        ("--backfill-seconds", "-5", "compatkit: --backfill-seconds: must be a time"),
-        ("--save-map", "dry_run.txt", "compatkit: --save-map: must be NAME.safetensors, and not for --dry-run, which"),
+        ("--device", "abacus", "gallerykit: --device: 'abacus' cannot be used here"),
+        ("--backfill-seconds", "-5", "gallerykit: --backfill-seconds: must be a time"),
+        ("--save-map", "dry_run.txt", "gallerykit: --save-map: must be NAME.safetensors, and not for --dry-run, which"),
         ("--save-map", "dry_run.txt", "got dry_run.txt\n"),
     ],
 )
@@ -822,7 +822,7 @@ def test_the_command_answers_mistakes_with_a_sentence(files, capsys, monkeypatch
     assert command(files | {"old": "nowhere.npy"}) == 2
     assert "nowhere.npy" in capsys.readouterr().err
     assert command(files, "--enough", "7") == 2
-    assert capsys.readouterr().err == "compatkit: --enough: must be a share, 0 .. 1, got 7.0\n"
+    assert capsys.readouterr().err == "gallerykit: --enough: must be a share, 0 .. 1, got 7.0\n"
     monkeypatch.setattr(stream.Stream, "_write", fail_when_full)
     assert command(files, "--method", "ridge") == 1
     assert "is full" in capsys.readouterr().err
