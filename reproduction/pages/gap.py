@@ -11,11 +11,15 @@ from ..records.published import paper_value
 from ..records.verdicts import Source, share
 from ..show import tables
 
+FIG2 = ("gygli", "fig2", "mean", "recombination accuracy", "independent", "upper bound")
+TABLE1 = ("ramanujan", "table1", "ImageNet-1k", "CMC top-1", "old/old", "new/new")
+"""Where the papers print what is set against ours, and between which rows the gap is."""
+
 
 def of_recombination(sources: Sequence[Source]) -> Markdown:
     """Paper A: 0 % are networks trained apart and recombined, 100 % those that were never taken apart."""
     start, end = _accuracy("independent"), _accuracy("upper bound", "not recombined/mean")
-    rows = {method: (_accuracy(method), _published_accuracy(method)) for method in ("IIW", "RP", "DCC", "IIW+RP+DCC")}
+    rows = {method: (_accuracy(method), _printed(*FIG2, method)) for method in ("IIW", "RP", "DCC", "IIW+RP+DCC")}
     rows |= {method: (_accuracy(method), None) for method in ("IIW+RP", "IIW+DCC", "RP+DCC")}
     return _table("method", rows, start, end, sources)
 
@@ -24,15 +28,21 @@ def of_update(sources: Sequence[Source]) -> Markdown:
     """Paper B: 0 % is the old model in its own gallery, 100 % the new model in a gallery that is embedded anew."""
     start, end = _found("FCT", "old/old"), _found("FCT", "new/new")
     rows = {
-        "FCT: new model, carried gallery": (_found("FCT", "new/h"), _published_found("new/h")),
+        "FCT: new model, carried gallery": (_found("FCT", "new/h"), _printed(*TABLE1, "new/h")),
         "FCT without side-information": (
             _found("FCT without side-information", "new/h"),
-            _published_found("new/h without side-information"),
+            _printed(*TABLE1, "new/h without side-information"),
         ),
-        "FCT: carried gallery in itself": (_found("FCT", "h/h"), _published_found("h/h")),
-        "BCT: new model, old gallery": (_found("BCT", "BCT/old"), _published_found("BCT new/old")),
+        "FCT: carried gallery in itself": (_found("FCT", "h/h"), _printed(*TABLE1, "h/h")),
+        "BCT: new model, old gallery": (
+            _found("BCT", "BCT/old"),
+            _printed(*TABLE1, "BCT new/old"),
+        ),
         "BCT, synthesised: new model, old gallery": (_found("BCT, synthesised", "BCT/old"), None),
-        "BCT: new model, new gallery": (_found("BCT", "BCT/BCT"), _published_found("BCT new/new")),
+        "BCT: new model, new gallery": (
+            _found("BCT", "BCT/BCT"),
+            _printed(*TABLE1, "BCT new/new"),
+        ),
     }
     return _table("search", rows, start, end, sources)
 
@@ -57,20 +67,11 @@ def _accuracy(method: str, metric: str = "recombination/mean") -> Side:
     return Side("fig2", method, metric, ())
 
 
-def _published_accuracy(method: str) -> float:
-    one, start, end = (
-        paper_value("gygli", "fig2", row, "mean", "recombination accuracy")
-        for row in (method, "independent", "upper bound")
-    )
-    return 100 * (one - start) / (end - start)
-
-
 def _found(row: str, case: str) -> Side:
     return Side("table1", row, f"CMC top-1: {case}", ())
 
 
-def _published_found(row: str) -> float:
-    one, start, end = (
-        paper_value("ramanujan", "table1", name, "ImageNet-1k", "CMC top-1") for name in (row, "old/old", "new/new")
-    )
-    return 100 * (one - start) / (end - start)
+def _printed(paper: str, item: str, column: str, metric: str, start: str, end: str, one: str) -> float:
+    """The share, in %, that the paper's own numbers for three rows give."""
+    value, first, last = (paper_value(paper, item, row, column, metric) for row in (one, start, end))
+    return 100 * (value - first) / (last - first)
