@@ -217,11 +217,24 @@ def difference(
     """
     if paired is None:
         paired = len(values) == len(reference)
+    return estimate_difference(values, reference, paired).interval(level)
+
+
+def estimate_difference(values: Sequence[float], reference: Sequence[float], paired: bool) -> Estimate:
+    """Estimate mean(values) - mean(reference), from pairs in the given order or by Welch.
+
+    Args:
+        values, reference: one number a run.
+        paired: whether they belong together in the given order.
+
+    Raises:
+        ValueError: empty or non-finite input, or pairs of unequal number.
+    """
     if not paired:
-        return estimate((1, values), (-1, reference)).interval(level)
+        return estimate((1, values), (-1, reference))
     if len(values) != len(reference):
         raise ValueError(f"reference: pairs need {len(values)} values as in `values`, got {len(reference)}")
-    return interval([a - b for a, b in zip(values, reference, strict=True)], level)
+    return estimate((1, [a - b for a, b in zip(values, reference, strict=True)]))
 
 
 def holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:

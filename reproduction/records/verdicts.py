@@ -6,7 +6,15 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from compatkit.intervals import Estimate, Interval, benjamini_hochberg, estimate, holm, share_of_gap
+from compatkit.intervals import (
+    Estimate,
+    Interval,
+    benjamini_hochberg,
+    estimate,
+    estimate_difference,
+    holm,
+    share_of_gap,
+)
 
 from .claims import NOT_TESTABLE, UNITS, Claim, Records, Seeds, Side, by_images, chosen, images_in_words, values
 from .provenance import drawn, is_stale
@@ -222,10 +230,8 @@ def _difference(sides: Sequence[Side], records: Mapping[str, Records]) -> Estima
     found = _by_seed(sides, records)
     if found is None:
         return None
-    values, same = found
-    if same and len(values) > 1:
-        return estimate((1, [one - other for one, other in zip(*values, strict=True)]))
-    return estimate(*zip((1, -1), values, strict=False))
+    (one, *others), same = found
+    return estimate_difference(one, others[0], same) if others else estimate((1, one))
 
 
 def _by_seed(sides: Sequence[Side], records: Mapping[str, Records]) -> tuple[list[list[float]], bool] | None:
