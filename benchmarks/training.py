@@ -17,14 +17,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from compatkit import data, models, recombination
+from compatkit import models, recombination
 from compatkit.batches import Batches
-from compatkit.data import ImageSet, Split
+from compatkit.images import ImageSet, Split
 from compatkit.objectives import Target, target_loss
 from compatkit.recipes import Recipe
 from compatkit.training import Task, train, uses_bf16
 from reproduction.experiments import configs
 from reproduction.experiments.presets import override
+from reproduction.images import torchvision_
 from reproduction.runs import pair
 from reproduction.runs.context import Context
 
@@ -118,7 +119,7 @@ def plain_steps(network: str, width: int, device: str, recipe: Recipe, batches: 
 
 def data_loader(image_set: ImageSet) -> torch.utils.data.DataLoader:
     """The training images, shuffled, each through torchvision's crop, mirroring and normalisation."""
-    data.torchvision_()
+    torchvision_()
     from torchvision.transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, ToPILImage, ToTensor
 
     mean, std = (m.flatten().tolist() for m in image_set.pixel_statistics)

@@ -1,9 +1,9 @@
 """compatkit: train networks whose parts fit each other, recombine them, and measure how well they fit.
 
 What one types first can be imported from here. It is loaded when it is asked for, and torch with it, not before. The
-modules stand in the order in which data flows: ``data`` and ``models``, then ``batches``, ``normalization`` and
-``objectives``, then ``training``, then side by side ``recombination``, ``similarity``, ``retrieval``, ``embedders`` and
-``encoders``, and at the end ``fct``, ``alignment`` and ``applications``.
+modules stand in the order in which data flows: ``images`` and ``models``, then ``batches``, ``normalization`` and
+``objectives``, then ``training``, then side by side ``recombination``, ``similarity`` and ``retrieval``, then
+``alignment``, and at the end ``fct`` and ``applications``.
 """
 
 import ast

@@ -5,13 +5,15 @@ from .alignment import stitch as stitch
 from .applications import adapt as adapt
 from .applications import transfer as transfer
 from .applications import update_head as update_head
-from .data import ImageSet as ImageSet
-from .data import Split as Split
-from .data import class_index as class_index
-from .data import common_classes as common_classes
 from .fct import FitTransformation as FitTransformation
 from .fct import Transformation as Transformation
 from .fct import transform as transform
+from .image_files import read_folder as read_folder
+from .image_files import read_npz as read_npz
+from .images import ImageSet as ImageSet
+from .images import Split as Split
+from .images import class_index as class_index
+from .images import common_classes as common_classes
 from .models import auxiliary_head as auxiliary_head
 from .models import build as build
 from .models import split as split
@@ -28,6 +30,7 @@ from .recombination import accuracy_matrix as accuracy_matrix
 from .recombination import class_accuracy as class_accuracy
 from .recombination import recombine as recombine
 from .retrieval import RetrievalScores as RetrievalScores
+from .retrieval import encode as encode
 from .retrieval import evaluate as evaluate
 from .retrieval import nearest as nearest
 from .similarity import CKA as CKA

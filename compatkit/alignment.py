@@ -15,7 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .devices import at_least_float32
-from .encoders import fit_width
 from .models import as_precise, read_only
 from .normalization import evaluation
 from .similarity import cross_correlation, match_channels
@@ -44,6 +43,11 @@ class LowRank:
 
     def __call__(self, x: Tensor) -> Tensor:
         return torch.addmm(self.bias, x @ self.down, self.up)
+
+
+def fit_width(embeddings: Tensor, dim: int) -> Tensor:
+    """Embeddings (n, d) cut, or filled up with zeros, to (n, dim)."""
+    return F.pad(embeddings, (0, dim - embeddings.shape[1]))
 
 
 def identity(old: Tensor, new: Tensor) -> Affine:

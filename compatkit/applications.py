@@ -17,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .data import ImageSet, Split
+from .images import ImageSet, Split
 from .models import Module, extend_classifier, sized_layers
 from .objectives import Pretext, Target, pretext_of
 from .recipes import ADAPTATION, TUNING, Recipe

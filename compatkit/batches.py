@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .data import ImageSet, Split
 from .devices import seed_for
+from .images import ImageSet, Split
 
 
 class Order:

@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .alignment import fit_width
 from .batches import Order
-from .encoders import digest, fit_width
+from .devices import digest
 from .models import seeded
 from .normalization import evaluation
 from .recipes import Recipe

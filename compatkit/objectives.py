@@ -194,7 +194,7 @@ class DCC(TermBase):
 
     Attributes:
         head: with an output for each common class.
-        index: (classes,), the place of each class of the task among the common ones, or -1 (``data.class_index``).
+        index: (classes,), the place of each class of the task among the common ones, or -1 (``images.class_index``).
     """
 
     head: nn.Module

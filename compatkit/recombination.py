@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .data import ImageSet, Split
 from .devices import at_least_float32
+from .images import ImageSet, Split
 from .models import SIZES, as_precise, features_of, read_only, run_on_meta, sized_layers
 from .normalization import STATISTICS, check_settable, evaluation, recalibrated
 

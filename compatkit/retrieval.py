@@ -21,9 +21,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from .devices import described
+from .devices import at_least_float32, described
+from .images import ImageSet, Split
+from .models import as_precise, one_tensor
+from .normalization import evaluation
 
 WORKING_SET = 2**28  # bytes that a chunk of queries may take by default
 
@@ -44,6 +48,27 @@ class RetrievalScores:
     """(n_queries,) int64: rank, from 1, of the nearest relevant item; 0 for a query without one"""
     average_precision: Tensor
     """(n_queries,) float64: over all recall levels; NaN for a query without a relevant item"""
+
+
+@torch.no_grad()
+def encode(model: nn.Module, image_set: ImageSet, split: Split, *, batch_size: int = 512, unit: bool = False) -> Tensor:
+    """Embeddings (n, dim), float32 at least, of all images of a split, in order; BN uses what training left behind.
+
+    Args:
+        model: the embedder.
+        image_set: by whose pixel statistics the images are normalised, that of the model's training.
+        split: the images.
+        batch_size: images at a time.
+        unit: scale embeddings to length 1.
+
+    Raises:
+        ValueError: the model gives something else than a tensor, or has BN without running statistics.
+    """
+    with evaluation(model, "running"):
+        batches = (part.to(split.labels.device) for part in split.images.split(batch_size))
+        results = (one_tensor(model, model(as_precise(image_set.normalise(batch), model))) for batch in batches)
+        found = torch.cat([at_least_float32(result) for result in results])
+    return F.normalize(found, dim=1) if unit else found
 
 
 @torch.no_grad()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import unicodedata
 import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +15,6 @@ import numpy as np
 from .files import replacing
 
 ARRAYS = ("x_train", "y_train", "x_test", "y_test", "class_names")
-
-
-def data_root(root: str | os.PathLike | None = None) -> Path:
-    """The folder of NAME.npz files: ``root``, or ``$COMPATKIT_DATA``, or compatkit/ in the user's cache folder."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return Path(root or os.environ.get("COMPATKIT_DATA") or cache / "compatkit")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -53,26 +45,6 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     if expected is not None and expected != digest(arrays):
         raise ValueError(f"{path}: its content does not match its checksum; delete it and load it again")
     return arrays
-
-
-def stored_digest(name: str, root: str | os.PathLike | None = None) -> str | None:
-    """The digest of the set in NAME.npz, read from the checksum inside where there is one; None where there is no such
-    file, or none that can be read."""
-    path = data_root(root) / f"{name}.npz"
-    if name.startswith("imagefolder:") or not path.is_file():
-        return None
-    return _digest_of_file(path, path.stat().st_size, path.stat().st_mtime_ns)
-
-
-@lru_cache(64)
-def _digest_of_file(path: Path, size: int, modified: int) -> str | None:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if "sha256" in file:
-                return str(file["sha256"])[:12]
-        return digest(read_arrays(path))[:12]
-    except (ValueError, TypeError, OSError, zipfile.BadZipFile):
-        return None
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:

@@ -30,9 +30,9 @@ import torch
 from torch import Tensor, nn
 
 from .batches import Batches
-from .data import ImageSet
 from .devices import content
 from .files import lock_file, replacing
+from .images import ImageSet
 from .models import Module, one_tensor
 from .normalization import batch_norms, check_settable
 from .objectives import Minibatch, Term

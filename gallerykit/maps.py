@@ -28,8 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compatkit import costs
-from compatkit.alignment import Affine, LowRank, identity, low_rank, procrustes, ridge
-from compatkit.encoders import fit_width
+from compatkit.alignment import Affine, LowRank, fit_width, identity, low_rank, procrustes, ridge
 from compatkit.fct import FitTransformation, Residual, Transformation, transform
 from compatkit.models import count_parameters
 from compatkit.recipes import TRANSFORMATION

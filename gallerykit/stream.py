@@ -19,7 +19,7 @@ from typing import BinaryIO
 import numpy as np
 import torch
 
-from compatkit.encoders import digest
+from compatkit.devices import digest
 from compatkit.files import lock_file, write_atomically
 from compatkit.progress import progress
 

@@ -29,8 +29,7 @@ from typing import Any
 
 import torch
 
-from compatkit.devices import check_device, default_device
-from compatkit.encoders import digest
+from compatkit.devices import check_device, default_device, digest
 from compatkit.extras import require
 from compatkit.files import replacing
 from compatkit.intervals import Interval

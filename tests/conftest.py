@@ -57,8 +57,8 @@ def _one_thread():
 
 @contextmanager
 def data_folder(folder, sets):
-    """``data.load`` finds these sets, by name, in ``folder``."""
-    from compatkit.data import write_npz
+    """``images.load`` finds these sets, by name, in ``folder``."""
+    from compatkit.image_files import write_npz
 
     for name, image_set in sets.items():
         write_npz(folder / f"{name}.npz", image_set)

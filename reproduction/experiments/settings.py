@@ -26,7 +26,7 @@ class PairRun:
     App. E).
 
     Attributes:
-        a, b: names of image sets, see ``data.load``.
+        a, b: names of image sets, see ``images.load``.
         left_out: common classes that are treated as if they were not shared.
         dcc_classes: how many of the common classes the shared head of DCC learns, the first of them; None means all.
         method: see ``runs.pair.parts_of``.
@@ -101,7 +101,7 @@ class AdaptationRun:
     defaults are paper A's (Sec. 5.1, App. E); where it is split the paper does not say.
 
     Attributes:
-        a, b: names of image sets, see ``data.load``.
+        a, b: names of image sets, see ``images.load``.
         direction: "a to b" or "b to a".
         left_out: common classes that are left out, training included.
         third: a set on which the pretext's head is trained first; "" for none.
@@ -160,7 +160,7 @@ class ClassifierRun:
     the width of the Wide ResNet, where ResNets are split and how long the head is tuned it does not say.
 
     Attributes:
-        data: name of an image set, see ``data.load``.
+        data: name of an image set, see ``images.load``.
         first_classes: how many classes there are at first.
         variant: "extractor frozen" (Sec. 5.2) or "RP frozen" (App. D) while the head is updated; "independent":
             extractors that were trained under heads of their own; "upper bound": each network trained on all classes,
@@ -209,7 +209,7 @@ class TransferRun:
 
     Attributes:
         third: the set on which the rotation head is trained that source and target are then trained with.
-        source, target: names of image sets, see ``data.load``.
+        source, target: names of image sets, see ``images.load``.
         method: "RP"; "RP+IIW", both from the same weights; "independent": each with a rotation head of its own; "IIW":
             that from the same weights; "re-initialised head": a new head on the source's extractor.
         network, width: see ``models.build``.
@@ -287,7 +287,7 @@ class UpdateRun:
     refers to an appendix, which was not at hand, those of the authors' public code.
 
     Attributes:
-        data: name of the set whose test images are gallery and queries at once, see ``data.load``.
+        data: name of the set whose test images are gallery and queries at once, see ``images.load``.
         image_size: side in pixels of the square to which an ``imagefolder:`` is scaled, whatever its images' shape.
         n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
         classes: how many classes each version of the model learns, the first of them; two or more versions.
@@ -304,8 +304,8 @@ class UpdateRun:
         side: one of ``SIDES``.
         side_data: another set to train the side-information's model on.
         without_old: the transformation sees side-information alone.
-        loss, scale, margin: see ``encoders.Supervised``; with "arcface" embeddings are scaled to length 1.
-        old_network, old_width, old_dim: the embedder of all versions but the last, see ``embedders.embedder``.
+        loss, scale, margin: see ``runs.encoders.Supervised``; with "arcface" embeddings are scaled to length 1.
+        old_network, old_width, old_dim: the embedder of all versions but the last, see ``runs.embedders.embedder``.
         new_network, new_width, new_dim: of the last.
         side_dim: width of the side-information.
         h_width: of the transformation's mixer.

@@ -10,8 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from compatkit.stored import stored_digest
-
+from ..stored import stored_digest
 from .pins import pinned
 from .store import files, results_root
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from compatkit.applications import adapt, log_steps
-from compatkit.data import ImageSet, Split, common_classes, with_equal_channels
+from compatkit.images import ImageSet, Split, common_classes, with_equal_channels
 from compatkit.models import auxiliary_head
 from compatkit.objectives import Pretext, PretextTask, Target, pretext_of
 from compatkit.recombination import class_accuracy

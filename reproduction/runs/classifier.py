@@ -8,7 +8,7 @@ from torch import nn
 
 from compatkit import costs
 from compatkit.applications import update_head
-from compatkit.data import ImageSet
+from compatkit.images import ImageSet
 from compatkit.models import auxiliary_head, count_parameters, fit_channels, sized_layers
 from compatkit.normalization import evaluation
 from compatkit.objectives import Pretext, Target

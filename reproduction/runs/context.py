@@ -9,9 +9,11 @@ from typing import Any
 
 import torch
 
-from compatkit.data import ImageSet, Split, load
+from compatkit.images import ImageSet, Split
 from compatkit.recipes import Recipe
 from compatkit.training import Trainable, train, train_once
+
+from ..images import load
 
 
 @dataclass
@@ -37,7 +39,7 @@ class Context:
     histories: list[list[dict]] = field(default_factory=list)
 
     def load(self, name: str, **options) -> ImageSet:
-        """``data.load``, noted."""
+        """``images.load``, noted."""
         image_set = load(name, **options)
         self.data[name] = image_set.digest
         return image_set

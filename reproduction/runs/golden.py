@@ -24,11 +24,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from compatkit.data import BUILT_IN, ImageSet, Split, write_npz
+from compatkit.image_files import write_npz
+from compatkit.images import ImageSet, Split
 from compatkit.recipes import Recipe
 
 from ..experiments import EXPERIMENTS
 from ..experiments.presets import settings
+from ..images import BUILT_IN
 from .context import Context
 from .kinds import kind_of
 
@@ -96,7 +98,7 @@ def golden_set(name: str) -> ImageSet:
 
 @contextmanager
 def golden_world() -> Iterator[None]:
-    """Golden sets where ``data.load`` looks for files, double precision for all that is drawn, one thread."""
+    """Golden sets where ``images.load`` looks for files, double precision for all that is drawn, one thread."""
     before = torch.get_default_dtype(), torch.get_num_threads(), os.environ.get("COMPATKIT_DATA")
     with tempfile.TemporaryDirectory() as folder:
         for name in BUILT_IN:

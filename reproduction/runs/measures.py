@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from compatkit.alignment import permutation, ridge, stitch
-from compatkit.data import ImageSet
+from compatkit.images import ImageSet
 from compatkit.models import split_points
 from compatkit.normalization import evaluation
 from compatkit.recombination import accuracy, all_logits, output_index, shuffled

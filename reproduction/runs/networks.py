@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from compatkit.data import ImageSet
+from compatkit.images import ImageSet
 from compatkit.models import auxiliary_head, build, split
 
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from compatkit import objectives
 from compatkit.batches import rotate
-from compatkit.data import ImageSet, Split, class_index, common_classes, with_equal_channels
 from compatkit.devices import seeded_generator
+from compatkit.images import ImageSet, Split, class_index, common_classes, with_equal_channels
 from compatkit.models import auxiliary_head, build, split
 from compatkit.normalization import REPLACEMENTS, UnitLength, replace_batch_norm
 from compatkit.objectives import DCC, Pretext, Target, Term, identical_initial_weights

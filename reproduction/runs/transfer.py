@@ -8,7 +8,7 @@ from torch import nn
 
 from compatkit import costs
 from compatkit.applications import log_steps, transfer
-from compatkit.data import ImageSet, with_equal_channels
+from compatkit.images import ImageSet, with_equal_channels
 from compatkit.models import auxiliary_head
 from compatkit.objectives import Pretext, Target
 from compatkit.recombination import class_accuracy

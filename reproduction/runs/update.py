@@ -13,30 +13,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compatkit import costs
-from compatkit.alignment import CLOSED_FORMS, procrustes, ridge
-from compatkit.data import ImageSet, Split
+from compatkit.alignment import CLOSED_FORMS, fit_width, procrustes, ridge
 from compatkit.devices import seed_for
-from compatkit.embedders import embedder, encode
-from compatkit.encoders import (
-    LOSSES,
-    Contrastive,
-    Reconstruction,
-    Supervised,
-    decoder,
-    fit_width,
-    linear_classifier,
-    projection_head,
-)
 from compatkit.fct import FitTransformation, Transformation, synthesised_classifier, transform
+from compatkit.images import ImageSet, Split
 from compatkit.models import count_parameters
 from compatkit.recipes import Recipe
-from compatkit.retrieval import RetrievalScores, evaluate, negative_flips
+from compatkit.retrieval import RetrievalScores, encode, evaluate, negative_flips
 from compatkit.similarity import linear_cka
 from compatkit.training import Trainable
 
 from ..experiments.checks import check_choices
 from ..experiments.settings import ATTRIBUTES, UpdateRun
 from .context import Context, check_enough, check_filled, check_split
+from .embedders import embedder
+from .encoders import LOSSES, Contrastive, Reconstruction, Supervised, decoder, linear_classifier, projection_head
 
 # --- data -------------------------------------------------------------------------------------------------------------
 

@@ -15,8 +15,8 @@ from compatkit.recipes import Recipe
 from compatkit.training import Task, freeze
 
 from ..conftest import part
-from .test_data import small_set
-from .test_embedders import same, state, unsettled
+from ..reproduction.test_embedders import same, state, unsettled
+from .test_images import small_set
 
 RECIPE = Recipe(steps=3, batch_size=8, lr=0.01, rotations="sampled", precision="fp32")
 ROTATION_ALONE = {"step", "task", "rp"}

@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from compatkit.embedders import encode
-from compatkit.retrieval import evaluate, nearest
+from compatkit.retrieval import encode, evaluate, nearest
 from compatkit.similarity import cka_map, linear_cka
 from gallerykit.embeddings import Embeddings
 
-from .test_data import small_set
+from .test_images import small_set
 
 ONES = torch.ones(2, 2)
 

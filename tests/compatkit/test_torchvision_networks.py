@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from compatkit import data, models, recombination
+from compatkit import models, recombination
+from reproduction.images import torchvision_
 
 SIZE = {"googlenet": 64}
 OPTIONS = {"googlenet": {"aux_logits": False, "init_weights": False, "transform_input": False}, "vit_b_16": {}}
@@ -22,13 +23,13 @@ NETWORKS = {
 
 def network(name, **options):
     torch.manual_seed(0)
-    return getattr(data.torchvision_().models, name)(weights=None, **OPTIONS.get(name, {}) | options).eval()
+    return getattr(torchvision_().models, name)(weights=None, **OPTIONS.get(name, {}) | options).eval()
 
 
 def vit():
     torch.manual_seed(0)
     shape = {"image_size": 32, "patch_size": 8, "num_layers": 3, "num_heads": 2, "hidden_dim": 16, "mlp_dim": 32}
-    net = data.torchvision_().models.VisionTransformer(**shape, num_classes=10).eval()
+    net = torchvision_().models.VisionTransformer(**shape, num_classes=10).eval()
     nn.init.normal_(net.heads.head.weight)  # which starts at 0
     return net
 

@@ -19,13 +19,13 @@ import torch
 from torch import nn
 
 from compatkit import models, objectives, recombination, training
-from compatkit.data import class_index
+from compatkit.images import class_index
 from compatkit.objectives import DCC, Pretext, Target, UnitLength
 from compatkit.recipes import ROTATIONS, Recipe
 from compatkit.training import Task
 
 from ..conftest import each_step, part
-from .test_data import small_set
+from .test_images import small_set
 
 RECIPE = Recipe(steps=6, batch_size=8, rotations="sampled", schedule="one-cycle", crop=1)
 

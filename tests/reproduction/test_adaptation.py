@@ -10,15 +10,16 @@ import torch
 from torch import nn
 
 from compatkit.batches import ARRANGEMENTS
-from compatkit.data import ImageSet, Split, load
+from compatkit.images import ImageSet, Split
 from compatkit.normalization import evaluation
 from compatkit.recipes import Recipe
 from reproduction.experiments.settings import AdaptationRun
+from reproduction.images import load
 from reproduction.runs import adaptation, runner
 from reproduction.runs.context import Context
 
-from ..compatkit.test_embedders import same, state
 from ..conftest import data_folder, each_step, on_each_step, part
+from .test_embedders import same, state
 
 RECIPE = Recipe(steps=3, batch_size=16, lr=0.02, rotations="sampled", precision="fp32")
 ADAPT = Recipe(steps=4, batch_size=16, optimizer="sgd", lr=0.05, schedule="constant", precision="fp32")

@@ -13,8 +13,8 @@ from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from compatkit.data import scale_bounding_box
 from reproduction import book
+from reproduction.images import scale_bounding_box
 from reproduction.runs.export import networks as export
 from reproduction.runs.export import scripts
 

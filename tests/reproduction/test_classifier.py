@@ -10,17 +10,17 @@ import torch
 from torch import nn
 
 from compatkit import costs
-from compatkit.data import load
 from compatkit.models import auxiliary_head, count_parameters
 from compatkit.normalization import evaluation
 from compatkit.recipes import Recipe
 from reproduction.experiments.settings import ARCHITECTURES, VARIANTS, ClassifierRun
+from reproduction.images import load
 from reproduction.runs import classifier, runner
 from reproduction.runs.context import Context
 
-from ..compatkit.test_embedders import same, state
 from ..conftest import data_folder, each_step, on_each_step, part
 from .test_adaptation import normalised, uneven_set
+from .test_embedders import same, state
 
 RECIPE = Recipe(steps=3, batch_size=16, lr=0.02, rotations="sampled", precision="fp32")
 TUNE = replace(RECIPE, steps=4)

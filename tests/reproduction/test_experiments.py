@@ -17,19 +17,21 @@ import torch
 from torch import nn
 
 from compatkit import models, normalization, recombination
-from compatkit.data import common_classes, load, write_npz
+from compatkit.image_files import write_npz
+from compatkit.images import common_classes
 from reproduction import experiments
 from reproduction.experiments import gygli
 from reproduction.experiments.gygli import FIG2
 from reproduction.experiments.presets import override, settings
 from reproduction.experiments.settings import NORMALIZATIONS, NUMBERINGS, PairRun
+from reproduction.images import load
 from reproduction.records import provenance, store
 from reproduction.records.pins import Pins, pinned
 from reproduction.records.provenance import is_stale
 from reproduction.runs import pair, runner
 from reproduction.runs.context import Context
 
-from ..compatkit.test_data import small_set
+from ..compatkit.test_images import small_set
 from ..conftest import each_step, on_each_step, part
 
 TINY = {"n_train": 60, "n_test": 60, "recipe.steps": 3, "recipe.batch_size": 20}

@@ -6,8 +6,8 @@ from dataclasses import asdict, replace
 import pytest
 import torch
 
-from compatkit import data, models, training
-from reproduction import experiments
+from compatkit import models, training
+from reproduction import experiments, images
 from reproduction.experiments import EXPERIMENTS, PRESETS, applications
 from reproduction.experiments.settings import (
     TRANSFER_METHODS,
@@ -19,8 +19,8 @@ from reproduction.experiments.settings import (
 from reproduction.runs import context
 from reproduction.runs.networks import cut_network
 
-from ..compatkit.test_data import small_set
-from ..compatkit.test_embedders import same, state
+from ..compatkit.test_images import small_set
+from .test_embedders import same, state
 
 KINDS = {"adaptation": AdaptationRun, "classifier": ClassifierRun, "transfer": TransferRun}
 PUBLISHED = {name: kind() for name, kind in KINDS.items()}
@@ -51,7 +51,7 @@ def no_images(monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("no image is needed to list runs")
 
-    for module in (data, context):
+    for module in (images, context):
         monkeypatch.setattr(module, "load", refuse)
 
 

@@ -5,13 +5,13 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from compatkit.data import write_npz
+from compatkit.image_files import write_npz
 from reproduction.experiments.presets import override
 from reproduction.experiments.settings import PairRun, UpdateRun
 from reproduction.records import store
 from reproduction.records.index import index
 
-from ..compatkit.test_data import small_set
+from ..compatkit.test_images import small_set
 
 KINDS = (PairRun, UpdateRun)
 

@@ -6,11 +6,11 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from compatkit.data import load
 from compatkit.recipes import Recipe
 from reproduction.__main__ import main
 from reproduction.experiments import EXPERIMENTS, plan
 from reproduction.experiments.settings import AdaptationRun, PairRun
+from reproduction.images import load
 from reproduction.records import store
 from reproduction.runs import runner
 from reproduction.runs.context import Context

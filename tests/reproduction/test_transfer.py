@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from compatkit.data import load
 from compatkit.recipes import Recipe
 from reproduction.experiments.settings import TRANSFER_METHODS, TransferRun
+from reproduction.images import load
 from reproduction.runs import runner, transfer
 from reproduction.runs.context import Context
 
-from ..compatkit.test_embedders import same, state
 from ..conftest import data_folder, each_step, on_each_step, part
 from .test_adaptation import average_class_accuracy, uneven_set
+from .test_embedders import same, state
 
 RECIPE = Recipe(steps=3, batch_size=16, lr=0.02, rotations="sampled", precision="fp32")
 TUNE = Recipe(batch_size=16, lr=0.02, schedule="constant", precision="fp32")

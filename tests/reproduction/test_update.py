@@ -8,14 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from compatkit import data, fct, recipes
-from compatkit.data import ImageSet, Split, load
-from compatkit.encoders import Contrastive, Reconstruction, Supervised
+from compatkit import fct, recipes
+from compatkit.images import ImageSet, Split
 from compatkit.recipes import Recipe
+from reproduction import images
 from reproduction.experiments import EXPERIMENTS, PRESETS, ramanujan
 from reproduction.experiments.settings import ATTRIBUTES, SIDES, UPDATE_METHODS, UpdateRun
+from reproduction.images import load
 from reproduction.runs import context, runner, update
 from reproduction.runs.context import Context
+from reproduction.runs.encoders import Contrastive, Reconstruction, Supervised
 from reproduction.runs.update import (
     Trainer,
     Update,
@@ -25,8 +27,8 @@ from reproduction.runs.update import (
     prepare,
 )
 
-from ..compatkit.test_embedders import same, state
 from ..conftest import data_folder, each_step, on_each_step
+from .test_embedders import same, state
 
 RECIPE = Recipe(steps=8, batch_size=16, lr=0.01, precision="fp32")  # for 16 classes: 2 steps for 4 of them, 6 for 12
 LARGE = UpdateRun()  # the published settings
@@ -241,8 +243,8 @@ def test_images_of_a_folder_are_scaled(tmp_path, tasks):
     for image_size, expected in ((12, 12), (None, 32)):
         for evaluated_on in ("", name):
             made = trainer(replace(config, image_size=image_size, evaluated_on=evaluated_on))
-            for images in (made.update.gallery.images, made._side_model(0)[1].train.images):
-                assert images.shape == (2, 3, expected, expected)
+            for shown in (made.update.gallery.images, made._side_model(0)[1].train.images):
+                assert shown.shape == (2, 3, expected, expected)
         assert len(prepare(replace(config, image_size=12, evaluated_on="other"), Context()).gallery) == 30
 
 
@@ -705,7 +707,7 @@ def no_images(monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("no image is needed to list runs")
 
-    for module in (data, context):
+    for module in (images, context):
         monkeypatch.setattr(module, "load", refuse)
 
 

@@ -33,7 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from compatkit.data import ImageSet
+from compatkit.images import ImageSet
 from compatkit.models import BasicBlock, build, split, split_points
 from compatkit.normalization import recalibrated
 from compatkit.recombination import accuracy, output_index

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .extras import require
+from compatkit.extras import require
 
 SUPERSAMPLING = 2  # drawn at twice the size and averaged down, for smooth edges
 

@@ -7,7 +7,6 @@ training.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 
@@ -15,11 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .batches import Batches
-from .data import ImageSet
-from .devices import at_least_float32, content
-from .models import seeded
-from .recipes import Recipe
+from compatkit.alignment import fit_width
+from compatkit.batches import Batches
+from compatkit.devices import at_least_float32, digest
+from compatkit.images import ImageSet
+from compatkit.models import seeded
+from compatkit.recipes import Recipe
 
 LOSSES = ("softmax", "arcface")
 
@@ -127,11 +127,6 @@ def arcface_logits(
     turn = math.cos(margin)
     moved = torch.where(own > -turn, (own.acos() + margin).cos(), own - 1 + turn)
     return scale * cosine.scatter(1, labels[:, None], moved)
-
-
-def fit_width(embeddings: Tensor, dim: int) -> Tensor:
-    """Embeddings (n, d) cut, or filled up with zeros, to (n, dim)."""
-    return F.pad(embeddings, (0, dim - embeddings.shape[1]))
 
 
 class Contrastive:
@@ -323,12 +318,3 @@ def decoder(dim: int, channels: int, size: int, *, width: int = 16, seed: int | 
             ]
         first = [nn.Linear(dim, start * (size // 4) ** 2), nn.Unflatten(1, (start, size // 4, size // 4)), nn.ReLU()]
         return nn.Sequential(*first, *layers, nn.Conv2d(width, channels, 3, padding=1))
-
-
-def digest(*tensors: Tensor) -> str:
-    """12 hex digits that tell these tensors from any others."""
-    found = hashlib.sha256()
-    for tensor in tensors:
-        found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(content(tensor))
-    return found.hexdigest()[:12]

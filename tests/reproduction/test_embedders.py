@@ -6,10 +6,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from compatkit import models
-from compatkit.embedders import embedder, encode
 from compatkit.normalization import batch_norms
+from compatkit.retrieval import encode
+from reproduction.runs.embedders import embedder
 
-from .test_data import small_set
+from ..compatkit.test_images import small_set
 
 
 def unsettled(net):

@@ -7,14 +7,12 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .data import ImageSet, Split, torchvision_
-from .devices import at_least_float32
-from .models import BasicBlock, as_precise, build, initialise, one_tensor, seeded, split_points
-from .normalization import evaluation
+from compatkit.models import BasicBlock, build, initialise, seeded, split_points
+
+from ..images import torchvision_
 
 
 def embedder(
@@ -105,24 +103,3 @@ TORCHVISION: dict[str, Callable[..., nn.Sequential]] = {
     "torchvision:resnet50": partial(_torchvision_resnet, "resnet50"),
     "torchvision:mobilenet_v2": _mobilenet,
 }
-
-
-@torch.no_grad()
-def encode(model: nn.Module, image_set: ImageSet, split: Split, *, batch_size: int = 512, unit: bool = False) -> Tensor:
-    """Embeddings (n, dim), float32 at least, of all images of a split, in order; BN uses what training left behind.
-
-    Args:
-        model: the embedder.
-        image_set: by whose pixel statistics the images are normalised, that of the model's training.
-        split: the images.
-        batch_size: images at a time.
-        unit: scale embeddings to length 1.
-
-    Raises:
-        ValueError: the model gives something else than a tensor, or has BN without running statistics.
-    """
-    with evaluation(model, "running"):
-        batches = (part.to(split.labels.device) for part in split.images.split(batch_size))
-        results = (one_tensor(model, model(as_precise(image_set.normalise(batch), model))) for batch in batches)
-        found = torch.cat([at_least_float32(result) for result in results])
-    return F.normalize(found, dim=1) if unit else found

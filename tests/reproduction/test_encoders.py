@@ -7,25 +7,26 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compatkit import encoders, training
+from compatkit import training
+from compatkit.alignment import fit_width
 from compatkit.batches import Batches
-from compatkit.embedders import embedder
-from compatkit.encoders import (
+from compatkit.devices import digest
+from compatkit.recipes import Recipe
+from reproduction.runs import encoders
+from reproduction.runs.embedders import embedder
+from reproduction.runs.encoders import (
     Contrastive,
     Reconstruction,
     Supervised,
     arcface_logits,
     decoder,
-    digest,
-    fit_width,
     linear_classifier,
     nt_xent,
     projection_head,
     views,
 )
-from compatkit.recipes import Recipe
 
-from .test_data import small_set
+from ..compatkit.test_images import small_set
 from .test_embedders import same, state
 
 RECIPE = Recipe(steps=2, batch_size=16)

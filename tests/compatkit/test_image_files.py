@@ -1,0 +1,332 @@
+"""What is read from files, and what is refused."""
+
+import shutil
+import unicodedata
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from compatkit import image_files, images, stored
+from compatkit.image_files import read_folder, read_npz, shrink, write_npz
+from compatkit.images import ImageSet, Split, common_classes
+from reproduction.stored import stored_digest
+
+from .test_images import small_set
+
+
+def test_the_digest_of_a_set_is_that_of_its_file_and_changes_with_every_part(tmp_path):
+    one = small_set()
+    write_npz(tmp_path / "one.npz", one)
+    assert stored_digest("one", tmp_path) == one.digest == read_npz(tmp_path / "one.npz").digest
+    with np.load(tmp_path / "one.npz") as file:
+        np.savez(tmp_path / "plain.npz", **{key: file[key] for key in stored.ARRAYS})
+    assert stored_digest("plain", tmp_path) == one.digest, "without a checksum inside"
+    narrow = ImageSet(one.name, *(Split(p.images, p.labels.int()) for p in (one.train, one.test)), one.classes)
+    assert narrow.digest == one.digest, "whatever integers the labels are"
+    other = small_set()
+    other.test.images[0, 0, 0, 0] += 1
+    renamed = ImageSet(one.name, one.train, one.test, ("cat", "dog", "elk"))
+    assert len({one.digest, other.digest, renamed.digest}) == 3 and other.train_digest == one.train_digest
+    arrays = stored.read_arrays(tmp_path / "one.npz")
+    np.savez(tmp_path / "wide.npz", **arrays | {"class_names": arrays["class_names"].astype("U20")})
+    assert stored_digest("wide", tmp_path) == read_npz(tmp_path / "wide.npz").digest == one.digest
+    np.savez(tmp_path / "bytes.npz", **arrays | {key: arrays[key].astype(np.uint8) for key in ("y_train", "y_test")})
+    assert stored_digest("bytes", tmp_path) == read_npz(tmp_path / "bytes.npz").digest == one.digest
+    assert stored_digest("two", tmp_path) is None
+    (tmp_path / "two.npz").write_bytes(b"no set")
+    np.save(tmp_path / "three.npy", np.zeros(3))
+    (tmp_path / "three.npy").rename(tmp_path / "three.npz")
+    for name in ("two", "three"):
+        assert stored_digest(name, tmp_path) is None
+        with pytest.raises(ValueError, match=rf"{name}\.npz"):
+            read_npz(tmp_path / f"{name}.npz")
+
+
+def test_a_set_survives_its_file(tmp_path):
+    s = small_set()
+    write_npz(tmp_path / "small.npz", s)
+    for path in (tmp_path / "small.npz", str(tmp_path / "small.npz")):
+        again = read_npz(path)
+        assert again.classes == s.classes and again.name == "small"
+        assert torch.equal(again.train.images, s.train.images) and torch.equal(again.test.labels, s.test.labels)
+    assert [p.name for p in tmp_path.iterdir()] == ["small.npz"], "no temporary file is left"
+
+
+@pytest.mark.parametrize("keep", [0, 10, 500, -1])
+def test_truncated_files_are_refused(tmp_path, keep):
+    path = tmp_path / "small.npz"
+    write_npz(path, small_set())
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match=r"small\.npz"):
+        read_npz(tmp_path / "small.npz")
+
+
+def test_altered_files_are_refused(tmp_path):
+    path = tmp_path / "small.npz"
+    write_npz(path, small_set())
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["y_train"] = arrays["y_train"][::-1]
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match="checksum"):
+        read_npz(tmp_path / "small.npz")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("x_train", np.zeros((4, 3, 8, 8), np.float32), "x_train must be uint8"),
+        ("x_test", np.zeros((0, 3, 8, 8), np.uint8), "n > 0"),
+        ("y_test", np.zeros(3, np.int64), "y_test must be 4 integers"),
+        ("y_train", np.full(4, 7), r"0\.\.1"),
+        ("class_names", np.array([["a", "b"]]), "class_names"),
+        ("class_names", np.array(["a", {}], dtype=object), r"odd\.npz: .*class_names, .*not of objects \(.*pickle"),
+        ("class_names", np.array([b"a", b"b"]), r"class_names must be a list of text \(astype\(str\)\), got \|S1"),
+        ("y_train", np.array([0.0, 1, 0, 1]), "y_train must be 4 integers, got float64"),
+        ("x_train", None, "x_train"),
+        ("x_train", np.zeros((4, 8, 8, 3), np.uint8), r"x_train must be \(n, c, h, w\).*channels last: transpose"),
+        ("x_train", np.zeros((4, 3, 8, 0), np.uint8), "x_train must have a size"),
+        ("x_train", np.zeros((4, 16, 16, 2), np.uint8), "channels last"),
+        ("x_test", np.zeros((4, 3, 9, 9), np.uint8), r"one size, got \(3, 8, 8\) and \(3, 9, 9\)"),
+        ("x_test", np.zeros((4, 1, 8, 8), np.uint8), r"one size, got \(3, 8, 8\) and \(1, 8, 8\)"),
+        ("class_names", np.array(["a", "a"]), r"class_names must differ, got \['a'\]"),
+        ("y_train", np.array([0, 1, -1, 0]), "y_train must lie in"),
+    ],
+)
+def test_files_of_another_form_are_refused(tmp_path, key, value, message):
+    x, y = np.zeros((4, 3, 8, 8), np.uint8), np.array([0, 1, 0, 1])
+    arrays = {"x_train": x, "y_train": y, "x_test": x, "y_test": y, "class_names": np.array(["a", "b"])}
+    arrays[key] = value
+    np.savez(tmp_path / "odd.npz", **{k: v for k, v in arrays.items() if v is not None})
+    with pytest.raises(ValueError, match=message):
+        read_npz(tmp_path / "odd.npz")
+
+
+def test_image_folder(tmp_path):
+    for part in ("train", "val"):
+        for i, name in enumerate(("ant", "bee")):
+            folder = tmp_path / part / name
+            folder.mkdir(parents=True)
+            for k in range(2):
+                Image.new("RGB", (40, 30), (255 * i, 10 * k, 0)).save(folder / f"{k}.png")
+    s = read_folder(tmp_path, size=16)
+    assert s.classes == ("ant", "bee")
+    assert s.train.images.shape == (4, 3, 16, 16)
+    assert s.train.images[:, 0].float().mean((1, 2)).tolist() == [0, 0, 255, 255]
+    deep = np.full((30, 40), 200 << 8, dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "train" / "ant" / "0.png")
+    assert read_folder(tmp_path, size=16).train.images[0].unique().tolist() == [200], "16 bits"
+    with pytest.raises(ValueError, match="size: must be at least 1, got 0"):
+        read_folder(tmp_path, size=0)
+    damaged = tmp_path / "train" / "bee" / "1.png"
+    damaged.write_bytes(damaged.read_bytes()[:60])
+    with pytest.raises(ValueError, match=rf"imagefolder: {damaged} is damaged"):
+        read_folder(tmp_path)
+    shutil.rmtree(tmp_path / "val" / "bee")
+    with pytest.raises(ValueError, match=r"differ.*bee"):
+        read_folder(tmp_path)
+    with pytest.raises(ValueError, match="train/CLASS"):
+        read_folder(tmp_path / "nothing")
+
+
+def folder_with(root, files, classes=("ant", "bee")):
+    """An image folder: one small image in each class, and these ``files``, by their path below train, as well."""
+    for part in ("train", "test"):
+        for name in classes:
+            (root / part / name).mkdir(parents=True)
+            Image.new("L", (2, 2)).save(root / part / name / "z.png")
+    for path, content in files.items():
+        (root / "train" / path).parent.mkdir(parents=True, exist_ok=True)
+        (root / "train" / path).write_bytes(content)
+    return root
+
+
+def shown(image, file, **options):
+    """The pixels of an image (h, w, 3), saved and read again."""
+    image.save(file, **options)
+    return image_files.read_image(file)[0].permute(1, 2, 0).tolist()
+
+
+def grey(*values):
+    return [[[value] * 3 for value in values]]
+
+
+RED, GREEN, WHITE = [255, 0, 0], [0, 255, 0], [255, 255, 255]
+
+
+PALETTE = Image.new("P", (2, 1))
+
+
+PALETTE.putpalette(RED + GREEN)
+
+
+PALETTE.putpixel((1, 0), 1)
+
+
+PIXEL_TYPES = {
+    "1 bit": (Image.fromarray(np.array([[True, False]])), "a.png", {}, grey(255, 0)),
+    "grey": (Image.fromarray(np.array([[7, 200]], np.uint8)), "a.png", {}, grey(7, 200)),
+    "16 bits": (Image.fromarray(np.array([[255, 200 << 8, 65535]], np.uint16)), "a.png", {}, grey(0, 200, 255)),
+    "16 bits, big end first": (
+        Image.frombytes("I;16B", (2, 1), bytes([200, 0, 255, 255])),
+        "a.tif",
+        {},
+        grey(200, 255),
+    ),
+    "32 bits": (Image.fromarray(np.array([[0, 200 << 8]], np.int32)), "a.tif", {}, grey(0, 200)),
+    "floats": (Image.fromarray(np.array([[0, 100 / 255, 1]], np.float32)), "a.tif", {}, grey(0, 100, 255)),
+    "palette": (PALETTE, "a.gif", {}, [[RED, GREEN]]),
+    "palette with a transparent colour": (PALETTE, "a.png", {"transparency": 0}, [[WHITE, GREEN]]),
+    "grey with a transparent value": (Image.new("L", (1, 1), 9), "a.png", {"transparency": 9}, grey(255)),
+    "grey and alpha": (Image.new("LA", (1, 1), (0, 128)), "a.png", {}, grey(127)),
+    "colour and alpha": (Image.new("RGBA", (1, 1), (255, 0, 0, 0)), "a.png", {}, [[WHITE]]),
+    "CMYK": (Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "a.tif", {}, [[RED]]),
+    "LAB": (Image.new("LAB", (1, 1), (128, 128, 128)), "a.tif", {}, grey(119)),
+}
+
+
+@pytest.mark.parametrize(("image", "name", "options", "expected"), PIXEL_TYPES.values(), ids=PIXEL_TYPES)
+def test_every_type_of_pixel_is_read_as_a_viewer_shows_it(tmp_path, image, name, options, expected):
+    assert shown(image, tmp_path / name, **options) == expected
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp"])
+def test_photographs_stand_upright(tmp_path, name):
+    pixels = np.zeros((32, 16, 3), np.uint8)
+    pixels[:16, 8:] = 255  # white in the upper right quarter
+    upright = Image.fromarray(pixels)
+    exif = Image.Exif()
+    # how a camera that was held so stores it, by the number that undoes it
+    for orientation, turn in enumerate((None, 0, 3, 1, 5, 2, 6, 4), 1):
+        exif[0x0112] = orientation
+        stored = upright if turn is None else upright.transpose(Image.Transpose(turn))
+        found = np.array(shown(stored, tmp_path / name, exif=exif))
+        assert found.shape == pixels.shape and abs(found - pixels.astype(int)).mean() < 8, orientation
+
+
+@pytest.mark.parametrize(
+    ("pixels", "message"),
+    [
+        (np.array([[0, 70_000]], np.int32), r"integers of 0\.\.65535 are read, got 0\.\.70000"),
+        (np.array([[-1, 5]], np.int32), r"got -1\.\.5"),
+        (np.array([[0, 255]], np.float32), r"floats of 0\.\.1 are read, got 0\.0\.\.255\.0"),
+        (np.array([[0, np.nan]], np.float32), r"got nan\.\.nan"),
+    ],
+)
+def test_numbers_of_which_none_is_known_to_be_white_are_refused(tmp_path, pixels, message):
+    with pytest.raises(ValueError, match=rf"imagefolder: .*a\.tif .*{message}"):
+        shown(Image.fromarray(pixels), tmp_path / "a.tif")
+
+
+def test_every_suffix_that_pillow_opens_is_read_and_the_others_are_counted_and_named(tmp_path):
+    kinds = ("jfif", "JPG", "gif", "jp2", "tga", "webp", "ico")
+    for kind in kinds:
+        Image.new("RGB", (16, 16), (0, 99, 0)).save(tmp_path / f"green.{kind}")
+    files = {f"ant/x/{kind}.{kind}": (tmp_path / f"green.{kind}").read_bytes() for kind in kinds}
+    others = ["ant/._z.png", "ant/a.heic", "ant/notes", "bee/.hidden/b.png", "loose.png", ".cache/c.png"]
+    name = folder_with(tmp_path / "own", files | dict.fromkeys(others, b"no image"))
+    with pytest.warns(
+        UserWarning, match=r"train 6 are left out .*: \.cache/c\.png, ant/\._z\.png, .*, \.\.\.$"
+    ) as told:
+        found = read_folder(name, size=4)
+    assert [w.filename for w in told] == [__file__], "it is said of who loads"
+    assert found.classes == ("ant", "bee") and found.train.labels.tolist() == [0] * 8 + [1]
+    assert all((image[1].float() - 99).abs().max() < 5 for image in found.train.images[:7])
+
+
+def test_a_class_without_images_is_refused(tmp_path):
+    name = folder_with(tmp_path, {"cat/a.heic": b""})
+    with (
+        pytest.warns(UserWarning, match=r"1 are left out .*: cat/a\.heic$"),
+        pytest.raises(ValueError, match="train/cat"),
+    ):
+        read_folder(name)
+    (tmp_path / "none" / "train").mkdir(parents=True)
+    (tmp_path / "none" / "test").mkdir()
+    with pytest.raises(ValueError, match="imagefolder: no images in .*train/CLASS"):
+        read_folder(tmp_path / "none")
+
+
+def test_a_class_is_one_in_whatever_form_its_name_is_written(tmp_path):
+    composed, apart = (unicodedata.normalize(form, "é") for form in ("NFC", "NFD"))
+    image = (tmp_path / "a.png", Image.new("L", (2, 2), 9))
+    image[1].save(image[0])
+    name = folder_with(tmp_path / "own", {f"{apart}/a.png": image[0].read_bytes()}, classes=("ant", composed))
+    (tmp_path / "own" / "test" / composed).rename(tmp_path / "own" / "test" / apart)
+    found = read_folder(name, size=2)
+    assert found.classes == ("ant", composed) and found.train.labels.tolist() == [0, 1, 1]
+    arrays = {
+        f"{x}_{part}": v
+        for part in ("train", "test")
+        for x, v in (("x", np.zeros((2, 1, 2, 2), np.uint8)), ("y", np.arange(2)))
+    }
+    for form, written in (("one", composed), ("two", apart)):
+        np.savez(tmp_path / f"{form}.npz", **arrays, class_names=np.array(["ant", written]))
+    one, two = (read_npz(tmp_path / f"{form}.npz") for form in ("one", "two"))
+    assert common_classes(one, two, found) == ("ant", composed) and one.digest == two.digest
+    assert stored_digest("two", tmp_path) == two.digest, "so that its records are found"
+    with pytest.raises(ValueError, match="classes: names must differ"):
+        ImageSet("double", one.train, one.test, (composed, apart))
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "gif", "tif", "webp", "bmp", "ppm", "jp2", "tga", "ico"])
+def test_a_damaged_file_is_named_whatever_its_kind(tmp_path, kind):
+    """Each format's reader has errors of its own."""
+    file = tmp_path / f"a.{kind}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)).save(file)
+    whole = file.read_bytes()
+    for cut in range(0, len(whole) // 2, max(1, len(whole) // 40)):
+        for content in (whole[:cut], whole[:cut] + b"\xff" * 7 + whole[cut + 7 :]):
+            file.write_bytes(content)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    image_files.read_image(file)
+                except ValueError as error:
+                    assert str(file) in str(error)
+
+
+@pytest.fixture
+def folder_of_three_classes(tmp_path):
+    generator = np.random.default_rng(0)
+    for part, count in (("train", 4), ("val", 2)):
+        for name in ("ant", "bee", "cat"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for k in range(count):
+                pixels = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / part / name / f"{k}.png")
+    return tmp_path
+
+
+def test_many_images_of_a_folder_are_mapped_from_a_file_that_is_made_once(folder_of_three_classes, monkeypatch):
+    name = folder_of_three_classes
+    usual = read_folder(name, size=8)
+    for module in (images, image_files):
+        monkeypatch.setattr(
+            module, "LARGE", 6 * 3 * 8 * 8
+        )  # the 12 training images are more, the 6 for testing are not
+    image_files._split.cache_clear()
+    mapped = read_folder(name, size=8)
+    assert mapped.digest == usual.digest and mapped.train_digest == usual.train_digest
+    [file] = folder_of_three_classes.glob("*.npy")
+    assert file.name.startswith("train-8-") and file.stat().st_size < 12 * 3 * 8 * 8 + 200
+    read = []
+    original = image_files.read_image
+    monkeypatch.setattr(image_files, "read_image", lambda file: read.append(file) or original(file))
+    image_files._split.cache_clear()
+    assert read_folder(name, size=8).digest == usual.digest and len(read) == 6, "training images come from the file"
+    assert read_folder(name, size=8).digest == usual.digest and len(read) == 6, "and a process reads images once"
+    extra = folder_of_three_classes / "train" / "ant" / "0.png"
+    Image.new("RGB", (8, 8)).save(extra)
+    assert (read_folder(name, size=8).train.images[0] == 0).all(), "another file for other images"
+
+
+def test_shrinking_averages():
+    images = torch.zeros(1, 3, 96, 96, dtype=torch.uint8)
+    images[:, :, ::2] = 200
+    assert (shrink(images, 32)[:, :, 1:-1].float() - 100).abs().max() <= 35
+    flat = torch.full((3, 3, 96, 96), 77, dtype=torch.uint8)
+    assert torch.equal(shrink(flat, 32, chunk=2), torch.full((3, 3, 32, 32), 77, dtype=torch.uint8))
