@@ -13,6 +13,7 @@ def made():
         yield {}
 
 
+@pytest.mark.training
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_an_experiment_computes_what_is_pinned(experiment, made):
     [found] = golden.measured([experiment], made).values()
