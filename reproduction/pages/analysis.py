@@ -3,50 +3,44 @@ is drawn from records alone."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import combinations
+from typing import Any
 
+import pandas as pd
 from IPython.display import Markdown
 
 from compatkit.intervals import Interval, interval, rank_correlation
 
+from ..records.claims import Records, Seeds
 from ..records.published import paper_value
-from ..records.store import by_row
+from ..records.table import ANY, Values, in_network_order, pick, rows, table
 from ..show import tables
 from ..show.explorer import Cell, Explorer, Level, Note, View, explorer
 from .gygli import (
+    BOUND,
+    OWN_RP,
+    ROLES,
     RUNNING,
     STATISTICS,
-    Records,
-    Rows,
     block_of,
     boundaries,
-    by_classes,
-    by_data,
-    by_normalization,
-    by_split,
-    chance,
+    by_count,
     chance_levels,
-    choose,
     cut_curves,
-    cut_when_tested,
-    difference_table,
-    for_each_group,
-    gap_between,
     matrix_cells,
-    methods,
+    n_common,
     network_layers,
     published,
-    row_cells,
     scores,
-    shown_method,
-    test_sets,
+    with_block,
+    with_count,
 )
+from .sections import by_data, cells, choose, difference_table, for_each, gap_between, groups, row_cells
 
 # every experiment whose networks have the same blocks, so that they can be compared block by block
 WITH_SIMILARITY = ("fig2", "fig2_pretrained", "incremental", "fig5", "fig7", "fig8", "fig9", "choices")
-TEST_BATCHES = {f"test batches of {n}": f"recombination, test batches of {n}" for n in (8, 32, 128)}
+TEST_BATCHES = {f"test batches of {n}": f"test batches of {n}" for n in (8, 32, 128)}
 SIMILARITIES = ("cross-correlation", "matched cross-correlation", "CKA", "neighbours")
 
 
@@ -60,13 +54,13 @@ def against(records: Records, others: Records) -> Markdown:
     for name, group in by_data(records).items():
         ours, theirs = scores(group), scores(other_groups[name])
         parts[name] = {method: (ours[method], theirs[method]) for method in ours}
-    return for_each_group(parts, lambda pairs: difference_table("method", pairs, same_networks=False))
+    return for_each(parts, lambda pairs: difference_table("method", pairs, same_networks=False))
 
 
 # --- what the paper leaves open ---------------------------------------------------------------------------------------
 
 
-OPEN_CHOICES = {"outputs that are not shared may win": "recombination, unmasked"} | TEST_BATCHES
+OPEN_CHOICES = {"unmasked": "outputs that are not shared may win"} | TEST_BATCHES
 
 OUR_CHOICE = "our choice"  # the row of runs that decide as we did
 
@@ -77,20 +71,19 @@ def choices_table(records: Records) -> Markdown:
     shown = ("IIW", "RP", "DCC", "IIW+RP", "IIW+RP+DCC")
 
     def show(group: Records) -> Markdown:
-        ours = [r for r in group if r["row"] == OUR_CHOICE]
-        rows = {text: by_row(ours, "method", f"{key}/mean") for text, key in OPEN_CHOICES.items()}
-        for row in dict.fromkeys(r["row"] for r in group if r["row"] != OUR_CHOICE):
-            rows[row] = by_row([r for r in group if r["row"] == row], "method", "recombination/mean")
-        usual = by_row(ours, "method", "recombination/mean")
-        body = [
-            [text, *(_effect(row.get(m), usual[m], text in OPEN_CHOICES) for m in shown)] for text, row in rows.items()
-        ]
+        values = pick(table(group), "recombination", variant=ANY)
+        by_row = {row: runs for (row,), runs in groups(values, "row")}
+        tested = {variant: rows(runs, "method") for (variant,), runs in groups(by_row.pop(OUR_CHOICE), "variant")}
+        trained = {row: rows(runs[runs["variant"] == ""], "method") for row, runs in by_row.items()}
+        changed = [(text, tested[variant], True) for variant, text in OPEN_CHOICES.items()]
+        changed += [(row, found, False) for row, found in trained.items()]
+        body = [[text, *(_effect(found.get(m), tested[""][m], same) for m in shown)] for text, found, same in changed]
         return tables.table(["instead of our choice", *shown], body)
 
-    return for_each_group(by_data(records), show)
+    return for_each(by_data(records), show)
 
 
-def _effect(changed: Mapping[int, float] | None, usual: Mapping[int, float], same_networks: bool) -> str:
+def _effect(changed: Seeds | None, usual: Seeds, same_networks: bool) -> str:
     return tables.span(gap_between(changed or {}, usual, same_networks), signed=True)
 
 
@@ -100,17 +93,21 @@ def _effect(changed: Mapping[int, float] | None, usual: Mapping[int, float], sam
 def normalisation_explorer(records: Records) -> Explorer:
     """Pick data and method, see what each way to normalise does to recombination. Every method has the choices that
     are made when testing; IIW+DCC has networks with other layers as well."""
-    cells = []
-    for at, group, role in test_sets(records):
-        for method in (m for m in methods(group) if m != "upper bound"):
-            chosen = choose(group, method=method)
-            # the paper's figure: IIW+DCC, mean of both sets
-            printed = published("fig5") if (method, role) == ("IIW+DCC", "mean") else None
-            plain = choose(chosen, normalization="batch")
-            tested = {n: by_row(plain, lambda _, n=n: n, f"{key}/{role}")[n] for n, key in TEST_BATCHES.items()}
-            rows = by_normalization(chosen, role) | tested
-            cells += row_cells(at | {"method": method}, "normalisation", rows, printed)
-    view = View("bars", cells, axis="normalisation", x_title="recombination accuracy, %", levels=chance_levels(records))
+    printed = published("fig5")
+    values = pick(table(records), "recombination", on=ROLES, variant=STATISTICS | TEST_BATCHES)
+    plain, tested = values["normalization"] == "batch", values["variant"].map(STATISTICS | TEST_BATCHES).astype(object)
+    others = [row for row in published("fig5") if row not in STATISTICS.values()]
+    choices = [*STATISTICS.values(), *others, *TEST_BATCHES.values()]
+    choice = pd.Categorical(tested.where(plain, values["row"].astype(object)), categories=choices)
+    shown = (values["method"] != BOUND) & (plain | (values["variant"] == ""))
+
+    def paper(at: Mapping[str, str]) -> float | None:  # the paper's figure: IIW+DCC, mean of both sets
+        its_figure = (at["method"], at["test images"]) == ("IIW+DCC", ROLES["mean"])
+        return printed.get(at["normalisation"]) if its_figure else None
+
+    at = {"data": "data", "test images": "on", "method": "method", "normalisation": "choice"}
+    found = cells(values.assign(choice=choice)[shown], at, {"on": ROLES}, paper)
+    view = View("bars", found, axis="normalisation", x_title="recombination accuracy, %", levels=chance_levels(records))
     return explorer(view, start={"method": "IIW+DCC"})
 
 
@@ -118,10 +115,11 @@ def statistics_gain(records: Records) -> Markdown:
     """For every method what the statistics of test batches gain over running ones, in points, seed by seed."""
 
     def show(group: Records) -> Markdown:
-        batch, running = (by_row(group, "method", f"{STATISTICS[row]}/mean") for row in ("per test batch", RUNNING))
-        return difference_table("method", {m: (batch[m], running[m]) for m in batch if m != "upper bound"})
+        variants = {row: variant for variant, row in STATISTICS.items()}
+        batch, running = (scores(group, variant=variants[row]) for row in ("per test batch", RUNNING))
+        return difference_table("method", {m: (batch[m], running[m]) for m in batch if m != BOUND})
 
-    return for_each_group(by_data(choose(records, normalization="batch")), show)
+    return for_each(by_data(choose(records, normalization="batch")), show)
 
 
 # --- where to split ---------------------------------------------------------------------------------------------------
@@ -129,54 +127,48 @@ def statistics_gain(records: Records) -> Markdown:
 
 HEADS = ("at the split", "after stage 2")
 """Where the shared heads of networks sit that are cut: there, or where it is usual."""
+HEADLESS = ("independent", "IIW")
 
 
-def split_rows(records: Records, method: str, heads: str, column: str) -> Rows:
-    """Recombination accuracy of one method by the boundary where its networks are cut; methods without a shared head
-    are the same wherever others have theirs. No rows where none was trained."""
-    chosen = choose(records, method=method)
-    if heads == "after stage 2" or method in ("independent", "IIW"):
-        return cut_when_tested(chosen, column)
-    return by_split(chosen, column) if _trained_elsewhere(chosen) else {}
-
-
-def _trained_elsewhere(records: Records) -> bool:
-    return any(r["config"]["split_at"] != "stage2" for r in records)
-
-
-def _heads(records: Records) -> list[str]:
-    return [heads for heads in HEADS if heads == "after stage 2" or _trained_elsewhere(records)]
+def split_values(records: Records) -> Values:
+    """Recombination accuracy by the boundary where networks are cut, ``layer``, and where their shared heads sit,
+    ``heads``, one of ``HEADS``; ``block`` is where they were made to fit. Methods without a shared head are the same
+    wherever others have theirs."""
+    layers = boundaries(records)
+    values = with_block(pick(table(records), "recombination", on=ANY, layer=ANY), layers)
+    values = values[(values["method"] != BOUND) & (values["layer"] != "pool")]
+    usual = values[(values["split_at"] == "stage2") & (values["layer"] != "")]
+    parts = [usual.assign(heads=HEADS[1])]
+    elsewhere = set(values["method"][values["split_at"] != "stage2"])
+    if elsewhere:
+        headless = usual["method"].isin(HEADLESS)
+        there = values[(values["layer"] == "") & values["method"].isin(elsewhere)]
+        parts = [usual[headless].assign(heads=HEADS[0]), there.assign(heads=HEADS[0], layer=there["block"]), *parts]
+    found = pd.concat([part.assign(layer=part["layer"].astype(str)) for part in parts])
+    order = {"heads": HEADS, "layer": layers}
+    return found.assign(**{n: pd.Categorical(found[n], categories=list(known)) for n, known in order.items()})
 
 
 def split_curves(records: Records) -> Explorer:
     """Pick data and where the shared heads sit, see recombination accuracy against the place of the split, a line for
     each method."""
-    cells = []
-    for heads in _heads(records):
-        for at, group, role in test_sets(records):
-            for method in (m for m in methods(group) if m != "upper bound"):
-                rows = split_rows(group, method, heads, role)
-                cells += row_cells(at | {"shared heads": heads, "method": method}, "split layer", rows)
-    return explorer(cut_curves(cells, records), ordered={"split layer": boundaries(records)})
+    at = {"data": "data", "test images": "on", "shared heads": "heads", "method": "method", "split layer": "layer"}
+    curves = cells(split_values(records), at, {"on": ROLES})
+    return explorer(cut_curves(curves, records), ordered={"split layer": boundaries(records)})
 
 
 def split_explorer(records: Records) -> Explorer:
     """Pick method, split layer and data, see extractor x head for networks cut there."""
     layers = boundaries(records)
-    usual = block_of("stage2", layers)
-    cells = []
-    for heads in _heads(records):
-        for name, group in by_data(records).items():
-            for method in (m for m in methods(group) if m != "upper bound"):
-                for layer in split_rows(group, method, heads, "mean"):
-                    fixed = heads == "after stage 2" or method in ("independent", "IIW")
-                    trained_at = usual if fixed else layer
-                    runs = choose(group, method=method)
-                    runs = [r for r in runs if block_of(r["config"]["split_at"], layers) == trained_at]
-                    at = {"data": name, "shared heads": heads, "method": method, "split layer": layer}
-                    cells += matrix_cells(at, runs, f"recombination at {layer}")
-    view = View("matrix", cells, series="extractor of", axis="head of", title="extractor of", x_title="head of")
-    return explorer(view, ordered={"split layer": layers}, start={"split layer": usual, "method": "IIW+RP"})
+    values, found = with_block(table(records), layers), []
+    for (heads, data, method, layer), shown in groups(split_values(records), "heads", "data", "method", "layer"):
+        made_to_fit = shown["block"].iloc[0]
+        runs = values[(values["data"] == data) & (values["method"] == method) & (values["block"] == made_to_fit)]
+        at = {"data": data, "shared heads": heads, "method": method, "split layer": layer}
+        found += matrix_cells(at, runs, layer=layer)
+    view = View("matrix", found, series="extractor of", axis="head of", title="extractor of", x_title="head of")
+    start = {"split layer": block_of("stage2", layers), "method": "IIW+RP"}
+    return explorer(view, ordered={"split layer": layers}, start=start)
 
 
 # --- how many classes -------------------------------------------------------------------------------------------------
@@ -184,20 +176,26 @@ def split_explorer(records: Records) -> Explorer:
 
 def classes_curve(records: Records) -> Explorer:
     """Pick data, see recombination accuracy against the number of classes that the shared head learns."""
-    cells, levels = [], chance_levels(records)
+    found, levels = [], chance_levels(records)
     level, bound = "IIW+RP, no class shared", "paper, IIW+DCC: at most"
-    for at, group, role in test_sets(records):
-        found = by_classes(group, role)
-        counted = {row.removesuffix(" classes"): v for row, v in found.items() if row.endswith("classes")}
-        cells += row_cells(at | {"method": "IIW+DCC"}, "classes", counted)
-        levels.append(Level(level, list(found["IIW+RP"].values()), at))
-        if role == "mean":
-            few = [count for count in counted if int(count) <= 6]
-            cells += [Cell(at | {"method": bound, "classes": count}, [], _published_by_classes()[0]) for count in few]
-            levels.append(Level("paper, IIW+RP", [_published_by_classes()[1] / 100], at, printed=True))
+    at_most, rp = (
+        paper_value("gygli", "fig9", row, column, "recombination accuracy")
+        for row, column in (("6 classes or fewer", "largest"), ("IIW+RP", "mean"))
+    )
+    for name, group in by_data(records).items():
+        for role, images in ROLES.items():
+            at = {"data": name, "test images": images}
+            counted = {str(count): seeds for count, seeds in by_count(group, role).items()}
+            without = pick(table(group), "recombination", on=role, method="IIW+RP")
+            levels.append(Level(level, without["value"].tolist(), at))
+            found += row_cells(at | {"method": "IIW+DCC"}, "classes", counted)
+            if role == "mean":
+                few = [count for count in counted if int(count) <= 6]
+                found += [Cell(at | {"method": bound, "classes": count}, [], at_most) for count in few]
+                levels.append(Level("paper, IIW+RP", [rp / 100], at, printed=True))
     view = View(
         "curves",
-        cells,
+        found,
         series="method",
         axis="classes",
         title="recombination accuracy, %",
@@ -207,30 +205,19 @@ def classes_curve(records: Records) -> Explorer:
     return explorer(view, ordered={"classes": _counts(records)})
 
 
-def _published_by_classes() -> tuple[float, float]:
-    """What App. C.5 prints of Fig. 9, in %: a bound for 6 classes or fewer, and the level of IIW+RP."""
-    return (
-        paper_value("gygli", "fig9", "6 classes or fewer", "largest", "recombination accuracy"),
-        paper_value("gygli", "fig9", "IIW+RP", "mean", "recombination accuracy"),
-    )
-
-
 def _counts(records: Records) -> list[str]:
     """Numbers of classes that can be shared."""
-    return [str(n) for n in range(2, round(1 / min(chance(group) for group in by_data(records).values())) + 1)]
+    return [str(n) for n in range(2, max(map(n_common, by_data(records).values())) + 1)]
 
 
 def classes_explorer(records: Records) -> Explorer:
     """Pick the number of classes and data, see extractor x head."""
-    cells = []
+    found = []
     for name, group in by_data(choose(records, method="IIW+DCC")).items():
-        most = round(1 / chance(group))
-        for count in _counts(group):
-            runs = [r for r in group if (r["config"]["dcc_classes"] or most) == int(count)]
-            cells += matrix_cells({"data": name, "classes": count}, runs) if runs else []
-    counts = _counts(records)
-    view = View("matrix", cells, series="extractor of", axis="head of", title="extractor of", x_title="head of")
-    return explorer(view, ordered={"classes": counts}, start={"classes": cells[-1].at["classes"]})
+        for (count,), runs in groups(with_count(group), "count"):
+            found += matrix_cells({"data": name, "classes": str(count)}, runs)
+    view = View("matrix", found, series="extractor of", axis="head of", title="extractor of", x_title="head of")
+    return explorer(view, ordered={"classes": _counts(records)}, start={"classes": found[-1].at["classes"]})
 
 
 # --- similarity -------------------------------------------------------------------------------------------------------
@@ -239,81 +226,87 @@ def classes_explorer(records: Records) -> Explorer:
 def cka_explorer(records: Records) -> Explorer:
     """Pick method and test images, see CKA of every block of one network with every block of the other, mean over
     seeds."""
-    blocks = [*network_layers(records), "classifier"]
-    cells = []
-    for at, group, role in test_sets(records, "ab"):
-        for method in methods(group):
-            maps = [r["metrics"][f"CKA map/{role}"] for r in choose(group, method=method)]
-            for i, own in enumerate(blocks):
-                for j, other in enumerate(blocks):
-                    place = {"method": method, "network of these images": own, "the other network": other}
-                    cells.append(Cell(at | place, [one[i][j] for one in maps]))
     own, other = "network of these images", "the other network"
-    return explorer(
-        View("matrix", cells, series=own, axis=other, title=own, x_title=other, percent=False),
-        start={"method": "IIW+DCC"},
-    )
+    values = pick(table(records), "CKA map", on=ANY, layer=ANY, case=ANY)
+    blocks = [*in_network_order(set(values["layer"]) - {"classifier"}), "classifier"]
+    at = {"data": "data", "test images": "on", "method": "method", own: "layer", other: "case"}
+    words = {"on": {role: ROLES[role] for role in "ab"}} | {c: {b: b for b in blocks} for c in ("layer", "case")}
+    view = View("matrix", cells(values, at, words), series=own, axis=other, title=own, x_title=other, percent=False)
+    return explorer(view, start={"method": "IIW+DCC"})
 
 
 def channels_explorer(records: Records) -> Explorer:
     """Fig. 6. Pick method and test images, see the correlation of every channel with its counterpart, by position and
     under the optimal permutation, of one pair of networks: the first seed."""
-    numbers = published("fig6")
-    kinds = {"by position": "channel correlations", "optimally permuted": "matched channel correlations"}
-    cells, levels = [], []
-    for at, group, role in test_sets(records, "ab"):
-        for method in methods(group):
-            for start in ("", " pre-trained"):
-                runs = [r for r in choose(group, method=method) if bool(r["config"]["pretrained_on"]) == bool(start)]
-                place = at | {"method": method, "start": start.strip() or "random"}
-                for run in runs[:1]:
-                    for kind, key in kinds.items():
-                        if f"{key}/{role}" in run["metrics"]:
-                            cells.append(Cell(place | {"channels": kind}, run["metrics"][f"{key}/{role}"]))
-                    rows = {"paper": method + start, "paper, optimally permuted": f"{method}{start} + permutation"}
-                    levels += [
-                        Level(f"{name}: mean {numbers[row]:.2f}", [numbers[row]], place, printed=True)
-                        for name, row in rows.items()
-                        if numbers.get(row) is not None
-                    ]
+    numbers, levels = published("fig6"), []
+    kinds = {"channel correlations": "by position", "matched channel correlations": "optimally permuted"}
+    start = {False: "random", True: "pre-trained"}
+    values = pick(table(records), kinds, on=("a", "b"))
+    first = (
+        values["run"].groupby([values[c] for c in ("data", "method", "pretrained_on")], observed=True).transform("min")
+    )
+    values = values[values["run"] == first].assign(start=(values["pretrained_on"] != "").map(start).astype("category"))
+    at = {"data": "data", "test images": "on", "method": "method", "start": "start"}
+    words = {"on": {role: ROLES[role] for role in "ab"}, "measure": kinds, "start": {s: s for s in start.values()}}
+    found = cells(values, at | {"channels": "measure"}, words)
+    for cell in (cell for cell in found if cell.at["channels"] == "by position"):
+        place = {name: cell.at[name] for name in at}
+        pretrained = " pre-trained" if place["start"] == "pre-trained" else ""
+        printed = {"paper": place["method"] + pretrained}
+        printed["paper, optimally permuted"] = f"{printed['paper']} + permutation"
+        levels += [
+            Level(f"{name}: mean {numbers[row]:.2f}", [numbers[row]], place, printed=True)
+            for name, row in printed.items()
+            if numbers.get(row) is not None
+        ]
     title = {"title": "correlation", "x_title": "channel, by correlation"}
-    return explorer(View("ranked", cells, series="channels", percent=False, levels=levels, **title))
+    return explorer(View("ranked", found, series="channels", percent=False, levels=levels, **title))
 
 
-def similarities(records: Records) -> list[str]:
-    """The measures that all of these records hold: what is matched is missing where it was measured without scipy."""
-    return [m for m in SIMILARITIES if all(f"{m} at stem/mean" in r["metrics"] for r in records)]
+def similarities(values: Values) -> list[str]:
+    """The measures that all runs hold: what is matched is missing where it was measured without scipy."""
+    found = pick(values, SIMILARITIES, layer="stem").groupby("measure", observed=True)["run"].nunique()
+    return [m for m in SIMILARITIES if found.get(m) == values["run"].nunique()]
 
 
-def similarity_cells(records: Records, at: Mapping[str, str], measure: str, layer: str) -> list[Cell]:
-    """For each method a point per pair of networks: similarity of the features after ``layer``, and recombination
-    accuracy when both networks are cut there, each the mean of both test sets."""
-    groups: dict[str, list[Mapping]] = {}
-    for record in records:
-        groups.setdefault(shown_method(record["config"]["method"]), []).append(record)
+def alike_and_fit(values: Values, measure: str, layer: str) -> Values:
+    """Of each pair of networks cut after ``layer`` the similarity of their features there, ``alike``, and recombination
+    accuracy, ``fit``, each the mean of both test sets."""
+    alike, fit = (pick(values, name, layer=layer).set_index("run") for name in (measure, "recombination"))
+    return alike[list(PAIR)].assign(alike=alike["value"], fit=fit["value"])
+
+
+def similarity_cells(values: Values, at: Mapping[str, str], measure: str, layer: str) -> list[Cell]:
+    """For each method a point per pair of networks, of ``alike_and_fit``."""
     return [
         Cell(
-            {**at, "similarity": measure, "split layer": layer, "method": method},
-            [r["metrics"][f"recombination at {layer}/mean"] for r in group],
-            x=[r["metrics"][f"{measure} at {layer}/mean"] for r in group],
-            names=[f"{_setting(r)}, seed {r['seed']}" for r in group],
+            {**at, "similarity": measure, "split layer": layer, "method": OWN_RP if method == BOUND else method},
+            group["fit"].tolist(),
+            x=group["alike"].tolist(),
+            names=[f"{_setting(run)}, seed {run['seed']}" for run in group.to_dict("records")],
         )
-        for method, group in groups.items()
+        for (method,), group in groups(alike_and_fit(values, measure, layer), "method")
     ]
 
 
-def _setting(record: Mapping) -> str:
+PAIR = (
+    *("method", "seed", "setting", "pretrained_on", "scheme", "a", "normalization", "split_at", "dcc_classes"),
+    *("recipe.rotations", "recipe.steps"),
+)
+"""Columns that say of a pair of networks what it is."""
+
+
+def _setting(run: Mapping[str, Any]) -> str:
     """In words what two runs of one method can differ in, beside the seed."""
-    config = record["config"]
-    rotations, steps = (config["recipe"][key] for key in ("rotations", "steps"))
+    shared = run["dcc_classes"]
     special = {
-        "pre-trained": config["pretrained_on"],
-        f"{config['scheme']}, {config['a']} first": config["scheme"] != "joint",
-        f"normalisation: {config['normalization']}": config["normalization"] != "batch",
-        f"heads after {config['split_at']}": config["split_at"] != "stage2",
-        f"{config['dcc_classes']} classes shared": config["dcc_classes"],
-        "all rotations": rotations == "all",
-        f"{steps} steps": True,
+        "pre-trained": run["pretrained_on"],
+        f"{run['scheme']}, {run['a']} first": run["scheme"] != "joint",
+        f"normalisation: {run['normalization']}": run["normalization"] != "batch",
+        f"heads after {run['split_at']}": run["split_at"] != "stage2",
+        f"{shared} classes shared": shared == shared and shared,  # NaN where none is set
+        "all rotations": run["recipe.rotations"] == "all",
+        f"{run['recipe.steps']} steps": True,
     }
     return ", ".join(words for words, there in special.items() if there)
 
@@ -321,19 +314,18 @@ def _setting(record: Mapping) -> str:
 def similarity_explorer(records: Records) -> Explorer:
     """Pick data, measure of similarity and split layer, see it against recombination accuracy for every pair of
     networks on record."""
-    layers = network_layers(records)
-    cells, notes = [], []
-    for name, group in by_data(records).items():
-        for measure in similarities(records):
+    values, layers, found, notes = table(records), network_layers(records), [], []
+    for (name,), group in groups(values, "data"):
+        for measure in similarities(values):
             for layer in layers:
                 points = similarity_cells(group, {"data": name}, measure, layer)
-                found = rank_correlation(*_pooled(points))
-                text = f"Rank correlation over all methods: {_in_words(found)}, {found.n} pairs of networks."
+                overall = _correlation(group, measure, layer)
+                text = f"Rank correlation over all methods: {_in_words(overall)}, {overall.n} pairs of networks."
                 notes.append(Note(text, {"data": name, "similarity": measure, "split layer": layer}))
-                cells += points
+                found += points
     view = View(
         "scatter",
-        cells,
+        found,
         series="method",
         title="recombination accuracy, %",
         x_title="{similarity} after {split layer}",
@@ -348,36 +340,32 @@ def rank_correlations(records: Records, layer: str = "stage2") -> Markdown:
     half of the time), mean over settings. That mean has no interval: all settings share a few seeds."""
 
     def show(group: Records) -> Markdown:
-        body, at = [], block_of(layer, network_layers(group))
-        for measure in similarities(group):
-            overall = rank_correlation(*_pooled(similarity_cells(group, {}, measure, at)))
-            alike = agreement(group, measure, at)
+        body, at, values = [], block_of(layer, network_layers(group)), table(group)
+        for measure in similarities(values):
+            overall, alike = _correlation(values, measure, at), agreement(values, measure, at)
             within = [f"{interval(alike).mean:.0%}" if alike else "–", str(len(alike))]
             body.append([measure, _in_words(overall), str(overall.n), *within])
         header = ["similarity", "rank correlation", "n", "the more similar seed fits better", "settings"]
         return tables.table(header, body)
 
-    return for_each_group(by_data(records), show)
+    return for_each(by_data(records), show)
 
 
-def agreement(records: Records, measure: str, layer: str) -> list[float]:
+def agreement(values: Values, measure: str, layer: str) -> list[float]:
     """For each setting with several seeds: in which share of its pairs of seeds the more similar networks fit better;
     a tie counts half."""
-    settings: dict[str, list[tuple[float, float]]] = {}
-    for record in records:
-        setting = json.dumps(record["config"] | {"seed": None}, sort_keys=True)
-        similarity, accuracy = (record["metrics"][f"{what} at {layer}/mean"] for what in (measure, "recombination"))
-        settings.setdefault(setting, []).append((similarity, accuracy))
     shares = []
-    for group in settings.values():
-        signs = [(a[0] - b[0]) * (a[1] - b[1]) for a, b in combinations(group, 2)]
+    for _, runs in groups(alike_and_fit(values, measure, layer), "setting"):
+        pairs = combinations(zip(runs["alike"], runs["fit"], strict=True), 2)
+        signs = [(one[0] - other[0]) * (one[1] - other[1]) for one, other in pairs]
         if signs:
             shares.append(sum((sign > 0) + (sign == 0) / 2 for sign in signs) / len(signs))
     return shares
 
 
-def _pooled(points: Sequence[Cell]) -> tuple[list[float], list[float]]:
-    return [x for cell in points for x in cell.x], [y for cell in points for y in cell.values]
+def _correlation(values: Values, measure: str, layer: str) -> Interval:
+    found = alike_and_fit(values, measure, layer)
+    return rank_correlation(found["alike"].tolist(), found["fit"].tolist())
 
 
 def _in_words(found: Interval) -> str:

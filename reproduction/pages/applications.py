@@ -5,28 +5,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
 from IPython.display import Markdown
 
 from compatkit.intervals import estimate, interval
 
-from ..records.claims import number
+from ..records.claims import Records, Seeds
 from ..records.published import paper_numbers, paper_value
+from ..records.table import ANY, Rows, Values, pick, rows, table
 from ..records.verdicts import compare, judge_level, level_margin
 from ..show import tables
 from ..show.explorer import Cell, Explorer, Level, Note, View, explorer
-from .gygli import Records, Rows, by_data, choose, difference_table, differs, for_each_group, row_cells
+from .sections import by_data, cells, difference_table, differs, for_each, groups, mean_of, questions
 
 # --- domain adaptation (Sec. 5.1) -------------------------------------------------------------------------------------
 
 TABLE_1 = {
-    "source model": "source model",
-    "source model with test BN": "with test BN",
-    "adapted through RP": "adapted",
+    "source model": ("source model",),
+    "source model with test BN": ("with test BN",),
+    "adapted through RP": ("adapted",),
 }
 BEYOND = {
-    "adapted, rotation head moves": "adapted, head moves",
-    "adapted, running statistics": "adapted, running statistics",
+    "adapted, rotation head moves": ("adapted", "head moves"),
+    "adapted, running statistics": ("adapted", "running statistics"),
 }
+"""Rows of Table 1, and rows beyond it: case and variant."""
 DIRECTIONS = {"a to b": "CIFAR-10 -> STL-10", "b to a": "STL-10 -> CIFAR-10", "mean": "mean"}
 """Ours, and the columns of Table 1."""
 
@@ -34,33 +37,26 @@ DIRECTIONS = {"a to b": "CIFAR-10 -> STL-10", "b to a": "STL-10 -> CIFAR-10", "m
 def by_adaptation(group: Records, direction: str) -> Rows:
     """Table 1 for one pair of sets: average class accuracy on the target by row and seed. direction: one of
     ``DIRECTIONS``."""
+    values = table(group)
     there = [d for d in ("a to b", "b to a") if direction in (d, "mean")]
     back = ["b to a" if d == "a to b" else "a to b" for d in there]
-    of_kind = kinds(group)
 
-    def mean(kind: str, key: str, directions: Sequence[str] = there) -> dict[int, float]:
-        values = [{r["seed"]: r["metrics"][key] for r in choose(of_kind[kind], direction=d)} for d in directions]
-        return {
-            seed: sum(v[seed] for v in values) / len(values) for seed in sorted(set.intersection(*map(set, values)))
-        }
+    def mean(kind: str, case: str, variant: str = "", on: str = "target", directions: Sequence[str] = there) -> Seeds:
+        found = pick(values, on, case=case, variant=variant, row=kind, direction=directions)
+        return rows(found, "case", mean=True).get(case, {})
 
-    return {row: mean("rotation", f"target: {key}") for row, key in (TABLE_1 | BEYOND).items()} | {
-        "adapted by larger steps": mean("rotation, larger steps", "target: adapted"),
-        "with a jigsaw: with test BN": mean("jigsaw", "target: with test BN"),
-        "with a jigsaw: adapted": mean("jigsaw", "target: adapted"),
+    return {row: mean("rotation", *case) for row, case in (TABLE_1 | BEYOND).items()} | {
+        "adapted by larger steps": mean("rotation, larger steps", "adapted"),
+        "with a jigsaw: with test BN": mean("jigsaw", "with test BN"),
+        "with a jigsaw: adapted": mean("jigsaw", "adapted"),
         # that network is the source model of the other direction
-        "trained on the target, with labels": mean("rotation", "source: source model", back),
-        "source model, on the source": mean("rotation", "source: source model"),
-        "source model with test BN, on the source": mean("rotation", "source: with test BN"),
+        "trained on the target, with labels": mean("rotation", "source model", on="source", directions=back),
+        "source model, on the source": mean("rotation", "source model", on="source"),
+        "source model with test BN, on the source": mean("rotation", "with test BN", on="source"),
     }
 
 
 KINDS = ("rotation", "rotation, larger steps", "jigsaw")
-
-
-def kinds(records: Records) -> dict[str, list[Mapping]]:
-    """The records of each of ``KINDS`` of adaptation."""
-    return {kind: [r for r in records if r["row"] == kind] for kind in KINDS}
 
 
 def adaptation_table(records: Records) -> Markdown:
@@ -82,7 +78,7 @@ def adaptation_table(records: Records) -> Markdown:
         ]
         return tables.judged(header, body, [cell["verdict"] for cell in columns[-1]])
 
-    return for_each_group(by_data(records), show)
+    return for_each(by_data(records), show)
 
 
 def _compared_adaptation(group: Records, direction: str) -> list[dict]:
@@ -105,59 +101,48 @@ def adaptation_differences(records: Records, statements: Mapping[str, tuple[str,
     """
 
     def show(group: Records) -> Markdown:
-        rows = by_adaptation(group, "mean")
+        found = by_adaptation(group, "mean")
         for name, after, before in (
             ("gain by rotation", "adapted through RP", "source model with test BN"),
             ("gain by a jigsaw", "with a jigsaw: adapted", "with a jigsaw: with test BN"),
         ):
-            rows[name] = {seed: rows[after][seed] - rows[before][seed] for seed in rows[after]}
-        pairs = {text: (rows[one], rows[other]) for text, (one, other) in statements.items()}
-        return difference_table("question", pairs)
+            found[name] = {seed: found[after][seed] - found[before][seed] for seed in found[after]}
+        return questions(found, statements)
 
-    return for_each_group(by_data(records), show)
+    return for_each(by_data(records), show)
 
 
 def adaptation_explorer(records: Records) -> Explorer:
     """Pick direction, pretext and what moves: accuracy on target and source, and on the pretext, by adaptation step."""
     arrows = {"a to b": "{a} → {b}", "b to a": "{b} → {a}"}
-    heads = {"stays as it is": "", "moves": ", head moves"}
-    curves = {"target": "target", "source": "source", "question": "pretext"}
-    cells, levels = [], []
+    heads = {"": "stays as it is", "head moves": "moves"}
+    curves = {"target": "target", "source": "source", "pretext": "question"}
+    found, levels = [], []
+    at = {"data": "arrow", "question": "row", "its head": "variant", "accuracy on the": "measure", "steps": "step"}
+    words = {"row": {kind: kind for kind in KINDS}, "variant": heads, "measure": curves}
     for group in by_data(records).values():
-        for direction, arrow in arrows.items():
-            data = arrow.format(**group[0]["config"])
-            for kind, runs in kinds(choose(group, direction=direction)).items():
-                for head, suffix in heads.items():
-                    at = {"data": data, "question": kind, "its head": head}
-                    for name, key in curves.items():
-                        rows = _by_step(runs, f"{key} by step{suffix}")
-                        cells += row_cells(at | {"accuracy on the": name}, "steps", rows)
-                if runs:
-                    at = {"data": data, "question": kind}
-                    levels.append(Level("chance on target and source", [runs[0]["metrics"]["chance"]], at))
+        names = {d: arrow.format(**group[0]["config"]) for d, arrow in arrows.items()}
+        values = table(group)
+        values = values.assign(arrow=pd.Categorical(values["direction"].map(names), categories=list(names.values())))
+        found += cells(pick(values, curves, variant=heads), at, words)
+        levels += [
+            Level("chance on target and source", [runs["value"].iloc[0]], {"data": data, "question": kind})
+            for (data, kind), runs in groups(pick(values, "chance"), "arrow", "row")
+        ]
     view = View(
         "curves",
-        cells,
+        found,
         series="accuracy on the",
         axis="steps",
         title="accuracy, %",
         x_title="adaptation steps",
         levels=levels,
     )
-    return explorer(view, ordered={"steps": _in_order(cells)})
+    return explorer(view, ordered={"steps": _in_order(found)})
 
 
-def _in_order(cells: Sequence[Cell]) -> list[str]:
-    return sorted({cell.at["steps"] for cell in cells}, key=int)
-
-
-def _by_step(records: Records, key: str) -> Rows:
-    """A curve by step and seed."""
-    found: Rows = {}
-    for record in records:
-        for step, value in zip(record["metrics"]["steps"], record["metrics"][key], strict=True):
-            found.setdefault(str(step), {})[record["seed"]] = value
-    return found
+def _in_order(found: Sequence[Cell]) -> list[str]:
+    return sorted({cell.at["steps"] for cell in found}, key=int)
 
 
 # --- classifier transfer (Sec. 5.2, App. D) ---------------------------------------------------------------------------
@@ -165,23 +150,18 @@ def _by_step(records: Records, key: str) -> Rows:
 ARCHITECTURES = {"ResNet": "ResNet-56", "Wide ResNet": "Wide ResNet-56", "MobileNetV2": "MobileNetV2"}
 """Ours, in the order of ``experiments.classifier``, and the paper's."""
 REFERENCE = "Wide ResNet"
-CLASSES = {"all classes": "accuracy", "classes there were": "old classes", "new classes": "new classes"}
+CLASSES = {"accuracy": "all classes", "old classes": "classes there were", "new classes": "new classes"}
 
 
-def by_deployment(group: Records, variant: str) -> Rows:
+def by_deployment(group: Records, row: str) -> Rows:
     """Fig. 3 and Fig. 11 for one set: accuracy on all classes by deployed architecture and seed.
 
-    variant: "extractor frozen", "RP frozen", "independent": with the head that was updated on the Wide ResNet; "upper
+    row: "extractor frozen", "RP frozen", "independent": with the head that was updated on the Wide ResNet; "upper
     bound", "upper bound, changed architecture".
     """
-    bound = variant.startswith("upper bound")
-    return {
-        theirs: {
-            r["seed"]: r["metrics"][f"accuracy: {ours}" if bound else f"accuracy: {REFERENCE} -> {ours}"]
-            for r in choose(group, variant=variant)
-        }
-        for ours, theirs in ARCHITECTURES.items()
-    }
+    bounds = ("upper bound", "upper bound, changed architecture")
+    found = rows(pick(table(group), "accuracy", case=ANY, other="" if row in bounds else REFERENCE, row=row), "case")
+    return {theirs: found.get(ours, {}) for ours, theirs in ARCHITECTURES.items()}
 
 
 def classifier_table(records: Records) -> Markdown:
@@ -206,7 +186,7 @@ def classifier_table(records: Records) -> Markdown:
                 verdicts.append(judge_level(ours, paper, level_margin("accuracy"), differs(group)))
         return tables.judged(["deployed", "how", "paper, %", "ours, %", "n"], body, verdicts)
 
-    return for_each_group(by_data(records), show)
+    return for_each(by_data(records), show)
 
 
 def classifier_differences(records: Records) -> Markdown:
@@ -220,7 +200,7 @@ def classifier_differences(records: Records) -> Markdown:
         pairs = {text.format(name): (frozen[name], independent[name]) for name in others}
         return difference_table("question", pairs, same_networks=False)
 
-    return for_each_group(by_data(records), show)
+    return for_each(by_data(records), show)
 
 
 def _printed_deployments() -> dict[tuple[str, str], float | None]:
@@ -230,34 +210,33 @@ def _printed_deployments() -> dict[tuple[str, str], float | None]:
 
 def classifier_explorer(records: Records) -> Explorer:
     """Pick data, variant and classes: the head's accuracy, by the extractor it was updated on and the one it serves."""
-    cells, notes = [], []
-    for data, group in by_data(records).items():
-        costs = architecture_costs(group)
-        notes.append(Note("; ".join(f"{name}: {cost}" for name, cost in costs.items()) + ".", {"data": data}))
-        for variant in ("extractor frozen", "RP frozen", "independent"):
-            runs = choose(group, variant=variant)
-            for classes, key in CLASSES.items():
-                at = {"data": data, "while the head learns": variant, "accuracy on": classes}
-                cells += [
-                    Cell(
-                        at | {"updated on": one, "deployed on": other},
-                        [r["metrics"][f"{key}: {one} -> {other}"] for r in runs],
-                    )
-                    for one in ARCHITECTURES
-                    for other in ARCHITECTURES
-                ]
-    one, other = "updated on", "deployed on"
-    return explorer(View("matrix", cells, series=one, axis=other, title=one, x_title=other, notes=notes))
+    one, other, values = "updated on", "deployed on", table(records)
+    at = {"data": "data", "while the head learns": "row", "accuracy on": "measure", one: "other", other: "case"}
+    names = {name: name for name in ARCHITECTURES}
+    learning = {row: row for row in ("extractor frozen", "RP frozen", "independent")}
+    words = {"row": learning, "measure": CLASSES, "other": names, "case": names}
+    found = cells(pick(values, CLASSES, case=ANY, other=names), at, words)
+    notes = [
+        Note("; ".join(f"{name}: {cost}" for name, cost in architecture_costs(part).items()) + ".", {"data": data})
+        for (data,), part in groups(values, "data")
+    ]
+    return explorer(View("matrix", found, series=one, axis=other, title=one, x_title=other, notes=notes))
 
 
-def architecture_costs(group: Records) -> dict[str, str]:
+def architecture_costs(values: Values) -> dict[str, str]:
     """What each network costs under the common head: parameters, multiplications, the shortest measured latency."""
-    runs, found = choose(group, variant="extractor frozen"), {}
-    for name in ARCHITECTURES:
-        parameters, macs = (runs[0]["metrics"][f"{cost}: {name}"] for cost in ("parameters", "MACs"))
-        latency = min(r["metrics"][f"seconds per image: {name}"] for r in runs)
-        found[name] = f"{parameters / 1e3:.0f} k parameters, {macs / 1e6:.1f} M mult., {1e3 * latency:.1f} ms"
-    return found
+    measures = ("parameters", "MACs", "seconds per image")
+    least = (
+        pick(values, measures, case=ANY, row="extractor frozen")
+        .groupby(["case", "measure"], observed=True)["value"]
+        .min()
+    )
+    return {
+        name: "{:.0f} k parameters, {:.1f} M mult., {:.1f} ms".format(
+            *(scale * least[name, measure] for scale, measure in zip((1e-3, 1e-6, 1e3), measures, strict=True))
+        )
+        for name in ARCHITECTURES
+    }
 
 
 # --- faster transfer (Sec. 5.3) ---------------------------------------------------------------------------------------
@@ -278,17 +257,17 @@ def by_target(records: Records) -> dict[str, list[Mapping]]:
 
 def transfer_explorer(records: Records) -> Explorer:
     """Pick a target: accuracy of every method by fine-tuning step, and that of the target's own network."""
-    cells, levels, notes = [], [], []
+    found, levels, notes = [], [], []
     for data, group in by_target(records).items():
-        for method in TRANSFERS:
-            rows = _by_step(choose(group, method=method), "accuracy by step")
-            cells += row_cells({"data": data, "method": method}, "steps", rows)
-        own = [r["metrics"]["own network"] for r in choose(group, method="RP")]
+        values = table(group)
+        at = {"method": "method", "steps": "step"}
+        found += cells(pick(values, "accuracy"), at, {"method": {m: m for m in TRANSFERS}}, data=data)
+        own = pick(values, "own network", method="RP")["value"].tolist()
         levels.append(Level("own network", own, {"data": data}))
-        notes.append(Note(f"An epoch is {group[0]['metrics']['steps in an epoch']:.0f} steps.", {"data": data}))
+        notes.append(Note(f"An epoch is {_steps_in_an_epoch(values)} steps.", {"data": data}))
     view = View(
         "curves",
-        cells,
+        found,
         series="method",
         axis="steps",
         title="accuracy, %",
@@ -296,13 +275,19 @@ def transfer_explorer(records: Records) -> Explorer:
         levels=levels,
         notes=notes,
     )
-    return explorer(view, ordered={"steps": _in_order(cells)})
+    return explorer(view, ordered={"steps": _in_order(found)})
+
+
+def _steps_in_an_epoch(values: Values) -> int:
+    return int(pick(values, "steps in an epoch")["value"].iloc[0])
 
 
 def by_epoch(group: Records, epochs: int) -> Rows:
     """Accuracy after so many epochs of fine-tuning, by method and seed."""
-    after = f"accuracy after {epochs} epochs"
-    return {m: {r["seed"]: number(r["metrics"], after) for r in choose(group, method=m)} for m in TRANSFERS}
+    values = table(group)
+    found = pick(values, "accuracy")
+    found = rows(found[found["step"] == epochs * _steps_in_an_epoch(values)], "method")
+    return {method: found[method] for method in TRANSFERS}
 
 
 def transfer_table(records: Records) -> Markdown:
@@ -312,19 +297,22 @@ def transfer_table(records: Records) -> Markdown:
     )
 
     def show(group: Records) -> Markdown:
-        last = group[0]["config"]["epochs"]
-        epochs = sorted({0, 1, last})
+        epochs = sorted({0, 1, group[0]["config"]["epochs"]})
         columns = [by_epoch(group, count) for count in epochs]
         body = [
             [method, PUBLISHED_DIRECT.get(method, f"{lowest} to {highest}")]
-            + [tables.span(interval([100 * v for v in rows[method].values()])) for rows in columns]
+            + [tables.span(mean_of(found[method])) for found in columns]
             + [str(len(columns[0][method]))]
             for method in TRANSFERS
         ]
-        after = ["direct, %", *(f"{count} epoch{'s' if count > 1 else ''}, %" for count in epochs[1:])]
+        after = ["direct, %", *(f"{_epochs(count)}, %" for count in epochs[1:])]
         return tables.table(["", "paper, direct, %", *after, "n"], body)
 
-    return for_each_group(by_target(records), show)
+    return for_each(by_target(records), show)
+
+
+def _epochs(count: int) -> str:
+    return f"{count} epoch{'s' if count > 1 else ''}"
 
 
 def transfer_differences(records: Records, statements: Mapping[str, tuple[str, str, int]]) -> Markdown:
@@ -332,11 +320,11 @@ def transfer_differences(records: Records, statements: Mapping[str, tuple[str, s
     their networks were trained apart."""
 
     def show(group: Records) -> Markdown:
-        rows = {epochs: by_epoch(group, epochs) for *_, epochs in statements.values()}
-        pairs = {text: (rows[epochs][one], rows[epochs][other]) for text, (one, other, epochs) in statements.items()}
+        found = {epochs: by_epoch(group, epochs) for *_, epochs in statements.values()}
+        pairs = {text: (found[epochs][one], found[epochs][other]) for text, (one, other, epochs) in statements.items()}
         return difference_table("question", pairs, same_networks=False)
 
-    return for_each_group(by_target(records), show)
+    return for_each(by_target(records), show)
 
 
 def savings(records: Records) -> Markdown:
@@ -344,36 +332,19 @@ def savings(records: Records) -> Markdown:
     end: mean over the seeds that get there, each against the baseline of its seed."""
 
     def show(group: Records) -> Markdown:
-        last = group[0]["config"]["epochs"]
-        body = []
-        for epochs in sorted({1, last}):
+        body, values = [], table(group)
+        curves = pick(values, "accuracy")
+        seconds = pick(values, "seconds per step")["value"].min()
+        for epochs in sorted({1, group[0]["config"]["epochs"]}):
             goals = by_epoch(group, epochs)[BASELINE]
+            good = curves[curves["value"] >= curves["seed"].map(goals).astype(float)]
+            reached = good.groupby(["method", "seed"], observed=True)["step"].min()
             for method in TRANSFERS:
-                steps = [_steps_to(r["metrics"], goals[r["seed"]]) for r in choose(group, method=method)]
-                missing = sum(s is None for s in steps)
-                seconds = min(r["metrics"]["seconds per step"] for r in group)
-                mean = interval([s for s in steps if s is not None]) if missing < len(steps) else None
-                body.append(
-                    [
-                        f"{epochs} epoch{'s' if epochs > 1 else ''}",
-                        method,
-                        tables.span(mean),
-                        "–" if mean is None else f"{mean.mean * seconds:.1f}",
-                        f"{len(steps) - missing} of {len(steps)}",
-                    ]
-                )
+                steps = reached[method].tolist() if method in reached.index else []
+                mean = interval(steps) if steps else None
+                took = "–" if mean is None else f"{mean.mean * seconds:.1f}"
+                there = f"{len(steps)} of {curves[curves['method'] == method]['run'].nunique()}"
+                body.append([_epochs(epochs), method, tables.span(mean), took, there])
         return tables.table(["as good as the baseline after", "", "steps", "seconds", "seeds that get there"], body)
 
-    return for_each_group(by_target(records), show)
-
-
-def _steps_to(metrics: Mapping, goal: float) -> int | None:
-    return next((s for s, a in zip(metrics["steps"], metrics["accuracy by step"], strict=True) if a >= goal), None)
-
-
-# --- all three --------------------------------------------------------------------------------------------------------
-
-
-def provenance(records: Records) -> Markdown:
-    """Where the runs come from."""
-    return tables.origins({"": records})
+    return for_each(by_target(records), show)

@@ -3,178 +3,120 @@ explorers of Fig. 2. The explorers of the other figures stand in ``analysis``.""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
+import pandas as pd
 from IPython.display import Markdown
 
-from compatkit.intervals import Interval, difference, interval
-
-from ..records.claims import Records, by_images, images_in_words
+from ..records.claims import Records, Seeds
 from ..records.published import paper_numbers
-from ..records.store import by_row
+from ..records.table import ANY, Rows, Values, in_network_order, pick, rows, table
 from ..records.verdicts import compare
 from ..show import tables
 from ..show.explorer import Cell, Explorer, Level, View, explorer
-
-Rows = dict[str, dict[int, float]]  # {row: {seed: value}}
-Group = TypeVar("Group")
-"""Records, or what was made of them."""
+from .sections import by_data, cells, differs, for_each, groups, mean_of, questions
 
 MEASURES = {
-    "recombination accuracy": "recombination",
-    "accuracy with the own head, common classes": "not recombined",
-    "accuracy on the own task, all classes": "own task",
+    "recombination": "recombination accuracy",
+    "not recombined": "accuracy with the own head, common classes",
+    "own task": "accuracy on the own task, all classes",
 }
-UNSHARED_OUTPUTS = {
-    "left out of the choice": "recombination",
-    "may be chosen (and are wrong)": "recombination, unmasked",
-}
+UNSHARED_OUTPUTS = {"": "left out of the choice", "unmasked": "may be chosen (and are wrong)"}
+ROLES = {"mean": "mean of both sets", "a": "first set", "b": "second set"}
+"""On whose test images two networks are compared, as the explorers call it."""
+
+BOUND, OWN_RP = "upper bound", "own RP heads"
+"""A method, and its name where its networks are recombined: they are no bound then."""
 
 
 # --- rows of the figures ----------------------------------------------------------------------------------------------
 
 
-def by_data(records: Records) -> dict[str, list[Mapping]]:
-    """The records of each pair of data sets (in either order), update or set, by its name: "a × b", "data, classes to
-    classes", "data"."""
-    return {images_in_words(group): group for group in by_images(records).values()}
+def with_bound(values: Values) -> Values:
+    """The values with the upper bound in its place: it is not a recombination, but each network with its own head on
+    the same images, as Figs. 2, 7 and 10 show it."""
+    bound, swapped = values["method"] == BOUND, values["measure"] == "recombination"
+    own = values[bound & (values["measure"] == "not recombined")]
+    measure = pd.Categorical(["recombination"] * len(own), dtype=values["measure"].dtype)
+    return pd.concat([values[~(bound & swapped)], own.assign(measure=measure)])
 
 
-def choose(records: Records, **config) -> list[Mapping]:
-    """The records whose config has these values."""
-    return [r for r in records if all(r["config"][key] == value for key, value in config.items())]
-
-
-ROLES = {"mean": "mean of both sets", "a": "first set", "b": "second set"}
-"""On whose test images two networks are compared, as the explorers call it."""
-
-
-def test_sets(records: Records, roles: Sequence[str] = tuple(ROLES)) -> Iterator[tuple[dict[str, str], list, str]]:
-    """Each pair of data sets on their test sets' mean and on each test set: place in a table, records, role."""
-    for name, group in by_data(records).items():
-        for role in roles:
-            yield {"data": name, "test images": ROLES[role]}, group, role
-
-
-def row_cells(
-    at: Mapping[str, str], dimension: str, rows: Rows, printed: Mapping[str, float | None] | None = None
-) -> list[Cell]:
-    """A cell for each row that was run, at ``at`` and at the row's name in ``dimension``; printed: the paper's, by
-    row."""
-    known = printed or {}
-    return [Cell({**at, dimension: row}, list(seeds.values()), known.get(row)) for row, seeds in rows.items() if seeds]
-
-
-def chance_levels(records: Records, **at: str) -> list[Level]:
-    """Chance accuracy on each pair of data sets, where an explorer's choice is ``at``."""
-    groups = by_data(records)
-    return [Level("chance", [chance(group)], {"data": name} | at) for name, group in groups.items()]
-
-
-def chance(records: Records) -> float:
-    """Accuracy of guessing among the common classes, in 0..1."""
-    return records[0]["metrics"]["chance/mean"]
-
-
-def shown_method(method: str) -> str:
-    """A method's name where its networks are recombined: those of the upper bound are not one then."""
-    return "own RP heads" if method == "upper bound" else method
-
-
-def union(*parts: Records) -> list[Mapping]:
-    """The records of several experiments, each run once, under its row in the first of them."""
-    found: dict[str, Mapping] = {}
-    for record in (record for part in parts for record in part):
-        found.setdefault(record["run_id"], record)
-    return list(found.values())
-
-
-def scores(records: Records, measure: str = "recombination", test_set: str = "mean") -> Rows:
-    """A measure in 0..1 by method and seed, on one test set or the mean of both, as Figs. 2, 7 and 10 show it.
-
-    The upper bound is not a recombination: its bar is each network with its own head on the same images.
-    """
-    found = by_row(records, "method", f"{measure}/{test_set}")
-    if measure.startswith("recombination") and "upper bound" in found:
-        bound = [r for r in records if r["config"]["method"] == "upper bound"]
-        found |= by_row(bound, "method", f"not recombined/{test_set}")
-    return found
+def scores(records: Records, measure: str = "recombination", on: str = "mean", variant: str = "") -> Rows:
+    """A measure in 0..1 by method and seed, on one test set or the mean of both."""
+    values = table(records)
+    if not variant:
+        values = with_bound(values)
+    return rows(pick(values, measure, on=on, variant=variant), "method")
 
 
 def by_scheme(records: Records) -> Rows:
     """Joint and incremental training; incremental is the mean over both orders."""
-    joint, first, second = {}, {}, {}
-    for record in records:
-        config = record["config"]
-        forward = (config["a"], config["b"]) == (records[0]["config"]["a"], records[0]["config"]["b"])
-        place = joint if record["row"] == "joint" else first if forward else second
-        place[record["seed"]] = record["metrics"]["recombination/mean"]
-    both = {seed: (first[seed] + second[seed]) / 2 for seed in first.keys() & second.keys()}
-    return {"joint": joint, "incremental": dict(sorted(both.items()))}
+    return rows(pick(table(records), "recombination"), mean=True)
 
 
 RUNNING = "running train statistics"
 STATISTICS = {
-    RUNNING: "recombination, running statistics",
-    "recomputed on test set": "recombination, recalibrated statistics",
-    "per test batch": "recombination",
+    "running statistics": RUNNING,
+    "recalibrated statistics": "recomputed on test set",
+    "": "per test batch",
 }
 
 
-def by_normalization(records: Records, test_set: str = "mean") -> Rows:
+def by_normalization(records: Records) -> Rows:
     """Fig. 5's seven choices: three ways to use one and the same BN network, and four networks without or beyond BN."""
-    plain = [r for r in records if r["config"]["normalization"] == "batch"]
-    others = [r for r in records if r["config"]["normalization"] != "batch"]
-    found = {row: by_row(plain, lambda _, row=row: row, f"{key}/{test_set}")[row] for row, key in STATISTICS.items()}
-    return found | by_row(others, lambda r: r["row"], f"recombination/{test_set}")
+    values = pick(table(records), "recombination", variant=STATISTICS)
+    plain = rows(values[values["normalization"] == "batch"], "variant")
+    return {row: plain[variant] for variant, row in STATISTICS.items()} | rows(
+        values[(values["normalization"] != "batch") & (values["variant"] == "")]
+    )
 
 
 def by_correlation(records: Records) -> Rows:
     """Fig. 6: mean correlation of channels where the networks are cut, over both test sets, in -1..1."""
-
-    def mean(record: Mapping, measure: str) -> float:
-        values = [v for role in "ab" for v in record["metrics"][f"{measure}/{role}"]]
-        return sum(values) / len(values)
-
-    found: Rows = {}
-    for record in records:
-        found.setdefault(record["row"], {})[record["seed"]] = mean(record, "channel correlations")
-        if record["row"] == "independent" and "matched channel correlations/a" in record["metrics"]:
-            matched = found.setdefault("independent + permutation", {})
-            matched[record["seed"]] = mean(record, "matched channel correlations")
-    return found
+    values = table(records)
+    found = rows(pick(values, "channel correlations", on=ANY), mean=True)
+    matched = rows(pick(values, "matched channel correlations", on=ANY, row="independent"), mean=True)
+    return found | {f"{row} + permutation": seeds for row, seeds in matched.items()}
 
 
-def by_classes(records: Records, test_set: str = "mean") -> Rows:
-    """Fig. 9: IIW+DCC by the number of classes of the shared head, and IIW+RP, which needs none."""
+def by_count(records: Records, on: str = "mean") -> dict[int, Seeds]:
+    """Recombination accuracy under IIW+DCC by the number of classes of the shared head."""
+    values = pick(with_count(records), "recombination", on=on, method="IIW+DCC")
+    return {int(count): seeds for count, seeds in sorted(rows(values, "count").items(), key=lambda one: int(one[0]))}
 
-    def named(record: Mapping) -> str:
-        learnt = record["config"]["dcc_classes"] or round(1 / chance([record]))
-        return "IIW+RP" if record["config"]["method"] == "IIW+RP" else f"{learnt} classes"
 
-    rows = by_row(records, named, f"recombination/{test_set}")
-    return dict(sorted(rows.items(), key=lambda named: _natural(named[0])))
+def with_count(records: Records) -> Values:
+    """Their values with a column ``count``: how many classes the shared head learns."""
+    values = table(records)
+    return values.assign(count=values["dcc_classes"].astype(float).fillna(n_common(records)).astype(int))
+
+
+def by_classes(records: Records) -> Rows:
+    """Fig. 9: ``by_count``, and IIW+RP, which needs no class."""
+    found = {f"{count} classes": seeds for count, seeds in by_count(records).items()}
+    return found | rows(pick(table(records), "recombination", method="IIW+RP"), "method")
+
+
+def chance(records: Records) -> float:
+    """Accuracy of guessing among the common classes, in 0..1."""
+    return float(pick(table(records[:1]), "chance")["value"].iloc[0])
+
+
+def n_common(records: Records) -> int:
+    """How many classes both sets have."""
+    return round(1 / chance(records))
+
+
+def chance_levels(records: Records, **at: str) -> list[Level]:
+    """Chance accuracy on each pair of data sets, where an explorer's choice is ``at``."""
+    return [Level("chance", [chance(group)], {"data": name} | at) for name, group in by_data(records).items()]
 
 
 def network_layers(records: Records) -> list[str]:
     """Every boundary at which the networks of these records were cut and measured, from the images on."""
-    key = "recombination at "
-    found = {k.removeprefix(key) for k in records[0]["metrics"] if k.startswith(key) and k.endswith("/mean")}
-    return in_network_order(layer.removesuffix("/mean") for layer in found)
-
-
-def in_network_order(layers: Iterable[str]) -> list[str]:
-    """Layers of one or several networks, from the images on, each once."""
-    return sorted(set(layers), key=lambda layer: (layer != "stem", layer == "pool", _natural(layer)))
-
-
-def _natural(name: str) -> list:
-    """Sorts "block2" before "block10"."""
-    return [(not part.isdigit(), int(part) if part.isdigit() else part) for part in re.split(r"(\d+)", name) if part]
+    return in_network_order(pick(table(records[:1]), "recombination", layer=ANY)["layer"])
 
 
 def boundaries(records: Records) -> list[str]:
@@ -187,11 +129,24 @@ def block_of(split_at: str, layers: Sequence[str]) -> str:
     return [at for at in layers if at == split_at or at.startswith(f"{split_at}_block")][-1]
 
 
-def by_split(records: Records, test_set: str = "mean") -> Rows:
+def with_block(values: Values, layers: Sequence[str]) -> Values:
+    """The values with a column ``block``: after which the shared heads of their networks sit."""
+    blocks = values["split_at"].map(lambda at: block_of(at, layers))
+    return values.assign(block=pd.Categorical(blocks, categories=list(layers)))
+
+
+def by_split(records: Records, on: str = "mean") -> Rows:
     """Fig. 8: one method by the boundary at which its networks were made to fit and cut, from the images on."""
     layers = boundaries(records)
-    found = by_row(records, lambda r: block_of(r["config"]["split_at"], layers), f"recombination/{test_set}")
+    found = rows(with_block(pick(table(records), "recombination", on=on), layers), "block")
     return {at: found[at] for at in layers if at in found}
+
+
+def cut_when_tested(records: Records, on: str = "mean") -> Rows:
+    """Recombination accuracy by boundary of networks that were made to fit after stage 2, cut there or elsewhere."""
+    values = pick(table(records), "recombination", on=on, layer=ANY, split_at="stage2")
+    found = rows(values[~values["layer"].isin(["", "pool"])], "layer")
+    return {at: found[at] for at in in_network_order(found)}
 
 
 @dataclass(frozen=True)
@@ -228,7 +183,7 @@ def comparison(records: Records, item: str = "fig2") -> Markdown:
     unit, digits = ("%", 1) if how.scale == 100 else ("correlation", 2)
 
     def show(group: Records) -> Markdown:
-        rows = compare(
+        found = compare(
             how.rows(group),
             paper="gygli",
             item=how.printed or item,
@@ -237,89 +192,39 @@ def comparison(records: Records, item: str = "fig2") -> Markdown:
             differs=differs(group),
             scale=how.scale,
         )
-        return tables.comparison(rows, unit, digits)
+        return tables.comparison(found, unit, digits)
 
-    return for_each_group(by_data(records), show)
-
-
-def differs(records: Records) -> set[str]:
-    """The settings in which any of these runs differs from the paper's."""
-    return {name for record in records for name in record["differs"]}
+    return for_each(by_data(records), show)
 
 
 def beside(*experiments: Records, item: str = "fig2") -> Markdown:
     """For each row of the paper its number and ours on each pair of data sets of each experiment: mean ± half width."""
-    groups = {name: group for records in experiments for name, group in by_data(records).items()}
-    found = {name: ITEMS[item].rows(group) for name, group in groups.items()}
-    body = []
-    for row, printed in published(item).items():
-        ours = [[ITEMS[item].scale * v for v in rows.get(row, {}).values()] for rows in found.values()]
-        body.append([row, tables.number(printed), *(tables.span(interval(v)) if v else "–" for v in ours)])
-    counts = {name: sorted({len(seeds) for seeds in rows.values()}) for name, rows in found.items()}
+    found = {name: ITEMS[item].rows(group) for part in experiments for name, group in by_data(part).items()}
+    body = [
+        [
+            row,
+            tables.number(printed),
+            *(tables.span(mean_of(ours.get(row, {}), ITEMS[item].scale)) for ours in found.values()),
+        ]
+        for row, printed in published(item).items()
+    ]
+    counts = {name: sorted({len(seeds) for seeds in ours.values()}) for name, ours in found.items()}
     ours = [f"{name}, %, n = {' to '.join(map(str, dict.fromkeys((n[0], n[-1]))))}" for name, n in counts.items()]
     return tables.table(["", "paper, %", *ours], body)
 
 
-def for_each_group(groups: Mapping[str, Group], show: Callable[[Group], Markdown]) -> Markdown:
-    """A table for each group of records, or of what was made of them, under its name."""
-    return Markdown("\n\n".join(f"**{name}**\n\n{show(group).data}" for name, group in groups.items()))
-
-
-def provenance(records: Records) -> Markdown:
-    """Where the runs of each pair of data sets come from."""
-    return tables.origins(by_data(records))
-
-
 def differences(records: Records, statements: Mapping[str, tuple[str, str]], item: str = "fig2") -> Markdown:
-    """Questions of ours, "text: (one, other)": by how much one row is above the other, in the paper's unit. The
-    networks were trained apart. The paper's claims are judged in ``pages.claims``."""
+    """``sections.questions`` of the rows of an item, in the paper's unit. The networks were trained apart."""
     how = ITEMS[item]
-
-    def show(group: Records) -> Markdown:
-        found = how.rows(group)
-        pairs = {text: [found.get(row, {}) for row in pair] for text, pair in statements.items()}
-        return difference_table("question", pairs, how.scale, same_networks=False)
-
-    return for_each_group(by_data(records), show)
-
-
-def difference_table(
-    first: str,
-    pairs: Mapping[str, Sequence[Mapping[int, float]]],
-    scale: float = 100,
-    *,
-    same_networks: bool = True,
-) -> Markdown:
-    """A line for each pair of rows: what is said, the difference between them on common seeds, n.
-
-    Args:
-        first: the head of the column of what is said.
-        pairs: the values of both by seed.
-        scale: takes values to the unit that is shown.
-        same_networks: whether both are of the same networks, and paired, or of networks that were trained apart, whose
-            means are compared; as in ``verdicts.contrast``.
-    """
-    body = []
-    for text, (one, other) in pairs.items():
-        gap = gap_between(one, other, same_networks, scale)
-        digits = 1 if scale == 100 else 2
-        body.append([text, tables.span(gap, signed=True, digits=digits), str(gap.n if gap else 0)])
-    return tables.table([first, "ours", "n"], body)
-
-
-def gap_between(
-    one: Mapping[int, float], other: Mapping[int, float], same_networks: bool, scale: float = 100
-) -> Interval | None:
-    """The difference between two rows on the seeds that both have; None where there are none."""
-    seeds = sorted(one.keys() & other.keys())
-    values = ([scale * row[seed] for seed in seeds] for row in (one, other))
-    return difference(*values, paired=same_networks) if seeds else None
+    return for_each(
+        by_data(records), lambda group: questions(how.rows(group), statements, how.scale, same_networks=False)
+    )
 
 
 def published(item: str) -> dict[str, float | None]:
     """The paper's numbers of an item by row, mean over both data sets, None where it printed none."""
-    rows = paper_numbers("gygli", ITEMS[item].printed or item)
-    return {r["row"]: r["value"] for r in rows if (r["column"], r["metric"]) == ("mean", ITEMS[item].metric)}
+    printed = paper_numbers("gygli", ITEMS[item].printed or item)
+    return {r["row"]: r["value"] for r in printed if (r["column"], r["metric"]) == ("mean", ITEMS[item].metric)}
 
 
 # --- explorers of Fig. 2 ----------------------------------------------------------------------------------------------
@@ -328,36 +233,39 @@ def published(item: str) -> dict[str, float | None]:
 def methods_explorer(records: Records, item: str = "fig2") -> Explorer:
     """Pick data and measure, see every method: bars with intervals, seeds, chance, and the numbers published for
     ``item``."""
-    numbers = {"recombination": published(item)}
+    numbers = {"recombination accuracy": published(item)}
     if item == "fig2":
-        numbers["own task"] = published("own tasks")
-    cells = []
-    for at, group, role in test_sets(records):
-        for measure, key in MEASURES.items():
-            printed = numbers.get(key) if role == "mean" else None
-            cells += row_cells(at | {"measure": measure}, "method", scores(group, key, role), printed)
+        numbers[MEASURES["own task"]] = published("own tasks")
+
+    def paper(at: Mapping[str, str]) -> float | None:
+        return numbers.get(at["measure"], {}).get(at["method"]) if at["test images"] == ROLES["mean"] else None
+
+    values = pick(with_bound(table(records)), MEASURES, on=ROLES)
+    at = {"data": "data", "test images": "on", "measure": "measure", "method": "method"}
+    bars = cells(values, at, {"on": ROLES, "measure": MEASURES}, paper)
     levels = chance_levels(records, measure="recombination accuracy")
-    return explorer(View("bars", cells, axis="method", x_title="{measure}, %", levels=levels))
+    return explorer(View("bars", bars, axis="method", x_title="{measure}, %", levels=levels))
 
 
 def recombination_explorer(records: Records, method: str = "IIW+DCC") -> Explorer:
     """Pick a method, data and where to cut, see extractor x head: the two networks as trained, and the two recombined
     ones; below, the accuracy of the latter over all cuts, for any methods."""
-    matrix, curves = [], []
+    matrix: list[Cell] = []
     for name, group in by_data(records).items():
         layers = boundaries(group)
-        for outputs, measure in UNSHARED_OUTPUTS.items():
-            cuts = layers if measure == "recombination" else []
-            there = {at: f"{measure} at {at}" for at in cuts} or {block_of("stage2", layers): measure}
-            for of_method in methods(group):
-                runs = choose(group, method=of_method)
-                for layer, key in there.items():
-                    at = {"data": name, "classes that are not shared": outputs, "method": shown_method(of_method)}
-                    matrix += matrix_cells(at | {"split layer": layer}, runs, key)
-    for at, group, role in test_sets(records):
-        for of_method in (m for m in methods(group) if m != "upper bound"):
-            rows = cut_when_tested(choose(group, method=of_method), role)
-            curves += row_cells(at | {"method": of_method}, "split layer", rows)
+        values = table(group)
+        for (trained,), runs in groups(values, "method"):
+            for variant, outputs in UNSHARED_OUTPUTS.items():
+                shown = OWN_RP if trained == BOUND else trained
+                at = {"data": name, "classes that are not shared": outputs, "method": shown}
+                for layer in [block_of("stage2", layers)] if variant else layers:
+                    where = {"variant": variant, "layer": "" if variant else layer}
+                    matrix += matrix_cells(at | {"split layer": layer}, runs, **where)
+    values = pick(table(records), "recombination", on=ROLES, layer=ANY, split_at="stage2")
+    values = values[~values["layer"].isin(["", "pool"]) & (values["method"] != BOUND)]
+    curves = cells(
+        values, {"data": "data", "test images": "on", "method": "method", "split layer": "layer"}, {"on": ROLES}
+    )
     swapped = View("matrix", matrix, series="extractor of", axis="head of", title="extractor of", x_title="head of")
     return explorer(
         swapped,
@@ -367,11 +275,11 @@ def recombination_explorer(records: Records, method: str = "IIW+DCC") -> Explore
     )
 
 
-def cut_curves(cells: Sequence[Cell], records: Records) -> View:
+def cut_curves(curves: Sequence[Cell], records: Records) -> View:
     """Recombination accuracy over the places where networks are cut, a line for each method."""
     return View(
         "curves",
-        cells,
+        curves,
         series="method",
         axis="split layer",
         title="recombination accuracy, %",
@@ -380,28 +288,18 @@ def cut_curves(cells: Sequence[Cell], records: Records) -> View:
     )
 
 
-def matrix_cells(at: Mapping[str, str], records: Records, measure: str = "recombination") -> list[Cell]:
-    """Extractor x head of one method's networks, seeds as runs: the own heads, and by ``measure`` the swapped ones.
-    Each extractor is evaluated on its own test set."""
-    config = records[0]["config"]
-    sets = {role: config[role] if config["a"] != config["b"] else f"{config[role]} ({role})" for role in "ab"}
+def matrix_cells(at: Mapping[str, str], values: Values, **where: str) -> list[Cell]:
+    """Extractor x head of one method's networks, seeds as runs: the own heads, and the swapped ones measured as
+    ``where`` says. Each extractor is evaluated on its own test set."""
+    found = {
+        (role, own): pick(values, "not recombined" if own else "recombination", on=role, **({} if own else where))
+        for role in "ab"
+        for own in (True, False)
+    }
+    first = values.iloc[0]
+    sets = {role: first[role] if first["a"] != first["b"] else f"{first[role]} ({role})" for role in "ab"}
     return [
-        Cell(
-            {**at, "extractor of": of_extractor, "head of": of_head},
-            [r["metrics"][f"{'not recombined' if own == other else measure}/{own}"] for r in records],
-        )
+        Cell({**at, "extractor of": of_extractor, "head of": of_head}, found[own, own == other]["value"].tolist())
         for own, of_extractor in sets.items()
         for other, of_head in sets.items()
     ]
-
-
-def methods(records: Records) -> list[str]:
-    """The methods that occur, in order of appearance."""
-    return list(dict.fromkeys(r["config"]["method"] for r in records))
-
-
-def cut_when_tested(records: Records, column: str) -> Rows:
-    """Recombination accuracy by boundary of networks that were made to fit after stage 2, cut there or elsewhere."""
-    chosen = choose(records, split_at="stage2")
-    keys = {at: f"recombination at {at}/{column}" for at in boundaries(chosen)} if chosen else {}
-    return {at: by_row(chosen, lambda _, at=at: at, key)[at] for at, key in keys.items()}

@@ -9,16 +9,27 @@ from dataclasses import dataclass
 
 from IPython.display import Markdown
 
-from compatkit.intervals import interval
-
+from ..records.claims import Records, Seeds
 from ..records.published import paper_numbers
+from ..records.table import ANY, Rows, Values, by_seed, pick, rows, table
 from ..records.verdicts import compare
 from ..show import tables
 from ..show.explorer import Cell, Explorer, Level, View, explorer
-from .gygli import Records, Rows, by_data, choose, difference_table, differs, for_each_group, row_cells
+from .sections import (
+    by_data,
+    cells,
+    difference_table,
+    differs,
+    for_each,
+    groups,
+    mean_of,
+    measured,
+    questions,
+    row_cells,
+)
 
 MEASURES = ("CMC top-1", "CMC top-5", "mAP@1.0")
-QUERIES = {"all queries": "", "queries of old classes": " of old classes", "queries of new classes": " of new classes"}
+QUERIES = {"all queries": "", "queries of old classes": "old", "queries of new classes": "new"}
 WITHOUT = "without side-information"
 BARE = f"FCT {WITHOUT}"
 
@@ -26,16 +37,15 @@ BARE = f"FCT {WITHOUT}"
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def case(records: Records, name: str, measure: str) -> dict[int, float]:
-    """A measure in 0..1 of one case by seed, from those records that hold it."""
-    key = f"{measure}: {name}"
-    return {r["seed"]: r["metrics"][key] for r in records if key in r["metrics"]}
+def case(values: Values, name: str, measure: str = "CMC top-1", **where: str) -> Seeds:
+    """A measure in 0..1 of one case by seed, from those runs that hold it."""
+    return by_seed(pick(values, measure, case=name, **where))
 
 
-def _cases(records: Records, names: Mapping[str, str], measure: str) -> Rows:
-    """``case`` of each name, by the row that it stands for; rows that nobody has measured are left out."""
-    found = {row: case(records, name, measure) for row, name in names.items()}
-    return {row: seeds for row, seeds in found.items() if seeds}
+def _cases(values: Values, row: str, names: Mapping[str, str], measure: str, queries: str = "") -> Rows:
+    """``case`` of each name of the runs of a row, by what it is called; what nobody has measured is left out."""
+    found = rows(pick(values, measure, case=tuple(names.values()), queries=queries, row=row), "case")
+    return {shown: found[name] for shown, name in names.items() if name in found}
 
 
 INDEPENDENT = {"old/old": "old/old", "new/old": "new/identity(old)", "new/new": "new/new"}
@@ -45,58 +55,56 @@ CLOSED = {
     "new/Procrustes with side-information": "new/Procrustes(old, side)",
     "new/ridge with side-information": "new/ridge(old, side)",
 }
+BACKWARD = {"BCT": "BCT", "BCT, synthesised": "BCT, synthesised classes,"}
+"""Rows of both ways to train with BCT, and how their cases are called."""
 
 
-def by_case(records: Records, measure: str) -> Rows:
+def by_case(records: Records, measure: str = "CMC top-1", queries: str = "") -> Rows:
     """Tables 1 to 3 and Sec. 4.3: independent models, BCT, FCT; and the closed forms, which the paper leaves out."""
-    bare, forward = _of_row(records, BARE), _of_row(records, "FCT")
-    found = _cases(forward or bare, INDEPENDENT, measure)
-    for row, name in (("BCT", "BCT"), ("BCT, synthesised", "BCT, synthesised classes,")):
-        backward = _of_row(records, row)
-        found |= _cases(backward, {f"{name} new/old": "BCT/old", f"{name} new/new": "BCT/BCT"}, measure)
-    found |= _cases(forward, {"h/h": "h/h", "new/h": "new/h"}, measure)
-    return found | _cases(bare, {f"new/h {WITHOUT}": "new/h"}, measure) | _cases(forward or bare, CLOSED, measure)
+    values = table(records)
 
+    def of(row: str, names: Mapping[str, str]) -> Rows:
+        return _cases(values, row, names, measure, queries)
 
-def _of_row(records: Records, row: str) -> list[Mapping]:
-    return [record for record in records if record["row"] == row]
+    alone = "FCT" if (values["row"] == "FCT").any() else BARE
+    found = of(alone, INDEPENDENT)
+    for row, name in BACKWARD.items():
+        found |= of(row, {f"{name} new/old": "BCT/old", f"{name} new/new": "BCT/BCT"})
+    found |= of("FCT", {"h/h": "h/h", "new/h": "new/h"}) | of(BARE, {f"new/h {WITHOUT}": "new/h"})
+    return found | of(alone, CLOSED)
 
 
 def by_hop(records: Records, measure: str) -> Rows:
     """Table 5: every version by itself, after one hop, and the first gallery after all hops or directly."""
-    with_side, bare = _of_row(records, "FCT"), _of_row(records, BARE)
-    rows = {"phi1/phi1": "v1/v1", "phi2/phi2": "v2/v2", "phi3/phi3": "v3/v3"}
-    rows |= {"phi2/h2": "v2/one hop", "phi3/h3": "v3/one hop"}
+    values = table(records)
     carried = {"two hops": "v3/hops", "direct": "v3/direct"}
-    return _cases(with_side, rows | carried, measure) | _cases(
-        bare, {f"{row} {WITHOUT}": name for row, name in carried.items()}, measure
+    names = {f"phi{i}/phi{i}": f"v{i}/v{i}" for i in (1, 2, 3)} | {f"phi{i}/h{i}": f"v{i}/one hop" for i in (2, 3)}
+    return _cases(values, "FCT", names | carried, measure) | _cases(
+        values, BARE, {f"{shown} {WITHOUT}": name for shown, name in carried.items()}, measure
     )
 
 
 def by_side(records: Records, measure: str, name: str = "new/h") -> Rows:
     """Table 6: one case, by what is stored beside the old embedding."""
-    found = {row: case(_of_row(records, row), name, measure) for row in dict.fromkeys(r["row"] for r in records)}
-    return {row: seeds for row, seeds in found.items() if seeds}
-
-
-def by_alignment(records: Records) -> Rows:
-    """Table 6, last column: CKA of side-information and old embeddings, in 0..1."""
-    rows = dict.fromkeys(r["row"] for r in records)
-    return {row: {r["seed"]: r["metrics"]["CKA of old and side"] for r in _of_row(records, row)} for row in rows}
+    return rows(pick(table(records), measure, case=name))
 
 
 def by_bytes(records: Records, measure: str) -> Rows:
     """Sec. 5.2: a wider old embedding in place of side-information, side-information in place of the old embedding, and
     what both models reach by themselves. For the runs of Table 6 as well."""
-    alone = _of_row(records, "without the old embedding")
+    values = table(records)
     parts = {
-        "ResNet50-256 old, no side-information": (_of_row(records, "wider old embedding"), "new/h"),
-        "SimCLR-500 alone": (alone, "side/side"),
-        "h(psi) without the old model": (alone, "new/h"),
-        "old model with Mixup, old/old": (_of_row(records, "old model with Mixup"), "side/side"),
-        "new/h, SimCLR-500": (_of_row(records, "FCT"), "new/h"),
+        "ResNet50-256 old, no side-information": ("wider old embedding", "new/h"),
+        "SimCLR-500 alone": ("without the old embedding", "side/side"),
+        "h(psi) without the old model": ("without the old embedding", "new/h"),
+        "old model with Mixup, old/old": ("old model with Mixup", "side/side"),
+        "new/h, SimCLR-500": ("FCT", "new/h"),
     }
-    return {row: case(group, name, measure) for row, (group, name) in parts.items() if group}
+    return {
+        shown: case(values, name, measure, row=row)
+        for shown, (row, name) in parts.items()
+        if (values["row"] == row).any()
+    }
 
 
 @dataclass(frozen=True)
@@ -140,7 +148,7 @@ def comparison(records: Records, item: str) -> Markdown:
         more = tables.table(["", *(text for measure in others for text in _columns(measure))], body)
         return Markdown(f"{shown.data}\n\n{tables.folded(' and '.join(others), more).data}")
 
-    return for_each_update(records, show)
+    return for_each(by_data(records), show)
 
 
 def _columns(measure: str) -> list[str]:
@@ -151,14 +159,9 @@ def _numbers(row: Mapping | None) -> list[str]:
     return [tables.number(row["paper"]), tables.span(row["ours"])] if row else ["–", "–"]
 
 
-def for_each_update(records: Records, show: Callable[[Records], Markdown]) -> Markdown:
-    """A table for each update under its name."""
-    return for_each_group(by_data(records), show)
-
-
 def _compared(records: Records, item: str, measure: str) -> dict[str, dict]:
     how = ITEMS[item]
-    rows = compare(
+    found = compare(
         how.rows(records, measure),
         paper="ramanujan",
         item=item,
@@ -167,22 +170,14 @@ def _compared(records: Records, item: str, measure: str) -> dict[str, dict]:
         differs=differs(records),
         scale=100,
     )
-    return {row["row"]: row for row in rows}
+    return {row["row"]: row for row in found}
 
 
 def differences(
     records: Records, statements: Mapping[str, tuple[str, str]], item: str, measure: str = "CMC top-1"
 ) -> Markdown:
-    """Questions of ours, "text: (one, other)": by how much row one is above the other, in points of ``measure``, seed
-    by seed. What the paper claims is judged in ``pages.claims``."""
-
-    def show(group: Records) -> Markdown:
-        found = ITEMS[item].rows(group, measure)
-        return difference_table(
-            "question", {text: [found.get(row, {}) for row in pair] for text, pair in statements.items()}
-        )
-
-    return for_each_update(records, show)
+    """``sections.questions`` of the rows of an item, in points of ``measure``, seed by seed."""
+    return for_each(by_data(records), lambda group: questions(ITEMS[item].rows(group, measure), statements))
 
 
 def recovered(records: Records, queries: str = "all queries", measure: str = "CMC top-1") -> Markdown:
@@ -197,38 +192,25 @@ def recovered(records: Records, queries: str = "all queries", measure: str = "CM
     backward, closed = ("BCT new/old", "BCT, synthesised classes, new/old"), "new/ridge with side-information"
 
     def show(group: Records) -> Markdown:
-        found = by_case(group, f"{measure}{QUERIES[queries]}")
-        rows = [row for row in ("new/new", "new/h", f"new/h {WITHOUT}", *backward, closed) if row in found]
-        return difference_table(f"above old/old, {queries}", {row: (found[row], found["old/old"]) for row in rows})
+        found = by_case(group, measure, QUERIES[queries])
+        shown = [row for row in ("new/new", "new/h", f"new/h {WITHOUT}", *backward, closed) if row in found]
+        return difference_table(f"above old/old, {queries}", {row: (found[row], found["old/old"]) for row in shown})
 
-    return for_each_update(records, show)
-
-
-def measured(rows: Rows, unit: str = "%", scale: float = 100, digits: int = 1) -> Markdown:
-    """A table of what only we have measured: mean ± half width of the 95 % interval, n."""
-    body = [
-        [row, tables.span(interval([scale * v for v in seeds.values()]), digits=digits), str(len(seeds))]
-        for row, seeds in rows.items()
-    ]
-    return tables.table(["", f"ours, {unit}", "n"], body)
+    return for_each(by_data(records), show)
 
 
 def architectures(records: Records, measure: str = "CMC top-1") -> Markdown:
     """Table 4: paper | ours for each old architecture, under the name of the paper's that it stands for."""
-    parts = []
+    values, parts = table(records), []
     for column in dict.fromkeys(r["row"] for r in records):
-        group = _of_row(records, column)
+        group = [r for r in records if r["row"] == column]
         config = group[0]["config"]
         ours = "{old_network}, width {old_width}, {old_dim} numbers".format(**config).replace("torchvision:", "")
-        rows = _cases(group, {c: c for c in ("old/old", "h/h", "new/h", "new/new")}, measure)
-        if column == "none":
-            shown = measured(rows)
-        else:
-            how = {"paper": "ramanujan", "item": "table4", "metric": measure, "scale": 100}
-            shown = tables.comparison(compare(rows, column=column, differs=differs(group), **how))
-        parts.append(
-            f"**{ours}**{f' (in the paper {column})' if column != 'none' else ', as the new one'}\n\n{shown.data}"
-        )
+        found = _cases(values, column, {c: c for c in ("old/old", "h/h", "new/h", "new/new")}, measure)
+        how = {"paper": "ramanujan", "item": "table4", "metric": measure, "scale": 100, "differs": differs(group)}
+        same = column == "none"
+        shown = measured(found) if same else tables.comparison(compare(found, column=column, **how))
+        parts.append(f"**{ours}**{', as the new one' if same else f' (in the paper {column})'}\n\n{shown.data}")
     return Markdown("\n\n".join(parts))
 
 
@@ -238,22 +220,12 @@ def alignments(records: Records) -> Markdown:
 
     def show(group: Records) -> Markdown:
         body = [
-            [
-                row,
-                tables.number(printed[row], digits=2),
-                tables.span(interval(seeds.values()), digits=2),
-                str(len(seeds)),
-            ]
-            for row, seeds in by_alignment(group).items()
+            [row, tables.number(printed[row], digits=2), tables.span(mean_of(found, 1), digits=2), str(len(found))]
+            for row, found in rows(pick(table(group), "CKA of old and side")).items()
         ]
         return tables.table(["", "paper", "ours", "n"], body)
 
-    return for_each_update(records, show)
-
-
-def provenance(records: Records) -> Markdown:
-    """Where the runs of each update come from."""
-    return tables.origins(by_data(records))
+    return for_each(by_data(records), show)
 
 
 # --- the toy ----------------------------------------------------------------------------------------------------------
@@ -287,43 +259,39 @@ def toy_ceilings(records: Records) -> dict[str, float]:
     return blind_scores(each - 1, values * each - 1)
 
 
-TOY_CASES = {"old/old": "old/old", "h/h": "h/h", "new/h": "new/h", "new/new": "new/new"}
+TOY_CASES = ("old/old", "h/h", "new/h", "new/new")
 
 
-def toy_rows(records: Records, learns: str, stored: str, measure: str) -> Rows:
-    """The four cases of the toy for one old task and one kind of side-information."""
-    return _cases(choose(records, old_task=learns, side=stored), TOY_CASES, measure)
+def _toy(records: Records, measure: str | tuple[str, ...] = MEASURES) -> Values:
+    """The four cases of the toy; categories of ``case`` in their order."""
+    values = pick(table(records), measure, case=TOY_CASES)
+    return values.assign(case=values["case"].cat.set_categories(TOY_CASES))
 
 
 def toy_explorer(records: Records) -> Explorer:
     """Pick what the old model learns and what is stored beside its embeddings, see what a search finds."""
-    ceilings = toy_ceilings(records)
-    learns = list(dict.fromkeys(r["config"]["old_task"] for r in records))
-    stored = {"nothing" if s == "none" else s if s not in learns else f"the true {s}": s for s in _sides(records)}
-    cells, levels = [], []
-    for old in learns:
-        for measure in MEASURES:
-            at = {"the old model learns the": old, "measure": measure}
-            levels.append(Level(f"the {old} alone", [ceilings[measure]], at))
-            for name, side in stored.items():
-                rows = toy_rows(records, old, side, measure)
-                cells += row_cells(at | {"stored beside it": name}, "case", rows)
-    return explorer(View("bars", cells, axis="case", x_title="{measure}, %", levels=levels))
+    values, ceilings, task = _toy(records), toy_ceilings(records), "the old model learns the"
+    learns, sides = (list(values[name].cat.categories) for name in ("old_task", "side"))
+    stored = {s: "nothing" if s == "none" else s if s not in learns else f"the true {s}" for s in sides}
+    at = {task: "old_task", "measure": "measure", "stored beside it": "side", "case": "case"}
+    found = cells(values, at, {"measure": {m: m for m in MEASURES}, "side": stored})
+    levels = [
+        Level(f"the {old} alone", [ceilings[measure]], {task: old, "measure": measure})
+        for old in learns
+        for measure in MEASURES
+    ]
+    return explorer(View("bars", found, axis="case", x_title="{measure}, %", levels=levels))
 
 
 def toy_table(records: Records) -> Markdown:
     """new/h for each old task and each kind of side-information."""
-    learns = list(dict.fromkeys(r["config"]["old_task"] for r in records))
-    body = []
-    for side in _sides(records):
-        found = [toy_rows(records, old, side, "CMC top-1").get("new/h", {}) for old in learns]
-        cells = [tables.span(interval([100 * v for v in f.values()]) if f else None) for f in found]
-        body.append([side, *cells, str(len(found[0]))])
+    found = pick(table(records), "CMC top-1", case="new/h")
+    learns = {old: rows(values, "side") for (old,), values in groups(found, "old_task")}
+    body = [
+        [side, *(tables.span(mean_of(by_task.get(side, {}))) for by_task in learns.values()), str(len(first))]
+        for side, first in next(iter(learns.values())).items()
+    ]
     return tables.table(["stored", *(f"old model knows the {old}, %" for old in learns), "n"], body)
-
-
-def _sides(records: Records) -> list[str]:
-    return list(dict.fromkeys(r["config"]["side"] for r in records))
 
 
 # --- explorers --------------------------------------------------------------------------------------------------------
@@ -331,26 +299,27 @@ def _sides(records: Records) -> list[str]:
 
 def cases_explorer(records: Records) -> Explorer:
     """Pick an update, a measure and which queries, see every case."""
-    cells = []
+    found = []
     for update, group in by_data(records).items():
         for measure in ("CMC top-1", "mAP@1.0"):
-            for queries, key in QUERIES.items():
-                at = {"update": update, "measure": measure, "queries": queries}
-                cells += row_cells(at, "case", by_case(group, measure + key))
-    return explorer(View("bars", cells, axis="case", x_title="{measure} of {queries}, %"))
+            for words, queries in QUERIES.items():
+                at = {"update": update, "measure": measure, "queries": words}
+                found += row_cells(at, "case", by_case(group, measure, queries))
+    return explorer(View("bars", found, axis="case", x_title="{measure} of {queries}, %"))
 
 
 def side_explorer(records: Records) -> Explorer:
     """Pick an update, a case and a measure, see what each kind of side-information is worth."""
-    cells, levels = [], []
-    for update, group in by_data(records).items():
-        for measure in ("CMC top-1", "mAP@1.0"):
-            at = {"update": update, "measure": measure}
-            for name in ("old/old", "new/new"):
-                levels.append(Level(name, [interval(case(group, name, measure).values()).mean], at))
-            for name in ("new/h", "h/h", "side/side", "new/ridge(old, side)"):
-                cells += row_cells(at | {"case": name}, "side-information", by_side(group, measure, name))
-    return explorer(View("bars", cells, axis="side-information", x_title="{measure} of {case}, %", levels=levels))
+    measures, values = {m: m for m in ("CMC top-1", "mAP@1.0")}, table(records)
+    shown = {c: c for c in ("new/h", "h/h", "side/side", "new/ridge(old, side)")}
+    at = {"update": "data", "measure": "measure", "case": "case", "side-information": "row"}
+    found = cells(pick(values, measures, case=shown), at, {"measure": measures, "case": shown})
+    levels = [
+        Level(name, [mean_of(group, 1).mean], {"update": update, "measure": measure})
+        for (update, measure), part in groups(pick(values, measures, case=("old/old", "new/new")), "data", "measure")
+        for name, group in rows(part.drop_duplicates(["case", "seed"], keep="last"), "case").items()
+    ]
+    return explorer(View("bars", found, axis="side-information", x_title="{measure} of {case}, %", levels=levels))
 
 
 HOPS = {
@@ -361,28 +330,27 @@ HOPS = {
 }
 
 
-def hops(records: Records, side: str, measure: str) -> dict[str, Rows]:
+def hops(values: Values, side: str, measure: str) -> dict[str, Rows]:
     """For each way to carry a gallery its score at each version, by number of classes learnt."""
-    chosen = choose(records, side=side)
-    versions = list(enumerate(chosen[0]["config"]["classes"], 1))
-    found = {}
-    for way, pattern in HOPS.items():
-        places = {str(n): case(chosen, pattern.format(i), measure) for i, n in versions}
-        found[way] = {place: seeds for place, seeds in places.items() if seeds}
-    return found
+    found = rows(pick(values, measure, case=ANY, side=side), "case")
+    versions = list(enumerate(values["classes"].iloc[0], 1))
+    return {
+        way: {str(n): found[at] for i, n in versions if (at := pattern.format(i)) in found}
+        for way, pattern in HOPS.items()
+    }
 
 
 def hops_explorer(records: Records) -> Explorer:
     """Pick side-information and measure, see the gallery of the first version carried on, update after update."""
-    cells = []
+    found, values = [], table(records)
     for words, side in {"SimCLR": "SimCLR", "no side-information": "none"}.items():
         for measure in MEASURES:
-            for way, rows in hops(records, side, measure).items():
-                cells += row_cells({"side-information": words, "measure": measure, "gallery": way}, "classes", rows)
+            for way, places in hops(values, side, measure).items():
+                found += row_cells({"side-information": words, "measure": measure, "gallery": way}, "classes", places)
     return explorer(
         View(
             "curves",
-            cells,
+            found,
             series="gallery",
             axis="classes",
             title="{measure}, %",
@@ -391,7 +359,12 @@ def hops_explorer(records: Records) -> Explorer:
     )
 
 
-COSTS = {"multiplications per item": "MACs", "kilobytes per item": "KB", "seconds per 10 000 items": "seconds"}
+COSTS = {
+    "multiplications per item": "MACs",
+    "kilobytes per item": "KB",
+    "seconds per 10 000 items": "seconds per 10 000 items",
+}
+NOTHING = "old/old, nothing done"
 
 
 def cost_points(records: Records, cost: str, measure: str) -> dict[str, list[tuple[float, float]]]:
@@ -401,68 +374,62 @@ def cost_points(records: Records, cost: str, measure: str) -> dict[str, list[tup
     beside it.
     """
     points: dict[str, list[tuple[float, float]]] = {}
-
-    def add(name: str, x: float, record: Mapping, case_name: str) -> None:
-        points.setdefault(name, []).append((x, record["metrics"][f"{measure}: {case_name}"]))
-
-    for record in records:
-        config, metrics = record["config"], record["metrics"]
-        if record["row"] == "BCT":
-            add("BCT", 0.0, record, "BCT/old")
-        elif record["row"].startswith("FCT"):
-            side = record["row"] != BARE
-            image, h = {
-                "MACs": lambda m=metrics: (m["MACs: images"], m["MACs: h"]),
-                "KB": lambda m=metrics, s=side: (m["KB: images"], m["KB: old"] + s * m["KB: side"]),
-                "seconds": lambda m=metrics: (
-                    m["seconds per 10 000 items: images"],
-                    m["seconds per 10 000 items: h"],
-                ),
-            }[cost]()
-            if side:
-                add(f"h of width {config['h_width']}", h, record, "new/h")
-            else:
-                add("old/old, nothing done", 0.0, record, "old/old")
-                add("back-filling", image, record, "new/new")
-                add(f"h of width {config['h_width']} {WITHOUT}", h, record, "new/h")
+    values = pick(table(records), (cost, measure), case=ANY, method=("FCT", "BCT"))
+    for (row, width, _), run in groups(values, "row", "h_width", "run"):
+        of = {(m, c): v for m, c, v in run[["measure", "case", "value"]].itertuples(index=False)}
+        costs = {name: value for (m, name), value in of.items() if m == cost}
+        if row == "BCT":
+            found = {"BCT": (0.0, "BCT/old")}
+        else:
+            stored = costs.get("old", 0.0) + (row != BARE) * costs.get("side", 0.0)
+            found = {f"h of width {width}": (costs.get("h", stored), "new/h")}
+        if row == BARE:
+            carried = {f"{name} {WITHOUT}": point for name, point in found.items()}
+            found = {NOTHING: (0.0, "old/old"), "back-filling": (costs["images"], "new/new")} | carried
+        for name, (x, searched) in found.items():
+            points.setdefault(name, []).append((x, of[measure, searched]))
     return points
 
 
 def cost_explorer(records: Records) -> Explorer:
     """Pick a cost and a measure, see what each strategy buys."""
-    cells = [
+    found = [
         Cell(
             {"cost": words, "measure": measure, "strategy": strategy},
             [y for _, y in points],
-            x=[interval([x for x, _ in points]).mean],
+            x=[sum(x for x, _ in points) / len(points)],
         )
         for words, cost in COSTS.items()
         for measure in MEASURES
         for strategy, points in cost_points(records, cost, measure).items()
     ]
     return explorer(
-        View("costs", cells, series="strategy", title="{measure}, %", x_title="{cost} (left edge: nothing)")
+        View("costs", found, series="strategy", title="{measure}, %", x_title="{cost} (left edge: nothing)")
     )
 
 
 def width_explorer(records: Records) -> Explorer:
     """Pick a measure, see every case by the width of the embeddings."""
-    widths, cells = sorted({r["config"]["new_dim"] for r in records}), []
-    for measure in MEASURES:
-        for name in ("old/old", "h/h", "new/h", "new/new"):
-            rows = {str(w): case(choose(records, new_dim=w), name, measure) for w in widths}
-            cells += row_cells({"measure": measure, "case": name}, "width", rows)
+    shown = {c: c for c in ("old/old", "h/h", "new/h", "new/new")}
+    values = pick(table(records), MEASURES, case=shown)
+    widths = {width: str(width) for width in sorted(values["new_dim"].unique())}
+    at = {"measure": "measure", "case": "case", "width": "new_dim"}
+    found = cells(values, at, {"measure": {m: m for m in MEASURES}, "case": shown, "new_dim": widths})
     return explorer(
-        View("curves", cells, series="case", axis="width", title="{measure}, %", x_title="width of the embeddings")
+        View("curves", found, series="case", axis="width", title="{measure}, %", x_title="width of the embeddings")
     )
+
+
+FLIPS = {c: c for c in ("new/new", "new/h", "h/h")} | {
+    "BCT new/old": "BCT/old",
+    "BCT new/new": "BCT/BCT",
+    "new/ridge": "new/ridge(old)",
+}
 
 
 def flips(records: Records) -> dict[str, Rows]:
     """For each update, the share of queries that found their class at rank 1 by old/old and no longer do, by case."""
-    names = {c: c for c in ("new/new", "new/h", "h/h")} | {"BCT new/old": "BCT/old", "BCT new/new": "BCT/BCT"}
-    names |= {"new/ridge": "new/ridge(old)"}
-    found = {}
-    for data, group in by_data(records).items():
-        usual = [r for r in group if r["config"]["side"] != "none" or r["config"]["method"] == "BCT"]
-        found[data] = _cases(usual, names, "negative flips")
-    return found
+    values = pick(table(records), "negative flips", case=tuple(FLIPS.values()))
+    values = values[(values["side"] != "none") | (values["method"] == "BCT")]
+    by_update = {data: rows(part, "case") for (data,), part in groups(values, "data")}
+    return {data: {shown: found[c] for shown, c in FLIPS.items() if c in found} for data, found in by_update.items()}

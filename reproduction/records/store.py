@@ -8,7 +8,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -194,31 +194,3 @@ def load_all(preset: str, root: str | os.PathLike | None = None) -> dict[str, di
         if other is None or other["provenance"]["started"] <= record["provenance"]["started"]:
             found[record["run_id"]] = record
     return found
-
-
-def by_row(records: Iterable[Mapping], row: str | Callable[[Mapping], str], metric: str) -> dict[str, dict[int, float]]:
-    """Values of runs as ``compare`` takes them.
-
-    Args:
-        records: of one experiment.
-        row: a key of the config, or a function of the record.
-        metric: a key of the metrics.
-
-    Returns:
-        ``{row: {seed: value}}``.
-
-    Raises:
-        KeyError: a record lacks one of them.
-        ValueError: two records would be the same row and seed, for then a config tells them apart and averaging them
-            silently would hide it.
-    """
-    rows: dict[str, dict[int, float]] = {}
-    for record in records:
-        name = str(row(record) if callable(row) else record["config"][row])
-        seeds = rows.setdefault(name, {})
-        if record["seed"] in seeds:
-            raise ValueError(
-                f"records: row {name!r} has seed {record['seed']} twice; choose `row` so that it tells the runs apart"
-            )
-        seeds[record["seed"]] = float(record["metrics"][metric])
-    return rows

@@ -14,6 +14,8 @@ from reproduction.show import explorer as module
 from reproduction.show.explorer import PLOTLY_MIME, Cell, Figure, Level, Note, View, explorer, show, source
 from reproduction.show.looks import look
 
+from .explored import by_name, table
+
 METHODS, DATA, LAYERS = ("independent", "RP", "DCC"), ("x", "y"), ("stem", "block 1", "block 2")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
@@ -37,21 +39,6 @@ def bars(*some: Cell, **options) -> View:
 
 def spec(*views: View, **options) -> dict:
     return json.loads(explorer(*views, **options).spec)
-
-
-def table(found: dict, view: int = 0) -> dict[tuple[str, ...], list]:
-    """Every row of a view's table by its options, its lists written out."""
-    names, view = found["dimensions"], found["views"][view]
-    written = {}
-    for at, *parts in view["cells"]:
-        where = tuple(names[d]["options"][o] for d, o in zip(view["dimensions"], at, strict=True))
-        parts += [None] * (7 - len(parts))
-        written[where] = parts[:4] + [None if place is None else found["lists"][place] for place in parts[4:]]
-    return written
-
-
-def by_name(found: dict) -> dict[str, dict]:
-    return {dimension["name"]: dimension for dimension in found["dimensions"]}
 
 
 # --- explorers --------------------------------------------------------------------------------------------------------

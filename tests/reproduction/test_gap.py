@@ -8,7 +8,8 @@ from reproduction.experiments import evidence
 from reproduction.pages import gap
 from reproduction.records.verdicts import Source
 
-from .test_pages import METHODS, record
+from .recorded import METHODS
+from .recorded import pair_record as record
 
 
 def cells(table):

@@ -1,52 +1,25 @@
 """What the chapters on paper A show is what the records say."""
 
-import json
 import re
-import statistics
 from statistics import fmean
 
 import pytest
-from scipy import stats
 
-from reproduction.pages import claims, gygli
-from reproduction.records.provenance import provenance
+from reproduction.pages import claims, gygli, sections
 from reproduction.records.verdicts import Source
 
-from .test_explorer import by_name, table
-
-METHODS = ("independent", "RP", "DCC", "upper bound")
-LAYERS = ("stem", "stage1_block1", "stage2_block1", "stage3_block1", "pool")
-
-
-def record(method, seed, a="x", b="y"):
-    """Recombination .1/.5/.8 by method, a little more for each seed; own heads at .9."""
-    base = {"independent": 0.1, "RP": 0.5, "DCC": 0.8, "upper bound": 0.05}[method] + 0.01 * seed
-    metrics = {"chance/mean": 0.1}
-    for role, shift in (("a", 0.02), ("b", -0.02), ("mean", 0)):
-        metrics |= {
-            f"recombination/{role}": base + shift,
-            f"recombination, unmasked/{role}": base / 2,
-            f"not recombined/{role}": 0.9 + 0.001 * seed,
-            f"own task/{role}": 0.95 - 0.01 * (a == "cifar10"),
-        }
-    made = provenance(experiment="fig2", device="cpu", threads=1, started=0.0, wall_seconds=6.0, peak_memory_mb=1.0)
-    metrics |= {
-        f"recombination at {at}/{r}": base - 0.01 * i for i, at in enumerate(LAYERS) for r in ("a", "b", "mean")
-    }
-    config = {"a": a, "b": b, "method": method, "seed": seed, "split_at": "stage2"}
-    found = {"experiment": "fig2", "preset": "laptop", "row": method, "seed": seed, "config": config, "data": {}}
-    found |= {"run_id": f"{method} {seed} {a}", "differs": () if a == "cifar10" else ("a", "b")}
-    found |= {"networks": frozenset([found["run_id"]])}
-    return found | {"metrics": metrics, "provenance": made}
+from .expected import welch
+from .explored import levels, means, options, shown, starts
+from .recorded import LAYERS, METHODS, pair_record
 
 
 @pytest.fixture
 def records():
-    return [record(m, s, *data) for data in (("x", "y"), ("cifar10", "stl10")) for m in METHODS for s in range(3)]
+    return [pair_record(m, s, *data) for data in (("x", "y"), ("cifar10", "stl10")) for m in METHODS for s in range(3)]
 
 
 def test_the_upper_bound_is_not_recombined(records):
-    found = gygli.scores(gygli.by_data(records)["x × y"], "recombination")
+    found = gygli.scores(sections.by_data(records)["x × y"], "recombination")
     assert found["upper bound"] == pytest.approx({0: 0.9, 1: 0.901, 2: 0.902})
     assert found["RP"] == pytest.approx({0: 0.5, 1: 0.51, 2: 0.52})
     assert gygli.scores(records[:12], "own task")["upper bound"] == {0: 0.95, 1: 0.95, 2: 0.95}
@@ -63,16 +36,8 @@ def test_comparison_has_a_table_for_each_pair(records):
 
 
 def test_provenance_names_each_pair(records):
-    text = gygli.provenance(records).data
+    text = sections.provenance(records).data
     assert text.count("12 runs at preset laptop") == 2 and "x × y" in text and text.count("<details>") == 2
-
-
-def welch(one, other):
-    """The difference of means of networks trained apart, times 100, as tables print it."""
-    parts = [statistics.variance(values) / len(values) for values in (one, other)]
-    degrees = sum(parts) ** 2 / sum(part**2 / (len(one) - 1) for part in parts)
-    half = stats.t.ppf(0.975, degrees) * sum(parts) ** 0.5
-    return f"{100 * (statistics.mean(one) - statistics.mean(other)):+.1f} ± {100 * half:.1f}"
 
 
 def test_differences_are_of_common_seeds_and_networks_trained_apart(records):
@@ -123,45 +88,13 @@ def test_a_card_has_the_reports_verdicts_and_what_its_runs_took(records):
         claims.card("It holds.", sources, ["a-none"], ["fig2"])
 
 
-def shown(explorer, view=0):
-    """The table of a view by the options of its dimensions: mean, half width, n, the paper's, values, x, names."""
-    return table(json.loads(explorer.spec), view)
-
-
-def means(explorer, view=0):
-    """The means of a view in its unit, by the options of its dimensions."""
-    return {where: mean for where, (mean, *_) in shown(explorer, view).items()}
-
-
-def levels(explorer, view=0):
-    """What is drawn across, by name and place: its mean."""
-    spec = json.loads(explorer.spec)
-    names = spec["dimensions"]
-    return {
-        (level["name"], *(names[d]["options"][o] for d, o in level["at"])): level["mean"]
-        for level in spec["views"][view]["levels"]
-    }
-
-
-def options(explorer, dimension):
-    return by_name(json.loads(explorer.spec))[dimension]["options"]
-
-
-def starts(explorer):
-    found = by_name(json.loads(explorer.spec)).items()
-    return {name: dimension["options"][dimension["start"]] for name, dimension in found}
-
-
 def test_every_method_has_its_bar_on_every_test_set_in_every_measure(records):
     found = shown(gygli.methods_explorer(records))
     roles = {"mean of both sets": "mean", "first set": "a", "second set": "b"}
     for (data, role, measure, method), (mean, _, n, paper, values, *_) in found.items():
         group = [r for r in records if f"{r['config']['a']} × {r['config']['b']}" == data and r["row"] == method]
-        key = (
-            gygli.MEASURES[measure]
-            if (measure, method) != ("recombination accuracy", "upper bound")
-            else "not recombined"
-        )
+        key = {words: key for key, words in gygli.MEASURES.items()}[measure]
+        key = "not recombined" if (measure, method) == ("recombination accuracy", "upper bound") else key
         expected = [100 * r["metrics"][f"{key}/{roles[role]}"] for r in group]
         assert values == pytest.approx(expected) and mean == pytest.approx(fmean(expected), abs=0.006) and n == 3
         printed = {"recombination accuracy": "fig2", "accuracy on the own task, all classes": "own tasks"}.get(measure)
@@ -191,7 +124,7 @@ def test_the_matrix_has_own_heads_on_the_diagonal_and_follows_the_cut(records):
 
 
 def test_two_networks_of_one_set_are_told_apart():
-    same = [record("RP", seed, "x", "x") for seed in range(2)]
+    same = [pair_record("RP", seed, "x", "x") for seed in range(2)]
     assert {where[-2:] for where in means(gygli.recombination_explorer(same, "RP"))} == {
         (f"x ({own})", f"x ({other})") for own in "ab" for other in "ab"
     }

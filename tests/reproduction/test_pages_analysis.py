@@ -5,12 +5,14 @@ import json
 import pytest
 
 from reproduction.experiments.gygli import NORMALIZATION_ROWS
-from reproduction.pages import analysis, gygli
+from reproduction.pages import analysis, gygli, sections
 from reproduction.records.provenance import provenance
 from reproduction.records.published import paper_numbers
 from reproduction.records.store import run_id
+from reproduction.records.table import in_network_order, table
 
-from .test_pages import levels, means, options, shown, starts, welch
+from .expected import lines, welch
+from .explored import levels, means, options, shown, starts
 
 LAYERS = ("stem", "stage1_block1", "stage2_block1", "stage3_block1", "pool")
 BASE = {"independent": 0.1, "IIW": 0.3, "RP": 0.4, "DCC": 0.6, "IIW+RP": 0.7, "IIW+DCC": 0.8, "IIW+RP+DCC": 0.85}
@@ -67,17 +69,13 @@ def grid(**options):
     return [record(method, seed, **options) for method in BASE for seed in range(3)]
 
 
-def lines(markdown):
-    return [line.replace("\N{NO-BREAK SPACE}", " ") for line in markdown.data.splitlines()]
-
-
 def test_union_holds_each_run_once_in_order():
     first, second = grid(), [record("RP"), record("RP", split_at="stem")]
-    assert gygli.union(first, second) == [*first, second[1]]
+    assert sections.union(first, second) == [*first, second[1]]
 
 
 def test_pairs_are_one_group_in_either_order():
-    groups = gygli.by_data([record("RP"), record("RP", a="y", b="x"), record("RP", a="x", b="x")])
+    groups = sections.by_data([record("RP"), record("RP", a="y", b="x"), record("RP", a="x", b="x")])
     assert {name: len(group) for name, group in groups.items()} == {"x × y": 2, "x × x": 1}
 
 
@@ -114,7 +112,8 @@ def test_correlation_is_the_mean_over_channels_and_test_sets():
 
 def test_classes_stand_in_the_order_of_their_number():
     records = [record("IIW+DCC", dcc_classes=n) for n in (7, None, 2)] + [record("IIW+RP")]
-    records[1]["metrics"]["chance/mean"] = 1 / 10
+    for one in records:
+        one["metrics"]["chance/mean"] = 1 / 10
     assert list(gygli.by_classes(records)) == ["2 classes", "7 classes", "10 classes", "IIW+RP"]
 
 
@@ -125,8 +124,7 @@ def test_splits_stand_in_the_order_of_the_network():
     others = [record("DCC", row=f"DCC at {block}", split_at=at) for block, at in cuts.items()]
     assert list(gygli.by_split(others)) == list(LAYERS[:-1]), "whatever the experiment calls its rows"
     assert gygli.network_layers(records) == list(LAYERS)
-    metrics = {f"recombination at {at}/mean": 0.5 for at in ("pool", "block10", "stem", "block2")}
-    assert gygli.network_layers([{"metrics": metrics}]) == ["stem", "block2", "block10", "pool"]
+    assert in_network_order(["pool", "block10", "stem", "block2"]) == ["stem", "block2", "block10", "pool"]
     assert gygli.block_of("stage2", ["stem", "stage2_block1", "stage2_block2"]) == "stage2_block2"
 
 
@@ -266,7 +264,7 @@ def test_what_was_measured_without_scipy_has_no_matched_values():
     for one in records:
         one["metrics"] = {k: v for k, v in one["metrics"].items() if not k.startswith("matched")}
     assert "independent + permutation" not in gygli.by_correlation(records)
-    assert analysis.similarities(records) == ["cross-correlation", "CKA", "neighbours"]
+    assert analysis.similarities(table(records)) == ["cross-correlation", "CKA", "neighbours"]
     assert options(analysis.similarity_explorer(records), "similarity") == ["cross-correlation"], "all are equal here"
     assert options(analysis.channels_explorer(records), "channels") == ["by position"]
 
@@ -280,15 +278,15 @@ def test_what_was_not_run_on_a_pair_is_not_offered_there():
 
 
 def test_similarity_is_a_point_for_each_pair_of_networks():
-    points = {cell.at["method"]: cell for cell in analysis.similarity_cells(grid(), {}, "CKA", "stem")}
+    points = {cell.at["method"]: cell for cell in analysis.similarity_cells(table(grid()), {}, "CKA", "stem")}
     assert {m: len(p.values) for m, p in points.items()} == dict.fromkeys(BASE, 3)
     dcc = points["DCC"]
     assert (dcc.x[2], dcc.values[2]) == pytest.approx((0.31, 0.62)) and dcc.names[2] == "300 steps, seed 2"
-    [pretrained] = analysis.similarity_cells([record("IIW", pretrained_on="z")], {}, "CKA", "stem")
+    [pretrained] = analysis.similarity_cells(table([record("IIW", pretrained_on="z")]), {}, "CKA", "stem")
     assert pretrained.names == ["pre-trained, 300 steps, seed 0"]
     bound = record("independent")
     bound["config"]["method"] = "upper bound"
-    [cell] = analysis.similarity_cells([bound], {}, "CKA", "stem")
+    [cell] = analysis.similarity_cells(table([bound]), {}, "CKA", "stem")
     assert cell.at["method"] == "own RP heads"
     records = grid()
     for one in records:
@@ -312,9 +310,10 @@ def test_similarity_is_a_point_for_each_pair_of_networks():
 def test_agreement_compares_seeds_of_one_setting_only():
     """Three settings: in order, reversed with a tie, and one seed alone."""
     made = {"in order": ((0.1, 0.2), (0.3, 0.5)), "not": ((0.1, 0.9), (0.2, 0.8), (0.2, 0.7)), "alone": ((0.5, 0.5),)}
-    records = [
-        {"config": {"setting": name, "seed": seed}, "metrics": {"CKA at x/mean": x, "recombination at x/mean": y}}
-        for name, pairs in made.items()
-        for seed, (x, y) in enumerate(pairs)
-    ]
-    assert analysis.agreement(records, "CKA", "x") == pytest.approx([1.0, 0.5 / 3])
+    records = []
+    for place, pairs in enumerate(made.values()):
+        for seed, (x, y) in enumerate(pairs):
+            one = record("RP", seed, width=place)
+            one["metrics"] |= {"CKA at stem/mean": x, "recombination at stem/mean": y}
+            records.append(one)
+    assert analysis.agreement(table(records), "CKA", "stem") == pytest.approx([1.0, 0.5 / 3])

@@ -8,9 +8,10 @@ import pytest
 from compatkit.intervals import interval
 from reproduction.pages import applications
 from reproduction.records.provenance import provenance
+from reproduction.records.table import table
 
-from .test_pages import levels, means, options, shown, welch
-from .test_pages_analysis import lines
+from .expected import lines, welch
+from .explored import levels, means, options, shown
 
 SEEDS = range(3)
 DIRECTIONS = ("a to b", "b to a")
@@ -108,17 +109,6 @@ def test_the_mean_is_of_seeds_that_both_directions_have():
     records = [r for r in adaptations() if (r["config"]["direction"], r["seed"]) != ("b to a", 1)]
     assert all(list(seeds) == [0, 2] for seeds in applications.by_adaptation(records, "mean").values())
     assert list(applications.by_adaptation(records, "a to b")["adapted through RP"]) == [0, 1, 2]
-
-
-def test_kinds_are_told_apart_by_pretext_and_rate():
-    found = applications.kinds(adaptations()[::-1])
-    assert list(found) == list(applications.KINDS) and {len(group) for group in found.values()} == {6}
-    settings = {
-        kind: {(r["config"]["pretext"], r["config"]["adapt_recipe"]["lr"]) for r in group}
-        for kind, group in found.items()
-    }
-    expected = (("rotation", 0.001), ("rotation", 0.02), ("jigsaw", 0.001))
-    assert settings == {kind: {one} for kind, one in zip(applications.KINDS, expected, strict=True)}
 
 
 def test_table_1_has_both_directions_and_their_mean_beside_the_papers():
@@ -310,7 +300,7 @@ def test_the_matrix_explorer_shows_every_head_on_every_extractor():
 
 
 def test_costs_are_counted_once_and_the_shortest_latency_is_shown():
-    found = applications.architecture_costs(classifiers())
+    found = applications.architecture_costs(table(classifiers()))
     assert found == {
         "ResNet": "1 k parameters, 2.0 M mult., 1.0 ms",
         "Wide ResNet": "2 k parameters, 4.0 M mult., 11.0 ms",
@@ -405,10 +395,3 @@ def test_the_transfer_explorer_has_every_method_at_every_step():
     assert levels(explorer) == {("own network", "x → y"): 75}, "the target's own network"
     [note] = json.loads(explorer.spec)["views"][0]["notes"]
     assert note["text"] == "An epoch is 5 steps."
-
-
-# --- all three --------------------------------------------------------------------------------------------------------
-
-
-def test_provenance_counts_the_runs():
-    assert "<details><summary>10 runs at preset laptop on " in applications.provenance(transfers()).data

@@ -4,7 +4,7 @@ import pytest
 
 from reproduction.pages import move
 
-from .test_pages import means
+from .explored import means
 
 
 def test_words_that_both_find_are_bold():

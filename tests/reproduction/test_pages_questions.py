@@ -4,13 +4,14 @@ import pytest
 
 from reproduction.pages import questions
 
-from .test_pages import means, record, welch
-from .test_pages_ramanujan import SCORES, WITH_SIDE
-from .test_pages_ramanujan import record as update
+from .expected import welch
+from .explored import means, options
+from .recorded import SCORES, WITH_SIDE, pair_record
+from .recorded import update_record as update
 
 
 def pair(row, seed, shift=0.0, **config):
-    made = record("DCC", seed)
+    made = pair_record("DCC", seed)
     made |= {"row": row, "config": made["config"] | config, "run_id": f"{row} {seed} {config}"}
     for role, more in (("a", 0.02), ("b", -0.02), ("mean", 0.0)):
         made["metrics"][f"recombination/{role}"] = 0.8 + shift + 0.01 * seed + more
@@ -18,18 +19,25 @@ def pair(row, seed, shift=0.0, **config):
 
 
 def test_the_same_index_is_set_against_another():
-    rows = {"IIW, same numbers, after stage 2": 0.0, "IIW, other numbers, after stage 2": -0.1}
-    records = [pair(row, s, shift * (1 + s)) for row, shift in rows.items() for s in range(2)]
+    numberings = {"as a": 0.0, "shifted": -0.1}
+    records = [
+        pair(how, s, shift * (1 + s) + 0.1 * (at == "stage2"), method="IIW", numbering=how, split_at=at)
+        for how, shift in numberings.items()
+        for at in ("stage2", "stage3_block1")
+        for s in range(2)
+    ]
     text = questions.index_table(records).data.replace("\N{NO-BREAK SPACE}", " ")
-    assert f"| IIW, after stage 2 | {welch([0.8, 0.81], [0.7, 0.61])} | 2 |" in text
+    for place in ("after stage 2", "after the last block"):
+        assert f"| IIW, {place} | {welch([0.8, 0.81], [0.7, 0.61])} | 2 |" in text
 
 
 def test_shares_stand_in_their_order():
-    records = [pair(f"RP, {share}% turned", s, -share / 1000) for share in (100, 0, 25) for s in range(2)]
-    found = questions.turned(records)
-    assert list(found) == ["RP"] and list(found["RP"]) == ["0 %", "25 %", "100 %"]
-    assert found["RP"]["25 %"] == pytest.approx({0: 0.775, 1: 0.785})
-    assert questions.turned(records, "a")["RP"]["0 %"][1] == pytest.approx(0.83)
+    records = [pair("RP", s, -share / 10, method="RP", turned=share) for share in (1.0, 0.0, 0.25) for s in range(2)]
+    explorer = questions.turned_explorer(records)
+    assert options(explorer, "at") == ["0 %", "25 %", "100 %"]
+    found = means(explorer)
+    assert found["x × y", "mean of both sets", "RP", "25 %"] == pytest.approx(78)
+    assert found["x × y", "first set", "RP", "0 %"] == pytest.approx(82.5)
 
 
 def test_channels_as_they_are_permuted_and_stitched():
@@ -38,10 +46,9 @@ def test_channels_as_they_are_permuted_and_stitched():
         for role in ("a", "b", "mean"):
             made["metrics"] |= {f"recombination, permuted/{role}": 0.3}
             made["metrics"] |= {f"recombination, stitched on {n} images/{role}": n / 100 for n in (10, 30)}
-    found = questions.stitched(records)["DCC"]
-    assert list(found) == ["as they are", "permuted", "10", "30"]
-    assert [places[1] for places in found.values()] == pytest.approx([0.81, 0.3, 0.1, 0.3])
-    shown = means(questions.stitched_explorer(records))
+    explorer = questions.stitched_explorer(records)
+    assert options(explorer, "at") == ["as they are", "permuted", "10", "30"]
+    shown = means(explorer)
     assert shown["x × y", "mean of both sets", "DCC", "as they are"] == pytest.approx(80.5)
     assert shown["x × y", "first set", "DCC", "permuted"] == pytest.approx(30) and len(shown) == 3 * 4
 
@@ -49,8 +56,8 @@ def test_channels_as_they_are_permuted_and_stitched():
 def learnt(share, seed):
     more = share / 1000
     return [
-        update(seed, SCORES | WITH_SIDE, shift=more, row=f"{share}%, FCT"),
-        update(seed, SCORES, shift=more - 0.05, row=f"{share}%, FCT without side-information", side="none"),
+        update(seed, SCORES | WITH_SIDE, shift=more, classes=[share, 100]),
+        update(seed, SCORES, shift=more - 0.05, classes=[share, 100], side="none"),
     ]
 
 
@@ -69,7 +76,7 @@ def test_cases_by_the_share_of_classes_and_what_is_recovered():
 
 def test_h_and_ridge_regression_by_the_images_they_are_fitted_on():
     rows = {
-        "2 images of a class": (100, 256, -0.3),
+        "2 images of a class": (200, 256, -0.3),
         "all images": (None, 256, 0.0),
         "h of 4 times the width": (None, 1024, 0.1),
     }
@@ -78,9 +85,10 @@ def test_h_and_ridge_regression_by_the_images_they_are_fitted_on():
         for row, (pairs, width, shift) in rows.items()
         for s in range(2)
     ]
-    found = questions.fitted(records)
-    assert list(found) == ["h", questions.RIDGE] and list(found["h"]) == ["2", "all"]
-    assert found["h"]["2"][0] == pytest.approx(0.3) and found[questions.RIDGE]["all"][1] == pytest.approx(0.46)
     text = questions.against_ridge(records).data.replace("\N{NO-BREAK SPACE}", " ")
     assert text.count(" | +15.0 ± 0.0 | 2 |") == 3 and "| h of 4 times the width |" in text
-    assert means(questions.fitted_explorer(records))["shapes, 50 to 100", "h", "2"] == pytest.approx(30.5)
+    explorer = questions.fitted_explorer(records)
+    assert options(explorer, "map") == ["h", questions.RIDGE] and options(explorer, "at") == ["2", "all"]
+    found = means(explorer)
+    assert found["shapes, 50 to 100", "h", "2"] == pytest.approx(30.5), "h of another width is not among them"
+    assert found["shapes, 50 to 100", questions.RIDGE, "all"] == pytest.approx(45.5)

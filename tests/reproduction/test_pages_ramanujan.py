@@ -8,34 +8,11 @@ import pytest
 
 from reproduction.experiments.ramanujan import TABLE_6
 from reproduction.pages import ramanujan
-from reproduction.records.provenance import provenance
+from reproduction.records.table import table
 
-from .test_pages import levels, means, options, shown
-
-SCORES = {"old/old": 0.4, "new/new": 0.8, "new/h": 0.6, "h/h": 0.5, "new/identity(old)": 0.01}
-SCORES |= {"new/Procrustes(old)": 0.3, "new/ridge(old)": 0.35}
-WITH_SIDE = {"side/side": 0.2, "new/ridge(old, side)": 0.45, "new/Procrustes(old, side)": 0.4}
-SEQUENCE = {"v1/v1": 0.3, "v2/v2": 0.5, "v3/v3": 0.8, "v2/one hop": 0.45, "v3/one hop": 0.7}
-SEQUENCE |= {"v2/hops": 0.45, "v3/hops": 0.55, "v2/direct": 0.45, "v3/direct": 0.6}
-COSTS = {"MACs: images": 1e6, "MACs: h": 1e4, "KB: images": 0.75, "KB: old": 0.125, "KB: side": 0.25}
-COSTS |= {"seconds per 10 000 items: images": 2.0, "seconds per 10 000 items: h": 0.1}
-
-
-def record(seed, cases, data="shapes", shift=0.0, row="FCT", **config):
-    """Each measure of a case at its score, plus a little for each seed; mAP lower, new classes lower still."""
-    metrics = {"CKA of old and side": 0.25}
-    for name, score in cases.items():
-        value = score + shift + 0.01 * seed
-        metrics |= {f"CMC top-1: {name}": value, f"CMC top-5: {name}": value + 0.1, f"mAP@1.0: {name}": value - 0.005}
-        metrics |= {f"CMC top-1 of new classes: {name}": value / 2, f"negative flips: {name}": 0.05}
-    config = {"data": data, "classes": [50, 100], "method": "FCT", "side": "SimCLR", "old_task": "class"} | config
-    config = {"without_old": False, "h_width": 256, "old_dim": 32, "new_dim": 32, "n_test": 2000} | config
-    config = {
-        f"{which}_{k}": v for which in ("old", "new") for k, v in (("network", "resnet8"), ("width", 16))
-    } | config
-    made = provenance(experiment="fig2", device="cpu", threads=1, started=0.0, wall_seconds=6.0, peak_memory_mb=1.0)
-    found = {"experiment": "table1", "preset": "laptop", "row": row, "seed": seed, "config": config, "data": {}}
-    return found | {"metrics": metrics | COSTS, "provenance": made, "differs": ("data",)}
+from .explored import levels, means, options, shown
+from .recorded import SCORES, SEQUENCE, WITH_SIDE
+from .recorded import update_record as record
 
 
 def update(data="shapes", seeds=range(3)):
@@ -112,7 +89,7 @@ def test_hops_follow_the_versions():
     rows = ramanujan.by_hop(runs, "CMC top-1")
     assert rows["two hops"][0] == pytest.approx(0.55) and rows["phi2/h2"][2] == pytest.approx(0.47)
     assert rows["two hops without side-information"][0] == pytest.approx(0.45)
-    lines = ramanujan.hops(runs, "SimCLR", "CMC top-1")
+    lines = ramanujan.hops(table(runs), "SimCLR", "CMC top-1")
     assert list(lines["first gallery, all hops"]) == ["50", "100"]
     assert list(lines["searched by itself"]) == ["25", "50", "100"]
     explorer = ramanujan.hops_explorer(runs)

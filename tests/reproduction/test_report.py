@@ -12,7 +12,8 @@ from reproduction.records.claims import KINDS, PAPERS, claims
 from reproduction.records.published import paper_value
 from reproduction.records.verdicts import VERDICTS, Evidence, Judged, Source, Verdict
 
-from .test_pages import METHODS, record
+from .recorded import METHODS
+from .recorded import pair_record as record
 
 
 @pytest.fixture

@@ -198,14 +198,6 @@ def test_run_id_is_of_kind_config_and_images():
         store.run_id("PairRun", {"method": "DCC"}, {})
 
 
-def test_by_row_groups_by_seed_and_refuses_two_of_one_seed(template):
-    runs = [template | {"seed": s, "metrics": {"accuracy": s / 10}} for s in (0, 1)]
-    assert store.by_row(runs, "method", "accuracy") == {"DCC": {0: 0.0, 1: 0.1}}
-    assert store.by_row(runs, lambda r: r["preset"], "accuracy") == {"smoke": {0: 0.0, 1: 0.1}}
-    with pytest.raises(ValueError, match="twice"):
-        store.by_row([*runs, runs[0]], "method", "accuracy")
-
-
 def test_results_root(tmp_path, monkeypatch):
     monkeypatch.delenv("COMPATKIT_RESULTS", raising=False)
     assert store.results_root() == CHECKOUT / "results"
