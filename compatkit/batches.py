@@ -76,10 +76,23 @@ class Batches:
             images = crop_and_flip(images, self.order.reseeded(1, step), crop=self.crop, flip=self.flip)
         return self.image_set.normalise(images), self.labels[chosen]
 
-    def variants(self, step: int, count: int) -> Tensor:
-        """For each image of training step ``step`` one of ``count`` variants, numbers (b,) drawn evenly."""
-        generator = self.order.reseeded(2, step)
-        return torch.randint(count, (self.order.batch_size,), generator=generator, device=self.labels.device)
+
+class Rows:
+    """Shuffled minibatches of what is not images, in the order of an ``Order``: the same rows of several tensors.
+
+    Args:
+        tensors: (n, ...) each, on one device.
+        batch_size, seed: as of ``Batches``.
+    """
+
+    def __init__(self, tensors: tuple[Tensor, ...], batch_size: int, *, seed: int = 0):
+        self.tensors = tensors
+        self.order = Order(len(tensors[0]), batch_size, seed, tensors[0].device)
+
+    def __call__(self, step: int) -> tuple[Tensor, ...]:
+        """The rows (b, ...) of training step ``step`` of each tensor."""
+        rows = self.order(step)
+        return tuple(tensor[rows] for tensor in self.tensors)
 
 
 def crop_and_flip(padded: Tensor, generator: torch.Generator, *, crop: int, flip: bool) -> Tensor:

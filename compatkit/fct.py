@@ -8,7 +8,7 @@ side-information stored beside them, into the space of a new model; and its base
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -16,11 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .alignment import fit_width
-from .batches import Order
-from .devices import digest
 from .models import seeded
 from .normalization import evaluation
-from .recipes import Recipe
+from .objectives import Minibatch, Term
+from .training import Task
 
 
 class Transformation(nn.Module):
@@ -118,11 +117,23 @@ def _layers(*widths: int) -> nn.Sequential:
     return nn.Sequential(*parts)
 
 
-class FitTransformation:
-    """A transformation, or a residual MLP, in training (a ``Trainable``): squared distance to the new embedding, mean
-    over items.
+@dataclass(frozen=True)
+class SquaredDistance(Term):
+    """Squared distance to the new embedding, mean over items. In the second half of the steps BN is in evaluation mode,
+    as in the authors' public code.
 
-    In the second half of the steps BN is in evaluation mode (as in the authors' public code).
+    Source: paper B, Sec. 3.3.
+    """
+
+    name = "distance"
+
+    def loss(self, batch: Minibatch) -> Tensor:
+        batch.network.train(batch.step < batch.recipe.steps // 2)
+        return (batch.features - batch.labels).square().sum(1).mean()
+
+
+class FitTransformation(Task):
+    """A transformation, or a residual MLP, in training, see ``SquaredDistance``.
 
     Args:
         h: is trained in place.
@@ -131,8 +142,6 @@ class FitTransformation:
 
     Raises:
         ValueError: for unequal numbers of rows, and widths that are not those of ``h``.
-
-    Source: paper B, Sec. 3.3.
     """
 
     def __init__(self, h: Transformation | Residual, old: Tensor, side: Tensor, new: Tensor, *, seed: int = 0):
@@ -140,25 +149,7 @@ class FitTransformation:
         if {len(old), len(side), len(new)} != {len(old)} or (old.shape[1], side.shape[1], new.shape[1]) != widths:
             shapes = [tuple(x.shape) for x in (old, side, new)]
             raise ValueError(f"old, side, new: equally many rows of widths {widths} are needed, got {shapes}")
-        self.h, self.data, self.seed, self.device = h, (old, side, new), seed, old.device
-        self.digest = f"{digest(*self.data)} {seed}"
-
-    def modules(self) -> list[nn.Module]:
-        return [self.h]
-
-    def batches(self, recipe: Recipe) -> Callable[[int], tuple[Tensor, ...]]:
-        """``draw(step)``: rows of old, side and new."""
-        order = Order(len(self.data[0]), recipe.batch_size, self.seed, self.device)
-
-        def draw(step: int) -> tuple[Tensor, ...]:
-            self.h.train(step < recipe.steps // 2)
-            rows = order(step)
-            return tuple(x[rows] for x in self.data)
-
-        return draw
-
-    def losses(self, old: Tensor, side: Tensor, new: Tensor) -> dict[str, Tensor]:
-        return {"distance": (self.h(old, side) - new).square().sum(1).mean()}
+        super().__init__((old, side, new), h, [SquaredDistance()], seed)
 
 
 @torch.no_grad()

@@ -5,21 +5,23 @@ A term is what a task learns from beside others: a loss with the modules that it
     [Target(head), DCC(common_head, index), Pretext(rotation_head)]
 
 Each loss is the mean over the minibatch, so that the sums of eqs. (1) and (2) over a data set become steps of
-minibatches. A term of your own is a class with ``name``, ``modules``, ``draw`` and ``loss``; see ``Term``.
+minibatches. A term of your own is a frozen dataclass on ``Term`` with a ``name`` and a ``loss``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import ClassVar, NamedTuple, Protocol
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .batches import ARRANGEMENTS, Batches, rearrange, rotate, rotate_all
-from .models import read_only
+from .batches import ARRANGEMENTS, Batches, Rows, rearrange, rotate, rotate_all
+from .devices import digest
+from .models import one_tensor, read_only
+from .recipes import Recipe
 
 # --- losses -----------------------------------------------------------------------------------------------------------
 
@@ -96,6 +98,18 @@ def unit_length_loss(features: Tensor) -> Tensor:
     return (length - 1).square().mean()
 
 
+def alignment_loss(features: Tensor, others: Tensor) -> Tensor:
+    """How far the features of two networks for the same images are from one direction: 1 - cosine over the channels,
+    mean over images and positions. Neither length counts, so that nothing is gained by shrinking features.
+
+    Args:
+        features, others: (n, c) or (n, c, h, w).
+
+    Source: hints between networks, Romero et al. 2015; the cosine, in place of the squared distance, is ours.
+    """
+    return 1 - F.cosine_similarity(features, others, dim=1, eps=1e-6).mean()
+
+
 class PretextTask(NamedTuple):
     """A task that images set by themselves: each is shown in one of ``variants`` ways, and a head tells in which.
 
@@ -125,71 +139,112 @@ def pretext_of(name: str) -> PretextTask:
 # --- terms ------------------------------------------------------------------------------------------------------------
 
 
-class Minibatch(NamedTuple):
-    """What the terms of a task see of a minibatch: the extractor, images (n, c, h, w), labels (n,), and the extractor's
-    features of the images, computed once for all terms; nothing where no term reads them."""
+@dataclass(frozen=True, eq=False)
+class Minibatch:
+    """What the terms of a task see of one minibatch: the features of any network are computed when a term first asks
+    for them, once for all terms.
 
-    extractor: nn.Module
-    images: Tensor
+    Attributes:
+        network: the task's own.
+        inputs: what it takes: images (n, c, h, w), normalised, or rows of several tensors.
+        labels: (n,), or what else belongs to each row.
+        step: of the training, counted from 0.
+        recipe: of the training.
+        source: where the minibatch was drawn.
+    """
+
+    network: nn.Module
+    inputs: tuple[Tensor, ...]
     labels: Tensor
-    features: Tensor
-
-
-class Term(Protocol):
-    """A loss with the modules that it needs; ``TermBase`` has what most terms share."""
-
-    @property
-    def name(self) -> str:
-        """Of its curve, and unique among the terms of a task."""
+    step: int
+    recipe: Recipe
+    source: Batches | Rows
+    _features: dict[nn.Module, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @property
-    def reads_features(self) -> bool:
-        """Whether the features of upright images are needed."""
+    def images(self) -> Tensor:
+        """The first of the inputs."""
+        return self.inputs[0]
 
-    def modules(self) -> tuple[nn.Module, ...]:
-        """What learns with the extractor. Two tasks whose terms hold the same module share it."""
+    @property
+    def features(self) -> Tensor:
+        """Those of the task's own network."""
+        return self.features_of(self.network)
 
-    def draw(self, batches: Batches, step: int, rotations: str) -> Tensor | None:
-        """What is random in the term at a step, on the device; None where nothing is."""
+    def features_of(self, network: nn.Module) -> Tensor:
+        """What any network, learning or frozen, gives for these inputs."""
+        if network not in self._features:
+            self._features[network] = one_tensor(network, network(*self.inputs))
+        return self._features[network]
 
-    def loss(self, batch: Minibatch, drawn: Tensor | None) -> Tensor:
-        """The loss of a minibatch, with what was drawn for it."""
+    def generator(self, purpose: int) -> torch.Generator:
+        """A random stream that depends on the task's seed, ``purpose`` and the step alone; 0 and 1 are of the order and
+        the crops of images."""
+        return self.source.order.reseeded(purpose, self.step)
 
-    def to(self, device: torch.device) -> Term:
-        """The same term with its tensors on a device; its modules are moved by training."""
-
-
-class TermBase:
-    """Reads features; no modules, nothing random, nothing to move."""
-
-    reads_features: ClassVar[bool] = True
-
-    def modules(self) -> tuple[nn.Module, ...]:
-        return ()
-
-    def draw(self, batches: Batches, step: int, rotations: str) -> Tensor | None:
-        return None
-
-    def to(self, device: torch.device):
-        return self
+    def variants(self, count: int) -> Tensor:
+        """For each row one of ``count`` variants, numbers (n,) drawn evenly."""
+        return torch.randint(count, (len(self.labels),), generator=self.generator(2), device=self.labels.device)
 
 
 @dataclass(frozen=True)
-class Target(TermBase):
+class Term:
+    """A loss that a task learns from beside others. One of your own is a frozen dataclass on this one with a ``name``
+    and a ``loss``. Fields that are modules learn with the task, unless they are frozen, and two tasks whose terms hold
+    the same module share it; fields that are tensors are moved to the images' device.
+
+    Attributes:
+        name: of the curve, and unique among the terms of a task.
+        weight: the loss counts so many times.
+    """
+
+    name: ClassVar[str]
+    weight: float = field(default=1.0, kw_only=True)
+
+    def loss(self, batch: Minibatch) -> Tensor:
+        """The loss of a minibatch, a scalar, without the weight."""
+        raise NotImplementedError
+
+    def weighted(self, loss: Tensor) -> Tensor:
+        """The loss with its weight; at 1 to the bit what it is."""
+        return loss if self.weight == 1 else self.weight * loss
+
+    def modules(self) -> tuple[nn.Module, ...]:
+        """The modules among the fields, and those of fields that are terms themselves."""
+        values = [getattr(self, f.name) for f in fields(self)]
+        inner = [module for value in values if isinstance(value, Term) for module in value.modules()]
+        return (*(value for value in values if isinstance(value, nn.Module)), *inner)
+
+    def to(self, device: torch.device) -> Term:
+        """The same term with its tensors on a device; its modules are moved by training."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved: dict[str, Any] = {k: v.to(device) for k, v in values.items() if isinstance(v, Tensor | Term)}
+        return replace(self, **moved)
+
+    def settings(self) -> list:
+        """Type and fields, all but the modules, as text: what tells this term from another in a checkpoint."""
+        found: list[Any] = [type(self).__qualname__]
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if not isinstance(value, nn.Module):
+                plain = digest(value) if isinstance(value, Tensor) else str(value)
+                found.append([f.name, value.settings() if isinstance(value, Term) else plain])
+        return found
+
+
+@dataclass(frozen=True)
+class Target(Term):
     """The network's own task, see ``target_loss``."""
 
     head: nn.Module
-    name: ClassVar[str] = "target"
+    name = "target"
 
-    def modules(self) -> tuple[nn.Module, ...]:
-        return (self.head,)
-
-    def loss(self, batch: Minibatch, drawn: Tensor | None = None) -> Tensor:
+    def loss(self, batch: Minibatch) -> Tensor:
         return target_loss(read_only(self.head, batch.features), batch.labels)
 
 
 @dataclass(frozen=True)
-class DCC(TermBase):
+class DCC(Term):
     """A head that tells common classes apart, see ``dcc_loss``.
 
     Attributes:
@@ -199,20 +254,14 @@ class DCC(TermBase):
 
     head: nn.Module
     index: Tensor
-    name: ClassVar[str] = "dcc"
+    name = "dcc"
 
-    def modules(self) -> tuple[nn.Module, ...]:
-        return (self.head,)
-
-    def loss(self, batch: Minibatch, drawn: Tensor | None = None) -> Tensor:
+    def loss(self, batch: Minibatch) -> Tensor:
         return dcc_loss(read_only(self.head, batch.features), self.index[batch.labels])
-
-    def to(self, device: torch.device) -> DCC:
-        return replace(self, index=self.index.to(device))
 
 
 @dataclass(frozen=True)
-class Pretext(TermBase):
+class Pretext(Term):
     """A head that tells in which variant an image is shown; "rotation" is RP, see ``rp_loss`` and ``pretext_loss``.
 
     Attributes:
@@ -222,39 +271,46 @@ class Pretext(TermBase):
 
     head: nn.Module
     pretext: str = "rotation"
-    reads_features: ClassVar[bool] = False
 
     def __post_init__(self):
         pretext_of(self.pretext)  # for its check
 
     @property
-    def name(self) -> str:
+    def name(self) -> str:  # type: ignore[override]
         return "rp" if self.pretext == "rotation" else self.pretext
 
-    def modules(self) -> tuple[nn.Module, ...]:
-        return (self.head,)
-
-    def draw(self, batches: Batches, step: int, rotations: str) -> Tensor | None:
-        """A variant for each image; None where all four rotations are shown."""
-        if self.pretext == "rotation" and rotations == "all":
-            return None
-        return batches.variants(step, pretext_of(self.pretext).variants)
-
-    def loss(self, batch: Minibatch, drawn: Tensor | None) -> Tensor:
+    def loss(self, batch: Minibatch) -> Tensor:
         # a forward pass of its own: upright images are normalised among themselves, as they will be when tested
-        if drawn is None:
-            return rp_loss(batch.extractor, self.head, batch.images)
-        return pretext_loss(batch.extractor, self.head, batch.images, drawn, pretext_of(self.pretext))
+        if self.pretext == "rotation" and batch.recipe.rotations == "all":
+            return rp_loss(batch.network, self.head, batch.images)
+        task = pretext_of(self.pretext)
+        return pretext_loss(batch.network, self.head, batch.images, batch.variants(task.variants), task)
 
 
 @dataclass(frozen=True)
-class UnitLength(TermBase):
+class UnitLength(Term):
     """Features drawn to unit length, see ``unit_length_loss``."""
 
-    name: ClassVar[str] = "length"
+    name = "length"
 
-    def loss(self, batch: Minibatch, drawn: Tensor | None = None) -> Tensor:
+    def loss(self, batch: Minibatch) -> Tensor:
         return unit_length_loss(batch.features)
+
+
+@dataclass(frozen=True)
+class Alignment(Term):
+    """Features drawn to those of another network on the same images, see ``alignment_loss``. A partner that is not
+    frozen is drawn as well.
+
+    Attributes:
+        partner: the other extractor, whose features have the same shape.
+    """
+
+    partner: nn.Module
+    name = "alignment"
+
+    def loss(self, batch: Minibatch) -> Tensor:
+        return alignment_loss(batch.features, batch.features_of(self.partner))
 
 
 # --- the same start ---------------------------------------------------------------------------------------------------

@@ -32,11 +32,6 @@ class Recipe:
         precision: "bf16" autocast, "fp32", or "auto": bf16 where the device has arithmetic for it (see ``uses_bf16``);
             "fp64" makes weights and minibatches double: slow, and the same on every machine to many digits.
         channels_last: memory order of images and weights; None: on GPUs.
-        compile: compile the loss of each task with ``torch.compile``. Measured on one CPU core, three terms, batches of
-            128 images of 32 x 32, fp32, against ``channels_last`` alone: ResNet-14 of width 16 is 1.1 times as fast
-            with sampled rotations, 1.4 times with all; of width 8 it is slower, 0.93 and 0.98 times as fast. Training
-            starts 5 s later, and 20 to 27 s before torch has kept the code (in ``TORCHINDUCTOR_CACHE_DIR``, or a
-            folder that a restart of the machine may empty).
         deterministic: choose only algorithms of convolution, and on a GPU of products, that give the same bits each
             time.
 
@@ -58,7 +53,6 @@ class Recipe:
     flip: bool = False
     precision: str = "auto"
     channels_last: bool | None = None
-    compile: bool = False
     deterministic: bool = True
 
     def __post_init__(self):

@@ -2,8 +2,7 @@
 
 A ``Task`` is one network with the terms that it learns from; ``train`` alternates between tasks, one minibatch each. To
 train incrementally, train one task, ``freeze`` the heads that the next one is to fit, and train the next. Everything
-random depends on a seed and the step alone, so that a run which was killed goes on to the same bits. Any object with
-the parts of a ``Trainable`` is trained by the same loop.
+random depends on a seed and the step alone, so that a run which was killed goes on to the same bits.
 
 Source: paper A (Gygli et al.), Sec. 3.4.
 """
@@ -20,20 +19,19 @@ import time
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from types import FunctionType
-from typing import Any, Protocol, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from .batches import Batches
-from .devices import content
+from .batches import Batches, Rows
+from .devices import content, digest
 from .files import lock_file, replacing
 from .images import ImageSet
-from .models import Module, one_tensor
+from .models import Module
 from .normalization import batch_norms, check_settable
 from .objectives import Minibatch, Term
 from .progress import progress
@@ -44,38 +42,17 @@ if not torch.cuda.is_initialized():  # cuBLAS reads it once, at its first produc
     os.environ.setdefault(CUBLAS, FIXED_WORKSPACE)
 
 
-class Trainable(Protocol):
-    """What ``train`` asks of a task."""
-
-    @property
-    def digest(self) -> str:
-        """Text that tells what it learns from, and how, from anything else, so that a checkpoint is continued by the
-        same task alone. Its modules need not be in it."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where its data are."""
-
-    def modules(self) -> list[nn.Module]:
-        """What is trained, or frozen and used."""
-
-    def batches(self, recipe: Recipe) -> Callable[[int], tuple]:
-        """``draw(step)`` gives the arguments of ``losses`` for one minibatch."""
-
-    def losses(self, *batch) -> dict[str, Tensor]:
-        """The loss terms of one minibatch, by name."""
-
-
 @dataclass
 class Task:
-    """One network in training: the images it sees, its extractor, and the terms that it learns from.
+    """One network in training: what it sees, and the terms that it learns from.
 
     Two tasks whose terms hold the same head share it.
 
     Attributes:
-        image_set: its training split is used, on the device it is on.
-        extractor: (n, c, h, w) -> features.
-        terms: see ``objectives``; each adds its loss, with weight 1.
+        data: an image set, whose training split is used, on the device it is on; or tensors (n, ...) of the same n
+            items, the inputs of the network and last what belongs to each item.
+        extractor: (n, c, h, w) -> features, or what else the inputs are.
+        terms: see ``objectives``; each adds its loss, times its weight.
         seed: of the order and the augmentation of the images.
 
     Raises:
@@ -84,7 +61,7 @@ class Task:
     Source: paper A, eqs. (1) and (2).
     """
 
-    image_set: ImageSet
+    data: ImageSet | tuple[Tensor, ...]
     extractor: nn.Module
     terms: Sequence[Term]
     seed: int = 0
@@ -97,46 +74,42 @@ class Task:
 
     @cached_property
     def digest(self) -> str:
-        return f"{self.image_set.train_digest} {self.seed} {[(type(t).__qualname__, _settings(t)) for t in self.terms]}"
+        """Text that tells what is learnt from, and how, from anything else, but for the modules."""
+        seen = self.data.train_digest if isinstance(self.data, ImageSet) else digest(*self.data)
+        return f"{seen} {self.seed} {[term.settings() for term in self.terms]}"
 
     @property
     def device(self) -> torch.device:
-        return self.image_set.device
+        """Where the data are."""
+        return self.data.device if isinstance(self.data, ImageSet) else self.data[0].device
 
     def modules(self) -> list[nn.Module]:
-        return [self.extractor, *(module for term in self.terms for module in term.modules())]
+        """What is trained, or frozen and used, each once."""
+        return list(dict.fromkeys([self.extractor, *(module for term in self.terms for module in term.modules())]))
 
-    def batches(self, recipe: Recipe) -> Callable[[int], tuple]:
-        """``draw(step)``: images, labels, and what is random in each term."""
-        batches = Batches(self.image_set, recipe.batch_size, seed=self.seed, crop=recipe.crop, flip=recipe.flip)
+    def minibatches(
+        self, recipe: Recipe, prepare: Callable[[Tensor], Tensor] = lambda x: x
+    ) -> Callable[[int], Minibatch]:
+        """``draw(step)``: one minibatch, each of its tensors through ``prepare``."""
+        source: Batches | Rows
+        if isinstance(self.data, ImageSet):
+            source = Batches(self.data, recipe.batch_size, seed=self.seed, crop=recipe.crop, flip=recipe.flip)
+        else:
+            source = Rows(self.data, recipe.batch_size, seed=self.seed)
 
-        def draw(step: int) -> tuple:
-            return *batches(step), *(term.draw(batches, step, recipe.rotations) for term in self.terms)
+        def draw(step: int) -> Minibatch:
+            *inputs, labels = map(prepare, source(step))
+            return Minibatch(self.extractor, tuple(inputs), labels, step, recipe, source)
 
         return draw
 
-    def losses(self, images: Tensor, labels: Tensor, *drawn: Tensor | None) -> dict[str, Tensor]:
-        """The terms of eqs. (1) and (2) on one minibatch.
+    def losses(self, batch: Minibatch) -> dict[str, Tensor]:
+        """The terms on one minibatch by name, without their weights."""
+        return {term.name: term.loss(batch) for term in self.terms}
 
-        Args:
-            images: (n, c, h, w), normalised.
-            labels: (n,).
-            drawn: what is random in each term, see ``Term.draw``.
-        """
-        read = any(term.reads_features for term in self.terms)
-        features = one_tensor(self.extractor, self.extractor(images)) if read else images[:0]
-        batch = Minibatch(self.extractor, images, labels, features)
-        return {term.name: term.loss(batch, random) for term, random in zip(self.terms, drawn, strict=True)}
-
-
-def _settings(term: Term) -> dict[str, str]:
-    """What a term is set to, but for its modules."""
-    values = {field.name: getattr(term, field.name) for field in fields(term)}  # type: ignore[arg-type]
-    return {
-        name: str(value.tolist() if isinstance(value, Tensor) else value)
-        for name, value in values.items()
-        if not isinstance(value, nn.Module)
-    }
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """What is minimised: the sum of the ``losses``, each times its weight."""
+        return functools.reduce(operator.add, (term.weighted(losses[term.name]) for term in self.terms))
 
 
 def freeze(module: Module) -> Module:
@@ -176,7 +149,7 @@ def learning_rate(recipe: Recipe, step: int) -> float:
 
 
 def train(
-    tasks: Sequence[Trainable],
+    tasks: Sequence[Task],
     recipe: Recipe,
     *,
     checkpoint: str | os.PathLike | None = None,
@@ -189,7 +162,7 @@ def train(
 ) -> list[dict]:
     """Train the networks of ``tasks`` in place, one minibatch each in turn (joint training).
 
-    Terms weigh 1. Parameters that need no gradient, and BN buffers of frozen heads, stay as they are.
+    Parameters that need no gradient, and BN buffers of frozen heads, stay as they are.
 
     Args:
         tasks: one, or several that may share heads.
@@ -233,7 +206,7 @@ def train(
     return run.history
 
 
-def train_once(tasks: Sequence[Trainable], recipe: Recipe, folder: Path | None, **options) -> list[dict]:
+def train_once(tasks: Sequence[Task], recipe: Recipe, folder: Path | None, **options) -> list[dict]:
     """``train``, for networks that several runs need: the first one trains them, the others wait and load the weights.
 
     Args:
@@ -250,7 +223,7 @@ def train_once(tasks: Sequence[Trainable], recipe: Recipe, folder: Path | None, 
         return train(tasks, recipe, checkpoint=file, **options)
 
 
-def identity(tasks: Sequence[Trainable], recipe: Recipe) -> str:
+def identity(tasks: Sequence[Task], recipe: Recipe) -> str:
     """A name for where training will end: 16 hex digits over present weights, types and settings of all modules, which
     of them learn and which are shared, terms, data, recipe, and what of the machine changes bits."""
     run = _Run(tasks, recipe, None)
@@ -263,20 +236,19 @@ def identity(tasks: Sequence[Trainable], recipe: Recipe) -> str:
 class _Run:
     """The state of one call of ``train``: what a checkpoint holds and how one step changes it."""
 
-    def __init__(self, tasks: Sequence[Trainable], recipe: Recipe, checkpoint: Path | None):
+    def __init__(self, tasks: Sequence[Task], recipe: Recipe, checkpoint: Path | None):
         if not tasks:
             raise ValueError("tasks: at least one is needed, got none")
         self.tasks, self.recipe, self.checkpoint = tasks, recipe, checkpoint
         self.modules = nn.ModuleList(dict.fromkeys(m for task in tasks for m in task.modules()))
         self.device = tasks[0].device
-        self.batches = [task.batches(recipe) for task in tasks]
         self.dtype = torch.float64 if recipe.precision == "fp64" else None  # None: as it is
         self.modules.to(self.device, self.dtype).train()
         self.memory_format = _memory_format(recipe, self.device)
         self.modules.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.optimizer = _optimizer([p for p in self.modules.parameters() if p.requires_grad], recipe)
         self.autocast = _autocast(recipe, self.device)
-        self.losses = [_compiled(type(task).losses) if recipe.compile else type(task).losses for task in tasks]
+        self.minibatches = [task.minibatches(recipe, self._prepared) for task in tasks]
         self.step, self.saved = 0, -1
         self.history: list[dict[str, Any]] = []
         self.finite = torch.ones((), dtype=torch.bool, device=self.device)
@@ -287,11 +259,11 @@ class _Run:
         """One minibatch of each task, each followed by an update."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, self.step)
-        for number, (task, batches) in enumerate(zip(self.tasks, self.batches, strict=True)):
-            batch = [self._prepared(part) for part in batches(self.step)]
+        for number, (task, draw) in enumerate(zip(self.tasks, self.minibatches, strict=True)):
+            batch = draw(self.step)
             with self.autocast:
-                terms = self.losses[number](task, *batch)
-            loss: Tensor = functools.reduce(operator.add, terms.values())
+                losses = task.losses(batch)
+            loss = task.total(losses)
             # gradients are None, not 0, where a task does not reach: its step leaves the other network alone
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -300,7 +272,7 @@ class _Run:
             self.finite &= loss.detach().isfinite()
             if log:
                 self._check_finite()
-                self.history.append({"step": self.step, "task": number} | {k: v.item() for k, v in terms.items()})
+                self.history.append({"step": self.step, "task": number} | {k: v.item() for k, v in losses.items()})
         self.step += 1
 
     def probe(self, measure: Callable[[], Mapping[str, float]] | None, at: Collection[int]) -> None:
@@ -309,9 +281,9 @@ class _Run:
         if measure is not None and self.step in at and not known:
             self.history.append({"step": self.step, **measure()})
 
-    def _prepared(self, part: Any) -> Any:
+    def _prepared(self, part: Tensor) -> Tensor:
         """One part of a minibatch in the precision and memory order of the networks."""
-        if not isinstance(part, Tensor) or not part.is_floating_point():
+        if not part.is_floating_point():
             return part
         part = part.to(self.dtype or part.dtype)
         return part.contiguous(memory_format=self.memory_format) if part.ndim == 4 else part
@@ -387,15 +359,6 @@ def _is_setting(name: str, value: Any) -> bool:
 
 def _setting(value: Any) -> str:
     return getattr(value, "__qualname__", None) or str(value)
-
-
-def _compiled(losses: Callable[..., dict[str, Tensor]]) -> Callable[..., dict[str, Tensor]]:
-    """``losses``, compiled for one task of one run and for its shapes alone."""
-    # torch counts by code: with one for all tasks of a process it would compile for any shape from the second on, and
-    # not at all from the ninth, so that bits would depend on what was trained before; so each has a copy
-    f = cast(FunctionType, losses)
-    own = FunctionType(f.__code__.replace(), f.__globals__, f.__name__, f.__defaults__, f.__closure__)
-    return torch.compile(own, dynamic=False)
 
 
 def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:

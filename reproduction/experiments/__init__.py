@@ -23,6 +23,8 @@ EXPERIMENTS = {
     "numbering": gygli.numbering,
     "orientation": gygli.orientation,
     "stitching": gygli.stitching,
+    "others": gygli.others,
+    "weights": gygli.weights,
     "adaptation": applications.adaptation,
     "classifier": applications.classifier,
     "transfer": applications.transfer,

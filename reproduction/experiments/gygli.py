@@ -256,6 +256,33 @@ def stitching(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
     return [(run.method, replace(run, stitches=counts)) for run in runs]
 
 
+OTHERS = ("alignment", "simplex", "relative")
+"""What others would do, see ``runs.pair.PARTS``."""
+
+
+def others(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
+    """Beyond the paper, what others would do: features aligned on the same images, which the paper sets itself apart
+    from; DCC under a fixed simplex, which nobody trains; features as cosines to anchor images. Beside Fig. 2's runs of
+    the same seeds.
+    """
+    known = _of(preset, seeds, "independent", "IIW", "RP", "DCC", "upper bound")
+    new = [replace(run, method=method) for run in known if run.method == "independent" for method in OTHERS]
+    return [(run.method, run) for run in [*known, *new]]
+
+
+def weights(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
+    """Beyond the paper, which weighs all losses alike: DCC and RP with a third and with three times the weight. On one
+    pair of sets: at laptop scale the glyphs.
+    """
+    pair = "glyphs_plain" if preset in ("smoke", "laptop") else "cifar10"
+    runs = [run for run in _of(preset, _seeds(preset, seeds, laptop=3), "RP", "DCC") if run.a == pair]
+    return [
+        (f"{run.method}, weight {weight:g}", run if weight == 1 else replace(run, weights=((run.method, weight),)))
+        for run in runs
+        for weight in (0.3, 1.0, 3.0)
+    ]
+
+
 # --- open choices -----------------------------------------------------------------------------------------------------
 
 OUR_CHOICE = "our choice"

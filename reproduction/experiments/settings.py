@@ -16,7 +16,17 @@ NUMBERINGS = ("stored", "as a", "shifted")
 NORMALIZATIONS = ("batch", "layer", "instance", "unit length", "unit-length loss")
 
 
-CHANGES = ("scheme", "split_at", "dcc_classes", "normalization", "numbering", "turned", "stitches", "pretrained_on")
+CHANGES = (
+    "weights",
+    "scheme",
+    "split_at",
+    "dcc_classes",
+    "normalization",
+    "numbering",
+    "turned",
+    "stitches",
+    "pretrained_on",
+)
 """Settings that name a run where they are not at their defaults."""
 
 
@@ -30,6 +40,7 @@ class PairRun:
         left_out: common classes that are treated as if they were not shared.
         dcc_classes: how many of the common classes the shared head of DCC learns, the first of them; None means all.
         method: see ``runs.pair.parts_of``.
+        weights: of losses that do not count once: parts of the method and numbers, such as (("DCC", 3.0),).
         scheme: "joint", or "incremental" (``a`` first, then ``b`` with the heads frozen).
         network, width: see ``models.build``.
         split_at: see ``models.split``.
@@ -57,6 +68,7 @@ class PairRun:
     left_out: tuple[str, ...] = ()
     dcc_classes: int | None = None
     method: str = "independent"
+    weights: tuple[tuple[str, float], ...] = ()
     scheme: str = "joint"
     network: str = "resnet56"
     width: int = 16
@@ -77,6 +89,8 @@ class PairRun:
         check_choices(self, {"scheme": SCHEMES, "normalization": NORMALIZATIONS, "numbering": NUMBERINGS})
         if not 0 <= self.turned <= 1 or any(n < 5 for n in self.stitches):
             raise ValueError(f"turned, stitches: 0..1 and at least 5 images, got {self.turned} and {self.stitches}")
+        if not all(isinstance(pair, tuple) and len(pair) == 2 and pair[1] > 0 for pair in self.weights):
+            raise ValueError(f"weights: pairs of a part and a positive number, got {self.weights}")
         check_numbers(self, width=1, n_train=1, n_test=1, test_batch_size=1, similarity_images=1, dcc_classes=2)
 
     def __str__(self) -> str:
@@ -304,7 +318,7 @@ class UpdateRun:
         side: one of ``SIDES``.
         side_data: another set to train the side-information's model on.
         without_old: the transformation sees side-information alone.
-        loss, scale, margin: see ``runs.encoders.Supervised``; with "arcface" embeddings are scaled to length 1.
+        loss, scale, margin: see ``runs.encoders.ArcFace``; with "arcface" embeddings are scaled to length 1.
         old_network, old_width, old_dim: the embedder of all versions but the last, see ``runs.embedders.embedder``.
         new_network, new_width, new_dim: of the last.
         side_dim: width of the side-information.

@@ -11,7 +11,7 @@ import torch
 
 from compatkit.images import ImageSet, Split
 from compatkit.recipes import Recipe
-from compatkit.training import Trainable, train, train_once
+from compatkit.training import Task, train, train_once
 
 from ..images import load
 
@@ -44,11 +44,11 @@ class Context:
         self.data[name] = image_set.digest
         return image_set
 
-    def train(self, tasks: Sequence[Trainable], recipe: Recipe, stage: str, label: str) -> list[dict]:
+    def train(self, tasks: Sequence[Task], recipe: Recipe, stage: str, label: str) -> list[dict]:
         """``training.train`` with a checkpoint of its own for each ``stage`` of the run; ``label`` names the bar."""
         return self._noted(train(tasks, self._shortened(recipe), **self._options(stage, label)))
 
-    def train_once(self, tasks: Sequence[Trainable], recipe: Recipe, label: str) -> list[dict]:
+    def train_once(self, tasks: Sequence[Task], recipe: Recipe, label: str) -> list[dict]:
         """``training.train_once`` in the shared folder."""
         options = {"label": label, "show_progress": self.show_progress}
         return self._noted(train_once(tasks, self._shortened(recipe), self.shared, **options))
@@ -62,7 +62,7 @@ class Context:
         return result
 
     def _shortened(self, recipe: Recipe) -> Recipe:
-        return replace(recipe, steps=1, batch_size=2, crop=0, compile=False) if self.rehearsal else recipe
+        return replace(recipe, steps=1, batch_size=2, crop=0) if self.rehearsal else recipe
 
     def _options(self, stage: str, label: str) -> dict[str, Any]:
         file = None if self.checkpoints is None else self.checkpoints / f"{stage}.pt"

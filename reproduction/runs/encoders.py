@@ -1,5 +1,5 @@
 """What an embedder can learn from: labels, two views of one image (SimCLR), or the image itself (Ramanujan et al.,
-Secs. 3.4 and 5.1). Each class here is a ``training.Trainable``.
+Secs. 3.4 and 5.1). Each class here is a term of a ``training.Task``.
 
 The embedding is what the network gives; the head on top of it (classifier, projection, decoder) is dropped after
 training.
@@ -8,92 +8,116 @@ training.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compatkit.alignment import fit_width
-from compatkit.batches import Batches
-from compatkit.devices import at_least_float32, digest
-from compatkit.images import ImageSet
+from compatkit.devices import at_least_float32
 from compatkit.models import seeded
-from compatkit.recipes import Recipe
+from compatkit.objectives import Minibatch, Term
 
 LOSSES = ("softmax", "arcface")
 
 
-class Supervised:
-    """Labels, through a linear classifier without bias: cross-entropy with label smoothing, or ArcFace.
+@dataclass(frozen=True)
+class Softmax(Term):
+    """Labels, through a linear classifier without bias: cross-entropy with label smoothing.
 
-    Args:
-        compatible: weights (k, d) of a frozen old classifier, and for each class (classes,) its row there, or -1. Its
-            loss on the new embeddings, cut or filled with zeros to its width, is added as a mean over the images of the
-            classes it knows, with weight 1: backward compatible training (Shen et al. 2020, eq. 6; mean and weight are
-            those of openBCT, its first author's re-implementation).
-        mixup: train on blends of two images (Zhang et al. 2018) with the label of the one that has the larger share,
-            which is drawn evenly from 1/2..1: "applied only on images (for labels we use one-hot vectors)" (paper B,
-            Sec. 5.1), which says neither whose label nor how shares are drawn.
-        scale, margin: of ArcFace.
+    Attributes:
+        classifier: with an output for each class.
+        smoothing: share of the target that is spread over all classes.
     """
 
-    def __init__(
-        self,
-        image_set: ImageSet,
-        model: nn.Module,
-        classifier: nn.Linear,
-        *,
-        loss: str = "softmax",
-        smoothing: float = 0.1,
-        scale: float = 64.0,
-        margin: float = 0.5,
-        mixup: bool = False,
-        compatible: tuple[Tensor, Tensor] | None = None,
-        seed: int = 0,
-    ):
-        if loss not in LOSSES:
-            raise ValueError(f"loss: must be one of {LOSSES}, got {loss!r}")
-        self.image_set, self.model, self.classifier = image_set, model, classifier
-        self.loss, self.smoothing, self.scale, self.margin = loss, smoothing, scale, margin
-        self.mixup, self.compatible, self.seed = mixup, compatible, seed
-        self.device = image_set.device
-        influence = "" if compatible is None else digest(*compatible)
-        self.digest = f"{image_set.train_digest} {loss} {smoothing} {scale} {margin} {mixup} {influence} {seed}"
+    classifier: nn.Linear
+    smoothing: float = 0.1
+    name = "target"
 
-    def modules(self) -> list[nn.Module]:
-        return [self.model, self.classifier]
-
-    def batches(self, recipe: Recipe) -> Callable[[int], tuple]:
-        """``draw(step)``: images and labels."""
-        batches = Batches(self.image_set, recipe.batch_size, seed=self.seed, crop=recipe.crop, flip=recipe.flip)
-
-        def draw(step: int) -> tuple[Tensor, Tensor]:
-            images, labels = batches(step)
-            generator = batches.order.reseeded(3, step)
-            other = torch.randperm(len(labels), generator=generator, device=self.device)
-            share = 0.5 + 0.5 * torch.rand(len(labels), 1, 1, 1, generator=generator, device=self.device)
-            return torch.lerp(images[other], images, share), labels
-
-        return draw if self.mixup else batches
-
-    def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        embeddings = self.model(images)
-        terms = {"target": self._loss(embeddings, self.classifier.weight, labels)}
-        if self.compatible is not None:
-            weight, index = self.compatible
-            rows = index[labels]
-            share = (rows >= 0).to(weight.dtype).mean().clamp_min(1 / len(rows))
-            terms["compatible"] = self._loss(fit_width(embeddings, weight.shape[1]), weight, rows) / share
-        return {name: term.mean() for name, term in terms.items()}
-
-    def _loss(self, embeddings: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-        """The loss of each image (n,), 0 where its label is -1."""
-        if self.loss == "arcface":
-            logits = arcface_logits(embeddings, weight, labels.clamp_min(0), scale=self.scale, margin=self.margin)
-            return F.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
+    def of_each(self, embeddings: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+        """The loss of each image (n,) under a classifier's weight, 0 where its label is -1."""
         logits = F.linear(embeddings, weight)
         return F.cross_entropy(logits, labels, ignore_index=-1, label_smoothing=self.smoothing, reduction="none")
+
+    def loss(self, batch: Minibatch) -> Tensor:
+        return self.of_each(batch.features, self.classifier.weight, batch.labels).mean()
+
+
+@dataclass(frozen=True)
+class ArcFace(Term):
+    """Labels, through the angles to the rows of a linear classifier, see ``arcface_logits``.
+
+    Attributes:
+        classifier: with an output for each class.
+        scale, margin: of the logits.
+    """
+
+    classifier: nn.Linear
+    scale: float = 64.0
+    margin: float = 0.5
+    name = "target"
+
+    def of_each(self, embeddings: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+        """As ``Softmax.of_each``."""
+        logits = arcface_logits(embeddings, weight, labels.clamp_min(0), scale=self.scale, margin=self.margin)
+        return F.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
+
+    def loss(self, batch: Minibatch) -> Tensor:
+        return self.of_each(batch.features, self.classifier.weight, batch.labels).mean()
+
+
+@dataclass(frozen=True)
+class Influence(Term):
+    """Backward compatible training: the loss of a frozen old classifier on the new embeddings, cut or filled with zeros
+    to its width, mean over the images of the classes it knows.
+
+    Attributes:
+        old: weight (k, d) of the old classifier.
+        index: (classes,), the row of each class there, or -1.
+        like: the new classifier's term, whose loss is taken.
+
+    Source: Shen et al. 2020, eq. 6; mean and weight 1 are those of openBCT, its first author's re-implementation.
+    """
+
+    old: Tensor
+    index: Tensor
+    like: Softmax | ArcFace
+    name = "compatible"
+
+    def loss(self, batch: Minibatch) -> Tensor:
+        rows = self.index[batch.labels]
+        share = (rows >= 0).to(self.old.dtype).mean().clamp_min(1 / len(rows))
+        embeddings = fit_width(batch.features, self.old.shape[1])
+        return (self.like.of_each(embeddings, self.old, rows) / share).mean()
+
+
+@dataclass(frozen=True)
+class Mixup(Term):
+    """Another term on blends of two images with the label of the one that has the larger share, which is drawn evenly
+    from 1/2..1.
+
+    Paper B says "applied only on images (for labels we use one-hot vectors)" (Sec. 5.1), and neither whose label nor
+    how shares are drawn.
+
+    Source: Zhang et al. 2018.
+    """
+
+    term: Term
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return self.term.name
+
+    def loss(self, batch: Minibatch) -> Tensor:
+        return self.term.loss(replace(batch, inputs=(self.blended(batch),)))
+
+    def blended(self, batch: Minibatch) -> Tensor:
+        """The images of the minibatch, each with another one."""
+        n, images, generator = len(batch.labels), batch.images, batch.generator(3)
+        other = torch.randperm(n, generator=generator, device=images.device)
+        share = 0.5 + 0.5 * torch.rand(n, 1, 1, 1, generator=generator, device=images.device)
+        return torch.lerp(images[other], images, share.to(images.dtype))
 
 
 def linear_classifier(dim: int, num_classes: int, *, seed: int | None = None) -> nn.Linear:
@@ -129,44 +153,33 @@ def arcface_logits(
     return scale * cosine.scatter(1, labels[:, None], moved)
 
 
-class Contrastive:
+@dataclass(frozen=True)
+class Contrastive(Term):
     """Two views of each image, which are to be nearer to each other than to other images: SimCLR.
 
     The embedding before the projection is what is kept. The recipe's ``flip`` allows mirrored views; its ``crop`` is
     not used, since views are crops.
 
-    Args:
+    Attributes:
         projection: the head whose output is compared.
         temperature: of the loss, see ``nt_xent``.
 
     Source: Chen et al. 2020, App. B.9.
     """
 
-    def __init__(
-        self, image_set: ImageSet, model: nn.Module, projection: nn.Module, *, temperature: float = 0.5, seed: int = 0
-    ):
-        self.image_set, self.model, self.projection = image_set, model, projection
-        self.temperature = temperature
-        self.device = image_set.device
-        self.digest = f"{image_set.train_digest} simclr {temperature} {seed}"
-        self.seed = seed
+    projection: nn.Module
+    temperature: float = 0.5
+    name = "contrast"
 
-    def modules(self) -> list[nn.Module]:
-        return [self.model, self.projection]
+    def loss(self, batch: Minibatch) -> Tensor:
+        return nt_xent(self.projection(batch.network(self.views(batch))), self.temperature)
 
-    def batches(self, recipe: Recipe) -> Callable[[int], tuple[Tensor]]:
-        """``draw(step)``: the first views of all images of the minibatch, then the second views in the same order."""
-        batches = Batches(self.image_set, recipe.batch_size, seed=self.seed)
-
-        def draw(step: int) -> tuple[Tensor]:
-            images = self.image_set.train.gather(batches.order(step)).repeat(2, 1, 1, 1)
-            seen = views(images, batches.order.reseeded(4, step), flip=recipe.flip)
-            return (self.image_set.normalise(seen.mul(255)),)
-
-        return draw
-
-    def losses(self, images: Tensor) -> dict[str, Tensor]:
-        return {"contrast": nt_xent(self.projection(self.model(images)), self.temperature)}
+    def views(self, batch: Minibatch) -> Tensor:
+        """The first views of all images of the minibatch, then the second views in the same order, normalised."""
+        image_set = batch.source.image_set
+        images = image_set.train.gather(batch.source.order(batch.step)).repeat(2, 1, 1, 1)
+        seen = views(images, batch.generator(4), flip=batch.recipe.flip)
+        return image_set.normalise(seen.mul(255)).to(batch.images)
 
 
 def projection_head(dim: int, *, seed: int | None = None) -> nn.Sequential:
@@ -208,7 +221,9 @@ def views(images: Tensor, generator: torch.Generator, *, flip: bool, strength: f
 
     Source: Chen et al. 2020, App. B.9: SimCLR for small images.
     """
-    return _recoloured(_cropped(images.to(torch.get_default_dtype()).div(255), generator, flip), generator, strength)
+    with torch.autocast(images.device.type, enabled=False):
+        cropped = _cropped(images.to(torch.get_default_dtype()).div(255), generator, flip)
+        return _recoloured(cropped, generator, strength)
 
 
 def _cropped(images: Tensor, generator: torch.Generator, flip: bool) -> Tensor:
@@ -265,28 +280,21 @@ def _hue_turned(images: Tensor, turns: Tensor) -> Tensor:
     return torch.einsum("nij,njhw->nihw", rotation, images).clamp(0, 1)
 
 
-class Reconstruction:
+@dataclass(frozen=True)
+class Reconstruction(Term):
     """The image itself: an autoencoder with the squared error, mean over pixels.
 
-    Args:
+    Attributes:
         decoder: from embeddings (n, dim) to normalised images (n, c, s, s), see ``decoder``.
 
     Source: paper B, Sec. 5.1.
     """
 
-    def __init__(self, image_set: ImageSet, model: nn.Module, decoder: nn.Module, *, seed: int = 0):
-        self.image_set, self.model, self.decoder, self.seed = image_set, model, decoder, seed
-        self.device = image_set.device
-        self.digest = f"{image_set.train_digest} autoencoder {seed}"
+    decoder: nn.Module
+    name = "reconstruction"
 
-    def modules(self) -> list[nn.Module]:
-        return [self.model, self.decoder]
-
-    def batches(self, recipe: Recipe) -> Callable[[int], tuple]:
-        return Batches(self.image_set, recipe.batch_size, seed=self.seed, crop=recipe.crop, flip=recipe.flip)
-
-    def losses(self, images: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        return {"reconstruction": F.mse_loss(self.decoder(self.model(images)), images)}
+    def loss(self, batch: Minibatch) -> Tensor:
+        return F.mse_loss(self.decoder(batch.features), batch.images)
 
 
 def decoder(dim: int, channels: int, size: int, *, width: int = 16, seed: int | None = None) -> nn.Sequential:

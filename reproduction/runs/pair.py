@@ -7,15 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from compatkit import objectives
 from compatkit.batches import rotate
 from compatkit.devices import seeded_generator
 from compatkit.images import ImageSet, Split, class_index, common_classes, with_equal_channels
-from compatkit.models import auxiliary_head, build, split
+from compatkit.models import auxiliary_head, build, sized_layers, split
 from compatkit.normalization import REPLACEMENTS, UnitLength, replace_batch_norm
-from compatkit.objectives import DCC, Pretext, Target, Term, identical_initial_weights
+from compatkit.objectives import DCC, Alignment, Pretext, Target, Term, identical_initial_weights
+from compatkit.representations import Relative, SimplexHead
 from compatkit.training import Task, freeze
 
 from ..experiments.settings import PairRun
@@ -23,29 +24,66 @@ from .context import Context, check_enough, check_filled
 from .measures import measure
 
 
-@dataclass(frozen=True)
-class Auxiliary:
-    """A head beside the target head of each network, with the term that it learns from.
+@dataclass
+class Networks:
+    """Two networks, cut, to which the parts of a method are added.
 
     Attributes:
-        term: (head, place of each class of the task among the common ones) -> its term.
-        outputs: of the head, for so many common classes.
-        seed: of the first network's head, among the 16 of a run; 0 to 3 are of networks and streams.
-        shared: one head for both networks, or one for each.
+        sets, extractors, heads: of each network.
+        learnt: the common classes that a shared head is to learn.
+        first_seed: the first of the run's 16; 0 to 3 are of networks and streams.
     """
 
-    term: Callable[[nn.Module, Tensor], Term]
-    outputs: Callable[[int], int]
-    seed: int
-    shared: bool = True
+    sets: list[ImageSet]
+    extractors: list[nn.Sequential]
+    heads: list[nn.Sequential]
+    learnt: Sequence[str]
+    first_seed: int
+
+    def auxiliary(self, outputs: int, seed: int) -> nn.Sequential:
+        """A head of the shape of the first target head, with weights from one of the run's seeds."""
+        device = self.sets[0].device
+        return auxiliary_head(self.heads[0], outputs, seed=self.first_seed + seed).to(device)
+
+    @property
+    def channels(self) -> int:
+        """Of the features where the networks are cut."""
+        return sized_layers(self.heads[0])[0][1]
+
+    def dcc(self, head: nn.Module) -> list[Term]:
+        """DCC of both networks under one head."""
+        return [DCC(head, class_index(s.classes, self.learnt)) for s in self.sets]
+
+    def simplex(self) -> list[Term]:
+        """DCC of both networks under a head that nobody trains."""
+        return self.dcc(SimplexHead(self.channels, len(self.learnt), seed=self.first_seed + 4))
+
+    def aligned(self) -> list[Term]:
+        """Each network drawn to the other one's features on its own images."""
+        a, b = self.extractors
+        return [Alignment(b), Alignment(a)]
+
+    def relative(self) -> list[Term]:
+        """The features of both as cosines to those of anchors, as many as there are channels, so that the heads stay as
+        they are: half of them training images of either set, evenly from the common classes."""
+        halves = self.channels - self.channels // 2, self.channels // 2
+        drawn = [s.subset(self.learnt).limit(n).train.images for s, n in zip(self.sets, halves, strict=True)]
+        if drawn[0].shape[1:] != drawn[1].shape[1:]:
+            raise ValueError(f"method: relative needs images of one size, got {drawn[0].shape} and {drawn[1].shape}")
+        for image_set, extractor in zip(self.sets, self.extractors, strict=True):
+            extractor.add_module("relative", Relative(extractor, image_set.normalise(torch.cat(drawn))))
+        return []
 
 
-AUXILIARIES = {
-    "DCC": Auxiliary(DCC, lambda common: common, seed=4),
-    "RP": Auxiliary(lambda head, _: Pretext(head), lambda _: 4, seed=5),
-    "own RP": Auxiliary(lambda head, _: Pretext(head), lambda _: 4, seed=5, shared=False),
+PARTS: dict[str, Callable[[Networks], Sequence[Term]]] = {
+    "DCC": lambda networks: networks.dcc(networks.auxiliary(len(networks.learnt), seed=4)),
+    "RP": lambda networks: [Pretext(networks.auxiliary(4, seed=5))] * 2,
+    "own RP": lambda networks: [Pretext(networks.auxiliary(4, seed=5 + i)) for i in range(2)],
+    "simplex": Networks.simplex,
+    "alignment": Networks.aligned,
+    "relative": Networks.relative,
 }
-"""What a method can be made of, beside IIW."""
+"""What a method can be made of, beside IIW: a function that gives the term of each network."""
 
 
 def parts_of(method: str) -> tuple[str, ...]:
@@ -56,7 +94,7 @@ def parts_of(method: str) -> tuple[str, ...]:
         ValueError: for an unknown part.
     """
     parts = {"independent": (), "upper bound": ("own RP",)}.get(method, tuple(method.split("+")))
-    known = ("IIW", *AUXILIARIES)
+    known = ("IIW", *PARTS)
     if unknown := [part for part in parts if part not in known]:
         raise ValueError(
             f"method: must be independent, upper bound, or made of {', '.join(known)} joined by +, got {unknown} in "
@@ -68,17 +106,21 @@ def parts_of(method: str) -> tuple[str, ...]:
 @dataclass
 class Pair:
     """Two networks in parts, ready to be trained and recombined: tasks[i] trains extractors[i] and heads[i] on
-    sets[i]; ``shared`` are the heads that both learn under."""
+    sets[i]."""
 
     sets: tuple[ImageSet, ImageSet]
     common: tuple[str, ...]
     tasks: tuple[Task, Task]
     heads: tuple[nn.Module, nn.Module]
-    shared: tuple[nn.Module, ...]
 
     @property
     def extractors(self) -> list[nn.Module]:
         return [task.extractor for task in self.tasks]
+
+    @property
+    def shared(self) -> list[nn.Module]:
+        """What both learn under."""
+        return [module for module in self.tasks[0].modules() if module in self.tasks[1].modules()]
 
 
 def check(config: PairRun, context: Context) -> None:
@@ -104,39 +146,38 @@ def prepare(config: PairRun, context: Context) -> Pair:
     if len(common) < (config.dcc_classes or 0):
         raise ValueError(f"dcc_classes: {config.a} and {config.b} share {len(common)}, got {config.dcc_classes}")
     parts, first_seed = parts_of(config.method), 16 * config.seed
-    networks = [_network(config, s, first_seed + i).to(context.device) for i, s in enumerate(sets)]
+    if unused := [part for part, _ in config.weights if part not in parts]:
+        raise ValueError(f"weights: {config.method} has no part {', '.join(unused)}")
+    built = [_network(config, s, first_seed + i).to(context.device) for i, s in enumerate(sets)]
     if config.pretrained_on:
         # with identical weights the second network takes those of the first
-        for i, network in enumerate(networks[: 1 if "IIW" in parts else 2]):
+        for i, network in enumerate(built[: 1 if "IIW" in parts else 2]):
             _pretrain(network, config, first_seed + i, context)
+    if "alignment" in parts and config.scheme != "joint":
+        raise ValueError(f"scheme: alignment is of two networks that learn at once, got {config.scheme}")
     if "IIW" in parts:
         if len(sets[0].classes) != len(sets[1].classes):
             counts = " and ".join(f"{len(s.classes)} of {s.name}" for s in sets)
             raise ValueError(f"method: IIW needs as many classes in both sets, got {counts}")
-        identical_initial_weights(*networks)
-    cut = [split(network, config.split_at) for network in networks]
+        identical_initial_weights(*built)
+    cut = [split(network, config.split_at) for network in built]
     if config.normalization == "unit length":
         for extractor, _ in cut:
             extractor.add_module("unit_length", UnitLength())
 
-    template, learnt = cut[0][1], common[: config.dcc_classes]
-    terms: list[list[Term]] = [[Target(head)] for _, head in cut]
-    shared: list[nn.Module] = []
-    for part in (part for part in AUXILIARIES if part in parts):
-        auxiliary = AUXILIARIES[part]
-        seeds = [first_seed + auxiliary.seed + (0 if auxiliary.shared else i) for i in range(2)]
-        made = {seed: auxiliary_head(template, auxiliary.outputs(len(learnt)), seed=seed) for seed in seeds}
-        shared += made.values() if auxiliary.shared else ()
-        for own, image_set, seed in zip(terms, sets, seeds, strict=True):
-            own.append(auxiliary.term(made[seed].to(context.device), class_index(image_set.classes, learnt)))
+    networks = Networks(list(sets), *map(list, zip(*cut, strict=True)), common[: config.dcc_classes], first_seed)
+    terms: list[list[Term]] = [[Target(head)] for head in networks.heads]
+    for part in (part for part in PARTS if part in parts):
+        for own, term in zip(terms, PARTS[part](networks), strict=False):  # some have none
+            own.append(replace(term, weight=dict(config.weights).get(part, 1.0)))
     if config.normalization == "unit-length loss":
         for own in terms:
             own.append(objectives.UnitLength())
     first, second = (
         Task(image_set, extractor, own, seed=first_seed + 2 + i)
-        for i, (image_set, (extractor, _), own) in enumerate(zip(sets, cut, terms, strict=True))
+        for i, (image_set, extractor, own) in enumerate(zip(sets, networks.extractors, terms, strict=True))
     )
-    return Pair((sets[0], sets[1]), common, (first, second), (cut[0][1], cut[1][1]), tuple(shared))
+    return Pair((sets[0], sets[1]), common, (first, second), tuple(networks.heads))
 
 
 def _sets(config: PairRun, context: Context) -> tuple[ImageSet, ImageSet]:

@@ -18,16 +18,28 @@ from compatkit.devices import seed_for
 from compatkit.fct import FitTransformation, Transformation, synthesised_classifier, transform
 from compatkit.images import ImageSet, Split
 from compatkit.models import count_parameters
+from compatkit.objectives import Term
 from compatkit.recipes import Recipe
 from compatkit.retrieval import RetrievalScores, encode, evaluate, negative_flips
 from compatkit.similarity import linear_cka
-from compatkit.training import Trainable
+from compatkit.training import Task
 
 from ..experiments.checks import check_choices
 from ..experiments.settings import ATTRIBUTES, UpdateRun
 from .context import Context, check_enough, check_filled, check_split
 from .embedders import embedder
-from .encoders import LOSSES, Contrastive, Reconstruction, Supervised, decoder, linear_classifier, projection_head
+from .encoders import (
+    LOSSES,
+    ArcFace,
+    Contrastive,
+    Influence,
+    Mixup,
+    Reconstruction,
+    Softmax,
+    decoder,
+    linear_classifier,
+    projection_head,
+)
 
 # --- data -------------------------------------------------------------------------------------------------------------
 
@@ -177,7 +189,7 @@ class Trainer:
             known = torch.arange(count, device=new_set.device)
         # from the weights and on the batches of the independent one
         seed = self._seed("class", self.config.classes[-1])
-        return self._supervised(1, seed, "compatible new version", compatible=(weight, known))[0]
+        return self._supervised(1, seed, "compatible new version", known=(weight, known))[0]
 
     def _side_model(self, version: int) -> tuple[nn.Module, ImageSet]:
         """The model of side-information, and the set by whose pixel statistics it sees images."""
@@ -192,7 +204,7 @@ class Trainer:
         image_set = self.side_set(version)
         seed = self._seed("side-information", len(image_set.classes))
         model = self._embedder(image_set, config.old_network, config.old_width, config.side_dim, seed)
-        task: Trainable
+        term: Term
         if config.side == "autoencoder":
             _, channels, size, width = image_set.train.images.shape
             if size != width:
@@ -200,11 +212,10 @@ class Trainer:
                     f"side: an autoencoder needs square images, those of {image_set.name} are {size} x {width}"
                 )
             head = decoder(config.side_dim, channels, size, seed=seed).to(image_set.device)
-            task = Reconstruction(image_set, model, head, seed=seed)
+            term = Reconstruction(head)
         else:
-            head = projection_head(config.side_dim, seed=seed).to(image_set.device)
-            task = Contrastive(image_set, model, head, seed=seed)
-        return self._trained(task, config.side_recipe, label, (model,))[0], image_set
+            term = Contrastive(projection_head(config.side_dim, seed=seed).to(image_set.device))
+        return self._trained(Task(image_set, model, [term], seed), config.side_recipe, label, (model,))[0], image_set
 
     def side_set(self, version: int) -> ImageSet:
         """The set on which an autoencoder or SimCLR learns what is stored beside a version's embeddings."""
@@ -223,21 +234,31 @@ class Trainer:
         return model, linear_classifier(dim or usual_dim, len(image_set.classes), seed=seed).to(image_set.device)
 
     def _supervised(
-        self, version: int, seed: int, label: str, dim: int | None = None, **options
+        self,
+        version: int,
+        seed: int,
+        label: str,
+        dim: int | None = None,
+        *,
+        mixup: bool = False,
+        known: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[nn.Module, nn.Linear]:
+        """A version and its classifier; ``known``: weight and index of an old classifier that it is to fit."""
         config = self.config
         model, head = self.untrained(version, seed, dim)
-        how = {"loss": config.loss, "scale": config.scale, "margin": config.margin, "seed": seed}
-        task = Supervised(self.update.sets[version], model, head, **how, **options)
-        return self._trained(task, config.recipe, label, (model, head))
+        target = Softmax(head) if config.loss == "softmax" else ArcFace(head, scale=config.scale, margin=config.margin)
+        terms: list[Term] = [Mixup(target) if mixup else target]
+        if known is not None:
+            terms.append(Influence(*known, target))
+        return self._trained(Task(self.update.sets[version], model, terms, seed), config.recipe, label, (model, head))
 
     def _embedder(self, image_set: ImageSet, network: str, width: int, dim: int, seed: int) -> nn.Module:
         return embedder(network, dim, in_channels=image_set.channels, width=width, seed=seed).to(image_set.device)
 
-    def _trained(self, task: Trainable, recipe: Recipe, label: str, result: tuple) -> tuple:
+    def _trained(self, task: Task, recipe: Recipe, label: str, result: tuple) -> tuple:
         """``result``, parts of ``task``, after training; what was trained before is taken from memory."""
         if label not in self._models:
-            own = self._epochs(recipe, len(task.image_set.train))
+            own = self._epochs(recipe, len(task.data.train))
             self.context.train_once([task], own, f"{self.config}: {label}")
             self._models[label] = result
         return self._models[label]

@@ -96,14 +96,14 @@ def test_images_without_quarters_are_refused(shape, message):
         batches.rearrange(torch.zeros(shape), torch.zeros(shape[0], dtype=torch.int64))
 
 
-@pytest.mark.parametrize("count", [4, 24])
-def test_sampled_variants_are_even_and_depend_on_the_step(count):
-    drawn = Batches(small_set(), 40, seed=0)
-    variants = torch.stack([drawn.variants(step, count) for step in range(200)])
-    shares = variants.flatten().bincount() / 8000
-    assert len(shares) == count and (shares * count - 1).abs().max() < 0.2
-    assert torch.equal(drawn.variants(7, count), variants[7]) and not torch.equal(variants[7], variants[8])
-    assert not torch.equal(Batches(small_set(), 40, seed=1).variants(7, count), variants[7])
+def test_rows_of_several_tensors_stay_together_and_come_once_an_epoch():
+    numbers = torch.arange(12)
+    draw = batches.Rows((numbers, numbers[:, None] + 100), 5, seed=3)
+    first, second = draw(0), draw(1)
+    assert all(torch.equal(a + 100, b[:, 0]) for a, b in (first, second))
+    assert len({*first[0].tolist(), *second[0].tolist()}) == 10
+    assert torch.equal(batches.Rows((numbers,), 5, seed=3)(1)[0], second[0])
+    assert not torch.equal(batches.Rows((numbers,), 5, seed=4)(1)[0], second[0])
 
 
 def test_batch_size_is_checked():

@@ -104,8 +104,9 @@ def test_weights_follow_from_the_seed_alone():
 def test_the_loss_is_the_squared_distance_mean_over_items():
     h, data = small_h(), inputs()
     task = FitTransformation(h, *data)
-    h.eval()
-    found = task.losses(*data)
+    batch = task.minibatches(Recipe(batch_size=12, steps=2))(1)
+    found = task.losses(batch)
+    assert not h.training, "the second half of the steps"
     rows = zip(h(*data[:2]).tolist(), data[2].tolist(), strict=True)
     expected = sum(sum((a - b) ** 2 for a, b in zip(*row, strict=True)) for row in rows) / 12
     assert list(found) == ["distance"] and found["distance"].item() == pytest.approx(expected, rel=1e-5)
@@ -114,17 +115,17 @@ def test_the_loss_is_the_squared_distance_mean_over_items():
 def test_rows_of_old_side_and_new_stay_together():
     number = torch.arange(20.0)[:, None]
     task = FitTransformation(Transformation(1, 1, 1, 4), number, number + 100, number + 200, seed=3)
-    draw = task.batches(Recipe(steps=10, batch_size=6))
+    draw = task.minibatches(Recipe(steps=10, batch_size=6))
     seen = []
     for step in range(3):
-        old, side, new = draw(step)
+        (old, side), new = draw(step).inputs, draw(step).labels
         assert torch.equal(old + 100, side) and torch.equal(old + 200, new) and len(old) == 6
         seen += old.flatten().tolist()
     assert len(set(seen)) == 18 and seen != sorted(seen)
-    again = FitTransformation(task.h, *task.data, seed=3).batches(Recipe(steps=10, batch_size=6))
-    assert torch.equal(again(2)[0], draw(2)[0]), "by seed and step alone"
-    other = FitTransformation(task.h, *task.data, seed=4).batches(Recipe(steps=10, batch_size=6))
-    assert not torch.equal(other(2)[0], draw(2)[0])
+    again = FitTransformation(task.extractor, *task.data, seed=3).minibatches(Recipe(steps=10, batch_size=6))
+    assert torch.equal(again(2).labels, draw(2).labels), "by seed and step alone"
+    other = FitTransformation(task.extractor, *task.data, seed=4).minibatches(Recipe(steps=10, batch_size=6))
+    assert not torch.equal(other(2).labels, draw(2).labels)
 
 
 def traced(h):

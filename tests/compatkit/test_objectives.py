@@ -8,6 +8,10 @@ import torch
 from torch import nn
 
 from compatkit import models, objectives
+from compatkit.recipes import Recipe
+from compatkit.training import Task
+
+from .test_images import small_set
 
 
 def log_softmax(row):
@@ -88,6 +92,19 @@ def test_the_jigsaw_loss_is_the_mean_over_images_of_the_cross_entropy():
         total -= log_softmax(head(extractor(shown[None]))[0].tolist())[number]
     found = objectives.pretext_loss(extractor, head, images, numbers, objectives.PRETEXTS["jigsaw"])
     assert found.item() == pytest.approx(total / 7, rel=1e-5)
+
+
+@pytest.mark.parametrize("count", [4, 24])
+def test_sampled_variants_are_even_and_depend_on_the_step(count):
+    def drawn(step, seed=0):
+        task = Task(small_set(), nn.Identity(), [objectives.UnitLength()], seed)
+        return task.minibatches(Recipe(batch_size=40))(step).variants(count)
+
+    variants = torch.stack([drawn(step) for step in range(200)])
+    shares = variants.flatten().bincount() / 8000
+    assert len(shares) == count and (shares * count - 1).abs().max() < 0.2
+    assert torch.equal(drawn(7), variants[7]) and not torch.equal(variants[7], variants[8])
+    assert not torch.equal(drawn(7, seed=1), variants[7])
 
 
 def test_target_loss():

@@ -2,17 +2,15 @@
 runs need is trained once."""
 
 import copy
-import functools
 import math
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -93,11 +91,11 @@ def test_a_task_may_draw_the_features_of_upright_images_to_unit_length(heads, te
     plain, drawn = (
         make_task(**{k: aux(v) if v else v for k, v in heads.items()}, length=length) for length in (False, True)
     )
-    images, labels, *random = plain.batches(RECIPE)(0)
-    without, found = plain.losses(images, labels, *random), drawn.losses(images, labels, *random, None)
+    batch = drawn.minibatches(RECIPE)(0)
+    without, found = plain.losses(plain.minibatches(RECIPE)(0)), drawn.losses(batch)
     assert list(without) == terms and set(found) == {*terms, "length"}
     assert all(torch.equal(without[name], found[name]) for name in terms)
-    lengths = [math.hypot(*f) for f in drawn.extractor(images).movedim(1, -1).flatten(0, -2).tolist()]
+    lengths = [math.hypot(*f) for f in drawn.extractor(batch.images).movedim(1, -1).flatten(0, -2).tolist()]
     expected = sum((length - 1) ** 2 for length in lengths) / len(lengths)
     assert found["length"].item() == pytest.approx(expected, rel=1e-4)
     found["length"].backward()
@@ -112,7 +110,7 @@ def test_unit_length_is_learnt_and_logged():
         task = make_task(length=length)
         history[length] = training.train([task], Recipe(steps=20, batch_size=8))
         with torch.no_grad():
-            history[length, "after"] = objectives.unit_length_loss(task.extractor(task.batches(RECIPE)(0)[0])).item()
+            history[length, "after"] = objectives.unit_length_loss(task.minibatches(RECIPE)(0).features).item()
     assert all(("length" in row) == length for length in (False, True) for row in history[length])
     assert history[True, "after"] < history[False, "after"] / 2
     assert history[True][-1]["length"] < history[True][0]["length"] / 2
@@ -122,17 +120,16 @@ def test_unit_length_is_learnt_and_logged():
 @pytest.mark.parametrize(("pretext", "variants"), [("rotation", 4), ("jigsaw", 24)])
 def test_one_variant_an_image_is_drawn_unless_all_rotations_are_shown(rotations, pretext, variants):
     task = make_task(rp=aux(variants), pretext=pretext)
-    images, labels, nothing, drawn = task.batches(Recipe(batch_size=40, rotations=rotations))(3)
-    assert nothing is None, "the target task draws nothing"
+    batch = task.minibatches(Recipe(batch_size=40, rotations=rotations))(3)
+    images, drawn = batch.images, batch.variants(variants)
     if (rotations, pretext) == ("all", "rotation"):
-        assert drawn is None
         expected = objectives.rp_loss(task.extractor, part(task, "rp"), images)
     else:
         assert drawn.shape == (40,) and drawn.min() >= 0 and 0.7 * variants < drawn.max() < variants
         shown = objectives.PRETEXTS[pretext].show(images, drawn)
         expected = torch.nn.functional.cross_entropy(task.terms[-1].head(task.extractor(shown)), drawn)
     name = "rp" if pretext == "rotation" else pretext
-    assert torch.equal(task.losses(images, labels, nothing, drawn)[name], expected)
+    assert torch.equal(task.losses(batch)[name], expected)
 
 
 @pytest.mark.parametrize("rotations", ROTATIONS)
@@ -255,7 +252,7 @@ def accuracies(tasks, calls):
 
     def probe():
         calls.append(1)
-        (logits,), labels = recombination.all_logits(tasks[0].extractor, [part(tasks[0], "target")], tasks[0].image_set)
+        (logits,), labels = recombination.all_logits(tasks[0].extractor, [part(tasks[0], "target")], tasks[0].data)
         accuracy = (logits.argmax(1) == labels).double().mean().item()
         return {"accuracy": accuracy, "weight": part(tasks[0], "target")[-1].weight[0, 0].item()}
 
@@ -383,7 +380,7 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="checkpoint"):
         training.train([make_task()], RECIPE, checkpoint=file)
     other_data = joint_pair()
-    other_data[0].image_set = small_set(seed=77)
+    other_data[0].data = small_set(seed=77)
     with pytest.raises(ValueError, match="checkpoint"):
         training.train(other_data, RECIPE, checkpoint=file)
     torch.set_num_threads(2)  # sums are taken in another order then
@@ -405,9 +402,10 @@ def naive_run(task, recipe):
     """Adam or SGD, weight decay, momentum and schedule as torch documents them, written out for one task."""
     moments = {}
     parameters = [p for module in task.modules() for p in module.parameters()]
-    batches = task.batches(recipe)
+    draw = task.minibatches(recipe)
     for step in range(recipe.steps):
-        images, labels, _, turns = batches(step)
+        batch = draw(step)
+        images, labels, turns = batch.images, batch.labels, batch.variants(4)
         rotated = images.repeat(1, 1, 1, 1)
         for i in range(len(images)):
             rotated[i] = images[i].rot90(int(turns[i]), (1, 2))
@@ -447,7 +445,7 @@ def test_the_loop_against_its_arithmetic(optimizer):
             module.double()
     normalise = small_set().normalise
     for task in (ours, naive):
-        object.__setattr__(task.image_set, "normalise", lambda images: normalise(images).double())
+        object.__setattr__(task.data, "normalise", lambda images: normalise(images).double())
     training.train([ours], recipe)
     naive_run(naive, recipe)
     expected = everything([naive])
@@ -455,10 +453,9 @@ def test_the_loop_against_its_arithmetic(optimizer):
         assert torch.allclose(tensor.double(), expected[name].double(), atol=1e-6), name
 
 
-def test_precision_memory_order_and_compilation_train_the_same_task(monkeypatch):
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+def test_precision_and_memory_order_train_the_same_task():
     plain = training.train(joint_pair(), RECIPE)
-    for change in ({"precision": "bf16"}, {"channels_last": True}, {"compile": True}, {"precision": "fp64"}):
+    for change in ({"precision": "bf16"}, {"channels_last": True}, {"precision": "fp64"}):
         other = training.train(joint_pair(), Recipe(**{**vars(RECIPE), **change}))
         for a, b in zip(plain[:2], other[:2], strict=True):
             assert a["target"] == pytest.approx(b["target"], rel=0.05), change
@@ -466,40 +463,6 @@ def test_precision_memory_order_and_compilation_train_the_same_task(monkeypatch)
     training.train(tasks, Recipe(**{**vars(RECIPE), "channels_last": True}))
     weight = tasks[0].extractor.stage1_block1.conv1.weight
     assert weight.is_contiguous(memory_format=torch.channels_last) and weight.dtype == torch.float32
-
-
-def test_each_run_is_compiled_for_itself_however_many_came_before(monkeypatch):
-    compiled = []
-
-    def backend(graph, inputs):
-        compiled.append([x.shape[0] for x in inputs if isinstance(x, torch.Tensor) and x.shape[1:] == (1,)][-1])
-        return graph
-
-    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
-    sizes = list(range(2, 13))
-    for size in sizes:
-        training.train([Line(), Line()], Recipe(steps=3, batch_size=size, compile=True))
-    assert compiled == [size for size in sizes for _ in range(2)] and all(type(size) is int for size in compiled)
-
-
-@pytest.mark.skipif(not shutil.which("g++"), reason="no compiler")
-@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated")  # torch's own, where it compiles
-def test_a_compiled_run_resumes_to_the_same_bits(tmp_path):
-    recipe = Recipe(steps=6, batch_size=8, lr=0.1, compile=True)
-    whole, halted, resumed = Line(), Line(), Line()
-    for line in (halted, resumed):
-        line.net.load_state_dict(whole.net.state_dict())
-
-    def killed(step):
-        if step == 4:
-            raise KeyboardInterrupt
-
-    history = training.train([whole], recipe)
-    with pytest.raises(KeyboardInterrupt):
-        training.train([halted], recipe, checkpoint=tmp_path / "run.pt", checkpoint_seconds=0, on_step=killed)
-    torch.compiler.reset()  # as in another process
-    assert training.train([resumed], recipe, checkpoint=tmp_path / "run.pt") == history
-    assert equal(resumed.net.state_dict(), whole.net.state_dict())
 
 
 @pytest.mark.parametrize(
@@ -523,7 +486,7 @@ def test_tasks_are_checked():
         make_task(head=False)
     task = make_task()
     with pytest.raises(ValueError, match="a name of its own.*'target', 'target'"):
-        Task(task.image_set, task.extractor, task.terms * 2)
+        Task(task.data, task.extractor, task.terms * 2)
     with pytest.raises(ValueError, match="pretext.*rotation, jigsaw.*'colour'"):
         make_task(rp=aux(4), pretext="colour")
     with pytest.raises(ValueError, match="tasks"):
@@ -535,38 +498,63 @@ def test_a_head_that_works_in_place_changes_nothing_for_the_terms_after_it():
     target, dcc = task.terms
     heads = [nn.Sequential(nn.ReLU6(inplace=True), *term.head) for term in (target, dcc)]
     changed = [replace(term, head=head) for term, head in zip((target, dcc), heads, strict=True)]
-    images, labels, *random = task.batches(RECIPE)(0)
-    together = Task(task.image_set, task.extractor, changed).losses(images, labels, *random)
+    batch = task.minibatches(RECIPE)(0)
+    together = Task(task.data, task.extractor, changed).losses(batch)
     for term in changed:
-        [(name, alone)] = Task(task.image_set, task.extractor, [term]).losses(images, labels, None).items()
+        [(name, alone)] = Task(task.data, task.extractor, [term]).losses(batch).items()
         assert torch.equal(together[name], alone)
 
 
-class Line:
-    """The least that can be trained: no image, no label, no class of ours."""
+@dataclass(frozen=True)
+class Fit(objectives.Term):
+    """A term of one's own, on what is no image."""
 
-    def __init__(self, slope=2.0):
-        self.net, self.slope = nn.Linear(1, 1), slope
-        self.digest, self.device = f"line {slope}", torch.device("cpu")
+    offset: torch.Tensor
+    power: int = 2
+    name = "fit"
 
-    def modules(self):
-        return [self.net]
-
-    def batches(self, recipe):
-        return lambda step: (torch.linspace(-1, 1, recipe.batch_size)[:, None] + step % 3,)
-
-    def losses(self, x):
-        return {"fit": (self.net(x) - self.slope * x).square().mean(), "size": 1e-4 * self.net.weight.square().sum()}
+    def loss(self, batch):
+        return (batch.features - batch.labels - self.offset).abs().pow(self.power).mean()
 
 
-def test_any_object_with_the_parts_of_a_trainable_is_trained(tmp_path):
-    line, recipe = Line(), Recipe(steps=100, batch_size=8, optimizer="sgd", lr=0.1, schedule="cosine")
-    history = training.train([line], recipe, checkpoint=tmp_path / "line.pt")
-    assert line.net.weight.item() == pytest.approx(2, abs=0.1) and line.net.bias.item() == pytest.approx(0, abs=0.1)
-    assert history[0].keys() == {"step", "task", "fit", "size"}
-    assert training.train([Line()], recipe, checkpoint=tmp_path / "line.pt") == history
-    with pytest.raises(ValueError, match="checkpoint"):
-        training.train([Line(slope=3.0)], recipe, checkpoint=tmp_path / "line.pt")
+def line(slope=2.0, offset=1.0, **options):
+    x = torch.linspace(-1, 1, 40)[:, None]
+    torch.manual_seed(0)
+    return Task((x, slope * x), nn.Linear(1, 1), [Fit(torch.tensor(offset), **options)])
+
+
+def test_a_term_of_ones_own_on_rows_of_tensors_is_trained(tmp_path):
+    recipe = Recipe(steps=100, batch_size=8, optimizer="sgd", lr=0.1, schedule="cosine")
+    task = line()
+    history = training.train([task], recipe, checkpoint=tmp_path / "line.pt")
+    net = task.extractor
+    assert net.weight.item() == pytest.approx(2, abs=0.1) and net.bias.item() == pytest.approx(1, abs=0.1)
+    assert history[0].keys() == {"step", "task", "fit"}
+    assert training.train([line()], recipe, checkpoint=tmp_path / "line.pt") == history
+    for other in (line(slope=3.0), line(offset=0.0), line(power=1), line(weight=2.0)):
+        with pytest.raises(ValueError, match="checkpoint"):
+            training.train([other], recipe, checkpoint=tmp_path / "line.pt")
+
+
+def test_a_weight_multiplies_the_gradient_and_not_what_is_logged():
+    tasks = {weight: line(weight=weight) for weight in (1.0, 3.0)}
+    for weight, task in tasks.items():
+        [row] = training.train([task], Recipe(steps=1, batch_size=40, optimizer="sgd", lr=0.1, schedule="constant"))
+        tasks[weight] = row["fit"], task.extractor.weight.item()
+    start = line().extractor.weight.item()
+    (one, once), (three, thrice) = tasks.values()
+    assert one == three and thrice - start == pytest.approx(3 * (once - start), rel=1e-5)
+    loss = torch.tensor(0.1)
+    assert Fit(loss).weighted(loss) is loss, "at 1 nothing is multiplied"
+
+
+def test_features_are_computed_once_a_network_and_minibatch():
+    runs = []
+    task = make_task(dcc=aux(2), length=True)
+    task.extractor.register_forward_hook(lambda *_: runs.append(1))
+    batch = task.minibatches(RECIPE)(0)
+    task.losses(batch)
+    assert len(runs) == 1 and batch.features_of(task.extractor) is batch.features
 
 
 @pytest.fixture
@@ -601,12 +589,12 @@ def with_frozen_head():
 def with_reversed_index():
     task = make_task(dcc=aux(2))
     target, dcc = task.terms
-    return Task(task.image_set, task.extractor, [target, replace(dcc, index=dcc.index.flip(0))])
+    return Task(task.data, task.extractor, [target, replace(dcc, index=dcc.index.flip(0))])
 
 
 def with_length():
     task = make_task(dcc=aux(2))
-    return Task(task.image_set, task.extractor, [*task.terms, UnitLength()])
+    return Task(task.data, task.extractor, [*task.terms, UnitLength()])
 
 
 @pytest.mark.parametrize(
@@ -749,7 +737,7 @@ def test_gpu_runs_resume_to_the_same_bits(tmp_path):
     def pair():
         tasks = joint_pair()
         for task in tasks:
-            task.image_set = task.image_set.to("cuda")
+            task.data = task.data.to("cuda")
             task.__post_init__()
         return tasks
 

@@ -224,7 +224,7 @@ def test_a_direction_is_what_the_roles_of_the_sets_say(whole):
 def test_images_may_be_fewer():
     made = watched(n_train=20, n_test=9)
     (lesson, _, _), (task, _, _) = made.trainings
-    assert len(lesson.image_set.train) == len(task.image_set.train) == len(made.adaptations[0].images) == 20
+    assert len(lesson.data.train) == len(task.data.train) == len(made.adaptations[0].images) == 20
     right = [9 * made.metrics[f"{role}: {row}"] for role in ROLES for row in ("source model", "adapted")]
     assert right == pytest.approx([round(count) for count in right]), "three images of each class"
 
@@ -237,12 +237,12 @@ def test_the_head_of_the_pretext_learns_on_the_third_set_first(whole, pretext, o
     (before, lesson, recipe), (drawn, task, _) = whole(pretext).trainings
     assert recipe == RECIPE and lesson.terms[0].pretext == task.terms[1].pretext == pretext
     assert len(before.terms) == 1 and before.extractor is not drawn.extractor
-    assert before.image_set.train.images.shape == (60, 3, 8, 8), "grey images get the channels of the source"
+    assert before.data.train.images.shape == (60, 3, 8, 8), "grey images get the channels of the source"
     head = task.terms[-1].head
     assert lesson.terms[0].head is head and head[-1].out_features == outputs
     assert not same(state(before.terms[0].head), state(drawn.terms[-1].head)), "it has learnt before"
     assert not same(state(before.extractor), state(drawn.extractor)), "on an extractor of its own"
-    assert part(drawn, "target")[-1].out_features == 3 and task.image_set.classes == COMMON
+    assert part(drawn, "target")[-1].out_features == 3 and task.data.classes == COMMON
 
 
 def test_without_a_third_set_the_head_of_the_pretext_is_not_trained_before(whole):

@@ -173,7 +173,7 @@ def test_extractors_learn_under_one_head_unless_they_are_independent(whole, vari
     assert (rotation_head is not None) == (variant == "RP frozen")
     assert all(part(task, "rp") is rotation_head for task in tasks)
     assert all(updated.rotation_head is rotation_head for updated in made.updates)
-    assert all(task.image_set.classes == SIX[:4] for task in tasks)
+    assert all(task.data.classes == SIX[:4] for task in tasks)
 
 
 def test_variants_of_a_seed_start_from_the_same_extractors_and_see_the_same_batches(whole):
@@ -204,7 +204,7 @@ def test_upper_bounds_are_trained_alone_on_all_classes_and_on_rotation(whole, va
     tasks = [task for [task] in made.trainings]
     assert not made.updates and len({id(module) for task in tasks for module in task.modules()}) == 9
     for task in tasks:
-        assert task.image_set.classes == SIX
+        assert task.data.classes == SIX
         assert (part(task, "target")[-1].out_features, part(task, "rp")[-1].out_features) == (6, 4)
 
 

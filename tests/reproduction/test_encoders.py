@@ -1,6 +1,7 @@
 """What embedders learn from: each loss written out as loops, blends and views that depend on seed and step alone."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,12 +13,16 @@ from compatkit.alignment import fit_width
 from compatkit.batches import Batches
 from compatkit.devices import digest
 from compatkit.recipes import Recipe
+from compatkit.training import Task
 from reproduction.runs import encoders
 from reproduction.runs.embedders import embedder
 from reproduction.runs.encoders import (
+    ArcFace,
     Contrastive,
+    Influence,
+    Mixup,
     Reconstruction,
-    Supervised,
+    Softmax,
     arcface_logits,
     decoder,
     linear_classifier,
@@ -33,13 +38,19 @@ RECIPE = Recipe(steps=2, batch_size=16)
 DIM = 5
 
 
-def supervised(image_set=None, **options) -> Supervised:
+def supervised(image_set=None, kind=Softmax, *, mixup=False, known=None, seed=0, **options) -> Task:
     """Flat pixels through one linear layer: what matters here comes after it."""
     image_set = image_set or small_set()
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(image_set.train.images[0].numel(), DIM))
     classifier = linear_classifier(DIM, len(image_set.classes), seed=0)
-    return Supervised(image_set, model, classifier, **options)
+    target = kind(classifier, **options)
+    influence = [] if known is None else [Influence(*known, target)]
+    return Task(image_set, model, [Mixup(target) if mixup else target, *influence], seed)
+
+
+def weight_of(task):
+    return task.terms[0].classifier.weight
 
 
 def generator(seed=0):
@@ -76,9 +87,9 @@ def naive_arcface(embedding, weight, label, scale, margin):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])
 def test_label_smoothing_is_torchs_and_its_definition(smoothing):
     task = supervised(smoothing=smoothing)
-    images, labels = task.batches(RECIPE)(0)
-    logits = task.model(images) @ task.classifier.weight.T
-    found = task.losses(images, labels)
+    batch = task.minibatches(RECIPE)(0)
+    labels, logits = batch.labels, batch.features @ weight_of(task).T
+    found = task.losses(batch)
     assert list(found) == ["target"]
     assert torch.allclose(found["target"], F.cross_entropy(logits, labels, label_smoothing=smoothing))
     rows = [naive_softmax_loss(row, y, smoothing) for row, y in zip(logits.tolist(), labels.tolist(), strict=True)]
@@ -86,17 +97,17 @@ def test_label_smoothing_is_torchs_and_its_definition(smoothing):
 
 
 def test_the_published_smoothing_is_the_default():
-    assert supervised().smoothing == 0.1
+    assert supervised().terms[0].smoothing == 0.1
 
 
 def test_arcface_loss_against_the_formula():
-    task = supervised(loss="arcface", scale=5.0, margin=0.3)
-    images, labels = task.batches(RECIPE)(0)
-    embeddings, weight = task.model(images).tolist(), task.classifier.weight.tolist()
+    task = supervised(kind=ArcFace, scale=5.0, margin=0.3)
+    batch = task.minibatches(RECIPE)(0)
+    embeddings, weight = batch.features.tolist(), weight_of(task).tolist()
     expected = 0.0
-    for e, y in zip(embeddings, labels.tolist(), strict=True):
+    for e, y in zip(embeddings, batch.labels.tolist(), strict=True):
         expected -= log_softmax(naive_arcface(e, weight, y, 5.0, 0.3))[y] / 16
-    assert task.losses(images, labels)["target"].item() == pytest.approx(expected, rel=1e-5)
+    assert task.losses(batch)["target"].item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("margin", [0.4, 0.5, 1.2, 2.0])
@@ -153,22 +164,26 @@ def test_embeddings_are_cut_or_padded(dim, expected):
 # --- backward compatible training -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("loss", ["softmax", "arcface"])
+KINDS = {Softmax: {}, ArcFace: {"scale": 4.0, "margin": 0.2}}
+each_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@each_kind
 @pytest.mark.parametrize("width", [3, DIM, 8])
-def test_bct_adds_the_old_classifiers_loss_of_known_classes(loss, width):
+def test_bct_adds_the_old_classifiers_loss_of_known_classes(kind, width):
     weight, index = torch.randn(4, width, generator=generator()), torch.tensor([3, -1, 0])
-    task = supervised(loss=loss, scale=4.0, margin=0.2, compatible=(weight, index))
-    images, labels = task.batches(RECIPE)(0)
-    found = task.losses(images, labels)
+    task = supervised(kind=kind, known=(weight, index), **KINDS[kind])
+    batch = task.minibatches(RECIPE)(0)
+    found = task.losses(batch)
     assert list(found) == ["target", "compatible"]
-    assert torch.equal(found["target"], supervised(loss=loss, scale=4.0, margin=0.2).losses(images, labels)["target"])
+    assert torch.equal(found["target"], supervised(kind=kind, **KINDS[kind]).losses(batch)["target"])
     expected, known = 0.0, 0
-    for embedding, label in zip(task.model(images).tolist(), labels.tolist(), strict=True):
+    for embedding, label in zip(batch.features.tolist(), batch.labels.tolist(), strict=True):
         row, fitted = index[label].item(), [*embedding, *[0.0] * 8][:width]
         if row < 0:
             continue
         known += 1
-        if loss == "softmax":
+        if kind is Softmax:
             logits = [sum(a * b for a, b in zip(fitted, w, strict=True)) for w in weight.tolist()]
             expected += naive_softmax_loss(logits, row, 0.1)
         else:
@@ -177,21 +192,21 @@ def test_bct_adds_the_old_classifiers_loss_of_known_classes(loss, width):
     assert found["compatible"].item() == pytest.approx(expected / known, rel=1e-4), "the mean over known classes"
 
 
-@pytest.mark.parametrize("loss", ["softmax", "arcface"])
-def test_bct_without_a_known_class_is_0_and_not_nan(loss):
-    task = supervised(loss=loss, compatible=(torch.randn(4, DIM), torch.full((3,), -1)))
-    found = task.losses(*task.batches(RECIPE)(0))["compatible"]
+@each_kind
+def test_bct_without_a_known_class_is_0_and_not_nan(kind):
+    task = supervised(kind=kind, known=(torch.randn(4, DIM), torch.full((3,), -1)))
+    found = task.losses(task.minibatches(RECIPE)(0))["compatible"]
     found.backward()
-    assert found.item() == 0 and all(p.grad.abs().max() == 0 for p in task.model.parameters())
+    assert found.item() == 0 and all(p.grad.abs().max() == 0 for p in task.extractor.parameters())
 
 
 def test_bct_trains_the_new_model_through_an_old_classifier_that_stays():
     weight = torch.randn(4, DIM, generator=generator())
     before, models = weight.clone(), []
-    for compatible in (None, (weight, torch.tensor([0, 1, 2]))):
-        task = supervised(compatible=compatible)
+    for known in (None, (weight, torch.tensor([0, 1, 2]))):
+        task = supervised(known=known)
         history = training.train([task], RECIPE)
-        models.append(state(task.model))
+        models.append(state(task.extractor))
     assert torch.equal(weight, before) and not same(*models)
     assert history[0].keys() == {"step", "task", "target", "compatible"}
 
@@ -202,9 +217,8 @@ def test_bct_trains_the_new_model_through_an_old_classifier_that_stays():
 def blended(step=1):
     """A minibatch with mixup, the plain one, and of each image the partner and the share found by trying all."""
     task = supervised(small_set(n=48), mixup=True)
-    images, labels = task.batches(RECIPE)(step)
-    plain, expected = supervised(small_set(n=48)).batches(RECIPE)(step)
-    assert torch.equal(labels, expected), "labels are those of the plain minibatch"
+    batch = task.minibatches(RECIPE)(step)
+    plain, images = batch.images, task.terms[0].blended(batch)
     found = []
     for i in range(16):
         way = (plain[i] - plain).flatten(1)  # image = other + share * way
@@ -228,42 +242,39 @@ def test_shares_of_a_blend_are_even_above_a_half():
     assert torch.allclose(found, torch.tensor([0.55, 0.75, 0.95]), atol=0.03)
 
 
-@pytest.mark.parametrize("loss", ["softmax", "arcface"])
-def test_the_loss_of_a_blend_is_that_of_any_image(loss):
-    task = supervised(loss=loss, mixup=True)
-    batch = task.batches(RECIPE)(0)
-    assert torch.equal(task.losses(*batch)["target"], supervised(loss=loss).losses(*batch)["target"])
+@each_kind
+def test_the_loss_of_a_blend_is_that_of_any_image_under_the_label_of_the_plain_one(kind):
+    task = supervised(kind=kind, mixup=True)
+    batch = task.minibatches(RECIPE)(0)
+    blended = replace(batch, inputs=(task.terms[0].blended(batch),))
+    assert torch.equal(task.losses(batch)["target"], supervised(kind=kind).losses(blended)["target"])
+
+
+def embedded(term, image_set=None, seed=0) -> Task:
+    return Task(image_set or small_set(), embedder("resnet8", 6, width=4, seed=0), [term], seed)
 
 
 TASKS = {
     "plain": supervised,
     "mixup": lambda image_set=None, **o: supervised(image_set, mixup=True, **o),
-    "contrastive": lambda image_set=None, **o: Contrastive(
-        image_set or small_set(), embedder("resnet8", 6, width=4, seed=0), projection_head(6, seed=0), **o
-    ),
-    "autoencoder": lambda image_set=None, **o: Reconstruction(
-        image_set or small_set(), embedder("resnet8", 6, width=4, seed=0), decoder(6, 3, 8, seed=0), **o
-    ),
+    "contrastive": lambda *sets, seed=0, **o: embedded(Contrastive(projection_head(6, seed=0), **o), *sets, seed=seed),
+    "autoencoder": lambda *sets, seed=0: embedded(Reconstruction(decoder(6, 3, 8, seed=0)), *sets, seed=seed),
 }
 
 
 @pytest.mark.parametrize("kind", TASKS)
-def test_minibatches_depend_on_seed_and_step_alone(kind):
-    recipe = Recipe(steps=9, batch_size=16, crop=1, flip=True)
+def test_losses_depend_on_seed_and_step_alone(kind):
+    recipe, tasks = Recipe(steps=9, batch_size=16, crop=1, flip=True), {seed: TASKS[kind](seed=seed) for seed in (3, 4)}
+
+    def loss(step, seed=3):
+        batch = tasks[seed].minibatches(recipe)(step)
+        return sum(tasks[seed].losses(batch).values()).item()
+
     torch.manual_seed(1)
-    before = torch.get_rng_state()
-    draw = TASKS[kind](seed=3).batches(recipe)
-    first = draw(4)
-    torch.manual_seed(2)
-    again = TASKS[kind](seed=3).batches(recipe)
-    for step in (7, 0, 4):
-        found = again(step)
-    assert all(torch.equal(a, b) for a, b in zip(first, found, strict=True))
-    assert not torch.equal(first[0], draw(5)[0])
-    assert not torch.equal(first[0], TASKS[kind](seed=4).batches(recipe)(4)[0])
-    torch.manual_seed(1)
-    draw(4)
+    before, first = torch.get_rng_state(), loss(4)
     assert torch.equal(before, torch.get_rng_state())
+    torch.manual_seed(2)
+    assert loss(5) != first == loss(4) != loss(4, seed=4)
 
 
 @pytest.mark.parametrize("kind", TASKS)
@@ -273,11 +284,6 @@ def test_each_kind_is_trained_by_the_loop(kind):
     history = training.train([task], RECIPE)
     assert [row["step"] for row in history] == [0, 1] and len(before) == 2
     assert all(not same(b, state(module)) for b, module in zip(before, task.modules(), strict=True))
-
-
-def test_losses_that_do_not_exist_are_refused():
-    with pytest.raises(ValueError, match=r"loss: .*triplet"):
-        supervised(loss="triplet")
 
 
 def test_the_digest_tells_all_that_changes_what_is_learnt():
@@ -290,12 +296,12 @@ def test_the_digest_tells_all_that_changes_what_is_learnt():
             {"seed": 1},
             {"smoothing": 0.2},
             {"mixup": True},
-            {"loss": "arcface"},
-            {"loss": "arcface", "scale": 16.0},
-            {"loss": "arcface", "margin": 0.2},
-            {"compatible": old},
-            {"compatible": (old[0] + 1, old[1])},
-            {"compatible": (old[0], old[1] - 1)},
+            {"kind": ArcFace},
+            {"kind": ArcFace, "scale": 16.0},
+            {"kind": ArcFace, "margin": 0.2},
+            {"known": old},
+            {"known": (old[0] + 1, old[1])},
+            {"known": (old[0], old[1] - 1)},
         )
     ]
     digests += [TASKS[kind](seed=seed).digest for kind in ("contrastive", "autoencoder") for seed in (0, 1)]
@@ -372,7 +378,9 @@ def test_the_two_views_of_each_image_come_in_the_same_order(monkeypatch, flip):
         return images.float() / 255
 
     monkeypatch.setattr(encoders, "views", seen)
-    [found] = TASKS["contrastive"](image_set, seed=5).batches(Recipe(batch_size=12, flip=flip))(1)
+    task = TASKS["contrastive"](image_set, seed=5)
+    batch = task.minibatches(Recipe(batch_size=12, flip=flip, crop=1))(1)
+    found = task.terms[0].views(batch)
     expected, _ = Batches(image_set, 12, seed=5)(1)
     assert torch.allclose(found, expected.repeat(2, 1, 1, 1), atol=1e-5)
     [(images, flipped)] = calls
@@ -381,12 +389,13 @@ def test_the_two_views_of_each_image_come_in_the_same_order(monkeypatch, flip):
 
 def test_the_contrastive_loss_is_nt_xent_of_what_is_projected():
     task = TASKS["contrastive"](temperature=0.2)
-    [images] = task.batches(RECIPE)(0)
+    batch = task.minibatches(RECIPE)(0)
+    images = task.terms[0].views(batch)
     for module in task.modules():
         module.eval()
     assert len(images) == 32 and not torch.allclose(images[:16], images[16:], atol=0.1), "the views differ"
-    expected = nt_xent(task.projection(task.model(images)), 0.2)
-    found = task.losses(images)
+    expected = nt_xent(task.terms[0].projection(task.extractor(images)), 0.2)
+    found = task.losses(batch)
     assert list(found) == ["contrast"] and torch.allclose(found["contrast"], expected)
 
 
@@ -521,13 +530,13 @@ def test_a_decoder_needs_a_size_that_4_divides(size):
 
 def test_reconstruction_is_the_squared_error_mean_over_pixels():
     task = TASKS["autoencoder"]()
-    images, labels = task.batches(Recipe(batch_size=6))(0)
+    batch = task.minibatches(Recipe(batch_size=6))(0)
     for module in task.modules():
         module.eval()
-    made = task.decoder(task.model(images))
-    pixels = zip(made.flatten().tolist(), images.flatten().tolist(), strict=True)
+    made = task.terms[0].decoder(batch.features)
+    pixels = zip(made.flatten().tolist(), batch.images.flatten().tolist(), strict=True)
     expected = sum((a - b) ** 2 for a, b in pixels) / (6 * 3 * 8 * 8)
-    found = task.losses(images, labels)
+    found = task.losses(batch)
     assert list(found) == ["reconstruction"] and found["reconstruction"].item() == pytest.approx(expected, rel=1e-4)
-    plain, _ = Batches(task.image_set, 6)(0)
-    assert torch.equal(images, plain)
+    plain, _ = Batches(task.data, 6)(0)
+    assert torch.equal(batch.images, plain)

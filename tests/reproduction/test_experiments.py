@@ -235,12 +235,46 @@ def test_methods_are_what_their_names_say():
         assert part(a, "target") is not part(b, "target") and a.extractor is not b.extractor
 
 
+def test_what_others_would_do(permuted_sets):
+    p = built("alignment")
+    assert [part(task, "alignment", "partner") for task in p.tasks] == p.extractors[::-1] and p.shared == p.extractors
+    with pytest.raises(ValueError, match="scheme: alignment is of two networks that learn at once, got incremental"):
+        built("alignment", scheme="incremental")
+
+    p = built("simplex", **permuted_sets)
+    a, b = (part(task, "dcc") for task in p.tasks)
+    assert a is b and not list(a.parameters()) and a.corners.shape == (3, 8)
+    assert [part(task, "dcc", "index").tolist() for task in p.tasks] == [[0, -1, 1, 2], [2, -1, 0, 1]]
+
+    p = built("relative", **permuted_sets)
+    images = [s.subset(p.common).limit(4).train.images for s in p.sets]
+    for task, image_set in zip(p.tasks, p.sets, strict=True):
+        assert torch.equal(task.extractor.relative.anchors, image_set.normalise(torch.cat(images)))
+        assert [term.name for term in task.terms] == ["target"] and not p.shared
+    matrix = recombination.accuracy_matrix(
+        p.extractors, p.heads, p.sets[0], head_classes=[s.classes for s in p.sets], common=p.common
+    )
+    assert pair.evaluate(p)["recombination/a"] == pytest.approx(matrix[0, 1].item())
+
+
+def test_losses_have_weights():
+    p = built("IIW+RP+DCC", weights=(("DCC", 3.0), ("RP", 0.3)))
+    assert [{term.name: term.weight for term in task.terms} for task in p.tasks] == [
+        {"target": 1, "dcc": 3, "rp": 0.3}
+    ] * 2
+    with pytest.raises(ValueError, match="weights: DCC has no part RP"):
+        built("DCC", weights=(("RP", 3.0),))
+    with pytest.raises(ValueError, match="weights: pairs of a part and a positive number"):
+        tiny(weights=(("DCC", 0.0),))
+    assert "weights (('DCC', 3.0),)" in str(tiny(weights=(("DCC", 3.0),)))
+
+
 def test_methods_of_a_seed_share_weights_and_batches():
     first, config = built("independent").tasks[0], tiny()
     for method in FIG2:
         task = built(method).tasks[0]
         assert same(part(first, "target"), part(task, "target"))
-        assert torch.equal(first.batches(config.recipe)(2)[0], task.batches(config.recipe)(2)[0])
+        assert torch.equal(*(t.minibatches(config.recipe)(2).images for t in (first, task)))
 
 
 def test_left_out_classes_are_not_common():
@@ -323,13 +357,13 @@ def test_networks_of_any_seeds_and_their_heads_and_batches_are_their_own():
     ):
         weights = [next(part.parameters()) for part in parts]
         assert not any(torch.equal(x, y) for x, y in itertools.combinations(weights, 2))
-    draws = [task.batches(tiny().recipe)(0)[0] for p in pairs for task in p.tasks]
+    draws = [task.minibatches(tiny().recipe)(0).images for p in pairs for task in p.tasks]
     assert not any(torch.equal(x, y) for x, y in itertools.combinations(draws, 2))
 
 
 def test_each_network_learns_its_own_set_and_the_classes_that_are_common(permuted_sets):
     p = built("IIW+RP+DCC", **permuted_sets)
-    assert [task.image_set.name for task in p.tasks] == ["one", "two"]
+    assert [task.data.name for task in p.tasks] == ["one", "two"]
     assert part(p.tasks[0], "dcc", "index").tolist() == [0, -1, 1, 2]
     assert part(p.tasks[1], "dcc", "index").tolist() == [2, -1, 0, 1]
     assert part(p.tasks[0], "dcc")[-1].out_features == 3 and part(p.tasks[0], "rp")[-1].out_features == 4
@@ -466,9 +500,11 @@ def test_dcc_learns_the_first_common_classes_only(permuted_sets):
     assert part(p.tasks[0], "dcc")[-1].out_features == 2
     for task, classes in zip(p.tasks, (("ant", "bee", "cat", "dog"), ("dog", "eel", "ant", "cat")), strict=True):
         assert part(task, "dcc", "index").tolist() == [{"ant": 0, "cat": 1}.get(name, -1) for name in classes]
-        train = task.image_set.train
+        train = task.data.train
         dogs = train.labels == classes.index("dog")
-        losses = task.losses(task.image_set.normalise(train.images[dogs]), train.labels[dogs], None, None)
+        batch = task.minibatches(tiny().recipe)(0)
+        images = task.data.normalise(train.images[dogs])
+        losses = task.losses(replace(batch, inputs=(images,), labels=train.labels[dogs]))
         assert losses["dcc"] == 0 < losses["target"]
 
 
@@ -609,11 +645,11 @@ def test_networks_start_from_what_rotations_of_the_third_set_have_taught_them(le
         assert recipe == tiny().recipe
         assert [term.name for term in before.terms] == ["rp"], "rotation alone"
         images = load("glyphs_other").limit(60).train.images
-        assert before.image_set.train.images.shape == (60, channels, 16, 16)
+        assert before.data.train.images.shape == (60, channels, 16, 16)
         if channels == 3:
-            assert torch.equal(before.image_set.train.images, images)
+            assert torch.equal(before.data.train.images, images)
         else:
-            assert torch.equal(before.image_set.train.images[:, 0], images.float().mean(1).round().byte())
+            assert torch.equal(before.data.train.images[:, 0], images.float().mean(1).round().byte())
         assert same(before.extractor, drawn.extractor), "from the weights of the seed"
         assert same(task.extractor, taught.extractor)
         assert same(part(task, "target")[:-1], part(taught, "rp")[:-1])
@@ -632,8 +668,8 @@ def test_pretraining_leaves_the_auxiliary_heads_and_the_batches_as_they_are_draw
     for task, drawn in zip(p.tasks, plain.tasks, strict=True):
         assert same(part(task, "dcc"), part(drawn, "dcc")) and same(part(task, "rp"), part(drawn, "rp"))
         recipe = tiny().recipe
-        for x, y in zip(task.batches(recipe)(2), drawn.batches(recipe)(2), strict=True):
-            assert x is y is None or torch.equal(x, y)
+        x, y = (t.minibatches(recipe)(2) for t in (task, drawn))
+        assert torch.equal(x.images, y.images) and torch.equal(x.labels, y.labels)
 
 
 def test_shared_weights_are_of_one_number_of_classes_and_of_threads(tmp_path, monkeypatch):

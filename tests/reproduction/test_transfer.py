@@ -52,7 +52,7 @@ def watched(**changes):
 
     def spy_train(context, tasks, recipe, label):
         [task] = tasks
-        seen.before[task.image_set.name], seen.tasks[task.image_set.name] = copy.deepcopy(task), task
+        seen.before[task.data.name], seen.tasks[task.data.name] = copy.deepcopy(task), task
         return train_once(context, tasks, recipe, label)
 
     def spy_tune(extractor, head, image_set, **options):
@@ -77,7 +77,7 @@ def whole():
 @pytest.fixture
 def steps(monkeypatch):
     """The classes of the network in each step of any training."""
-    return each_step(monkeypatch, lambda tasks, recipe: tasks[0].image_set.name)
+    return each_step(monkeypatch, lambda tasks, recipe: tasks[0].data.name)
 
 
 def reproducible(metrics):
@@ -175,7 +175,7 @@ def test_the_rotation_head_is_that_of_the_third_set_or_each_network_has_its_own(
 
 
 def test_sets_have_the_channels_of_the_source(whole):
-    images = {name: task.image_set.train.images for name, task in whole().tasks.items()}
+    images = {name: task.data.train.images for name, task in whole().tasks.items()}
     assert {name: shown.shape[1] for name, shown in images.items()} == {"third": 3, "source": 3, "target": 3}
     assert torch.equal(images["target"], load("target").train.images.repeat(1, 3, 1, 1))
 

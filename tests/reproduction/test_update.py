@@ -17,7 +17,7 @@ from reproduction.experiments.settings import ATTRIBUTES, SIDES, UPDATE_METHODS,
 from reproduction.images import load
 from reproduction.runs import context, runner, update
 from reproduction.runs.context import Context
-from reproduction.runs.encoders import Contrastive, Reconstruction, Supervised
+from reproduction.runs.encoders import ArcFace, Softmax
 from reproduction.runs.update import (
     Trainer,
     Update,
@@ -27,7 +27,7 @@ from reproduction.runs.update import (
     prepare,
 )
 
-from ..conftest import data_folder, each_step, on_each_step
+from ..conftest import data_folder, each_step, on_each_step, part
 from .test_embedders import same, state
 
 RECIPE = Recipe(steps=8, batch_size=16, lr=0.01, precision="fp32")  # for 16 classes: 2 steps for 4 of them, 6 for 12
@@ -97,8 +97,8 @@ def tasks(monkeypatch):
 
 @pytest.fixture
 def steps(monkeypatch):
-    """The kind of task of each step of any training."""
-    return each_step(monkeypatch, lambda tasks, recipe: type(tasks[0]).__name__)
+    """The first term of each step of any training."""
+    return each_step(monkeypatch, lambda tasks, recipe: tasks[0].terms[0].name)
 
 
 # --- configs ----------------------------------------------------------------------------------------------------------
@@ -234,10 +234,10 @@ def test_images_may_be_fewer(hundred):
 
 
 def test_images_of_a_folder_are_scaled(tmp_path, tasks):
-    for part in ("train", "test"):
+    for split in ("train", "test"):
         for name in ("cat", "dog"):
-            (tmp_path / part / name).mkdir(parents=True)
-            Image.new("RGB", (20, 20)).save(tmp_path / part / name / "a.png")
+            (tmp_path / split / name).mkdir(parents=True)
+            Image.new("RGB", (20, 20)).save(tmp_path / split / name / "a.png")
     name = f"imagefolder:{tmp_path}"
     config = tiny(data=name, classes=(2, 2), side_data=name)
     for image_size, expected in ((12, 12), (None, 32)):
@@ -312,9 +312,9 @@ def test_they_come_out_equal_when_trained_apart():
 def test_a_model_is_trained_once_in_a_run(steps):
     made = trainer()
     embeddings = [made.embed(0, made.update.gallery) for _ in range(2)]
-    assert torch.equal(*embeddings) and steps == ["Supervised"] * 2
+    assert torch.equal(*embeddings) and steps == ["target"] * 2
     made.store(0, made.update.gallery), made.store(0, made.update.sets[1].train)
-    assert steps[2:] == ["Contrastive"] * 2
+    assert steps[2:] == ["contrast"] * 2
 
 
 def test_old_and_new_models_have_sizes_of_their_own(tasks):
@@ -322,7 +322,7 @@ def test_old_and_new_models_have_sizes_of_their_own(tasks):
     models = [made.version(i) for i in range(3)]
     assert [len(model) for model, _ in models] == [5, 5, 8]
     assert [c.weight.shape for _, c in models] == [(4, 4), (8, 4), (12, 6)]
-    assert [task.image_set for _, task, *_ in tasks] == made.update.sets
+    assert [task.data for _, task, *_ in tasks] == made.update.sets
 
 
 @pytest.mark.parametrize(
@@ -340,7 +340,7 @@ def test_all_that_is_trained_takes_as_many_epochs_of_its_own_images(tasks, chang
     made = trainer(**changes, recipe=replace(RECIPE, steps=whole))  # a step for each image, so that none is rounded
     for version in range(len(images)):
         made.version(version)
-    assert [len(task.image_set.train) for _, task, *_ in tasks] == images
+    assert [len(task.data.train) for _, task, *_ in tasks] == images
     assert [recipe for *_, recipe in tasks] == [replace(RECIPE, steps=n) for n in images]
 
 
@@ -370,7 +370,7 @@ def test_a_transformation_of_few_pairs_takes_as_many_steps(tasks, monkeypatch):
     [task], recipe, *_ = fitted
     classes = made.update.sets[-1].limit(24).train.labels
     assert len(task.data[0]) == 24 and sorted(classes.tolist()) == sorted(list(range(12)) * 2)
-    assert recipe == RECIPE and [len(t.image_set.train) for _, t, *_ in tasks] == [24, 24, 72]
+    assert recipe == RECIPE and [len(t.data.train) for _, t, *_ in tasks] == [24, 24, 72]
 
 
 @pytest.mark.parametrize("loss", ["softmax", "arcface"])
@@ -380,18 +380,20 @@ def test_bct_starts_from_the_weights_of_the_independent_model(tasks, loss):
     (_, old, *_), (label, independent, weights, _), (bct_label, compatible, bct_weights, _) = tasks
     assert (label, bct_label) == ("version 2", "compatible new version")
     assert all(same(a, b) for a, b in zip(weights, bct_weights, strict=True))
-    assert compatible.seed == independent.seed and compatible.image_set is independent.image_set
-    weight, index = compatible.compatible
-    assert torch.equal(weight, old.classifier.weight) and not weight.requires_grad
-    assert index.tolist() == [0, 1, 2, 3, *[-1] * 8] and independent.compatible is None
-    assert {(t.loss, t.scale, t.margin) for t in (old, independent, compatible)} == {(loss, 16.0, 0.2)}
+    assert compatible.seed == independent.seed and compatible.data is independent.data
+    influence = compatible.terms[1]
+    assert torch.equal(influence.old, old.terms[0].classifier.weight) and not influence.old.requires_grad
+    assert influence.index.tolist() == [0, 1, 2, 3, *[-1] * 8] and len(independent.terms) == 1
+    terms = [old.terms[0], independent.terms[0], compatible.terms[0], influence.like]
+    assert {type(term) for term in terms} == {Softmax if loss == "softmax" else ArcFace}
+    assert loss == "softmax" or {(term.scale, term.margin) for term in terms} == {(16.0, 0.2)}
 
 
 def test_bct_may_know_all_classes_by_their_mean_old_embeddings(tasks):
     made = trainer(method="BCT, synthesised")
     made._compatible()
-    weight, index = tasks[-1][1].compatible
-    old, fitted = tasks[0][1].classifier.weight, made.update.sets[1].train
+    weight, index = (part(tasks[-1][1], "compatible", what) for what in ("old", "index"))
+    old, fitted = part(tasks[0][1], "target", "classifier").weight, made.update.sets[1].train
     assert index.tolist() == list(range(12))
     for label in (2, 7):
         mean = made.embed(0, fitted)[fitted.labels == label].mean(0)
@@ -403,15 +405,15 @@ def test_bct_finds_known_classes_by_name_in_any_order(tasks):
     names = made.update.sets[1].classes
     made.update.sets[1] = made.update.sets[1].subset(names[::-1])
     made._compatible()
-    assert tasks[-1][1].compatible[1].tolist() == [-1] * 8 + [3, 2, 1, 0]
+    assert part(tasks[-1][1], "compatible", "index").tolist() == [-1] * 8 + [3, 2, 1, 0]
 
 
 SIDE_TASKS = {
-    "autoencoder": Reconstruction,
-    "other old model": Supervised,
-    "old model with Mixup": Supervised,
-    "SimCLR": Contrastive,
-    "SimCLR on the new set": Contrastive,
+    "autoencoder": "Reconstruction",
+    "other old model": "Softmax",
+    "old model with Mixup": "Mixup",
+    "SimCLR": "Contrastive",
+    "SimCLR on the new set": "Contrastive",
 }
 
 
@@ -422,11 +424,10 @@ def test_side_information_is_of_a_model_of_its_own(tasks, side):
     found = made.store(0, made.update.gallery)
     (_, old, weights, _), (label, task, side_weights, recipe) = tasks
     assert found.shape == (len(made.update.gallery), 5) and label == f"{side}, version 1"
-    assert type(task) is SIDE_TASKS[side] and task.seed != old.seed and not same(weights[0], side_weights[0])
-    assert task.image_set is made.update.sets["new set" in side]
-    assert recipe.lr == (0.01 if isinstance(task, Supervised) else 0.02)
-    if isinstance(task, Supervised):
-        assert task.mixup == ("Mixup" in side) and not old.mixup
+    assert [type(term).__name__ for term in task.terms] == [SIDE_TASKS[side]]
+    assert task.seed != old.seed and not same(weights[0], side_weights[0])
+    assert task.data is made.update.sets["new set" in side]
+    assert recipe.lr == (0.01 if "old model" in side else 0.02)
 
 
 def test_kinds_of_side_information_differ(tasks):
@@ -440,7 +441,7 @@ def test_side_information_may_come_from_another_set(tasks):
     for name, n_train, expected, channels in (("tiny", 48, 40, 3), ("grey", 30, 30, 1)):
         made = trainer(data=name, side_data="other", n_train=n_train, classes=(2, 4))
         assert made.store(0, made.update.gallery).shape == (len(made.update.gallery), 5)
-        image_set = tasks[-1][1].image_set
+        image_set = tasks[-1][1].data
         assert image_set.classes == load("other").classes and len(image_set.train) == expected
         assert image_set.train.images.shape[1] == channels
 
@@ -651,13 +652,13 @@ def test_another_seed_gives_other_numbers(whole):
 
 def test_runs_train_what_no_other_run_has_trained(tmp_path, steps):
     run(tmp_path, side="none")
-    assert steps == ["Supervised"] * (2 + 6) + ["FitTransformation"] * 6
+    assert steps == ["target"] * (2 + 6) + ["distance"] * 6
     steps.clear()
     run(tmp_path)
-    assert steps == ["Contrastive"] * 2 + ["FitTransformation"] * 6
+    assert steps == ["contrast"] * 2 + ["distance"] * 6
     steps.clear()
     run(tmp_path, method="BCT")
-    assert steps == ["Supervised"] * 6, "the compatible model"
+    assert steps == ["target"] * 6, "the compatible model"
 
 
 def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path, whole, steps, monkeypatch):
@@ -677,7 +678,7 @@ def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path, whole, steps, mon
     assert [file.name for file in folders[1].iterdir()] == ["h.pt"]
     steps.clear()
     assert reproducible(run(*folders)) == reproducible(whole("SimCLR"))
-    assert steps == ["FitTransformation"] * 4, "only the steps that were missing"
+    assert steps == ["distance"] * 4, "only the steps that were missing"
 
 
 def test_a_run_becomes_a_record(tmp_path, whole):
