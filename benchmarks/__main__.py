@@ -32,7 +32,7 @@ BENCHMARKS = {
 }
 """Modules of this package, and the headings of their sections."""
 PAGE = Path(__file__).parents[1] / "book" / "benchmarks.md"
-OTHERS = ("numpy", "scipy", "scikit-learn", "torchvision", "torch-cka", "pytorch-metric-learning")
+OTHERS = ("numpy", "scipy", "scikit-learn", "torchvision", "torch-cka", "pytorch-cka", "pytorch-metric-learning")
 """Distributions that ours is measured against, or that do the work on both sides."""
 
 INTRODUCTION = """\

@@ -14,6 +14,8 @@ from .images import ImageSet as ImageSet
 from .images import Split as Split
 from .images import class_index as class_index
 from .images import common_classes as common_classes
+from .layers import cka_map as cka_map
+from .layers import layer_features as layer_features
 from .models import auxiliary_head as auxiliary_head
 from .models import build as build
 from .models import split as split
@@ -34,11 +36,13 @@ from .retrieval import encode as encode
 from .retrieval import evaluate as evaluate
 from .retrieval import nearest as nearest
 from .similarity import CKA as CKA
-from .similarity import cka_map as cka_map
 from .similarity import cross_correlation as cross_correlation
 from .similarity import linear_cka as linear_cka
 from .similarity import match_channels as match_channels
 from .similarity import mutual_knn as mutual_knn
+from .similarity import permutation_test as permutation_test
+from .similarity import procrustes_similarity as procrustes_similarity
+from .similarity import rsa as rsa
 from .training import Task as Task
 from .training import freeze as freeze
 from .training import train as train

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 
 from compatkit.alignment import permutation, ridge, stitch
 from compatkit.images import ImageSet
+from compatkit.layers import CKAMap, layer_features, layer_names
 from compatkit.models import split_points
 from compatkit.normalization import evaluation
 from compatkit.recombination import accuracy, all_logits, output_index, shuffled
-from compatkit.similarity import CKAMap, CrossCorrelation, layer_features, layer_names, match_channels, mutual_knn
+from compatkit.similarity import CrossCorrelation, match_channels, mutual_knn
 
 TEST_BATCHES = (8, 32, 128)  # sizes of test batches that are tried beside the one in the config
 

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
+from compatkit.layers import cka_map
 from compatkit.retrieval import encode, evaluate, nearest
-from compatkit.similarity import cka_map, linear_cka
+from compatkit.similarity import linear_cka
 from gallerykit.embeddings import Embeddings
 
 from .test_images import small_set

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from compatkit import applications, fct, models, recombination, retrieval, similarity
+from compatkit import applications, fct, layers, models, recombination, retrieval, similarity
 from compatkit.objectives import Term
 from compatkit.recipes import Recipe
 from compatkit.training import Task, _Run
@@ -290,36 +290,23 @@ def embeddings(device):
     return [torch.rand(40, width, generator=draws).to(device) for width in (6, 5)]
 
 
-def neighbours(device, parts):
-    return similarity.mutual_knn(*embeddings(device), k=3, chunk=40 // parts)
-
-
-def aligned(device, parts):
-    cka = similarity.CKA()
+def measured(measure, device, parts):
+    streamed = measure()
     for x, y in zip(*(side.chunk(parts) for side in embeddings(device)), strict=True):
-        cka.update(x, y)
-    return cka.compute()
-
-
-def correlated(device, parts):
-    correlation = similarity.CrossCorrelation()
-    for x, y in zip(*(side.chunk(parts) for side in embeddings(device)), strict=True):
-        correlation.update(x, y)
-    return correlation.compute()
+        streamed.update(x, y)
+    return streamed.compute()
 
 
 def cka_map(device, parts):
     nets = [models.build("resnet8", 3, width=4, seed=seed).to(device) for seed in (0, 1)]
-    return similarity.cka_map(
-        *nets, IMAGES.to(device).normalise(IMAGES.test.images.to(device)), batch_size=40 // parts
-    )[2]
+    return layers.cka_map(*nets, IMAGES.to(device).normalise(IMAGES.test.images.to(device)), batch_size=40 // parts)[2]
 
 
 def cka_of_layers(device, parts):
     net = models.build("resnet8", 3, width=4, seed=0).to(device)
-    names = similarity.layer_names(net)[:parts]
+    names = layers.layer_names(net)[:parts]
     images = IMAGES.to(device)
-    return similarity.cka_map(net, net, images.normalise(images.test.images), names, names)[2]
+    return layers.cka_map(net, net, images.normalise(images.test.images), names, names)[2]
 
 
 def ranked(device, parts):
@@ -334,6 +321,13 @@ def nearest(device, parts):
     return retrieval.nearest(x, x, 3, same_items=True, chunk=40 // parts)[0]
 
 
+STREAMS = [
+    similarity.CKA,
+    similarity.CrossCorrelation,
+    similarity.ProcrustesSimilarity,
+    similarity.RSA,
+    similarity.MutualKNN,
+]
 MEASURED = {
     "accuracy": accuracies,
     "accuracy, running": partial(accuracies, statistics="running"),
@@ -342,9 +336,7 @@ MEASURED = {
     "class accuracy": class_accuracy,
     "embeddings": encoded,
     "transformed": transformed,
-    "mutual neighbours": neighbours,
-    "CKA": aligned,
-    "cross-correlation": correlated,
+    **{kind.__name__: partial(measured, kind) for kind in STREAMS},
     "CKA of batches": cka_map,
     "CKA of layers": cka_of_layers,
     "retrieval": ranked,
@@ -363,7 +355,7 @@ def test_no_batch_waits(gpu, name):
     assert len(waits[2]) == len(waits[4]), waits[4]
 
 
-@pytest.mark.parametrize("make", [similarity.CKA, similarity.CrossCorrelation])
+@pytest.mark.parametrize("make", STREAMS)
 def test_a_broken_batch_is_told_of_in_the_end(gpu, make):
     good, measure = torch.rand(20, 3), make()
     bad = good.clone()
@@ -376,7 +368,7 @@ def test_a_broken_batch_is_told_of_in_the_end(gpu, make):
 
 def test_a_broken_layer_is_told_of_in_the_end(gpu):
     x = torch.rand(20, 3)
-    cka = similarity.CKAMap()
+    cka = layers.CKAMap()
     for batch in (x, x / 0, x):
         cka.update({"one": x.to(gpu.device), "two": batch.to(gpu.device)}, {"one": x.to(gpu.device)})
     with pytest.raises(ValueError, match="layer 'two': must be finite"):

@@ -1,0 +1,232 @@
+"""Layers of networks, with hooks that leave nothing behind, and CKA between all of them."""
+
+import pytest
+import torch
+from torch import nn
+
+from compatkit import models, moments
+from compatkit.layers import CKAMap, cka_map, layer_features, layer_names
+from compatkit.normalization import evaluation
+from compatkit.similarity import linear_cka
+
+BOUND = 1e-6  # of the error in single precision
+
+
+def images(n=24, seed=0):
+    return torch.randn(n, 3, 8, 8, generator=torch.Generator().manual_seed(seed))
+
+
+def networks():
+    return models.build("resnet8", 5, seed=0, width=4), models.build("resnet8", 7, seed=1, width=6)
+
+
+def hooks(net):
+    return sum(len(m._forward_hooks) for m in net.modules())
+
+
+def test_layer_features_are_those_of_the_blocks_run_one_by_one():
+    net, x = networks()[0], images()
+    names = layer_names(net)
+    assert names == ["stem", "stage1_block1", "stage2_block1", "stage3_block1", "pool", "classifier"]
+    for statistics in ("batch", "running"):
+        got, value = layer_features(net, names, x, statistics=statistics), x
+        with evaluation(net, statistics), torch.no_grad():
+            for name, block in net.named_children():
+                value = block(value)
+                assert torch.equal(got[name], value)
+    assert list(layer_features(net, ["stage2_block1.conv1", "stem.0"], x)) == ["stage2_block1.conv1", "stem.0"]
+
+
+def test_operations_in_place_change_neither_features_nor_images():
+    def net(inplace):
+        torch.manual_seed(0)
+        relu = lambda: nn.ReLU(inplace=inplace)  # noqa: E731
+        return nn.Sequential(relu(), nn.Conv2d(3, 4, 3), relu(), nn.Flatten(), nn.Linear(144, 3), nn.Identity(), relu())
+
+    x = images()
+    before, names = x.clone(), ["1", "4", "5", "6"]
+    got, expected = (layer_features(net(inplace), names, x) for inplace in (True, False))
+    assert all(torch.equal(got[name], expected[name]) for name in names)
+    assert torch.equal(x, before)
+    assert torch.equal(cka_map(net(True), net(True), x)[2], cka_map(net(False), net(False), x)[2])
+
+
+def test_nothing_is_left_behind_also_after_an_error():
+    class Breaks(nn.Module):
+        def forward(self, x):
+            raise RuntimeError("on purpose")
+
+    a, b = networks()
+    broken = nn.Sequential(*models.build("resnet8", 5, seed=0, width=4), Breaks()).train()
+    broken[1].eval()
+    state = [{k: v.clone() for k, v in net.state_dict().items()} for net in (a, b, broken)]
+    modes = [[m.training for m in net.modules()] for net in (a, b, broken)]
+    cka_map(a, b, images())
+    with pytest.raises(RuntimeError, match="on purpose"):
+        cka_map(a, broken, images())
+    with pytest.raises(ValueError, match="statistics"):
+        cka_map(a, b, images(), statistics="recalibrated")
+    for net, was, mode in zip((a, b, broken), state, modes, strict=True):
+        assert hooks(net) == 0 and [m.training for m in net.modules()] == mode
+        assert all(torch.equal(was[k], v) for k, v in net.state_dict().items())
+
+
+@pytest.mark.parametrize("unbiased", [False, True])
+@pytest.mark.parametrize("kind", ["positions", "pooled", "flatten"])
+def test_map_against_pair_by_pair(unbiased, kind):
+    a, b = networks()
+    batches = [images(10, 1), images(7, 2), images(9, 3)]
+    names_a, names_b, got = cka_map(
+        a, b, iter(batches), unbiased=unbiased, **({kind: True} if kind != "positions" else {})
+    )
+    assert (names_a, names_b) == (layer_names(a), layer_names(b))
+    runs = [[layer_features(net, layer_names(net), x) for x in batches] for net in (a, b)]
+    for i, first in enumerate(names_a):
+        for j, second in enumerate(names_b):
+            x, y = (torch.cat([out[name] for out in run]) for run, name in zip(runs, (first, second), strict=True))
+            size = 1 if kind == "pooled" else min([*x.shape[2:], *y.shape[2:]] if x.ndim == y.ndim == 4 else [1])
+            if kind == "flatten":
+                x, y = x.flatten(1), y.flatten(1)
+            x, y = (m if m.ndim == 2 else nn.functional.adaptive_avg_pool2d(m.double(), size) for m in (x, y))
+            assert got[i, j].item() == pytest.approx(linear_cka(x, y, unbiased=unbiased), abs=BOUND)
+
+
+def test_map_does_not_depend_on_the_batches_when_the_network_does_not(monkeypatch):
+    a, b = networks()
+    whole = cka_map(a, b, images(), statistics="running", unbiased=True)[2]
+    parts = cka_map(a, b, images(), statistics="running", unbiased=True, batch_size=5)[2]
+    monkeypatch.setattr(moments, "CHUNK", 100)
+    chunks = cka_map(a, b, images(), statistics="running", unbiased=True)[2]
+    assert torch.allclose(whole, parts, atol=1e-5) and torch.allclose(whole, chunks, atol=1e-9)
+
+
+def test_each_network_runs_once_a_batch():
+    a, b = networks()
+    sizes = {"a": [], "b": []}
+    a.register_forward_hook(lambda m, x, y: sizes["a"].append(len(y)))
+    b.register_forward_hook(lambda m, x, y: sizes["b"].append(len(y)))
+    cka_map(a, b, images(), batch_size=10)
+    assert sizes == {"a": [8, 8, 8], "b": [8, 8, 8]}
+    _, _, own = cka_map(a, a, images(), batch_size=10)
+    assert sizes["a"] == [8] * 6
+    assert torch.allclose(own.diagonal(), torch.ones(6, dtype=torch.float64)) and torch.allclose(own, own.T)
+
+
+@pytest.mark.parametrize("flatten", [False, True])
+def test_a_map_of_features_is_that_of_their_networks(flatten):
+    a, b = networks()
+    batches = [images(10, 1), images(7, 2)]
+    cka = CKAMap(unbiased=True, flatten=flatten)
+    for x in batches:
+        sides = [layer_features(net, layer_names(net), x) for net in (a, b)]
+        cka.update(*sides)
+        for feature in [feature for side in sides for feature in side.values()]:
+            feature.zero_()  # copies were kept
+    assert torch.equal(cka.compute(), cka_map(a, b, batches, unbiased=True, flatten=flatten)[2])
+
+
+def test_bad_features_of_a_map():
+    x = torch.randn(3, 4)
+    cka = CKAMap(unbiased=True)
+    with pytest.raises(ValueError, match="at least 4 samples are needed if unbiased, got 0"):
+        cka.compute()
+    with pytest.raises(ValueError, match="a, b: the same layers"):
+        cka.update({"one": x}, {})
+    cka.update({"one": x, "two": x}, {"one": x})
+    with pytest.raises(ValueError, match="a, b: the same layers are needed in every batch"):
+        cka.update({"one": x}, {"one": x})
+    with pytest.raises(ValueError, match="at least 4 samples are needed if unbiased, got 3"):
+        cka.compute()
+    with pytest.raises(ValueError, match="must hold the same samples, got 3 and 2"):
+        cka.update({"one": x, "two": x}, {"one": x[:2]})
+    with pytest.raises(ValueError, match="layer 'two': must be finite"):
+        cka.update({"one": x, "two": x / 0}, {"one": x})
+
+
+def test_map_of_chosen_layers_of_any_module():
+    class Plain(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.dead = nn.Conv2d(3, 4, 3), nn.Linear(144, 2)
+            nn.init.zeros_(self.dead.weight)
+
+        def forward(self, x):
+            return self.dead(self.conv(x).flatten(1))
+
+    a, b = Plain(), networks()[1]
+    names_a, names_b, table = cka_map(a, b, images(), layers_b=["stage2_block1.conv1", "pool"], unbiased=True)
+    assert names_a == ["conv", "dead"] and names_b == ["stage2_block1.conv1", "pool"] and table.shape == (2, 2)
+    assert not table[1].any() and table[0].all(), "a constant layer is similar to nothing"
+
+
+def test_bad_layers_and_images():
+    class Idle(nn.Identity):
+        def __init__(self):
+            super().__init__()
+            self.unused = nn.ReLU()
+
+    a, b = networks()
+    with pytest.raises(ValueError, match=r"layers_b: no layer \['stage9'\]; there are stem.*stage3_block1.*classifier"):
+        cka_map(a, b, images(), layers_b=["stage9"])
+    with pytest.raises(ValueError, match="names: no layer .*there are stem"):
+        layer_features(a, ["nothing"], images())
+    with pytest.raises(ValueError, match="layers_a: at least one"):
+        cka_map(a, b, images(), layers_a=[])
+    with pytest.raises(ValueError, match="layers_a: at least one layer.*Linear"):
+        cka_map(nn.Linear(3, 3), b, images())
+    relu = nn.ReLU()
+    with pytest.raises(ValueError, match="'0' runs more than once"):
+        layer_features(nn.Sequential(relu, nn.Sequential(relu)), ["0"], images())
+    with pytest.raises(ValueError, match="did not run"):
+        layer_features(Idle(), ["unused"], images())
+    with pytest.raises(ValueError, match="'0' runs and puts out a tuple"):
+        layer_features(nn.Sequential(nn.LSTM(8, 4)), ["0"], images()[:, 0])
+    with pytest.raises(ValueError, match="layer '0'.*shape"):
+        cka_map(nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Flatten()), b, images())
+    with pytest.raises(ValueError, match="images: .*got none"):
+        cka_map(a, b, [])
+    with pytest.raises(ValueError, match="images: .*got none"):
+        cka_map(a, b, images()[:0])
+    with pytest.raises(ValueError, match="images: .*uint8"):
+        cka_map(a, b, images().byte())
+    with pytest.raises(ValueError, match="images: all must be"):
+        cka_map(a, b, [images(), images()[..., :6]])
+    with pytest.raises(ValueError, match="at least 4 samples"):
+        cka_map(a, b, images(3), layers_a=["pool"], unbiased=True)
+    with pytest.raises(ValueError, match="batch_size"):
+        cka_map(a, b, images(), batch_size=0)
+
+
+class TokensOf(nn.Module):
+    def forward(self, x):
+        return x.flatten(2).transpose(1, 2)
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_a_map_of_cka_takes_tokens(pooled):
+    images = torch.randn(12, 3, 4, 4)
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), TokensOf(), nn.Linear(4, 5))
+    _, _, matrix = cka_map(net, net, images, ["0", "1", "2"], ["1"], pooled=pooled)
+    features = [net[0](images), net[:2](images), net(images)]
+    tokens = features[1].mean(1) if pooled else features[1].flatten(0, 1)
+    other = features[2].mean(1) if pooled else features[2].flatten(0, 1)
+    assert matrix[1, 0] == pytest.approx(1) and matrix[2, 0] == pytest.approx(linear_cka(other, tokens))
+    averaged = linear_cka(features[0].mean((2, 3)), features[1].mean(1))
+    assert matrix[0, 0] == pytest.approx(averaged), "a map and tokens are both averaged"
+
+
+@pytest.mark.parametrize("name", ["layers_a", "layers_b"])
+def test_layers_given_as_one_text_are_refused(name):
+    net = nn.Sequential(nn.Linear(3, 3))
+    with pytest.raises(ValueError, match=f"{name}: a list of names is needed, got the text '0'"):
+        cka_map(net, net, torch.randn(5, 3), **{name: "0"})
+    with pytest.raises(ValueError, match="names: a list of names is needed, got the text '0'"):
+        layer_features(net, "0", torch.randn(5, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_map_of_networks_of_half_precision(dtype):
+    a, b = networks()
+    expected = cka_map(a, b, images())[2]
+    assert torch.allclose(cka_map(a.to(dtype), b, images())[2], expected, atol=0.02)
+    assert torch.allclose(cka_map(a, b.to(dtype), images().half())[2], expected, atol=0.02)
