@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from functools import lru_cache
 from pathlib import Path
-
-import numpy as np
-
-from compatkit.stored import digest, read_arrays
 
 
 def data_root(root: str | os.PathLike | None = None) -> Path:
@@ -29,6 +24,12 @@ def stored_digest(name: str, root: str | os.PathLike | None = None) -> str | Non
 
 @lru_cache(64)
 def _digest_of_file(path: Path, size: int, modified: int) -> str | None:
+    import zipfile  # here, so that who only asks whether there is a file need not wait for them
+
+    import numpy as np
+
+    from compatkit.stored import digest, read_arrays
+
     try:
         with np.load(path, allow_pickle=False) as file:
             if "sha256" in file:

@@ -27,20 +27,26 @@ def override(config: Any, changes: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: a name that the config does not have, or a value of another type than the field's.
     """
-    hints = _types(type(config))
+    if not changes:
+        return config
+    hints, found = _types(type(config)), {}
+    inner: dict[str, dict[str, Any]] = {}
     for name, value in changes.items():
-        outer, _, inner = name.partition(".")
-        if outer not in {f.name for f in fields(config)} or (inner and not is_dataclass(getattr(config, outer))):
+        outer, _, rest = name.partition(".")
+        if outer not in hints or (rest and not is_dataclass(getattr(config, outer))):
             raise ValueError(f"{name}: no such setting; there are {', '.join(settings(config))}")
         kind = hints[outer]
-        if inner:
-            value = override(getattr(config, outer), {inner: value})
+        if rest:
+            inner.setdefault(outer, {})[rest] = value
         elif kind is float and _fits(value, int):
-            value = float(value)  # 1 and 1.0 are one run
-        elif not _fits(value, kind):
+            found[outer] = float(value)  # 1 and 1.0 are one run
+        elif _fits(value, kind):
+            found[outer] = value
+        else:
             raise ValueError(f"{name}: must be {getattr(kind, '__name__', kind)}, got {value!r}")
-        config = replace(config, **{outer: value})
-    return config
+    for outer, some in inner.items():
+        found[outer] = override(found.get(outer, getattr(config, outer)), some)
+    return replace(config, **found)
 
 
 _types = cache(get_type_hints)  # of the few classes of settings, for thousands of runs
@@ -77,7 +83,5 @@ def preset_runs(base: Any, presets: Mapping[str, Mapping], preset: str, seeds: S
         raise ValueError(f"preset: must be one of {', '.join(presets)}, got {preset!r}")
     settings = dict(presets[preset])
     pairs, own_seeds = settings.pop("pairs"), settings.pop("seeds")
-    base = override(base, settings)
-    return [
-        replace(override(base, pair), seed=seed) for pair in pairs for seed in (own_seeds if seeds is None else seeds)
-    ]
+    found = [override(base, {**settings, **pair}) for pair in pairs]
+    return [replace(run, seed=seed) for run in found for seed in (own_seeds if seeds is None else seeds)]

@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,7 +58,10 @@ def _read(path: Path, modified: int) -> Pins:
 
 def pinned(path: Path = PINNED) -> Pins:
     """What is pinned; nothing where there is no file."""
-    return _read(path, path.stat().st_mtime_ns) if path.exists() else Pins()
+    try:
+        return _read(path, os.stat(path).st_mtime_ns)
+    except FileNotFoundError:
+        return Pins()
 
 
 def differences(pinned: Numbers, found: Numbers) -> list[str]:

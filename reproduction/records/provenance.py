@@ -5,10 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import platform
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 
 from .pins import pinned
@@ -33,6 +31,8 @@ def code_state() -> dict:
 
 def _git(*arguments: str) -> str | None:
     """Output of git in the checkout; None if git is missing or fails."""
+    import subprocess  # here, as below: listing what is recorded asks for neither
+
     # A hook's GIT_DIR would answer for the repository that runs the hook.
     environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
@@ -45,6 +45,8 @@ def _git(*arguments: str) -> str | None:
 
 
 def _version(distribution: str) -> str | None:
+    from importlib import metadata
+
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
