@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .devices import at_least_float32
-from .models import as_precise, read_only
+from .inspection import as_precise, read_only
 from .normalization import evaluation
 from .similarity import cross_correlation, match_channels
 

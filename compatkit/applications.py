@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from .images import ImageSet, Split
-from .models import Module, extend_classifier, sized_layers
+from .inspection import Module, sized_layers
+from .models import extend_classifier
 from .objectives import Pretext, Target, pretext_of
 from .recipes import ADAPTATION, TUNING, Recipe
 from .recombination import recombine

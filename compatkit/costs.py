@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from .models import outline
+from .inspection import outline
 
 
 def macs(module: nn.Module, *inputs: Tensor) -> int:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .devices import described
-from .models import as_precise
+from .inspection import as_precise
 from .moments import SHAPES, Extent, Kernels, arithmetic, as_map, check_enough, check_lengths, check_shape, grid
 from .normalization import evaluation
 

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .models import is_jit_frozen, outline, run_on_meta
+from .inspection import is_jit_frozen, outline, run_on_meta
 
 STATISTICS = ("batch", "running", "recalibrated")
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)

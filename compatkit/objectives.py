@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .batches import ARRANGEMENTS, Batches, Rows, rearrange, rotate, rotate_all
 from .devices import digest
-from .models import one_tensor, read_only
+from .inspection import one_tensor, read_only
 from .recipes import Recipe
 
 # --- losses -----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .devices import at_least_float32
 from .images import ImageSet, Split
-from .models import SIZES, as_precise, features_of, read_only, run_on_meta, sized_layers
+from .inspection import SIZES, as_precise, features_of, read_only, run_on_meta, sized_layers
 from .normalization import STATISTICS, check_settable, evaluation, recalibrated
 
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from .devices import at_least_float32, described
 from .images import ImageSet, Split
-from .models import as_precise, one_tensor
+from .inspection import as_precise, one_tensor
 from .normalization import evaluation
 
 WORKING_SET = 2**28  # bytes that a chunk of queries may take by default

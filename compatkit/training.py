@@ -31,7 +31,7 @@ from .batches import Batches, Rows
 from .devices import content, digest
 from .files import lock_file, replacing
 from .images import ImageSet
-from .models import Module
+from .inspection import Module
 from .normalization import batch_norms, check_settable
 from .objectives import Minibatch, Term
 from .progress import progress

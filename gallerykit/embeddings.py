@@ -26,7 +26,7 @@ from torch.optim.swa_utils import AveragedModel
 from compatkit import retrieval
 from compatkit.devices import content, described
 from compatkit.files import replacing
-from compatkit.models import is_jit_frozen
+from compatkit.inspection import is_jit_frozen
 
 UNIT_TOLERANCE = 1e-3  # by which a length may differ from 1: float16 does not come nearer
 # what NumPy, zipfile and JSON raise for a file that is not theirs, or not whole

@@ -9,7 +9,8 @@ from torch import nn
 from compatkit import costs
 from compatkit.applications import update_head
 from compatkit.images import ImageSet
-from compatkit.models import auxiliary_head, count_parameters, fit_channels, sized_layers
+from compatkit.inspection import sized_layers
+from compatkit.models import auxiliary_head, count_parameters, fit_channels
 from compatkit.normalization import evaluation
 from compatkit.objectives import Pretext, Target
 from compatkit.recombination import all_logits, recombine

@@ -13,7 +13,8 @@ from compatkit import objectives
 from compatkit.batches import rotate
 from compatkit.devices import seeded_generator
 from compatkit.images import ImageSet, Split, class_index, common_classes, with_equal_channels
-from compatkit.models import auxiliary_head, build, sized_layers, split
+from compatkit.inspection import sized_layers
+from compatkit.models import auxiliary_head, build, split
 from compatkit.normalization import REPLACEMENTS, UnitLength, replace_batch_norm
 from compatkit.objectives import DCC, Alignment, Pretext, Target, Term, identical_initial_weights
 from compatkit.representations import Relative, SimplexHead

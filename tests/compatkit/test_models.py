@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from compatkit import models
+from compatkit import inspection, models
 from compatkit.normalization import recalibrated
 from reproduction.images import torchvision_
 
@@ -230,7 +230,7 @@ def test_a_longer_classifier_keeps_its_outputs_and_draws_the_new_ones_from_the_s
     before, generator = state(head), torch.get_rng_state()
     longer, again, other = (models.extend_classifier(head, 7, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), generator)
-    features = torch.randn(5, models.sized_layers(head)[0][1], 4, 4)
+    features = torch.randn(5, inspection.sized_layers(head)[0][1], 4, 4)
     outputs = longer(features)
     assert outputs.shape == (5, 7) and torch.allclose(outputs[:, :3], head(features), atol=1e-6)
     assert torch.equal(longer[-1].weight[:3], head[-1].weight) and torch.equal(longer[-1].bias[:3], head[-1].bias)
@@ -291,23 +291,23 @@ def test_an_extractor_with_an_adapter_may_get_another():
 def test_sized_layers_tell_what_is_taken_and_given(name, at, options):
     extractor, head = models.split(build(name, 3, width=4, **options).eval(), at)
     channels = extractor(torch.zeros(1, options.get("in_channels", 3), 16, 16)).shape[1]
-    assert models.sized_layers(extractor)[0][1] == options.get("in_channels", 3)
-    assert models.sized_layers(extractor)[-1][2] == models.sized_layers(head)[0][1] == channels
-    assert models.sized_layers(head)[-1][2] == 3
+    assert inspection.sized_layers(extractor)[0][1] == options.get("in_channels", 3)
+    assert inspection.sized_layers(extractor)[-1][2] == inspection.sized_layers(head)[0][1] == channels
+    assert inspection.sized_layers(head)[-1][2] == 3
 
 
 def test_sized_layers_are_listed_in_order():
     layers = nn.Conv1d(2, 3, 1), nn.BatchNorm1d(3), nn.InstanceNorm1d(3), nn.Linear(3, 5)
     net = nn.Sequential(layers[0], nn.ReLU(), nn.Sequential(*layers[1:3], nn.Flatten()), nn.Sequential(layers[3]))
     sizes = [(2, 3), (3, 3), (3, 3), (3, 5)]
-    assert models.sized_layers(net) == [(layer, *size) for layer, size in zip(layers, sizes, strict=True)]
-    assert models.sized_layers(layers[0]) == [(layers[0], 2, 3)] and models.sized_layers(nn.ReLU()) == []
+    assert inspection.sized_layers(net) == [(layer, *size) for layer, size in zip(layers, sizes, strict=True)]
+    assert inspection.sized_layers(layers[0]) == [(layers[0], 2, 3)] and inspection.sized_layers(nn.ReLU()) == []
 
 
 def test_an_outline_has_shapes_and_shares_nothing():
     net = build("resnet8", 3, width=4)
     net.table = torch.ones(3)
-    twin = models.outline(net)
+    twin = inspection.outline(net)
     assert not twin.training and net.training and twin(torch.zeros(2, 3, 8, 8, device="meta")).shape == (2, 3)
     assert {x.device.type for x in [*twin.state_dict().values(), twin.table]} == {"meta"}
     assert [x.shape for x in twin.parameters()] == [x.shape for x in net.parameters()]
