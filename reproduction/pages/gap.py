@@ -24,6 +24,16 @@ def of_recombination(sources: Sequence[Source]) -> Markdown:
     return _table("method", rows, start, end, sources)
 
 
+def of_others(records: Records) -> Markdown:
+    """What others would do, on the scale of paper A's methods."""
+    methods = ("IIW", "RP", "DCC", "alignment", "simplex", "relative")
+    start, end = _accuracy("independent", of="others"), _accuracy("upper bound", "not recombined/mean", "others")
+    rows = {method: _accuracy(method, of="others") for method in methods}
+    groups = list(by_images(records).values())
+    body = [[name, *(_share(side, end, start, group) for group in groups)] for name, side in rows.items()]
+    return tables.table(["method", *map(images_in_words, groups)], body)
+
+
 def of_update(sources: Sequence[Source]) -> Markdown:
     """Paper B: 0 % is the old model in its own gallery, 100 % the new model in a gallery that is embedded anew."""
     start, end = _found("FCT", "old/old"), _found("FCT", "new/new")
@@ -63,8 +73,8 @@ def _share(side: Side, end: Side, start: Side, group: Records) -> str:
     return tables.span(found and found.scaled(100).interval(), digits=0)
 
 
-def _accuracy(method: str, metric: str = "recombination/mean") -> Side:
-    return Side("fig2", method, metric, ())
+def _accuracy(method: str, metric: str = "recombination/mean", of: str = "fig2") -> Side:
+    return Side(of, method, metric, ())
 
 
 def _found(row: str, case: str) -> Side:

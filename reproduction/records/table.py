@@ -94,8 +94,12 @@ def _flat(config: Mapping, before: str = "") -> dict[str, Any]:
         if isinstance(value, Mapping):
             found |= _flat(value, f"{before}{name}.")
         else:
-            found[before + name] = tuple(value) if isinstance(value, list) else value
+            found[before + name] = _as_tuple(value)
     return found
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
 
 
 def _column(values: Sequence[Any]) -> pd.Categorical:

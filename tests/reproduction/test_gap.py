@@ -32,6 +32,13 @@ def test_the_gap_of_recombination_is_from_independent_networks_to_the_bound():
     ]
 
 
+def test_what_others_would_do_is_on_the_same_scale():
+    runs = [record(method, seed) | {"experiment": "others"} for method in METHODS for seed in range(3)]
+    found = cells(gap.of_others(runs))
+    assert found["DCC"]["x × y"].startswith(f"{100 * (0.81 - 0.11) / (0.901 - 0.11):.0f} ± ")
+    assert found["RP"]["x × y"].startswith("51 ± ") and found["relative"]["x × y"] == "–"
+
+
 def test_the_gap_of_an_update_is_from_the_old_model_to_the_new_one():
     sources = evidence.sources("laptop")
     found = cells(gap.of_update(sources))

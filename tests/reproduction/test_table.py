@@ -51,6 +51,12 @@ def test_names_are_taken_apart():
     assert found == [dict.fromkeys(PLAIN, "") | said for said in names.values()]
 
 
+def test_settings_within_settings_are_tuples():
+    made = pair_record("DCC", 0)
+    made["config"] = made["config"] | {"weights": [["DCC", 3.0]]}
+    assert table([made, pair_record("DCC", 1)])["weights"].iloc[0] == (("DCC", 3.0),)
+
+
 def test_lists_are_curves_by_step_maps_by_layers_or_places():
     metrics = {"recombination at stem/mean": 0.5, "steps": [0, 4], "target by step, head moves": [0.1, 0.2]}
     metrics |= {"CKA map/a": [[1.0, 0.3], [0.2, 0.9]], "channel correlations/a": [0.7, 0.6]}
