@@ -2,40 +2,46 @@
 
 from __future__ import annotations
 
+import csv
+import functools
 import html
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from IPython.display import HTML, Markdown
 
 from ..records.claims import PAPERS, UNITS, Claim, Records, claims
 from ..records.provenance import cpu_minutes
+from ..records.published import table_file
 from ..records.verdicts import DECIDED, VERDICTS, Evidence, Judged, Source, evidence, judged
 from ..show import tables
-
-ITEMS = {
-    "fig2_pretrained": "Fig. 2, pre-trained",
-    "sec4_incremental": "Sec. 4, incremental",
-    "sec43": "Sec. 4.3",
-    "sec52": "Sec. 5.2",
-    "appendix": "appendix",
-    "sequence": "appendix",
-}
-QUESTIONS = ("boundaries", "numbering", "orientation", "stitching", "shares", "fitting", "arrival", "longer")
-"""Experiments of our own, on which no paper has a figure or table."""
+from .templates import fill
 
 
-_LIVE = '<a href="../live.html">Run it live</a>'
+@dataclass(frozen=True)
+class Item:
+    """A line of ``items.csv``: a figure, table or section of a paper, or a question of ours (``words``: what it is
+    called), the ``section`` of the book that treats it, and whether its page has one on ``photographs``."""
+
+    words: str
+    section: str
+    photographs: bool
+
+
+@functools.cache
+def items() -> dict[tuple[str, str], Item]:
+    """What claims are about, by paper and item."""
+    with open(table_file("items.csv"), newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {(r["paper"], r["item"]): Item(r["words"], r["section"], bool(r["photographs"])) for r in rows}
 
 
 def item_in_words(paper: str, item: str) -> str:
     """Where in a paper a claim stands: "A, Fig. 2"."""
-    if item in QUESTIONS:
-        return f"{PAPERS[paper]}, beyond the paper"
-    named = ITEMS.get(item) or item.replace("fig", "Fig. ").replace("table", "Table ")
-    return f"{PAPERS[paper]}, {named}"
+    return f"{PAPERS[paper]}, {items()[paper, item].words}"
 
 
 def table(records: Mapping[str, Records], paper: str, *items: str) -> Markdown:
@@ -94,14 +100,10 @@ def card(
         row(one, f'<a href="../report.html#claim-{one.claim.id}">in the report</a>')
         for one in judged([known[name] for name in ids], sources)
     ]
-    list_ = f"<ul>{''.join(rows)}</ul>" if rows else ""
     here = [claim for claim in known.values() if claim.experiments[:1] and claim.experiments[0] in experiments]
-    foot = f'<p class="took">{_tally(judged(here, sources))} {_took(sources, experiments)} {_LIVE}</p>'
-    return block(
-        f"<style>{look()}</style>",
-        f'<p class="claim"><b>{label}.</b> {sentence}</p>{list_}{foot}',
-        kind="compatkit-card",
-    )
+    said = {"label": label, "sentence": sentence, "rows": "".join(rows)}
+    took = {"tally": _tally(judged(here, sources)), "took": _took(sources, experiments)}
+    return HTML(fill("card.html", look=look(), **said, **took))
 
 
 def _tally(found: Sequence[Judged]) -> str:
@@ -140,14 +142,9 @@ def row(one: Judged, link: str, folded: str = "", stands: bool = False, **data: 
     shown += [f"stale records: {stale}"] if (stale := sum(found.stale for found in ours)) else []
     said = {other.verdict.word for other in one.evidence if other not in ours} & set(DECIDED) - {word}
     shown += [f"on other images: {', '.join(sorted(said))}"] if said else []
-    spans = " ".join(f"<span>{text}</span>" for text in (*shown, link) if text)
-    named = f'id="{data.pop("id")}" ' if "id" in data else ""
-    listed = " ".join(f'data-{name}="{value}"' for name, value in {**data, "verdict": word}.items())
-    return (
-        f'<li {named}{listed}><span class="verdict">{tables.SIGNS[word]} {word}</span>'
-        f"<div><p>{html.escape(claim.text)}</p>"
-        f'<p class="numbers">{spans}</p>{folded}</div></li>'
-    )
+    parts = [text for text in (*shown, link) if text]
+    id_ = data.pop("id", "")
+    return fill("claim.html", id=id_, data=data, word=word, text=claim.text, parts=parts, folded=folded)
 
 
 def _ours(claim: Claim, found: Evidence, with_verdict: bool) -> str:
@@ -172,11 +169,6 @@ def _seeds(one: Judged) -> str:
     tested = [found.verdict for found in one.speaking if found.verdict.p_value is not None]
     most = max(tested, key=lambda verdict: verdict.seeds or math.inf, default=None)
     return f"{tables.seeds_needed(most)} in all would decide" if most else ""
-
-
-def block(*parts: str, kind: str = "") -> HTML:
-    """HTML in the look of claims; ``kind``: "compatkit-card" for the card of a chapter."""
-    return HTML(f'<div class="{f"compatkit-claims {kind}".strip()}">{"".join(parts)}</div>')
 
 
 def look() -> str:

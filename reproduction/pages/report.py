@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import html
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import product
 
 from IPython.display import HTML, Markdown
@@ -26,47 +28,11 @@ from ..records.verdicts import (
 )
 from ..show import tables
 from . import analysis
-from .claims import block, item_in_words, look, numbers, row
-
-CHAPTERS = {
-    ("gygli", "fig2"): "gygli/method.html#paper-and-ours",
-    ("gygli", "fig2_pretrained"): "gygli/analysis.html#from-pre-trained-weights",
-    ("gygli", "sec4_incremental"): "gygli/analysis.html#one-after-the-other",
-    ("gygli", "fig5"): "gygli/normalisation.html#paper-and-ours",
-    ("gygli", "fig6"): "gygli/similarity.html#paper-and-ours",
-    ("gygli", "fig7"): "gygli/analysis.html#both-on-the-same-images",
-    ("gygli", "fig8"): "gygli/split.html#paper-and-ours",
-    ("gygli", "fig9"): "gygli/classes.html#paper-and-ours",
-    ("gygli", "table1"): "gygli/adaptation.html#paper-and-ours",
-    ("gygli", "fig3"): "gygli/classifier.html#paper-and-ours",
-    ("gygli", "fig11"): "gygli/classifier.html#paper-and-ours",
-    ("gygli", "fig4"): "gygli/transfer.html#paper-and-ours",
-    ("ramanujan", "fig1"): "ramanujan/toy.html#play-with-it",
-    ("ramanujan", "table1"): "ramanujan/update.html#paper-and-ours",
-    ("ramanujan", "table2"): "ramanujan/variations.html#wider-embeddings",
-    ("ramanujan", "table3"): "ramanujan/variations.html#another-loss-and-things-never-seen",
-    ("ramanujan", "table4"): "ramanujan/variations.html#another-architecture",
-    ("ramanujan", "sec43"): "ramanujan/variations.html#another-domain",
-    ("ramanujan", "appendix"): "ramanujan/variations.html#nothing-in-common",
-    ("ramanujan", "table5"): "ramanujan/sequences.html#two-hops",
-    ("ramanujan", "sequence"): "ramanujan/sequences.html#many-small-updates",
-    ("ramanujan", "table6"): "ramanujan/side.html#paper-and-ours",
-    ("ramanujan", "sec52"): "ramanujan/side.html#at-equal-bytes",
-    ("ramanujan", "fig3"): "ramanujan/cost.html#counted-weighed-and-timed-against-accuracy",
-    ("gygli", "boundaries"): "gygli/questions.html#a-late-split",
-    ("gygli", "numbering"): "gygli/questions.html#a-late-split",
-    ("gygli", "orientation"): "gygli/questions.html#rotations-that-cannot-be-told",
-    ("gygli", "stitching"): "gygli/questions.html#permuted-or-stitched",
-    ("ramanujan", "shares"): "ramanujan/questions.html#what-the-old-model-has-learnt",
-    ("ramanujan", "fitting"): "ramanujan/questions.html#h-or-ridge-regression",
-    ("ramanujan", "arrival"): "ramanujan/questions.html#in-which-order-classes-arrive",
-    ("ramanujan", "longer"): "ramanujan/questions.html#how-long-models-train",
-}
-"""Where a figure, table or section of a paper, or a question of ours, is treated."""
+from .claims import item_in_words, items, look, numbers, row
+from .templates import SITE, fill
 
 FILTERS = {"paper": tuple(PAPERS.values()), "kind": KINDS, "verdict": VERDICTS}
 FIRST = {"paper": "all", "kind": "finding", "verdict": "all"}
-_NAMES = {kind: f"{kind}s" for kind in KINDS}
 
 
 def report(sources: Sequence[Source]) -> list[Judged]:
@@ -77,16 +43,6 @@ def report(sources: Sequence[Source]) -> list[Judged]:
 # --- the claims -------------------------------------------------------------------------------------------------------
 
 
-ON_PHOTOGRAPHS = (
-    "gygli/classes.html",
-    "gygli/normalisation.html",
-    "gygli/similarity.html",
-    "gygli/adaptation.html",
-    "ramanujan/update.html",
-    "ramanujan/side.html",
-)
-"""Chapters that treat photographs in a section of their own."""
-
 WHY = {
     "paper": "needs ImageNet, Places and faces, and a GPU for days",
     "cifar": "needs a GPU for hours",
@@ -94,61 +50,13 @@ WHY = {
 }
 """What kept the runs of a preset from being made."""
 
-CONTRADICTED = {
-    ("b-fct-bct-bound", "b-places-bound", "b-arch-resnet18-128", "b-arch-mobilenet-128", "b-arch-resnet50-64"): (
-        "One fact in several tables: BCT costs its new model nothing that we can show, so that this model on a new "
-        "gallery is ahead of $h$ on the old one. The paper trains for a hundred epochs on ImageNet, where BCT costs "
-        "points; our networks are small and trained briefly. We take it for our scale. The old MobileNet, moreover, is "
-        "hardly trained here."
-    ),
-    ("a-all-close",): (
-        "On small images it is as in the paper. On photographs all three methods together leave more of the gap than "
-        "there. Our networks are small and trained briefly; whether that is why we have not tested."
-    ),
-    ("a-same-rp-dcc",): (
-        "The paper is of two minds: App. C.3 says that any two methods reach the bound, and Sec. 4, where it names the "
-        "combinations, leaves this one out."
-    ),
-    ("a-classes-rp-6",): (
-        "A rotation head does less in our small networks than in the paper, on photographs as well, so that the class "
-        "head stays ahead with three classes fewer. We take it for our scale."
-    ),
-    ("a-adapt-bn", "a-adapt-bn-stl-to-cifar"): (
-        "Unexplained. Statistics of test batches cost accuracy on the network's own images as well, so that it is not "
-        "the change of domain. On digits the paper is right."
-    ),
-    ("a-head-reference-resnet", "a-head-reference-mobilenetv2"): (
-        "What is lost are mostly the new classes, which the head has met on the Wide ResNet alone; MobileNetV2 forgets "
-        "some old ones as well. The paper trains for a hundred times as long, on photographs."
-    ),
-    ("b-places-bct-keeps", "b-faces-bct-keeps"): (
-        "BCT's new model finds hardly any new class of coloured shapes in the old gallery: the old classifier has no "
-        "direction for them. In Table 1, on photographs, the same claim is open."
-    ),
-    ("b-hop-one", "b-hops-first", "b-hops-small"): (
-        "One loss, seen three times, and in good part an effect of our images: coloured shapes arrive hue by hue. With "
-        "the classes in a shuffled order two hops lose less, and the gallery gains over both; that they lose far more "
-        "against one hop than in the paper stays (questions of our own)."
-    ),
-    ("b-disjoint",): (
-        "*Nearly as good* is read as two points, since the paper's numbers stand in an appendix that was not at hand. "
-        "With the classes in a shuffled order, not hue by hue, the carried gallery comes nearer (questions of our own)."
-    ),
-    ("b-cka-autoencoder",): "Our autoencoder has another decoder and was trained briefly; not looked into further.",
-    ("b-without-old",): (
-        "Our SimCLR is trained briefly, on small images, and searches badly by itself. We take it for our scale."
-    ),
-}
-"""What we make of the claims, by id, that our runs contradict."""
-
 
 def headline(found: Sequence[Judged]) -> HTML:
     """How many findings got each verdict; and the look of this and of ``listing``."""
     counts = totals(found, "finding").words
     tiles = [("", "findings", sum(counts.values()))]
     tiles += [(word, f"{tables.SIGNS[word]} {word}", counts[word]) for word in VERDICTS if counts[word]]
-    cells = [f'<div data-verdict="{word}"><dt>{name}</dt><dd>{count}</dd></div>' for word, name, count in tiles]
-    return block(f"<style>{look()}</style>", f'<dl class="totals">{"".join(cells)}</dl>')
+    return HTML(fill("report/headline.html", look=look(), tiles=tiles))
 
 
 def in_short(found: Sequence[Judged]) -> Markdown:
@@ -156,14 +64,8 @@ def in_short(found: Sequence[Judged]) -> Markdown:
     findings, levels = totals(found, "finding"), totals(found, "level")
     counts = [own.ours.n for one in found if one.claim.kind == "finding" for own in one.speaking if own.ours]
     seeds = f"{min(counts)} to {max(counts)} seeds each" if counts else "no runs"
-    judged_levels = f"{levels.tested} of {sum(levels.words.values())} printed levels are judged"
-    return Markdown(
-        f"{sum(findings.words.values())} claims of two papers, {findings.tested} of them tested on "
-        f"{findings.differences} differences, judged by one rule: {seeds}, 95 % intervals, small networks. "
-        f"{_grounds(found)} Of all that is decided, {findings.after_holm} stand with Holm's correction for so many "
-        f"tests. Most of what is *open* needs more seeds; some lies so near a margin that {MOST_SEEDS} would not tell. "
-        f"{judged_levels}, as images and networks are not the papers'."
-    )
+    numbers = {"findings": findings, "levels": levels, "most_seeds": MOST_SEEDS}
+    return Markdown(fill("report/in_short.md", seeds=seeds, grounds=_grounds(found), **numbers))
 
 
 def _grounds(found: Sequence[Judged]) -> str:
@@ -178,50 +80,26 @@ def _grounds(found: Sequence[Judged]) -> str:
 def summary(found: Sequence[Judged]) -> Markdown:
     """The totals in words: checks, levels, questions, how many tests there are, and how many errors to expect of
     them."""
-    every, findings = totals(found, *KINDS), totals(found, "finding")
-    checks, levels, questions = (totals(found, kind) for kind in ("check", "level", "question"))
-    answers = ", ".join(f"{questions.words[word]} {word}" for word in VERDICTS if questions.words[word])
-    decided = sum(every.words[word] for word in DECIDED)
+    every, questions = totals(found, *KINDS), totals(found, "question")
     return Markdown(
-        f"**Checks**, which nobody doubts: {checks.words['shown']} of {sum(checks.words.values())} are shown. "
-        f"**Levels**: {levels.tested} of {sum(levels.words.values())} are judged; the others are not, because images, "
-        "network or schedule are not the paper's. **Questions** of our own, beyond the papers, put as statements: "
-        f"{answers}.\n\n"
-        f"**On what images?** {_grounds(found)} {_stale(found)}\n\n"
-        f"**How sure is that?** {every.tested} claims are tested, on {every.differences} differences, and {decided} "
-        f"are decided. At most {every.tested * WRONG_AT_MOST:.0f} of those decisions are to be expected wrong by "
-        f"chance alone: {100 * WRONG_AT_MOST} % of the tests, were every truth to lie on a margin, where *shown* errs "
-        "at 2.5 % and *equal* at 5 %. Holm's correction, which allows a chance of 5 % for a single error among them "
-        f"all, leaves {every.after_holm}, of them {findings.after_holm} findings; each of these rows says so. "
-        "Benjamini and Hochberg's, which allows 5 % of what it leaves to be wrong, leaves "
-        f"{every.after_benjamini_hochberg}, of them {findings.after_benjamini_hochberg} findings."
+        fill(
+            "report/summary.md",
+            every=every,
+            **{f"{kind}s": totals(found, kind) for kind in ("finding", "check", "level")},
+            answers=", ".join(f"{questions.words[word]} {word}" for word in VERDICTS if questions.words[word]),
+            decided=sum(every.words[word] for word in DECIDED),
+            stale=sum(any(own.stale for own in one.speaking) for one in found if one.word in DECIDED),
+            grounds=_grounds(found),
+            wrong_at_most=WRONG_AT_MOST,
+        )
     )
-
-
-def _stale(found: Sequence[Judged]) -> str:
-    stale = sum(any(own.stale for own in one.speaking) for one in found if one.word in DECIDED)
-    return f"{stale} decisions rest in part on stale records." if stale else "None rests on stale records."
 
 
 def listing(found: Sequence[Judged]) -> HTML:
     """A row for each claim, with filters that need no script."""
     stands = standing(found)
     rows = "".join(_row(one, one.claim.id in stands) for one in found)
-    nothing = '<p class="none">No claim is like that.</p>'
-    return block(f"<style>{_rules(found)}</style>", _filters(), f"<ul>{rows}</ul>", nothing)
-
-
-def _filters() -> str:
-    groups = []
-    for name, values in FILTERS.items():
-        labels = []
-        for value in ("all", *values):
-            checked = " checked" if value == FIRST[name] else ""
-            shown = f"{tables.SIGNS[value]} {value}" if value in tables.SIGNS else _NAMES.get(value, value)
-            field = f'<input type="radio" name="compatkit-{name}" value="{value}"{checked}>'
-            labels.append(f"<label>{field}{shown}</label>")
-        groups.append(f"<fieldset><legend>{name}</legend>{''.join(labels)}</fieldset>")
-    return f'<div class="filters">{"".join(groups)}</div>'
+    return HTML(fill("report/listing.html", rules=_rules(found), filters=FILTERS, first=FIRST, rows=rows))
 
 
 def _picked(**values: str) -> str:
@@ -254,10 +132,9 @@ def _row(one: Judged, stands: bool) -> str:
 
 def place(one: Judged) -> str:
     """The section whose table holds the verdict, as an address: that of the figure or table, or that on photographs."""
-    address = CHAPTERS[one.claim.paper, one.claim.item]
-    page = address.partition("#")[0]
-    apart = page in ON_PHOTOGRAPHS and any(own.source != "laptop" for own in one.speaking)
-    return f"{page}#on-photographs" if apart else address
+    item = items()[one.claim.paper, one.claim.item]
+    apart = item.photographs and any(own.source != "laptop" for own in one.speaking)
+    return f"{item.section.partition('#')[0]}#on-photographs" if apart else item.section
 
 
 def _more(one: Judged) -> str:
@@ -289,18 +166,17 @@ def not_run(found: Sequence[Judged], sources: Sequence[Source]) -> Markdown:
         nothing_of = ", ".join(empty) if recorded else "everything"
         presets.append([source.name, str(recorded), str(planned), nothing_of, WHY.get(source.name, "")])
     nothing = [one for one in found if one.word in ("not run", "not testable")]
-    why = [
-        f"{item_in_words(one.claim.paper, one.claim.item)}: {one.claim.text}. *{one.word.capitalize()}: {one.reason}.*"
-        for one in nothing
-        if one.claim.one is None
-    ]
     waiting = Counter(item_in_words(one.claim.paper, one.claim.item) for one in nothing if one.claim.one is not None)
-    if waiting:
-        why.append(f"Claims whose runs are not on record: {'; '.join(f'{item} ({n})' for item, n in waiting.items())}.")
-    appendix = ", ".join(r["row"] for r in paper_numbers("ramanujan", "appendix"))
-    why.append(f"B, appendix: it was not at hand. The main text names {appendix}.")
-    table = tables.table(["preset", "runs recorded", "planned", "nothing yet of", "why"], presets)
-    return Markdown(f"{table.data}\n\n{_bullets(why)}")
+    return Markdown(
+        fill(
+            "report/not_run.md",
+            table=tables.table(["preset", "runs recorded", "planned", "nothing yet of", "why"], presets).data,
+            untold=[(one.claim, one.word, one.reason) for one in nothing if one.claim.one is None],
+            place=lambda claim: item_in_words(claim.paper, claim.item),
+            waiting=waiting,
+            appendix=[r["row"] for r in paper_numbers("ramanujan", "appendix")],
+        )
+    )
 
 
 def choices(sources: Sequence[Source]) -> Markdown:
@@ -311,16 +187,20 @@ def choices(sources: Sequence[Source]) -> Markdown:
 
 def contradictions(found: Sequence[Judged]) -> Markdown:
     """What the papers claim and our runs contradict, and what we make of it."""
-    known = {one.claim.id: one for one in found if (one.claim.kind, one.word) == ("finding", "contradicted")}
-    told = {ids: text for ids, text in CONTRADICTED.items() if known.keys() & set(ids)}
+    known = {one.claim.id: one.claim for one in found if (one.claim.kind, one.word) == ("finding", "contradicted")}
+    told = {ids: text for ids, text in explanations().items() if known.keys() & set(ids)}
     untold = known.keys() - {id_ for ids in told for id_ in ids}
-    told |= {(id_,): "Not explained." for id_ in sorted(untold)}
     lines = []
-    for ids, text in told.items():
-        several = [known[id_].claim for id_ in ids if id_ in known]
-        places = ", ".join(dict.fromkeys(item_in_words(claim.paper, claim.item) for claim in several))
-        lines.append(f"{places}: *{'*; *'.join(claim.text for claim in several)}.* {text}")
-    return Markdown(_bullets(lines))
+    for ids, text in (told | {(id_,): "Not explained." for id_ in sorted(untold)}).items():
+        several = [known[id_] for id_ in ids if id_ in known]
+        lines.append((dict.fromkeys(item_in_words(claim.paper, claim.item) for claim in several), several, text))
+    return Markdown(fill("report/contradictions.md", told=lines))
+
+
+def explanations() -> dict[tuple[str, ...], str]:
+    """What we make of the claims that our runs contradict, by their ids."""
+    with open(SITE / "report" / "contradicted.csv", newline="", encoding="utf-8") as file:
+        return {tuple(row["claims"].split("; ")): row["what we make of it"] for row in csv.DictReader(file)}
 
 
 def hours(sources: Sequence[Source]) -> Markdown:
@@ -353,49 +233,5 @@ def _cost(name: str, preset: str, records: Sequence[Mapping]) -> list[str]:
 def inconsistencies() -> Markdown:
     """Where a paper disagrees with itself, or with what its data are; noted here, and not copied."""
 
-    def a(item: str, row: str) -> float:
-        return paper_value("gygli", item, row, "mean", "recombination accuracy")
-
-    def b(item: str, row: str, column: str = "ImageNet-1k", metric: str = "mAP@1.0") -> float:
-        return paper_value("ramanujan", item, row, column, metric)
-
-    adapted, best, between = (
-        paper_value("gygli", "table1", row, "mean", "test accuracy")
-        for row in ("adapted through RP", "VADA+Co-DA(bn)", "joint multi-objective")
-    )
-    gained = a("fig2_pretrained", "IIW+DCC") - a("fig2_pretrained", "IIW")
-    direct, hops = (b("table5", row, metric="CMC top-1") for row in ("direct", "two hops"))
-    places = {row: b("table2", row, "Places-365") for row in ("new/h", "h/h", "new/new")}
-    narrow = {case: b("table4", case, "ResNet50-64", "CMC top-1") for case in ("old/old", "new/h")}
-    found = [
-        f"A, Sec. 5.1: adaptation is called a close second on average ({adapted} against {best}); in its table a third "
-        f"method, with {between}, stands between them.",
-        "A, App. C.2: DCC on top of pre-trained IIW is said to add 8.5 points; the printed numbers differ by "
-        f"{gained:.1f}.",
-        f"A, App. C.5: RP is given {a('fig9', 'IIW+RP')} %, in Fig. 2 {a('fig2', 'RP')} %. The figure is about IIW, so "
-        "we read it as IIW+RP.",
-        "A, App. C.3: any two or three methods reach the upper bound; Sec. 4 names three combinations and leaves out "
-        "RP+DCC.",
-        "B, Sec. 4.2: ImageNet's validation set is said to have 500 images of each class. It has 50.",
-        "B, Tables 1 and 5 hold one model, trained on 500 classes, with two results: mAP "
-        f"{b('table1', 'old/old')} and {b('table5', 'phi2/phi2')}. Sec. 4.3 gives a third top-1, 46.3.",
-        "B, Sec. 4.4: going directly is said to gain 1.5 points over two hops; the printed numbers differ by "
-        f"{direct - hops:.1f}.",
-        f"B, Table 2: by mAP, new/h ({places['new/h']}) and h/h ({places['h/h']}) exceed new/new "
-        f"({places['new/new']}), which is called the upper bound.",
-        f"B, Table 6: by mAP, SimCLR on the new images ({b('table6', 'SimCLR-1k')}) exceeds new/new "
-        f"({b('table1', 'new/new')}).",
-        "B, Table 6: CKA with a zero vector is printed as 0; it is 0/0, and defined as 0 here.",
-        "B, Table 4: less is said to fit the weaker the old model is, yet ResNet50-64, the best of the three old ones "
-        f"({narrow['old/old']}), has the lowest new/h ({narrow['new/h']}).",
-        "B, text and code: no side-information is a zero vector in the text, a copy of the old embedding in the "
-        "authors' code; the loss of $h$ is a squared distance in the text, its mean over dimensions in the code. We "
-        "follow the text.",
-        "B, CIFAR-100: the first 50 classes of the authors' code are labels 0 to 5 and 10 to 53, folders sorted as "
-        "text, not 0 to 49.",
-    ]
-    return Markdown(_bullets(found))
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
+    papers = {"a": partial(paper_value, "gygli"), "b": partial(paper_value, "ramanujan")}
+    return Markdown(fill("report/inconsistencies.md", **papers))

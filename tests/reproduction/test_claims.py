@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from reproduction.experiments import EXPERIMENTS, evidence
-from reproduction.pages.claims import numbers
-from reproduction.pages.report import CHAPTERS
+from reproduction.pages.claims import items, numbers
 from reproduction.records import claims, pins, provenance, store
 from reproduction.records.claims import Side
 from reproduction.records.verdicts import judged, level_margin
@@ -351,7 +350,7 @@ def test_every_verdict_stands_in_a_table_of_its_chapter(sources):
     for one in judged(CLAIMS, sources):
         if one.claim.kind == "level":
             continue
-        page = CHAPTERS[one.claim.paper, one.claim.item].partition(".")[0]
+        page = items()[one.claim.paper, one.claim.item].section.partition(".")[0]
         lines[page] = lines.get(page) or printed_lines(Path(store.CHECKOUT) / "book" / f"{page}.ipynb")
         for own in one.speaking:
             _, ours = numbers(one.claim, own)

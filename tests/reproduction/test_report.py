@@ -8,6 +8,7 @@ import pytest
 from compatkit.intervals import interval
 from reproduction.pages import claims as chapter
 from reproduction.pages import report
+from reproduction.pages.claims import items
 from reproduction.records.claims import KINDS, PAPERS, claims
 from reproduction.records.published import paper_value
 from reproduction.records.verdicts import VERDICTS, Evidence, Judged, Source, Verdict
@@ -132,11 +133,11 @@ def test_what_is_contradicted_stands_together_with_what_we_make_of_it(found):
     assert together.startswith("- B, Table 1, B, Table 2: *") and together.endswith("is hardly trained here.")
     assert known["b-places-bound"].claim.text in together and known["b-fct-bct-bound"].claim.text in together
     assert alone == f"- A, Fig. 2: *{known['a-all-best'].claim.text}.* Not explained."
-    assert {name for several in report.CONTRADICTED for name in several} <= known.keys()
+    assert {name for several in report.explanations() for name in several} <= known.keys()
 
 
 def test_every_item_with_a_claim_has_a_chapter():
-    assert {(claim.paper, claim.item) for claim in claims()} == set(report.CHAPTERS)
+    assert {(claim.paper, claim.item) for claim in claims()} == set(items())
     assert chapter.item_in_words("gygli", "fig11") == "A, Fig. 11"
     assert chapter.item_in_words("ramanujan", "sec52") == "B, Sec. 5.2"
 
