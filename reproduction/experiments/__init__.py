@@ -1,52 +1,21 @@
 """Every figure and table of both papers as a function from a preset to its runs, each under the row that it belongs to;
 ``runs`` makes them."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from inspect import isfunction
 from typing import Any
 
 from . import applications, gygli, ramanujan
 from .presets import Plan, override
 
-EXPERIMENTS = {
-    # paper A
-    "fig2": gygli.fig2,
-    "fig2_pretrained": gygli.fig2_pretrained,
-    "incremental": gygli.incremental,
-    "fig5": gygli.fig5,
-    "fig6": gygli.fig6,
-    "fig7": gygli.fig7,
-    "fig8": gygli.fig8,
-    "fig9": gygli.fig9,
-    "fig10": gygli.fig10,
-    "choices": gygli.choices,
-    "boundaries": gygli.boundaries,
-    "numbering": gygli.numbering,
-    "orientation": gygli.orientation,
-    "stitching": gygli.stitching,
-    "others": gygli.others,
-    "weights": gygli.weights,
-    "adaptation": applications.adaptation,
-    "classifier": applications.classifier,
-    "transfer": applications.transfer,
-    # paper B
-    "fig1_toy": ramanujan.fig1_toy,
-    "table1": ramanujan.table1,
-    "table2": ramanujan.table2,
-    "table3": ramanujan.table3,
-    "table4": ramanujan.table4,
-    "sec43": ramanujan.sec43,
-    "table5": ramanujan.table5,
-    "sequence": ramanujan.sequence,
-    "table6": ramanujan.table6,
-    "sec52": ramanujan.sec52,
-    "fig3": ramanujan.fig3,
-    "disjoint": ramanujan.disjoint,
-    "embedding_width": ramanujan.embedding_width,
-    "shares": ramanujan.shares,
-    "fitting": ramanujan.fitting,
-    "arrival": ramanujan.arrival,
-    "longer": ramanujan.longer,
+EXPERIMENTS: dict[str, Callable[..., Plan]] = {
+    name: experiment
+    for module in (gygli, applications, ramanujan)
+    for name, experiment in vars(module).items()
+    if isfunction(experiment) and experiment.__module__ == module.__name__ and not name.startswith("_")
 }
+"""Every public function of these modules is an experiment, paper A before paper B."""
+
 PRESETS = ("smoke", "laptop", "cifar-cpu", "cifar", "paper")
 """"cifar-cpu" is "cifar" with networks and schedules for two CPU cores."""
 

@@ -204,6 +204,28 @@ def fig10(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
     return fig2(preset, seeds)
 
 
+# --- open choices -----------------------------------------------------------------------------------------------------
+
+OUR_CHOICE = "our choice"
+
+
+def choices(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
+    """What the paper leaves open: all four rotations or a sampled one; steps for each network or for both together.
+
+    The other open choices (outputs that are not shared, size of test batches) are measured in every run.
+    """
+    found = [(OUR_CHOICE, run) for run in _of(preset, seeds, "IIW", "RP", "DCC", "IIW+RP", "IIW+RP+DCC")]
+    for _, run in list(found):
+        if run.method == "IIW+RP":
+            other = "all" if run.recipe.rotations == "sampled" else "sampled"
+            instead = {"all": "all four rotations, not a sampled one", "sampled": "a sampled rotation, not all four"}
+            found.append((instead[other], override(run, {"recipe.rotations": other})))
+        if run.method in ("IIW", "DCC", "IIW+RP+DCC"):
+            half = override(run, {"recipe.steps": run.recipe.steps // 2})
+            found.append(("half the steps: counted for both networks together", half))
+    return found
+
+
 # --- questions of our own ---------------------------------------------------------------------------------------------
 
 
@@ -281,28 +303,6 @@ def weights(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
         for run in runs
         for weight in (0.3, 1.0, 3.0)
     ]
-
-
-# --- open choices -----------------------------------------------------------------------------------------------------
-
-OUR_CHOICE = "our choice"
-
-
-def choices(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
-    """What the paper leaves open: all four rotations or a sampled one; steps for each network or for both together.
-
-    The other open choices (outputs that are not shared, size of test batches) are measured in every run.
-    """
-    found = [(OUR_CHOICE, run) for run in _of(preset, seeds, "IIW", "RP", "DCC", "IIW+RP", "IIW+RP+DCC")]
-    for _, run in list(found):
-        if run.method == "IIW+RP":
-            other = "all" if run.recipe.rotations == "sampled" else "sampled"
-            instead = {"all": "all four rotations, not a sampled one", "sampled": "a sampled rotation, not all four"}
-            found.append((instead[other], override(run, {"recipe.rotations": other})))
-        if run.method in ("IIW", "DCC", "IIW+RP+DCC"):
-            half = override(run, {"recipe.steps": run.recipe.steps // 2})
-            found.append(("half the steps: counted for both networks together", half))
-    return found
 
 
 def _bases(preset: str, seeds: Sequence[int] | None) -> list[PairRun]:
