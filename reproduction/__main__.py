@@ -1,4 +1,4 @@
-"""python -m reproduction list | settings | run EXPERIMENT ... | export | status | golden | book"""
+"""python -m reproduction list | settings | run EXPERIMENT ... | measure NAME | export | status | golden | book"""
 
 from __future__ import annotations
 
@@ -182,6 +182,21 @@ def _known(experiments: Sequence[str]) -> list[str]:
     if unknown := [name for name in names if name not in EXPERIMENTS]:
         raise ValueError(f"experiment: must be one of {', '.join(EXPERIMENTS)}, got {', '.join(unknown)}")
     return names
+
+
+@commands.command()
+@click.argument("name")
+@_experiments
+@_preset("laptop")
+def measure(name: str, experiments: Sequence[str], preset: str) -> None:
+    """Add a measure, such as chance or noise, to the records of those runs of experiments (default: all) whose networks
+    are kept; nothing is trained."""
+    from .runs import kept
+
+    for experiment in _known(experiments):
+        extended, absent = kept.measure_again(name, experiment, preset)
+        if extended or experiments:
+            print(f"{experiment}: {len(extended)} runs measured, {absent} without networks that are kept", flush=True)
 
 
 @commands.command()

@@ -278,6 +278,16 @@ def stitching(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
     return [(run.method, replace(run, stitches=counts)) for run in runs]
 
 
+def chance(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
+    """Beyond the paper: how much of a similarity is owed to width and number of samples alone, and can a stitch be
+    fooled? Networks as in Fig. 2, trained again since its runs kept no weights, from seeds that no other run has:
+    `measure chance chance` holds each score against images that are paired at random, `measure noise chance` puts
+    clustered noise before their heads.
+    """
+    again = range(20, 25) if seeds is None and preset == "laptop" else seeds
+    return [(run.method, run) for run in _of(preset, again, "independent", "IIW", "RP", "DCC")]
+
+
 OTHERS = ("alignment", "simplex", "relative")
 """What others would do, see ``runs.pair.PARTS``."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from compatkit.images import ImageSet, Split
 from compatkit.recipes import Recipe
@@ -28,6 +29,7 @@ class Context:
         rehearsal: each training is one step on two images, to see that it can be taken.
         data: the digest of each image set that was loaded, by name.
         histories: of each training, in order.
+        networks: what the run leaves to be measured again, by name; see ``kept``.
     """
 
     device: torch.device | str = "cpu"
@@ -37,6 +39,7 @@ class Context:
     rehearsal: bool = False
     data: dict[str, str] = field(default_factory=dict)
     histories: list[list[dict]] = field(default_factory=list)
+    networks: dict[str, nn.Module] = field(default_factory=dict)
 
     def load(self, name: str, **options) -> ImageSet:
         """``images.load``, noted."""

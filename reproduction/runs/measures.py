@@ -8,82 +8,147 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from compatkit.alignment import permutation, ridge, stitch
+from compatkit.devices import seeded_generator
 from compatkit.images import ImageSet
 from compatkit.layers import CKAMap, layer_features, layer_names
-from compatkit.models import split_points
+from compatkit.models import seeded, split_points
 from compatkit.normalization import evaluation
 from compatkit.recombination import accuracy, all_logits, output_index, shuffled
-from compatkit.similarity import CrossCorrelation, match_channels, mutual_knn
+from compatkit.similarity import (
+    CrossCorrelation,
+    cross_correlation,
+    linear_cka,
+    match_channels,
+    mutual_knn,
+    permutation_test,
+    procrustes_similarity,
+    rsa,
+)
 
+PERMUTATIONS = 99
+STITCH_STEPS, STITCH_IMAGES = 300, 1000
 TEST_BATCHES = (8, 32, 128)  # sizes of test batches that are tried beside the one in the config
 
 
-def measure(
+@dataclass(frozen=True)
+class Probe:
+    """Two networks before the test images of one of their sets, that of the first: what every measure is a function of.
+
+    Attributes:
+        extractors, heads, classes: of the network of this set first; the names of the heads' outputs.
+        image_set: images of both splits.
+        common: the classes on which networks are recombined. So are the test batches there: images of a class that is
+            not shared have no part in BN's statistics.
+        batch_size: images in a test batch at most.
+        similarity_images: test images at most on which features are compared; None takes them all.
+        stitches: see ``stitched``.
+    """
+
+    extractors: Sequence[nn.Module]
+    heads: Sequence[nn.Module]
+    classes: Sequence[Sequence[str]]
+    image_set: ImageSet
+    common: Sequence[str]
+    batch_size: int = 512
+    similarity_images: int | None = 500
+    stitches: Sequence[int] = ()
+
+    @cached_property
+    def networks(self) -> list[nn.Sequential]:
+        """Both in one piece again, to be cut anywhere."""
+        return [in_one_piece(*parts) for parts in zip(self.extractors, self.heads, strict=True)]
+
+    @property
+    def cut(self) -> str:
+        """The block after which training has cut them."""
+        return layer_names(self.extractors[0])[-1]
+
+    @cached_property
+    def outputs(self) -> list[Tensor]:
+        """Which output of each head stands for each of the common classes."""
+        return [output_index(classes, self.common) for classes in self.classes]
+
+    @cached_property
+    def common_batches(self) -> tuple[list[Tensor], Tensor]:
+        """Test images of the common classes, and their labels."""
+        return mixed_batches(self.image_set.subset(self.common), self.image_set, self.batch_size)
+
+    def features(self) -> Iterator[list[dict[str, Tensor]]]:
+        """What the blocks of each network put out for the images on which features are compared, batch by batch."""
+        batches, _ = mixed_batches(self.image_set.limit(test=self.similarity_images), self.image_set, self.batch_size)
+        for batch in batches:
+            yield [layer_features(network, layer_names(network), batch) for network in self.networks]
+
+    @cached_property
+    def pooled(self) -> dict[str, list[Tensor]]:
+        """For each block the features (n, channels) of each network, averaged over positions."""
+        kept = [
+            [{at: averaged(x) for at, x in side.items() if at in split_points(self.networks[0])} for side in sides]
+            for sides in self.features()
+        ]
+        return {
+            at: [torch.cat([sides[i][at] for sides in kept]) for i in range(2)] for at in split_points(self.networks[0])
+        }
+
+
+def probes(
     extractors: Sequence[nn.Module],
     heads: Sequence[nn.Module],
     sets: Sequence[ImageSet],
     common: Sequence[str],
-    batch_size: int = 512,
-    similarity_images: int | None = 500,
-    stitches: Sequence[int] = (),
-) -> dict[str, float | list]:
-    """All measures of two networks, each an extractor and a head trained on one of the two ``sets``.
+    **options: Any,
+) -> list[Probe]:
+    """Two networks, each an extractor and a head trained on one of the two ``sets``, before the test images of both."""
+    found = []
+    for order in ((0, 1), (1, 0)):
+        own, swapped, images = ([x[i] for i in order] for x in (extractors, heads, sets))
+        found.append(Probe(own, swapped, [s.classes for s in images], images[0], common, **options))
+    return found
 
-    stitches: see ``stitched``.
-    common: the classes on which networks are recombined; "chance/mean" is the accuracy of guessing one of them.
-    batch_size: images in a test batch at most. Where accuracy is on the common classes, so are the test batches:
-    images of a class that is not shared have no part in BN's statistics.
-    similarity_images: test images at most on which features are compared; None takes them all.
+
+def measure(of: Sequence[Probe], names: Iterable[str] = ()) -> dict[str, float | list]:
+    """What is measured before the test images of each set, "measure/a" and "measure/b", and their mean where they are
+    scalars.
+
+    Args:
+        of: as ``probes`` makes them.
+        names: of ``MEASURES``; none named means those of every run, with "chance/mean", the accuracy of guessing one
+            of the common classes.
     """
-    networks = [in_one_piece(*parts) for parts in zip(extractors, heads, strict=True)]
-    cut = layer_names(extractors[0])[-1]
     found: dict[str, float | list] = {}
-    for i, (role, image_set) in enumerate(zip("ab", sets, strict=True)):
-        # the network of this set first
-        order = (i, 1 - i)
-        own, swapped = ([x[j] for j in order] for x in (extractors, heads))
-        classes = [sets[j].classes for j in order]
-        measures = (
-            accuracies(own[0], swapped, image_set, classes, common, batch_size)
-            | by_boundary([networks[j] for j in order], image_set, classes, common, cut, batch_size)
-            | similarities([networks[j] for j in order], image_set, cut, batch_size, similarity_images)
-            | stitched([extractors[j] for j in order], swapped[1], image_set, classes[1], common, batch_size, stitches)
-        )
-        found |= {f"{name}/{role}": value for name, value in measures.items()}
+    for role, probe in zip("ab", of, strict=True):
+        for name in names or EVERY_RUN:
+            found |= {f"{value_of}/{role}": value for value_of, value in MEASURES[name](probe).items()}
     for name in [key.removesuffix("/a") for key in found if key.endswith("/a")]:
         if isinstance(found[f"{name}/a"], float):
             found[f"{name}/mean"] = (found[f"{name}/a"] + found[f"{name}/b"]) / 2
-    return dict(sorted(found.items())) | {"chance/mean": 1 / len(common)}
+    return dict(sorted(found.items())) | ({} if names else {"chance/mean": 1 / len(of[0].common)})
 
 
-def accuracies(
-    extractor: nn.Module,
-    heads: Sequence[nn.Module],
-    image_set: ImageSet,
-    head_classes: Sequence[Sequence[str]],
-    common: Sequence[str],
-    batch_size: int,
-) -> dict[str, float]:
-    """Accuracy of an extractor with its own head and with the other one's, ``heads``, on the test images of its set,
-    beyond what ``by_boundary`` finds.
+def accuracies(probe: Probe) -> dict[str, float]:
+    """Accuracy of an extractor with its own head and with the other one's, on the test images of its set, beyond what
+    ``by_boundary`` finds.
 
     "own task": with its own head, on all its classes. "recombination, S statistics" and "recombination, test batches of
     N": with the other head, on the common classes (its unshared outputs masked) and BN so, see ``normalization``.
     """
-    own, outputs = heads[0], output_index(head_classes[1], common)
+    extractor, (own, other), image_set = probe.extractors[0], probe.heads, probe.image_set
 
     def swapped(**how) -> float:
-        options = {"classes": common, "batch_size": batch_size} | how
-        (other,), labels = all_logits(extractor, heads[1:], image_set, **options)
-        return accuracy(other, labels, outputs)
+        options = {"classes": probe.common, "batch_size": probe.batch_size} | how
+        (logits,), labels = all_logits(extractor, [other], image_set, **options)
+        return accuracy(logits, labels, probe.outputs[1])
 
-    (whole,), labels = all_logits(extractor, [own], image_set, batch_size=batch_size)
+    (whole,), labels = all_logits(extractor, [own], image_set, batch_size=probe.batch_size)
     return {
         "own task": accuracy(whole, labels, torch.arange(len(image_set.classes))),
         **{f"recombination, {s} statistics": swapped(statistics=s) for s in ("running", "recalibrated")},
@@ -91,23 +156,17 @@ def accuracies(
     }
 
 
-def by_boundary(
-    networks: Sequence[nn.Sequential],
-    image_set: ImageSet,
-    head_classes: Sequence[Sequence[str]],
-    common: Sequence[str],
-    cut: str,
-    batch_size: int,
-) -> dict[str, float]:
+def by_boundary(probe: Probe) -> dict[str, float]:
     """Accuracy on the common classes of the first network, "not recombined", and of the first up to a block and the
     other from there on, wherever training cut them. Outputs that are not shared are masked.
 
     "recombination at B": up to block B. "recombination": up to the block ``cut``, as in training; "recombination,
     unmasked": there, where any output may win.
     """
+    networks, cut = probe.networks, probe.cut
     points = split_points(networks[0])
     logits: dict[str, list[Tensor]] = {at: [] for at in [*points, "own"]}
-    batches, labels = mixed_batches(image_set.subset(common), image_set, batch_size)
+    batches, labels = probe.common_batches
     with torch.no_grad(), evaluation(networks[0]), evaluation(networks[1]):
         for features in batches:
             for place, at in enumerate(points):
@@ -115,7 +174,7 @@ def by_boundary(
                 logits[at].append(networks[1][place + 1 :](features))
             logits["own"].append(networks[0][len(points) :](features))
     whole = {at: torch.cat(parts) for at, parts in logits.items()}
-    own, other = (output_index(classes, common) for classes in head_classes)
+    own, other = probe.outputs
     return {
         "not recombined": accuracy(whole["own"], labels, own),
         "recombination": accuracy(whole[cut], labels, other),
@@ -124,36 +183,27 @@ def by_boundary(
     }
 
 
-def stitched(
-    extractors: Sequence[nn.Module],
-    head: nn.Module,
-    image_set: ImageSet,
-    head_classes: Sequence[str],
-    common: Sequence[str],
-    batch_size: int,
-    counts: Sequence[int],
-) -> dict[str, float]:
+def stitched(probe: Probe) -> dict[str, float]:
     """Accuracy of the first extractor with the head of the second, on the common classes, after a 1 x 1 convolution
     that was fitted between the extractors on training images of the first one's set.
 
-    "recombination, stitched on N images": an affine map, for each of ``counts``. "recombination, permuted": the optimal
-    permutation of channels, on as many images as the largest of them. Nothing where there are none.
+    "recombination, stitched on N images": an affine map, for each of ``stitches``. "recombination, permuted": the
+    optimal permutation of channels, on as many images as the largest of them. Nothing where there are none.
     """
-    fits = [(f"stitched on {n} images", n, ridge) for n in counts]
-    fits += [("permuted", n, permutation) for n in [max(counts, default=0)] if n]
-    outputs, found = output_index(head_classes, common), {}
+    fits = [(f"stitched on {n} images", n, ridge) for n in probe.stitches]
+    fits += [("permuted", n, permutation) for n in [max(probe.stitches, default=0)] if n]
+    image_set, found = probe.image_set, {}
     for name, n, fit in fits:
         images = image_set.normalise(shuffled(image_set.limit(train=n).train).images)
-        between = nn.Sequential(extractors[0], stitch(*extractors, images, fit))
-        (logits,), labels = all_logits(between, [head], image_set, classes=common, batch_size=batch_size)
-        found[f"recombination, {name}"] = accuracy(logits, labels, outputs)
+        between = nn.Sequential(probe.extractors[0], stitch(*probe.extractors, images, fit))
+        options = {"classes": probe.common, "batch_size": probe.batch_size}
+        (logits,), labels = all_logits(between, probe.heads[1:], image_set, **options)
+        found[f"recombination, {name}"] = accuracy(logits, labels, probe.outputs[1])
     return found
 
 
-def similarities(
-    networks: Sequence[nn.Sequential], image_set: ImageSet, cut: str, batch_size: int, n_images: int | None
-) -> dict[str, float | list]:
-    """How alike two networks respond to the same test images, at most ``n_images``, after each block B.
+def similarities(probe: Probe) -> dict[str, float | list]:
+    """How alike two networks respond to the same test images, after each block B.
 
     "cross-correlation at B": mean Pearson correlation of channel i of one with channel i of the other (App. C.2);
     "matched cross-correlation at B": under the permutation that makes it largest; "CKA at B": linear, positions count
@@ -162,18 +212,16 @@ def similarities(
     ``cut`` with its counterpart, largest first (Fig. 6); "matched channel correlations": under the permutation. What is
     matched needs scipy and is left out where there is none, so that a bare GPU machine can make every run.
     """
-    batches, _ = mixed_batches(image_set.limit(test=n_images), image_set, batch_size)
-    layers, blocks = split_points(networks[0]), layer_names(networks[0])
+    layers, blocks = split_points(probe.networks[0]), layer_names(probe.networks[0])
     cka = CKAMap()
     correlations = {at: CrossCorrelation() for at in layers}
-    pooled = {at: ([], []) for at in layers}
-    for batch in batches:
-        sides = [layer_features(network, blocks, batch) for network in networks]
+    pooled: dict[str, tuple[list[Tensor], list[Tensor]]] = {at: ([], []) for at in layers}
+    for sides in probe.features():
         cka.update(*sides)
         for at in layers:
             correlations[at].update(*(side[at] for side in sides))
             for kept, side in zip(pooled[at], sides, strict=True):
-                kept.append(side[at].flatten(2).mean(2) if side[at].ndim == 4 else side[at])
+                kept.append(averaged(side[at]))
     matrix = cka.compute()
     found: dict[str, float | list] = {"CKA map": _rounded(matrix)}
     for at in layers:
@@ -187,11 +235,89 @@ def similarities(
         }
         if matched is not None:
             found[f"matched cross-correlation at {at}"] = matched.mean().item()
-        if at == cut:
+        if at == probe.cut:
             found["channel correlations"] = _largest_first(by_position)
             if matched is not None:
                 found["matched channel correlations"] = _largest_first(matched)
     return found
+
+
+def against_chance(probe: Probe) -> dict[str, float]:
+    """How alike features are after each block B, averaged over positions, beside images that are paired at random.
+
+    For "pooled correlation" (channels by place), "pooled matched correlation", "pooled CKA", "pooled unbiased CKA",
+    "pooled neighbours", "pooled Procrustes" and "pooled RSA": "M at B", the score; "M at B, chance", its mean over
+    ``PERMUTATIONS`` orders of the images; "M at B, above chance", 0 at that mean and 1 for a score of 1; and "M at B,
+    p", the share of orders that score as high.
+    """
+    found = {}
+    for at, (x, y) in probe.pooled.items():
+        for name, score in SCORES.items():
+            test = permutation_test(score, x, y, permutations=PERMUTATIONS)
+            values = {
+                "": test.value,
+                ", chance": test.null.mean().item(),
+                ", above chance": test.above_chance,
+                ", p": test.p_value,
+            }
+            found |= {f"pooled {name} at {at}{variant}": value for variant, value in values.items()}
+    return found
+
+
+def fooled(probe: Probe) -> dict[str, float]:
+    """Accuracy of the other network's head on features that no network has made: a cluster of noise for each common
+    class, in the shape of the features that the head takes.
+
+    "noise, as it is": recombined without training. "noise, stitched by labels": after a 1 x 1 convolution that was
+    trained on labels for ``STITCH_STEPS`` steps, the head frozen. "recombination, stitched by labels": the same
+    convolution on the features of the first network, from training images of the common classes.
+    """
+    extractor, (_, head), image_set = probe.extractors[0], probe.heads, probe.image_set.subset(probe.common)
+    train, test = (shuffled(split) for split in (image_set.limit(train=STITCH_IMAGES).train, image_set.test))
+    with torch.no_grad(), evaluation(extractor):
+        features = [extractor(probe.image_set.normalise(split.images)) for split in (train, test)]
+    with torch.no_grad(), evaluation(probe.extractors[1]):
+        wanted = probe.extractors[1](probe.image_set.normalise(test.images[:2]))
+    draws = seeded_generator("noise", probe.image_set.name)
+    centres = torch.randn(len(probe.common), wanted.shape[1], 1, 1, generator=draws)
+    noise = [
+        (centres[split.labels.cpu()] + torch.randn(len(split), *wanted.shape[1:], generator=draws)).to(wanted)
+        for split in (train, test)
+    ]
+    outputs, found = probe.outputs[1].to(wanted.device), {}
+    for name, (seen, unseen) in {"noise": noise, "recombination": features}.items():
+        between = trained_stitch(seen, train.labels, head, outputs)
+        with torch.no_grad(), evaluation(head):
+            if name == "noise":
+                found["noise, as it is"] = accuracy(head(unseen), test.labels, outputs)
+            found[f"{name}, stitched by labels"] = accuracy(head(between(unseen)), test.labels, outputs)
+    return found
+
+
+def trained_stitch(features: Tensor, labels: Tensor, head: nn.Module, outputs: Tensor) -> nn.Conv2d:
+    """A 1 x 1 convolution by which a frozen head tells the labels of features, trained by cross-entropy.
+
+    Source: Lenc and Vedaldi 2015; Bansal et al. 2021.
+    """
+    channels = features.shape[1]
+    with seeded(0):
+        between = nn.Conv2d(channels, channels, 1)
+    between.to(features)
+    optimizer = torch.optim.Adam(between.parameters(), lr=0.01)
+    order = torch.Generator().manual_seed(0)
+    with evaluation(head):
+        for _ in range(STITCH_STEPS):
+            batch = torch.randint(len(features), (64,), generator=order).to(features.device)
+            logits = head(between(features[batch]))[:, outputs]
+            loss = nn.functional.cross_entropy(logits, labels[batch])
+            (between.weight.grad, between.bias.grad) = torch.autograd.grad(loss, (between.weight, between.bias))
+            optimizer.step()
+    return between
+
+
+def averaged(x: Tensor) -> Tensor:
+    """Maps (n, c, h, w) averaged over their positions; what has none as it is."""
+    return x.flatten(2).mean(2) if x.ndim == 4 else x
 
 
 def _matched(channels: Tensor) -> Tensor | None:
@@ -220,3 +346,27 @@ def mixed_batches(part: ImageSet, whole: ImageSet, batch_size: int) -> tuple[lis
 
 def _rounded(values: Tensor) -> list:
     return [_rounded(v) for v in values] if values.ndim > 1 else [round(v, 4) for v in values.tolist()]
+
+
+SCORES: dict[str, Callable[[Tensor, Tensor], float]] = {
+    "correlation": lambda x, y: cross_correlation(x, y).diagonal().mean().item(),
+    "matched correlation": lambda x, y: match_channels(cross_correlation(x, y))[1],
+    "CKA": linear_cka,
+    "unbiased CKA": lambda x, y: linear_cka(x, y, unbiased=True),
+    "neighbours": lambda x, y: mutual_knn(x, y, min(10, len(x) - 1)),
+    "Procrustes": procrustes_similarity,
+    "RSA": rsa,
+}
+"""What is held against images that are paired at random."""
+
+MEASURES: dict[str, Callable[[Probe], dict]] = {
+    "accuracies": accuracies,
+    "boundaries": by_boundary,
+    "similarities": similarities,
+    "stitches": stitched,
+    "chance": against_chance,
+    "noise": fooled,
+}
+"""What can be measured of networks that are kept, by name."""
+
+EVERY_RUN = ("accuracies", "boundaries", "similarities", "stitches")

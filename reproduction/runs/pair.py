@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -22,7 +22,7 @@ from compatkit.training import Task, freeze
 
 from ..experiments.settings import PairRun
 from .context import Context, check_enough, check_filled
-from .measures import measure
+from .measures import Probe, measure, probes
 
 
 @dataclass
@@ -251,15 +251,38 @@ def train_pair(pair: Pair, config: PairRun, context: Context) -> list[dict]:
 
 
 def run(config: PairRun, context: Context) -> dict[str, float | list]:
-    """Prepare, train, evaluate."""
+    """Prepare, train, measure; the networks are kept."""
     pair = prepare(config, context)
     train_pair(pair, config, context)
-    return evaluate(pair, config.test_batch_size, config.similarity_images, config.stitches)
+    context.networks = networks(pair)
+    return measure(probed(pair, config))
 
 
-def evaluate(
-    pair: Pair, test_batch_size: int = 512, similarity_images: int | None = 500, stitches: Sequence[int] = ()
-) -> dict[str, float | list]:
-    """All measures of a pair of networks, see ``measures``."""
-    parts = pair.extractors, pair.heads, pair.sets, pair.common
-    return measure(*parts, test_batch_size, similarity_images, stitches)
+def networks(pair: Pair) -> dict[str, nn.Module]:
+    """The parts of both networks, by name."""
+    return {
+        f"{part} {role}": module
+        for part, both in (("extractor", pair.extractors), ("head", pair.heads))
+        for role, module in zip("ab", both, strict=True)
+    }
+
+
+def probed(pair: Pair, config: PairRun) -> list[Probe]:
+    """Both networks before the test images of either set."""
+    return probes(
+        pair.extractors,
+        pair.heads,
+        pair.sets,
+        pair.common,
+        batch_size=config.test_batch_size,
+        similarity_images=config.similarity_images,
+        stitches=config.stitches,
+    )
+
+
+def restored(config: PairRun, context: Context, weights: Mapping[str, Mapping]) -> list[Probe]:
+    """The networks of a run as they were kept, without training."""
+    pair = prepare(replace(config, pretrained_on=""), context)
+    for name, module in networks(pair).items():
+        module.load_state_dict(weights[name])
+    return probed(pair, config)

@@ -33,6 +33,7 @@ from ..records.pins import pinned
 from ..records.provenance import code_state, is_stale, provenance
 from ..records.store import append, results_root, run_id
 from .context import Context
+from .kept import keep
 from .kinds import kind_of
 
 code_state()  # now, while the files are what was imported
@@ -209,6 +210,8 @@ def make(job: Job, refresh: bool = False, show_progress: bool = False) -> dict:
             ),
         }
         append(record, job.root)
+        if context.networks:
+            keep(job.root, record, context.networks)
         shutil.rmtree(checkpoints, ignore_errors=True)
     return record
 

@@ -27,7 +27,7 @@ def two():
 def found(two):
     networks, sets = two
     extractors, heads = zip(*(models.split(n, "stage2") for n in networks), strict=True)
-    return measures.measure(extractors, heads, sets, COMMON, batch_size=512)
+    return measures.measure(measures.probes(extractors, heads, sets, COMMON))
 
 
 def images(image_set, classes=None):
@@ -96,7 +96,7 @@ def test_means_are_of_both_test_sets_and_lists_have_none(found):
 def test_identical_networks_are_alike_and_recombine_to_themselves(two):
     (network, _), (image_set, _) = two
     extractor, head = models.split(network, "stage2")
-    found = measures.measure([extractor] * 2, [head] * 2, [image_set] * 2, A, batch_size=512)
+    found = measures.measure(measures.probes([extractor] * 2, [head] * 2, [image_set] * 2, A))
     for at in models.split_points(network):
         assert found[f"recombination at {at}/a"] == found["own task/a"] == found["not recombined/b"]
         assert found[f"CKA at {at}/a"] == pytest.approx(1)
@@ -107,7 +107,7 @@ def test_identical_networks_are_alike_and_recombine_to_themselves(two):
 def test_bn_statistics_and_test_batches_change_what_they_name_alone(two, found):
     networks, sets = two
     extractors, heads = zip(*(models.split(n, "stage2") for n in networks), strict=True)
-    smaller = measures.measure(extractors, heads, sets, COMMON, batch_size=8)
+    smaller = measures.measure(measures.probes(extractors, heads, sets, COMMON, batch_size=8))
     for role in "ab":
         assert found[f"recombination, test batches of 8/{role}"] == smaller[f"recombination/{role}"]
         for key in (f"recombination, test batches of 32/{role}", f"recombination, running statistics/{role}"):
@@ -121,25 +121,50 @@ def test_bn_statistics_and_test_batches_change_what_they_name_alone(two, found):
 
 
 @pytest.mark.parametrize("images", [12, None])
-def test_features_are_compared_once_on_a_bounded_number_of_images_or_on_all(two, monkeypatch, images):
+def test_features_are_compared_once_on_a_bounded_number_of_images_or_on_all(two, images):
     networks, sets = two
+    extractors, heads = zip(*(models.split(n, "stage2") for n in networks), strict=True)
+    probe, _ = measures.probes(extractors, heads, sets, COMMON, batch_size=5, similarity_images=images)
     seen = []
     hook = networks[0].stem.register_forward_hook(lambda m, x, y: seen.append(len(y)))
-    measures.similarities(networks, sets[0], "stage2_block1", 5, images)
+    measures.similarities(probe)
     hook.remove()
     assert sum(seen) == (images or len(sets[0].test)) and max(seen) - min(seen) <= 1 and max(seen) <= 5, "once"
-    counts, original = [], measures.similarities
-    monkeypatch.setattr(measures, "similarities", lambda *a: counts.append(a[4]) or original(*a))
+
+
+@pytest.fixture(scope="module")
+def probe(two):
+    networks, sets = two
     extractors, heads = zip(*(models.split(n, "stage2") for n in networks), strict=True)
-    measures.measure(extractors, heads, sets, COMMON, 512, images)
-    assert counts == [images] * 2
+    return measures.probes(extractors, heads, sets, COMMON)[0]
+
+
+def test_scores_are_held_against_chance(probe, found, monkeypatch):
+    monkeypatch.setattr(measures, "PERMUTATIONS", 9)
+    scores = measures.against_chance(probe)
+    at = "stage2_block1"
+    assert scores[f"pooled neighbours at {at}"] == pytest.approx(found[f"neighbours at {at}/a"])
+    test = similarity.permutation_test(similarity.rsa, *probe.pooled[at], permutations=9)
+    expected = {"": test.value, ", chance": test.null.mean().item(), ", p": test.p_value}
+    expected[", above chance"] = test.above_chance
+    assert {variant: scores[f"pooled RSA at {at}{variant}"] for variant in expected} == pytest.approx(expected)
+    assert len(scores) == 4 * len(measures.SCORES) * len(probe.pooled)
+
+
+def test_a_trained_stitch_is_fooled_by_noise_and_leaves_the_head_as_it_was(probe):
+    before = {name: value.clone() for name, value in probe.heads[1].state_dict().items()}
+    fooled = measures.fooled(probe)
+    assert fooled["noise, stitched by labels"] > 0.9 > fooled["noise, as it is"], "a head that has learnt nothing"
+    assert set(fooled) == {"noise, as it is", "noise, stitched by labels", "recombination, stitched by labels"}
+    assert all(torch.equal(before[name], value) for name, value in probe.heads[1].state_dict().items())
+    assert all(p.grad is None for p in probe.heads[1].parameters()) and measures.fooled(probe) == fooled
 
 
 def test_stitches_are_fitted_on_training_images_and_put_between(two):
     networks, sets = two
     extractors, heads = zip(*(models.split(n, "stage2") for n in networks), strict=True)
-    found = measures.measure(extractors, heads, sets, COMMON, batch_size=512, stitches=(10, 20))
-    plain = measures.measure(extractors, heads, sets, COMMON, batch_size=512)
+    found = measures.measure(measures.probes(extractors, heads, sets, COMMON, stitches=(10, 20)))
+    plain = measures.measure(measures.probes(extractors, heads, sets, COMMON))
     kinds = ["permuted", "stitched on 10 images", "stitched on 20 images"]
     assert {k for k in found if k not in plain} == {
         f"recombination, {k}/{r}" for k in kinds for r in ("a", "b", "mean")

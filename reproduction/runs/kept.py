@@ -1,0 +1,90 @@
+"""Networks that runs have trained, kept outside git, so that one more measure of them trains nothing.
+
+``python -m reproduction measure NAME`` adds a measure to the records of all runs whose networks are here. A file is
+named by what made it: the run's id, which stands for its config and its images, and the version of its experiment's
+golden numbers. Beyond ``$COMPATKIT_NETWORKS_MB`` (2000) those go that were used longest ago.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from compatkit.files import replacing
+
+from ..experiments import configs
+from ..experiments.settings import KINDS
+from ..records.index import index
+from ..records.provenance import code_state
+from ..records.store import append, results_root
+from . import pair
+from .context import Context
+from .measures import MEASURES, measure
+
+MEGABYTES = 2000
+
+
+def path(root: Path, record: Mapping) -> Path:
+    """Where the networks of a run are, if they are kept."""
+    version = record["provenance"]["golden"] or "new"
+    return root / ".networks" / f"{record['run_id']}-{version}.pt"
+
+
+def keep(root: Path, record: Mapping, networks: Mapping[str, nn.Module]) -> None:
+    """Keep the weights of a run, and let go of the ones used longest ago while all take too much room."""
+    file = path(root, record)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(file) as new:
+        torch.save({name: module.state_dict() for name, module in networks.items()}, new)
+    room = float(os.environ.get("COMPATKIT_NETWORKS_MB", MEGABYTES)) * 1e6
+    for old in sorted(file.parent.glob("*.pt"), key=lambda old: old.stat().st_mtime, reverse=True):
+        room -= old.stat().st_size
+        if room < 0:
+            old.unlink(missing_ok=True)
+
+
+def measure_again(
+    name: str, experiment: str, preset: str, root: str | os.PathLike | None = None
+) -> tuple[list[dict], int]:
+    """Add a measure to the records of the runs of an experiment whose networks are kept, without training.
+
+    A record with more values has the id of its run, which pages take as the newest of it; what was measured before
+    stays as it is.
+
+    Args:
+        name: of ``measures.MEASURES``.
+        experiment, preset: see ``plan``; pairs of networks alone are kept.
+
+    Returns:
+        The records that were extended, and how many runs of the plan could not be: they have no record, or no networks.
+
+    Raises:
+        ValueError: there is no such measure.
+    """
+    if name not in MEASURES:
+        raise ValueError(f"measure: must be one of {', '.join(MEASURES)}, got {name!r}")
+    root = Path(root or results_root()).absolute()
+    extended, absent = [], 0
+    for config in dict.fromkeys(configs(experiment, preset)):
+        record = index(preset, root, KINDS).record(config)
+        if record is None or not path(root, record).exists():
+            absent += 1
+            continue
+        extended.append(_extended(record, name, config, root))
+        append(extended[-1], root)
+    return extended, absent
+
+
+def _extended(record: dict, name: str, config: Any, root: Path) -> dict:
+    file = path(root, record)
+    os.utime(file)
+    weights = torch.load(file, map_location="cpu", weights_only=True)
+    found = measure(pair.restored(config, Context(), weights), [name])
+    made = record["provenance"]
+    measured = {**made.get("measured", {}), name: code_state()}
+    return record | {"metrics": record["metrics"] | found, "provenance": made | {"measured": measured}}
