@@ -25,7 +25,7 @@ TRAINING = (
     *(f"compatkit/test_{name}.py" for name in ("training", "gpu_path", "applications", "fct", "torchvision_networks")),
     *(f"gallerykit/test_{name}.py" for name in ("comparison", "map_files", "maps", "parts", "sources", "upgrade")),
     *(f"reproduction/test_{name}.py" for name in ("experiments", "update", "transfer", "classifier", "adaptation")),
-    *(f"reproduction/test_{name}.py" for name in ("experiments_applications", "measures", "cli", "scheduler")),
+    *(f"reproduction/test_{name}.py" for name in ("measures", "cli", "scheduler")),
     *(
         f"reproduction/test_{name}.py"
         for name in ("access", "book", "browser", "export_networks", "export_searches", "own_images", "picture")

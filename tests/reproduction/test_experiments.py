@@ -10,19 +10,17 @@ import sys
 import time
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, replace
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from compatkit import models, normalization, recombination
+from compatkit import normalization, recombination
 from compatkit.image_files import write_npz
-from compatkit.images import common_classes
 from reproduction import experiments
-from reproduction.experiments import gygli
 from reproduction.experiments.gygli import FIG2
-from reproduction.experiments.presets import override, settings
+from reproduction.experiments.presets import override
 from reproduction.experiments.settings import NORMALIZATIONS, NUMBERINGS, PairRun
 from reproduction.images import load
 from reproduction.records import provenance, store
@@ -55,164 +53,6 @@ def job_of(config, root, name="fig2"):
 def steps(monkeypatch):
     """One entry for each step of any training."""
     return each_step(monkeypatch, lambda tasks, recipe: recipe)
-
-
-@pytest.mark.parametrize("preset", experiments.PRESETS)
-@pytest.mark.parametrize("name", experiments.EXPERIMENTS)
-def test_every_experiment_at_every_preset_is_a_list_of_distinct_runs(name, preset):
-    configs = experiments.configs(name, preset)
-    assert len(set(configs)) == len(configs) > 0 and all(row for row, _ in experiments.plan(name, preset))
-    assert experiments.EXPERIMENTS[name].__doc__
-
-
-def test_fig2_is_the_whole_grid_on_both_embedded_pairs():
-    configs = experiments.configs("fig2", "laptop")
-    assert len(FIG2) == 9
-    grid = {(c.a, c.b, c.method, c.seed) for c in configs}
-    pairs = {("digits", "mnist5k"), ("glyphs_plain", "glyphs_cluttered")}
-    assert grid == {(*p, m, s) for p in pairs for m in FIG2 for s in range(8)}
-
-
-@pytest.mark.parametrize(
-    ("preset", "name", "count"),
-    [("laptop", n, 8) for n in ("fig2", "fig5", "fig6", "fig10")]
-    + [("laptop", "fig8", 5), ("laptop", "fig9", 5), ("smoke", "fig2", 1), ("cifar", "fig2", 3), ("paper", "fig8", 5)],
-)
-def test_figures_take_as_many_seeds_as_was_fixed_before_the_runs_or_as_they_are_told(preset, name, count):
-    assert {c.seed for c in experiments.configs(name, preset)} == set(range(count))
-    assert {c.seed for c in experiments.configs(name, preset, [7, 9])} == {7, 9}
-
-
-def test_the_paper_preset_is_the_published_recipe():
-    config = experiments.configs("fig2", "paper")[0]
-    recipe = config.recipe
-    assert (config.a, config.b, config.network, config.split_at) == ("cifar10", "stl10", "resnet56", "stage2")
-    assert (recipe.steps, recipe.batch_size, recipe.lr, recipe.weight_decay) == (20_000, 512, 0.01, 1e-7)
-    assert (recipe.optimizer, recipe.schedule, recipe.decay_every, recipe.rotations) == ("adam", "step", 5_000, "all")
-
-
-@pytest.mark.parametrize(
-    ("preset", "third"),
-    [
-        ("smoke", "glyphs_other"),
-        ("laptop", "glyphs_other"),
-        ("cifar-cpu", "tiny_imagenet"),
-        ("cifar", "tiny_imagenet"),
-        ("paper", "imagefolder:imagenet"),
-    ],
-)
-def test_fig2_pretrained_is_fig2_from_weights_learnt_on_a_third_set(preset, third):
-    configs = experiments.configs("fig2_pretrained", preset, [0, 1])
-    assert {c.pretrained_on for c in configs} == {third}
-    assert third not in {name for c in configs for name in (c.a, c.b)}
-    plain = [c for c in experiments.configs("fig2", preset, [0, 1]) if c.a in ("glyphs_plain", "cifar10")]
-    assert [replace(c, pretrained_on="") for c in configs] == plain and len(plain) % len(FIG2) == 0
-
-
-def laptop(name, *methods):
-    """The runs of an experiment at laptop scale of three seeds, those of some methods or all."""
-    return [c for c in experiments.configs(name, "laptop", range(3)) if not methods or c.method in methods]
-
-
-def test_incremental_is_the_joint_run_and_both_orders():
-    expected = set()
-    for run in laptop("fig2", "IIW+RP+DCC"):
-        expected |= {run, replace(run, scheme="incremental")}
-        expected.add(replace(run, scheme="incremental", a=run.b, b=run.a))
-    assert set(laptop("incremental")) == expected
-    assert len(expected) == 3 * 2 * 3, "two pairs, three seeds"
-
-
-def test_fig5_is_every_normalisation():
-    kinds = ("batch", "layer", "instance", "unit length", "unit-length loss")
-    configs = laptop("fig5")
-    assert set(configs) == {replace(run, normalization=k) for run in laptop("fig2", "IIW+DCC") for k in kinds}
-    assert len(configs) == 5 * 2 * 3
-    assert {c for c in configs if c.normalization == "batch"} <= set(laptop("fig2"))
-
-
-def test_fig6_needs_no_runs_of_its_own():
-    random = laptop("fig2", "independent", "IIW", "RP", "DCC", "IIW+DCC")
-    pretrained = laptop("fig2_pretrained", "IIW", "IIW+DCC")
-    assert set(laptop("fig6")) == {*random, *pretrained} and len(laptop("fig6")) == (5 * 2 + 2) * 3
-
-
-@pytest.mark.parametrize(
-    ("preset", "image_set", "partner"),
-    [("laptop", "glyphs_cluttered", {"a": "glyphs_plain"}), ("paper", "cifar10", {"b": "stl10"})],
-)
-def test_fig7_is_every_method_with_one_set_in_both_roles(preset, image_set, partner):
-    configs = experiments.configs("fig7", preset, [0, 1])
-    assert {(c.a, c.b) for c in configs} == {(image_set, image_set)}
-    assert [replace(c, **partner) for c in configs] == [
-        c for c in experiments.configs("fig2", preset, [0, 1]) if image_set in (c.a, c.b)
-    ]
-
-
-@pytest.mark.parametrize("preset", experiments.PRESETS)
-def test_fig8_cuts_a_network_once_at_every_boundary_up_to_pooling(preset):
-    fig2 = [c for c in experiments.configs("fig2", preset, [0, 1]) if c.method in ("IIW+RP", "IIW+DCC")]
-    cuts = {}
-    for config in experiments.configs("fig8", preset, [0, 1]):
-        cuts.setdefault(replace(config, split_at=fig2[0].split_at), []).append(config.split_at)
-    assert set(cuts) == set(fig2), "but for the cut they are runs of Fig. 2, and these are among them"
-    network = models.build(fig2[0].network, 10, width=1)
-    for found in cuts.values():
-        assert "stage2" in found and found == next(iter(cuts.values()))
-    assert [len(models.split(network, at)[0]) for at in found] == list(range(1, len(network) - 1))
-    assert not list(network[-2].parameters()), "the boundary after it is the one before it once more"
-
-
-def test_fig9_is_every_number_of_common_classes_and_rotation_instead():
-    expected = {replace(run, dcc_classes=n) for run in laptop("fig2", "IIW+DCC") for n in (2, 3, 4, 5, 6, 7, 8, None)}
-    assert set(laptop("fig9")) == expected | set(laptop("fig2", "IIW+RP"))
-
-
-@pytest.mark.parametrize("preset", experiments.PRESETS)
-def test_fig10_is_fig2(preset):
-    assert experiments.configs("fig10", preset) == experiments.configs("fig2", preset)
-
-
-@pytest.mark.parametrize(("preset", "rotations", "steps"), [("laptop", "sampled", 300), ("paper", "all", 20_000)])
-def test_choices_are_other_rotations_and_half_the_steps_beside_the_runs_of_fig2(preset, rotations, steps):
-    configs, fig2 = (set(experiments.configs(name, preset, [0, 1])) for name in ("choices", "fig2"))
-    runs = {}
-    for c in configs:
-        base = replace(c, recipe=replace(c.recipe, rotations=rotations, steps=steps))
-        assert base in fig2
-        runs.setdefault((c.a, c.b, c.seed), set()).add((c.method, c.recipe.rotations, c.recipe.steps))
-    other = {"sampled": "all", "all": "sampled"}[rotations]
-    expected = {("RP", rotations, steps), ("IIW+RP", rotations, steps), ("IIW+RP", other, steps)}
-    for method in ("IIW", "DCC", "IIW+RP+DCC"):
-        expected |= {(method, rotations, steps), (method, rotations, steps // 2)}
-    assert runs == {(c.a, c.b, c.seed): expected for c in fig2}
-
-
-@pytest.mark.parametrize("sets", gygli.EMBEDDED_PAIRS)
-def test_embedded_pairs_have_as_many_common_classes_as_fig9_counts_to(sets):
-    common = common_classes(load(sets["a"]), load(sets["b"]), leave_out=sets.get("left_out", ()))
-    numbers = {c.dcc_classes or len(common) for c in experiments.configs("fig9", "laptop") if c.a == sets["a"]}
-    assert numbers == set(range(2, 10)) and len(common) == 9
-
-
-def test_photographs_on_a_cpu_are_runs_of_the_cifar_preset_made_small_in_any_order():
-    small, large = experiments.configs("incremental", "cifar-cpu"), experiments.configs("incremental", "cifar")
-    assert [{c.a, c.b} for c in small] == [{"cifar10", "tin10"}] * len(large)
-    assert [(c.method, c.scheme, c.seed, c.a == "cifar10") for c in small] == [
-        (c.method, c.scheme, c.seed, c.a == "cifar10") for c in large
-    ]
-    assert experiments.configs("fig2", "cifar-cpu") == experiments.configs("fig2", "cifar", settings=gygli.CPU_SIZED)
-    numbers = {row: c.dcc_classes for row, c in experiments.plan("fig9", "cifar-cpu", [0])}
-    assert numbers == {"IIW+RP": None, "all classes": None, "all but one": 7, "all but two": 6, "all but three": 5} | {
-        f"all but {words}": n for words, n in (("four", 4), ("five", 3), ("six", 2))
-    }
-
-
-def test_some_rows_of_an_experiment():
-    whole = experiments.plan("fig2", "laptop")
-    assert experiments.plan("fig2", "laptop", rows=["DCC", "IIW+RP"]) == [p for p in whole if p[0] in ("DCC", "IIW+RP")]
-    with pytest.raises(ValueError, match=r"rows: fig2 has independent; IIW; .*, got RP\+IIW"):
-        experiments.plan("fig2", "laptop", rows=["DCC", "RP+IIW"])
 
 
 # --- one run ----------------------------------------------------------------------------------------------------------
@@ -987,70 +827,6 @@ def test_interrupting_leaves_a_resumable_state_and_says_so(tmp_path, jobs):
     assert went_on.returncode == 0, went_on.stderr
     assert len(store.load("fig2", "smoke", tmp_path)) == 18
     assert len(file.read_text().splitlines()) == 18, "finished runs were not made again"
-
-
-# --- settings ---------------------------------------------------------------------------------------------------------
-
-
-def test_override_reaches_into_the_recipe_and_changes_nothing_else():
-    config = override(PairRun(), {"width": 32, "recipe.lr": 1})
-    assert config.width == 32 and repr(config.recipe.lr) == "1.0", "1 and 1.0 are one run"
-    before, after = asdict(PairRun()), asdict(config)
-    assert {k for k in before if before[k] != after[k]} == {"width", "recipe"}
-    assert "recipe.steps" in settings(config) and "method" in settings(config)
-
-
-def test_a_run_says_what_it_is_in_a_line():
-    assert str(PairRun(method="RP", seed=4)) == "cifar10 x stl10, RP, seed 4"
-    config = tiny(method="DCC", scheme="incremental", dcc_classes=3, normalization="layer", pretrained_on="shapes")
-    parts = "digits x mnist5k, DCC", "scheme incremental, dcc_classes 3, normalization layer, pretrained_on shapes"
-    assert str(config) == ", ".join([*parts, "seed 0"])
-    for name in set(experiments.EXPERIMENTS) - {"choices", "longer"}:  # whose runs differ in their recipe
-        configs = laptop(name)
-        assert len(set(map(str, configs))) == len(configs), name
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"widht": 3}, "widht.*width"),
-        ({"recipe.step": 3}, "step.*steps"),
-        ({"seed.x": 3}, "seed.x"),
-        ({"width": "wide"}, "width.*'wide'"),
-        ({"recipe.flip": 1}, "flip"),
-        ({"scheme": "together"}, "scheme"),
-        ({"width": None}, "width"),
-        ({"width": True}, "width"),
-        ({"n_train": "all"}, "n_train"),
-        ({"recipe.crop": -1}, "crop"),
-        ({"dcc_classes": 1}, "dcc_classes.*at least 2"),
-        ({"dcc_classes": 2.0}, "dcc_classes"),
-        ({"normalization": "group"}, "normalization.*instance.*'group'"),
-        ({"numbering": "reversed"}, "numbering.*shifted.*'reversed'"),
-        ({"turned": 1.5}, "turned, stitches: .*1.5"),
-        ({"stitches": (100, 4)}, r"turned, stitches: .*\(100, 4\)"),
-        ({"pretrained_on": None}, "pretrained_on"),
-        ({"seed": -1}, "seed: must be at least 0, got -1"),
-        ({"width": 0}, "width: must be at least 1"),
-        ({"n_test": 0}, "n_test: must be at least 1"),
-        ({"test_batch_size": 0}, "test_batch_size: must be at least 1"),
-        ({"recipe.batch_size": 0}, "batch_size: must be positive"),
-    ],
-)
-def test_bad_settings_are_answered(changes, message):
-    with pytest.raises(ValueError, match=message):
-        override(PairRun(), changes)
-
-
-def test_normalisations_are_those_that_can_be_put_in():
-    assert set(NORMALIZATIONS) == {"batch", *normalization.REPLACEMENTS, "unit length", "unit-length loss"}
-
-
-def test_unknown_experiments_and_presets_are_answered():
-    with pytest.raises(ValueError, match="experiment.*fig2"):
-        experiments.configs("fig99", "smoke")
-    with pytest.raises(ValueError, match="preset.*laptop"):
-        experiments.configs("fig2", "huge")
 
 
 def test_the_training_path_needs_only_torch_and_numpy(tmp_path):
