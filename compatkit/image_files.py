@@ -161,19 +161,19 @@ def _as_bytes(pixels: np.ndarray) -> np.ndarray:
     return (pixels >> 8 if whole else (255 * pixels).round()).astype(np.uint8)
 
 
-def shrink(images: Tensor, size: int, chunk: int = 1000) -> Tensor:
+def shrink(images: Tensor, size: int | tuple[int, int], chunk: int = 1000) -> Tensor:
     """Images scaled bilinearly with antialiasing.
 
     Args:
         images: uint8 (n, c, h, w).
-        size: side of the result.
+        size: side of the result, or height and width.
         chunk: images held as floats at a time.
 
     Returns:
         uint8 (n, c, size, size).
     """
     scaled = [
-        F.interpolate(part.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
+        F.interpolate(part.float(), size, mode="bilinear", antialias=True, align_corners=False)
         for part in images.split(chunk)
     ]
     return torch.cat([s.round_().clamp_(0, 255).to(torch.uint8) for s in scaled])

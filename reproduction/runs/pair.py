@@ -12,6 +12,7 @@ from torch import nn
 from compatkit import objectives
 from compatkit.batches import rotate
 from compatkit.devices import seeded_generator
+from compatkit.image_files import shrink
 from compatkit.images import ImageSet, Split, class_index, common_classes, with_equal_channels
 from compatkit.inspection import sized_layers
 from compatkit.models import auxiliary_head, build, split
@@ -66,13 +67,13 @@ class Networks:
 
     def relative(self) -> list[Term]:
         """The features of both as cosines to those of anchors, as many as there are channels, so that the heads stay as
-        they are: half of them training images of either set, evenly from the common classes."""
+        they are: half of them training images of either set, evenly from the common classes, in each network's size."""
         halves = self.channels - self.channels // 2, self.channels // 2
         drawn = [s.subset(self.learnt).limit(n).train.images for s, n in zip(self.sets, halves, strict=True)]
-        if drawn[0].shape[1:] != drawn[1].shape[1:]:
-            raise ValueError(f"method: relative needs images of one size, got {drawn[0].shape} and {drawn[1].shape}")
         for image_set, extractor in zip(self.sets, self.extractors, strict=True):
-            extractor.add_module("relative", Relative(extractor, image_set.normalise(torch.cat(drawn))))
+            size = image_set.train.images.shape[2:]
+            anchors = torch.cat([images if images.shape[2:] == size else shrink(images, size) for images in drawn])
+            extractor.add_module("relative", Relative(extractor, image_set.normalise(anchors)))
         return []
 
 

@@ -42,7 +42,7 @@ def tiny(config):
     recipes = {f.name: getattr(config, f.name) for f in fields(config) if isinstance(getattr(config, f.name), Recipe)}
     short = {name: replace(recipe, steps=2, batch_size=16) for name, recipe in recipes.items()}
     few = {"stitches": (10, 30)} if getattr(config, "stitches", ()) else {}
-    return replace(config, width=4, n_train=60, n_test=60, **short | few)
+    return replace(config, width=5, n_train=60, n_test=60, **short | few)
 
 
 @pytest.mark.parametrize(
