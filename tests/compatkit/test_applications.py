@@ -16,7 +16,7 @@ from compatkit.training import Task, freeze
 
 from ..conftest import part
 from ..reproduction.test_embedders import same, state, unsettled
-from .test_images import small_set
+from ..samples import small_set
 
 RECIPE = Recipe(steps=3, batch_size=8, lr=0.01, rotations="sampled", precision="fp32")
 ROTATION_ALONE = {"step", "task", "rp"}

@@ -8,7 +8,7 @@ import torch
 from compatkit import batches
 from compatkit.batches import Batches
 
-from .test_images import small_set
+from ..samples import small_set
 
 
 def test_an_epoch_shows_each_image_once():

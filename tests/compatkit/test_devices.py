@@ -11,7 +11,7 @@ from compatkit.retrieval import encode, evaluate, nearest
 from compatkit.similarity import linear_cka
 from gallerykit.embeddings import Embeddings
 
-from .test_images import small_set
+from ..samples import small_set
 
 ONES = torch.ones(2, 2)
 

@@ -28,8 +28,8 @@ from reproduction.runs.encoders import (
     projection_head,
 )
 
+from ..samples import small_set
 from .pretended_gpu import PretendedGPU, pretended_gpu
-from .test_images import small_set
 from .test_training import aux, joint_pair, make_task
 
 CPU = torch.device("cpu")

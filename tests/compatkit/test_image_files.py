@@ -14,7 +14,7 @@ from compatkit.image_files import read_folder, read_npz, shrink, write_npz
 from compatkit.images import ImageSet, Split, common_classes
 from reproduction.stored import stored_digest
 
-from .test_images import small_set
+from ..samples import small_set
 
 
 def test_the_digest_of_a_set_is_that_of_its_file_and_changes_with_every_part(tmp_path):

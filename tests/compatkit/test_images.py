@@ -7,17 +7,7 @@ from compatkit import images
 from compatkit.batches import Batches
 from compatkit.images import ImageSet, Split, class_index, common_classes, with_equal_channels
 
-
-def small_set(n=40, classes=("cat", "dog", "eel"), size=8, channels=3, seed=0) -> ImageSet:
-    g = torch.Generator().manual_seed(seed)
-    splits = [
-        Split(
-            torch.randint(256, (n, channels, size, size), generator=g, dtype=torch.uint8),
-            torch.arange(n) % len(classes),
-        )
-        for _ in range(2)
-    ]
-    return ImageSet("small", *splits, tuple(classes))
+from ..samples import small_set
 
 
 def test_pixels_are_normalised_in_the_default_precision_of_the_moment():

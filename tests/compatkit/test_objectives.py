@@ -11,7 +11,7 @@ from compatkit import models, objectives
 from compatkit.recipes import Recipe
 from compatkit.training import Task
 
-from .test_images import small_set
+from ..samples import small_set
 
 
 def log_softmax(row):

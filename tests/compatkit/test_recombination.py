@@ -12,7 +12,7 @@ from compatkit import models, normalization, recombination
 from compatkit.images import ImageSet
 
 from ..reproduction.test_embedders import same, state, unsettled
-from .test_images import small_set
+from ..samples import small_set
 
 CLASSES = ("cat", "dog", "eel")
 OTHER = ("eel", "fox", "cat")

@@ -15,7 +15,7 @@ from compatkit.representations import Relative, SimplexHead, simplex
 from compatkit.similarity import layer_features
 from compatkit.training import Task, freeze, train
 
-from .test_images import small_set
+from ..samples import small_set
 
 RECIPE = Recipe(steps=4, batch_size=16, lr=0.02)
 

@@ -23,7 +23,7 @@ from compatkit.recipes import ROTATIONS, Recipe
 from compatkit.training import Task
 
 from ..conftest import each_step, part
-from .test_images import small_set
+from ..samples import small_set
 
 RECIPE = Recipe(steps=6, batch_size=8, rotations="sampled", schedule="one-cycle", crop=1)
 

@@ -7,6 +7,7 @@ import json
 import pytest
 import yaml
 from selenium import webdriver
+from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import WebDriverWait
 
 from reproduction import book
@@ -57,3 +58,7 @@ def console_errors(driver: webdriver.Chrome) -> list[str]:
 def requests(driver: webdriver.Chrome) -> list[str]:
     messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
     return [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+
+
+def answers(driver) -> list[str]:
+    return [digit.text for digit in driver.find_elements(By.CSS_SELECTOR, ".compatkit-draw .digit")]

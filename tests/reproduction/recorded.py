@@ -1,6 +1,7 @@
 """Records made by hand, whose every value is known."""
 
 from reproduction.records.provenance import provenance
+from reproduction.records.store import run_id
 
 METHODS = ("independent", "RP", "DCC", "upper bound")
 LAYERS = ("stem", "stage1_block1", "stage2_block1", "stage3_block1", "pool")
@@ -52,3 +53,21 @@ def update_record(seed, cases, data="shapes", shift=0.0, row="FCT", **config):
     made = provenance(experiment="fig2", device="cpu", threads=1, started=0.0, wall_seconds=6.0, peak_memory_mb=1.0)
     found = {"experiment": "table1", "preset": "laptop", "row": row, "seed": seed, "config": config, "data": {}}
     return found | {"metrics": metrics | COSTS, "provenance": made, "differs": ("data",)}
+
+
+def record(seed=0, *, experiment="fig2", preset="smoke", metrics=None, **changes):
+    config = {"method": "DCC", "seed": seed}
+    made = provenance(
+        experiment=experiment, device="cpu", threads=1, started=0.0, wall_seconds=30.0, peak_memory_mb=100.0
+    )
+    return {
+        "experiment": experiment,
+        "preset": preset,
+        "run_id": run_id("PairRun", config, {}),
+        "kind": "PairRun",
+        "seed": seed,
+        "config": config,
+        "data": {},
+        "metrics": metrics or {"accuracy": 0.5},
+        "provenance": made,
+    } | changes

@@ -7,11 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
 
 from compatkit.batches import ARRANGEMENTS
-from compatkit.images import ImageSet, Split
-from compatkit.normalization import evaluation
 from compatkit.recipes import Recipe
 from reproduction.experiments.settings import AdaptationRun
 from reproduction.images import load
@@ -19,22 +16,13 @@ from reproduction.runs import adaptation, runner
 from reproduction.runs.context import Context
 
 from ..conftest import data_folder, each_step, on_each_step, part
-from .test_embedders import same, state
+from ..samples import same, state, uneven_set
+from .naive import average_class_accuracy, normalised
 
 RECIPE = Recipe(steps=3, batch_size=16, lr=0.02, rotations="sampled", precision="fp32")
 ADAPT = Recipe(steps=4, batch_size=16, optimizer="sgd", lr=0.05, schedule="constant", precision="fp32")
 COMMON = ("ant", "cat", "dog")
 ROLES = ("target", "source")
-
-
-def uneven_set(classes, n=60, channels=3, seed=0, relabel=lambda label: label) -> ImageSet:
-    """Random images of 8 x 8, a different number of each class; ``relabel`` changes the labels for training."""
-    g = torch.Generator().manual_seed(seed)
-    shape = (n, channels, 8, 8)
-    images = [torch.randint(256, shape, generator=g, dtype=torch.uint8) for _ in range(2)]
-    train, test = (Split(part, torch.randint(len(classes), (n,), generator=g)) for part in images)
-    labels = torch.tensor([relabel(label) for label in train.labels.tolist()])
-    return ImageSet("uneven", Split(train.images, labels), test, tuple(classes))
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -102,29 +90,6 @@ def whole():
 def steps(monkeypatch):
     """The recipe of each step of any training."""
     return each_step(monkeypatch, lambda tasks, recipe: recipe)
-
-
-def average_class_accuracy(extractor, head, images, labels, statistics="batch"):
-    net = nn.Sequential(extractor, head)
-    with evaluation(net, statistics), torch.no_grad():
-        answers = net(images).argmax(1).tolist()
-    right = {}
-    for answer, label in zip(answers, labels, strict=True):
-        right.setdefault(label, []).append(answer == label)
-    return sum(sum(hits) / len(hits) for hits in right.values()) / len(right)
-
-
-def normalised(name, classes):
-    """Test images of these classes, normalised by the training images of these classes, and their labels."""
-    found = load(name)
-    train, test = (
-        [k for k, label in enumerate(part.labels) if found.classes[label] in classes]
-        for part in (found.train, found.test)
-    )
-    pixels = found.train.images[train].float() / 255
-    mean, std = pixels.mean((0, 2, 3), keepdim=True), pixels.transpose(0, 1).flatten(1).std(1).view(1, -1, 1, 1)
-    images = (found.test.images[test].float() / 255 - mean) / std
-    return images, [classes.index(found.classes[label]) for label in found.test.labels[test]]
 
 
 def puzzle(image, variant, pretext):

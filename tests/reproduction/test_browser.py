@@ -21,6 +21,7 @@ from reproduction.runs.export import scripts
 from .browser import (
     SCREENS,
     WATCHES,
+    answers,
     console_errors,
     needs_browser,
     needs_scripts,
@@ -586,10 +587,6 @@ def open_drawing(driver, page: Path, screen: str = "desktop") -> None:
 
 def words(driver) -> str:
     return driver.find_element(By.CSS_SELECTOR, ".compatkit-draw .words").text
-
-
-def answers(driver) -> list[str]:
-    return [digit.text for digit in driver.find_elements(By.CSS_SELECTOR, ".compatkit-draw .digit")]
 
 
 def draw(driver, *points: tuple[float, float]) -> None:

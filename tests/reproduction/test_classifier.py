@@ -19,8 +19,8 @@ from reproduction.runs import classifier, runner
 from reproduction.runs.context import Context
 
 from ..conftest import data_folder, each_step, on_each_step, part
-from .test_adaptation import normalised, uneven_set
-from .test_embedders import same, state
+from ..samples import same, state, uneven_set
+from .naive import normalised
 
 RECIPE = Recipe(steps=3, batch_size=16, lr=0.02, rotations="sampled", precision="fp32")
 TUNE = replace(RECIPE, steps=4)

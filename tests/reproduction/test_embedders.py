@@ -10,24 +10,7 @@ from compatkit.normalization import batch_norms
 from compatkit.retrieval import encode
 from reproduction.runs.embedders import embedder
 
-from ..compatkit.test_images import small_set
-
-
-def unsettled(net):
-    """``net`` with BN buffers and weights as training might leave them."""
-    torch.manual_seed(5)
-    for bn in batch_norms(net):
-        bn.running_mean.uniform_(-0.3, 0.3), bn.running_var.uniform_(0.5, 2)
-        nn.init.uniform_(bn.weight, 0.5, 1.5), nn.init.uniform_(bn.bias, -0.5, 0.5)
-    return net
-
-
-def state(module):
-    return {k: v.clone() for k, v in module.state_dict().items()}
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+from ..samples import same, small_set, state, unsettled
 
 
 @pytest.mark.parametrize(

@@ -31,8 +31,7 @@ from reproduction.runs.encoders import (
     views,
 )
 
-from ..compatkit.test_images import small_set
-from .test_embedders import same, state
+from ..samples import same, small_set, state
 
 RECIPE = Recipe(steps=2, batch_size=16)
 DIM = 5

@@ -29,8 +29,8 @@ from reproduction.records.provenance import is_stale
 from reproduction.runs import pair, runner
 from reproduction.runs.context import Context
 
-from ..compatkit.test_images import small_set
 from ..conftest import each_step, on_each_step, part
+from ..samples import small_set
 
 TINY = {"n_train": 60, "n_test": 60, "recipe.steps": 3, "recipe.batch_size": 20}
 

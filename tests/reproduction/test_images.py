@@ -15,7 +15,7 @@ from compatkit.images import common_classes
 from reproduction import images
 from reproduction.images import BUILT_IN, DOWNLOADS, TIN10, load, package_file, scale_bounding_box, torchvision_
 
-from ..compatkit.test_images import small_set
+from ..samples import small_set
 
 
 @pytest.mark.parametrize(

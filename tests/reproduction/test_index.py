@@ -11,7 +11,7 @@ from reproduction.experiments.settings import PairRun, UpdateRun
 from reproduction.records import store
 from reproduction.records.index import index
 
-from ..compatkit.test_images import small_set
+from ..samples import small_set
 
 KINDS = (PairRun, UpdateRun)
 

@@ -7,7 +7,7 @@ from torch import nn
 from compatkit import alignment, models, normalization, recombination, similarity
 from reproduction.runs import measures
 
-from ..compatkit.test_images import small_set
+from ..samples import small_set
 
 A, B = ("ant", "bee", "cat", "dog"), ("dog", "eel", "ant", "cat")
 COMMON = ("ant", "cat", "dog")

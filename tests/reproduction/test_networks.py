@@ -6,8 +6,7 @@ import torch
 from compatkit import models
 from reproduction.runs.networks import cut_network
 
-from ..compatkit.test_images import small_set
-from .test_embedders import same, state
+from ..samples import same, small_set, state
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ from PIL import Image
 
 from reproduction import book, picture
 
-from .browser import needs_browser
-from .test_browser import answers
+from .browser import answers, needs_browser
 
 
 @needs_browser

@@ -9,8 +9,9 @@ import pytest
 
 from reproduction.records import provenance
 from reproduction.records.pins import Pins
+from reproduction.records.provenance import CHECKOUT
 
-from .test_store import CHECKOUT, record
+from .recorded import record
 
 PINS = Pins({"fig2": "version"}, images={"digits": ["0123", "4567"]})
 

@@ -9,27 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from reproduction.records import provenance, store
+from reproduction.records import store
+
+from .recorded import record
 
 CHECKOUT = Path(store.__file__).resolve().parents[2]
-
-
-def record(seed=0, *, experiment="fig2", preset="smoke", metrics=None, **changes):
-    config = {"method": "DCC", "seed": seed}
-    made = provenance.provenance(
-        experiment=experiment, device="cpu", threads=1, started=0.0, wall_seconds=30.0, peak_memory_mb=100.0
-    )
-    return {
-        "experiment": experiment,
-        "preset": preset,
-        "run_id": store.run_id("PairRun", config, {}),
-        "kind": "PairRun",
-        "seed": seed,
-        "config": config,
-        "data": {},
-        "metrics": metrics or {"accuracy": 0.5},
-        "provenance": made,
-    } | changes
 
 
 @pytest.fixture(scope="module")
@@ -129,8 +113,8 @@ def test_the_newest_record_of_a_run_counts_in_whichever_file_it_is(template, tmp
     for second, name in enumerate(files):
         shared = made_at(template, 30 if name == newest else second, experiment=name, run_id="shared")
         own = made_at(template, second, experiment=name, run_id=f"of {name}")
-        for record in (shared, own):
-            store.append(record, tmp_path)
+        for made in (shared, own):
+            store.append(made, tmp_path)
         expected |= {own["run_id"]: own} | ({"shared": shared} if name == newest else {})
     store.append(made_at(template, 59, preset="laptop", run_id="shared"), tmp_path)
     assert store.load_all("smoke", tmp_path) == expected

@@ -15,8 +15,8 @@ from reproduction.runs import runner, transfer
 from reproduction.runs.context import Context
 
 from ..conftest import data_folder, each_step, on_each_step, part
-from .test_adaptation import average_class_accuracy, uneven_set
-from .test_embedders import same, state
+from ..samples import same, state, uneven_set
+from .naive import average_class_accuracy
 
 RECIPE = Recipe(steps=3, batch_size=16, lr=0.02, rotations="sampled", precision="fp32")
 TUNE = Recipe(batch_size=16, lr=0.02, schedule="constant", precision="fp32")

@@ -28,7 +28,7 @@ from reproduction.runs.update import (
 )
 
 from ..conftest import data_folder, each_step, on_each_step, part
-from .test_embedders import same, state
+from ..samples import same, state
 
 RECIPE = Recipe(steps=8, batch_size=16, lr=0.01, precision="fp32")  # for 16 classes: 2 steps for 4 of them, 6 for 12
 LARGE = UpdateRun()  # the published settings
