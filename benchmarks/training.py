@@ -26,7 +26,7 @@ from compatkit.training import Task, train, uses_bf16
 from reproduction.experiments import configs
 from reproduction.experiments.presets import override
 from reproduction.images import torchvision_
-from reproduction.runs import pair
+from reproduction.runs import measures, pair
 from reproduction.runs.context import Context
 
 from .harness import Row, apart, measured, missing, ratio, resident_mib, seconds, synchronise
@@ -200,5 +200,5 @@ def laptop_run(steps: int | None) -> tuple[dict[str, float], float]:
     prepared = timed("prepare", pair.prepare, config, context)
     timed("prepare again", pair.prepare, config, context)
     timed("train", pair.train_pair, prepared, config, context)
-    timed("evaluate", pair.evaluate, prepared, config.test_batch_size)
+    timed("evaluate", lambda: measures.measure(pair.probed(prepared, config)))
     return stages, resident_mib("VmHWM")
