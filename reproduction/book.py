@@ -25,12 +25,18 @@ from typing import Any
 from compatkit.files import write_atomically
 
 from . import picture
+from .pages.templates import fill
 from .show import explorer
 from .show.explorer import EXPLORER_CLASS, FIGURE_CLASS
 from .word_vectors import NotInstalled
 
+__all__ = ["build", "chapters", "copy", "execute", "make", "modules", "normalise"]
+
 ROOT = Path(__file__).resolve().parents[1]
 """The checkout that holds ``_toc.yml``; the book is not part of an installed package."""
+
+PACKAGES, WHOLE = ("compatkit", "gallerykit", "reproduction"), ("gallerykit", "reproduction/experiments")
+"""Of which packages each module has a page in the reference, and which packages themselves have one."""
 
 EXPORTED = ROOT / "book" / "_static" / "exported"
 """Where the pages find what readers try in them, see ``runs.export``."""
@@ -88,12 +94,25 @@ def make(names: Collection[str] = (), *, preset: str | None = None, store: bool 
 
 
 def copy(target: Path) -> Path:
-    """Copy what the book is made of into a folder, in place of what is there. Returns the folder."""
+    """Copy what the book is made of into a folder, in place of what is there, and write a page for each module that has
+    none. Returns the folder."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(ROOT / "book", target / "book")
+    for module in modules():
+        page = target / "book" / "reference" / f"{module}.md"
+        if not page.exists():
+            title = module.removeprefix("compatkit.").removeprefix("reproduction.")
+            page.write_text(fill("module.md", module=module, title=title) + "\n", encoding="utf-8")
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy2(ROOT / name, target)
     return target
+
+
+def modules() -> list[str]:
+    """The modules that the reference is about: those of the three packages that hold more than a docstring."""
+    paths = [p.relative_to(ROOT) for name in PACKAGES for p in (ROOT / name).rglob("*.py") if p.stem != "__main__"]
+    paths = [p for p in paths if p.stem != "__init__" or p.parent.as_posix() in WHOLE]
+    return sorted(".".join((p.parent if p.stem == "__init__" else p.with_suffix("")).parts) for p in paths)
 
 
 def chapters(root: Path = ROOT) -> list[Path]:

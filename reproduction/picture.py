@@ -12,6 +12,8 @@ from typing import Any
 
 from compatkit.files import write_atomically
 
+__all__ = ["take"]
+
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
 _FLAGS = (

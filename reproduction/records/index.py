@@ -1,11 +1,10 @@
-"""Which runs have a record: the records of a preset by what was run, kept in memory while others append to them."""
+"""Which runs have a record: the records of a preset by what was run."""
 
 from __future__ import annotations
 
-import functools
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,42 +15,22 @@ from .store import files, results_root
 
 
 class Index:
-    """The records of a preset by the config of their run. What has been added since is read at ``refresh``, once.
+    """The records of a preset by the config of their run.
 
     A setting that was added to a kind of run after a record was made is taken to have been at its default. A record
     whose images have since been replaced, by other files of the same name, is not found.
 
     Args:
-        preset, root: as in ``store.load``.
+        files: of ``store.files``.
         defaults: for each kind of run its settings at their defaults.
     """
 
-    def __init__(self, preset: str, root: Path, defaults: Mapping[str, Mapping]):
-        self._preset, self._root, self._defaults = preset, root, defaults
-        self._forget()
-
-    def _forget(self) -> None:
-        self._read: dict[Path, tuple[int, int]] = {}  # how often a file was replaced, and how many lines are here
+    def __init__(self, files: Sequence[Sequence[dict]], defaults: Mapping[str, Mapping]):
         self._records: dict[str, list[dict]] = {}  # of each run, the newest last
-
-    def refresh(self) -> Index:
-        """Take in what has been added. Returns this index."""
-        there = {file.path: (file, file.refresh()) for file in files(self._preset, self._root)}
-        if any(path not in there or there[path][0].replaced != replaced for path, (replaced, _) in self._read.items()):
-            self._forget()
-        for path, (file, records) in there.items():
-            _, known = self._read.get(path, (0, 0))
-            for record in records[known:]:
-                self._add(record)
-            self._read[path] = file.replaced, len(records)
-        return self
-
-    def _add(self, record: dict) -> None:
-        kind = record["kind"]
-        if kind in self._defaults:
-            config = _filled(record["config"], self._defaults[kind])
-            same = self._records.setdefault(_key(kind, config), [])
-            same.append({**record, "config": config})
+        for record in (record for records in files for record in records if record["kind"] in defaults):
+            config = _filled(record["config"], defaults[record["kind"]])
+            self._records.setdefault(_key(record["kind"], config), []).append({**record, "config": config})
+        for same in self._records.values():
             same.sort(key=lambda record: record["provenance"]["started"])
 
     def record(self, config: Any) -> dict | None:
@@ -60,19 +39,22 @@ class Index:
         return next((record for record in reversed(same) if _same_images(record["data"])), None)
 
 
-@functools.cache
-def _kept(preset: str, root: Path, kinds: tuple[type, ...]) -> Index:
-    return Index(preset, root, {kind.__name__: asdict(kind()) for kind in kinds})
+_made: dict[tuple, tuple[list[list[dict]], Index]] = {}  # with the lists that it was made from
 
 
 def index(preset: str, root: str | os.PathLike | None, kinds: Iterable[type]) -> Index:
-    """The index of a preset, up to date; made once a process.
+    """The index of a preset, made again when a file has changed.
 
     Args:
         preset, root: as in ``store.load``.
         kinds: the class of settings of each kind of run.
     """
-    return _kept(preset, Path(root or results_root()).absolute(), tuple(kinds)).refresh()
+    wanted, there = (preset, Path(root or results_root()).absolute(), tuple(kinds)), files(preset, root)
+    known, found = _made.get(wanted, ([], None))
+    if found is None or [*map(id, known)] != [*map(id, there)]:
+        found = Index(there, {kind.__name__: asdict(kind()) for kind in wanted[-1]})
+        _made[wanted] = there, found
+    return found
 
 
 def _filled(config: Mapping, defaults: Mapping) -> dict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import math
@@ -10,7 +9,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
 
 from compatkit.files import locked
 
@@ -105,45 +103,26 @@ def _cut_unfinished_line(descriptor: int) -> int:
     return end
 
 
-class RecordFile:
-    """The lines of one file of records, each parsed once: what others append is read when it is asked for next, and a
-    file that was replaced is read anew."""
+_known: dict[Path, tuple[tuple[int, ...], list[dict]]] = {}  # what a file was when it was read, and its records
 
-    def __init__(self, path: Path):
-        self.path, self.replaced = path, 0
-        self._forget()
 
-    def _forget(self) -> None:
-        self.records: list[dict] = []
-        self._end, self._tail, self._inode = 0, b"", 0
-        self.replaced += 1
+def _records_of(path: Path) -> list[dict]:
+    """All records of a file, in order, read again when it has changed. An unfinished last line (a process killed while
+    it wrote) is passed over.
 
-    def refresh(self) -> list[dict]:
-        """All records, in order. An unfinished last line (a process killed while it wrote) is passed over.
-
-        Raises:
-            ValueError: any other line is no record; the message has file and line.
-        """
-        try:
-            with open(self.path, "rb") as file:
-                if not self._goes_on(file):
-                    self._forget()
-                self._inode = os.fstat(file.fileno()).st_ino
-                file.seek(self._end)
-                *lines, _unfinished = file.read().split(b"\n")
-        except FileNotFoundError:
-            self._forget()
-            return self.records
-        first = len(self.records) + 1
-        self.records += [_parsed(line, f"{self.path}, line {n}") for n, line in enumerate(lines, first)]
-        self._end += sum(len(line) + 1 for line in lines)
-        self._tail = lines[-1][-256:] + b"\n" if lines else self._tail
-        return self.records
-
-    def _goes_on(self, file: BinaryIO) -> bool:
-        """Whether the file still begins with what was read of it."""
-        file.seek(self._end - len(self._tail))
-        return os.fstat(file.fileno()).st_ino == self._inode and file.read(len(self._tail)) == self._tail
+    Raises:
+        ValueError: any other line is no record; the message has file and line.
+    """
+    try:
+        at = os.stat(path)
+    except FileNotFoundError:
+        _known.pop(path, None)
+        return []
+    version = at.st_ino, at.st_size, at.st_mtime_ns
+    if path not in _known or _known[path][0] != version:
+        *lines, _unfinished = path.read_bytes().split(b"\n")
+        _known[path] = version, [_parsed(line, f"{path}, line {n}") for n, line in enumerate(lines, 1)]
+    return _known[path][1]
 
 
 def _parsed(line: bytes, where: str) -> dict:
@@ -157,13 +136,10 @@ def _parsed(line: bytes, where: str) -> dict:
     return record
 
 
-_file = functools.cache(RecordFile)
-
-
-def files(preset: str, root: str | os.PathLike | None = None) -> list[RecordFile]:
-    """The files of a preset, by name."""
+def files(preset: str, root: str | os.PathLike | None = None) -> list[list[dict]]:
+    """The records of each file of a preset, by name; the same lists as long as the files are the same."""
     folder = _record_path("all", preset, root).parent
-    return [_file(path.absolute()) for path in sorted(folder.glob("[!.]*.jsonl"))]
+    return [_records_of(path.absolute()) for path in sorted(folder.glob("[!.]*.jsonl"))]
 
 
 def load(experiment: str, preset: str, root: str | os.PathLike | None = None) -> list[dict]:
@@ -178,7 +154,7 @@ def load(experiment: str, preset: str, root: str | os.PathLike | None = None) ->
     Raises:
         ValueError: any other line is no record; the message has file and line.
     """
-    records = _file(_record_path(experiment, preset, root).absolute()).refresh()
+    records = _records_of(_record_path(experiment, preset, root).absolute())
     return list({record["run_id"]: record for record in records}.values())
 
 
@@ -189,7 +165,7 @@ def load_all(preset: str, root: str | os.PathLike | None = None) -> dict[str, di
         ValueError: as in ``load``.
     """
     found: dict[str, dict] = {}
-    for record in (record for file in files(preset, root) for record in file.refresh()):
+    for record in (record for records in files(preset, root) for record in records):
         other = found.get(record["run_id"])
         if other is None or other["provenance"]["started"] <= record["provenance"]["started"]:
             found[record["run_id"]] = record

@@ -30,14 +30,6 @@ def record_of(config, second=0, data=None, **changes):
     } | changes
 
 
-@pytest.fixture
-def parsed(monkeypatch):
-    """What has been parsed: places of lines."""
-    places = []
-    monkeypatch.setattr(store, "_parsed", lambda line, at, inner=store._parsed: places.append(at) or inner(line, at))
-    return places
-
-
 def test_a_run_has_the_newest_record_of_its_config_and_kind(tmp_path):
     one, other = PairRun(), PairRun(seed=1)
     newest = record_of(one, 30, experiment="fig8")
@@ -49,14 +41,14 @@ def test_a_run_has_the_newest_record_of_its_config_and_kind(tmp_path):
     assert index("laptop", tmp_path, KINDS).record(one) is None
 
 
-def test_each_line_is_parsed_once_whoever_asks(tmp_path, parsed):
-    configs = [PairRun(seed=seed) for seed in range(20)]
-    for number, config in enumerate(configs):
+def test_what_others_append_is_found_and_what_has_not_changed_is_not_read_again(tmp_path, monkeypatch):
+    for number, config in enumerate(PairRun(seed=seed) for seed in range(5)):
         assert index("smoke", tmp_path, KINDS).record(config) is None
         store.append(record_of(config), tmp_path)
         assert index("smoke", tmp_path, KINDS).record(config) is not None
         assert len(store.load_all("smoke", tmp_path)) == number + 1
-    assert len(parsed) == len(configs)
+    monkeypatch.setattr(store.json, "loads", lambda line: pytest.fail("it was read before"))
+    assert index("smoke", tmp_path, KINDS).record(config) and len(store.load("fig2", "smoke", tmp_path)) == 5
 
 
 @pytest.mark.parametrize("gone", [False, True])
