@@ -16,6 +16,9 @@ EXPERIMENTS: dict[str, Callable[..., Plan]] = {
 }
 """Every public function of these modules is an experiment, paper A before paper B."""
 
+MEASURED = {"chance": ("chance", "noise")}
+"""What is measured of the networks of an experiment beside what every run measures, see ``runs.measures``."""
+
 PRESETS = ("smoke", "laptop", "cifar-cpu", "cifar", "paper")
 """"cifar-cpu" is "cifar" with networks and schedules for two CPU cores."""
 

@@ -281,9 +281,8 @@ def stitching(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
 
 def chance(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
     """Beyond the paper: how much of a similarity is owed to width and number of samples alone, and can a stitch be
-    fooled? Networks as in Fig. 2, trained again since its runs kept no weights, from seeds that no other run has:
-    `measure chance chance` holds each score against images that are paired at random, `measure noise chance` puts
-    clustered noise before their heads.
+    fooled? Networks as in Fig. 2, trained again since its runs kept no weights, from seeds that no other run has. Each
+    score is held against images that are paired at random; clustered noise is put before the heads.
     """
     again = range(20, 25) if seeds is None and preset == "laptop" else seeds
     return [(run.method, run) for run in _of(preset, again, "independent", "IIW", "RP", "DCC")]

@@ -36,7 +36,7 @@ from .gygli import (
     with_block,
     with_count,
 )
-from .sections import by_data, cells, choose, difference_table, for_each, gap_between, groups, row_cells
+from .sections import by_data, cells, choose, difference_table, for_each, gap_between, groups, mean_of, row_cells
 
 # every experiment whose networks have the same blocks, so that they can be compared block by block
 WITH_SIMILARITY = ("fig2", "fig2_pretrained", "incremental", "fig5", "fig7", "fig8", "fig9", "choices")
@@ -347,6 +347,24 @@ def rank_correlations(records: Records, layer: str = "stage2") -> Markdown:
             body.append([measure, _in_words(overall), str(overall.n), *within])
         header = ["similarity", "rank correlation", "n", "the more similar seed fits better", "settings"]
         return tables.table(header, body)
+
+    return for_each(by_data(records), show)
+
+
+def chance_table(records: Records) -> Markdown:
+    """For each measure and method: the score of features averaged over positions, its mean over images that are paired
+    at random, what is above that, and the largest p-value of any pair of networks on either test set."""
+
+    def show(group: Records) -> Markdown:
+        values, body = table(group), []
+        for measure in (name for name in values["measure"].cat.categories if name.startswith("pooled ")):
+            of = {v: pick(values, measure, layer=ANY, variant=v, on=ANY) for v in ("", "chance", "above chance", "p")}
+            scores, chance, above = (rows(part[part["on"] == "mean"]) for part in list(of.values())[:3])
+            worst = of["p"][of["p"]["on"] != "mean"].groupby("row", observed=True)["value"].max()
+            for row in scores:
+                spans = [tables.span(mean_of(found[row], 1), digits=2) for found in (scores, chance, above)]
+                body.append([measure.removeprefix("pooled "), row, *spans, f"{worst[row]:.2f}", str(len(scores[row]))])
+        return tables.table(["measure", "method", "score", "by chance", "above chance", "p at most", "n"], body)
 
     return for_each(by_data(records), show)
 

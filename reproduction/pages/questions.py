@@ -9,10 +9,11 @@ from IPython.display import Markdown
 
 from ..records.claims import Records
 from ..records.table import Rows, Values, natural, pick, rows, table
+from ..show import tables
 from ..show.explorer import Explorer, Level, View, explorer
 from .gygli import ROLES, chance_levels
 from .ramanujan import BARE
-from .sections import by_data, cells, difference_table, for_each, groups, row_cells
+from .sections import by_data, cells, difference_table, for_each, groups, mean_of, row_cells
 
 Lines = dict[str, Rows]  # {line: {place: {seed: value}}}
 
@@ -41,6 +42,28 @@ def turned_explorer(records: Records) -> Explorer:
     values = pick(table(records), "recombination", on=ROLES)
     shares = {share: f"{share:.0%}".replace("%", " %") for share in sorted(values["turned"].unique())}
     return _pair_explorer(records, values, "turned", shares, "images turned at random")
+
+
+def noise_table(records: Records) -> Markdown:
+    """Accuracy of heads on clustered noise, as it is and through a trained stitch, beside features of the other
+    network, as they are and through a trained stitch, %."""
+    cases = {
+        "noise, as it is": ("noise", "as it is"),
+        "noise, stitched by labels": ("noise", "stitched by labels"),
+        "features, as they are": ("recombination", ""),
+        "features, stitched by labels": ("recombination", "stitched by labels"),
+    }
+
+    def show(group: Records) -> Markdown:
+        values = table(group)
+        found = {said: rows(pick(values, name, variant=variant, on="mean")) for said, (name, variant) in cases.items()}
+        body = [
+            [row, *(tables.span(mean_of(of[row])) for of in found.values()), str(len(found["noise, as it is"][row]))]
+            for row in found["noise, as it is"]
+        ]
+        return tables.table(["networks", *cases, "n"], body)
+
+    return for_each(by_data(records), show)
 
 
 def stitched_explorer(records: Records) -> Explorer:

@@ -15,7 +15,7 @@ import hashlib
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
@@ -28,9 +28,10 @@ from compatkit.image_files import write_npz
 from compatkit.images import ImageSet, Split
 from compatkit.recipes import Recipe
 
-from ..experiments import EXPERIMENTS
+from ..experiments import EXPERIMENTS, MEASURED
 from ..experiments.presets import settings
 from ..images import BUILT_IN
+from . import kept
 from .context import Context
 from .kinds import kind_of
 
@@ -118,13 +119,28 @@ def golden_world() -> Iterator[None]:
 def numbers(config: Any) -> dict[str, float]:
     """What a golden run computes, by name; within ``golden_world``. Measured times are left out."""
     context = Context()
-    metrics = kind_of(config).run(config, context)
-    found = {name: _condensed(value) for name, value in metrics.items() if not name.startswith("seconds")}
+    found = _scalars(kind_of(config).run(config, context))
     for number, history in enumerate(context.histories, 1):
         rows = [row for row in history if "task" in row]
         for row in (row for row in rows if row["step"] == rows[-1]["step"]):
             terms = {name: value for name, value in row.items() if name not in ("step", "task")}
             found |= {f"training {number}, task {row['task']}, last loss: {n}": v for n, v in terms.items()}
+    return _rounded(found)
+
+
+def measured_beside(config: Any, measures: Sequence[str]) -> dict[str, float]:
+    """What is measured of the networks of a golden run beside what every run measures, see ``MEASURED``."""
+    context = Context()
+    kind_of(config).run(config, context)
+    weights = {name: network.state_dict() for name, network in context.networks.items()}
+    return _rounded(_scalars(kept.measured(config, weights, measures)))
+
+
+def _scalars(metrics: Mapping[str, Any]) -> dict[str, float]:
+    return {name: _condensed(value) for name, value in metrics.items() if not name.startswith("seconds")}
+
+
+def _rounded(found: Mapping[str, float]) -> dict[str, float]:
     return {name: float(f"{value:.{DIGITS}g}") for name, value in sorted(found.items())}
 
 
@@ -146,6 +162,8 @@ def measured(experiments: Sequence[str], known: dict[str, dict[str, float]] | No
             if name not in known:
                 known[name] = numbers(config)
             found[experiment][name] = known[name]
+            if measures := MEASURED.get(experiment):
+                found[experiment][f"{name}, {', '.join(measures)}"] = measured_beside(config, measures)
     return found
 
 

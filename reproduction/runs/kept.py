@@ -8,7 +8,7 @@ golden numbers. Beyond ``$COMPATKIT_NETWORKS_MB`` (2000) those go that were used
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,9 +53,6 @@ def measure_again(
 ) -> tuple[list[dict], int]:
     """Add a measure to the records of the runs of an experiment whose networks are kept, without training.
 
-    A record with more values has the id of its run, which pages take as the newest of it; what was measured before
-    stays as it is.
-
     Args:
         name: of ``measures.MEASURES``.
         experiment, preset: see ``plan``; pairs of networks alone are kept.
@@ -69,22 +66,27 @@ def measure_again(
     if name not in MEASURES:
         raise ValueError(f"measure: must be one of {', '.join(MEASURES)}, got {name!r}")
     root = Path(root or results_root()).absolute()
-    extended, absent = [], 0
-    for config in dict.fromkeys(configs(experiment, preset)):
-        record = index(preset, root, KINDS).record(config)
-        if record is None or not path(root, record).exists():
-            absent += 1
-            continue
-        extended.append(_extended(record, name, config, root))
-        append(extended[-1], root)
-    return extended, absent
+    planned = list(dict.fromkeys(configs(experiment, preset)))
+    known = {config: index(preset, root, KINDS).record(config) for config in planned}
+    there = {config: record for config, record in known.items() if record and path(root, record).exists()}
+    return [extended(record, [name], config, root) for config, record in there.items()], len(planned) - len(there)
 
 
-def _extended(record: dict, name: str, config: Any, root: Path) -> dict:
+def extended(record: dict, names: Collection[str], config: Any, root: Path) -> dict:
+    """A record with more measures of its networks, appended under the id of its run, of which it is the newest; what
+    was measured before stays as it is. The record itself where there are no measures to add, or no networks."""
     file = path(root, record)
+    if not names or not file.exists():
+        return record
     os.utime(file)
-    weights = torch.load(file, map_location="cpu", weights_only=True)
-    found = measure(pair.restored(config, Context(), weights), [name])
+    found = measured(config, torch.load(file, map_location="cpu", weights_only=True), names)
     made = record["provenance"]
-    measured = {**made.get("measured", {}), name: code_state()}
-    return record | {"metrics": record["metrics"] | found, "provenance": made | {"measured": measured}}
+    since = made.get("measured", {}) | dict.fromkeys(names, code_state()["commit"])
+    record = record | {"metrics": record["metrics"] | found, "provenance": made | {"measured": since}}
+    append(record, root)
+    return record
+
+
+def measured(config: Any, weights: Mapping[str, Mapping], names: Collection[str]) -> dict:
+    """Measures of the networks of a run, from their weights by name."""
+    return measure(pair.restored(config, Context(), weights), names) if names else {}

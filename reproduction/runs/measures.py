@@ -89,15 +89,10 @@ class Probe:
             yield [layer_features(network, layer_names(network), batch) for network in self.networks]
 
     @cached_property
-    def pooled(self) -> dict[str, list[Tensor]]:
-        """For each block the features (n, channels) of each network, averaged over positions."""
-        kept = [
-            [{at: averaged(x) for at, x in side.items() if at in split_points(self.networks[0])} for side in sides]
-            for sides in self.features()
-        ]
-        return {
-            at: [torch.cat([sides[i][at] for sides in kept]) for i in range(2)] for at in split_points(self.networks[0])
-        }
+    def pooled(self) -> list[Tensor]:
+        """Of each network the features (n, channels) where training has cut it, averaged over positions."""
+        sides = zip(*([averaged(side[self.cut]) for side in sides] for sides in self.features()), strict=True)
+        return [torch.cat(side) for side in sides]
 
 
 def probes(
@@ -243,24 +238,19 @@ def similarities(probe: Probe) -> dict[str, float | list]:
 
 
 def against_chance(probe: Probe) -> dict[str, float]:
-    """How alike features are after each block B, averaged over positions, beside images that are paired at random.
+    """How alike features are where training has cut the networks, averaged over positions, beside images that are
+    paired at random.
 
-    For "pooled correlation" (channels by place), "pooled matched correlation", "pooled CKA", "pooled unbiased CKA",
-    "pooled neighbours", "pooled Procrustes" and "pooled RSA": "M at B", the score; "M at B, chance", its mean over
-    ``PERMUTATIONS`` orders of the images; "M at B, above chance", 0 at that mean and 1 for a score of 1; and "M at B,
-    p", the share of orders that score as high.
+    For "pooled correlation" (channels by place) and the other ``SCORES``: "M at B", the score after this block; "M at
+    B, chance", its mean over ``PERMUTATIONS`` orders of the images; "M at B, above chance", 0 at that mean and 1 for a
+    score of 1; and "M at B, p", the share of orders that score as high.
     """
     found = {}
-    for at, (x, y) in probe.pooled.items():
-        for name, score in SCORES.items():
-            test = permutation_test(score, x, y, permutations=PERMUTATIONS)
-            values = {
-                "": test.value,
-                ", chance": test.null.mean().item(),
-                ", above chance": test.above_chance,
-                ", p": test.p_value,
-            }
-            found |= {f"pooled {name} at {at}{variant}": value for variant, value in values.items()}
+    for name, score in SCORES.items():
+        test = permutation_test(score, *probe.pooled, permutations=PERMUTATIONS)
+        said = f"pooled {name} at {probe.cut}"
+        found |= {said: test.value, f"{said}, chance": test.null.mean().item(), f"{said}, p": test.p_value}
+        found[f"{said}, above chance"] = test.above_chance
     return found
 
 

@@ -24,7 +24,7 @@ from compatkit.files import lock_file, remove_unheld
 from compatkit.progress import progress
 from compatkit.training import uses_bf16
 
-from ..experiments import plan
+from ..experiments import MEASURED, plan
 from ..experiments.evidence import recorded as recorded
 from ..experiments.evidence import under_rows
 from ..experiments.settings import KINDS
@@ -33,7 +33,7 @@ from ..records.pins import pinned
 from ..records.provenance import code_state, is_stale, provenance
 from ..records.store import append, results_root, run_id
 from .context import Context
-from .kept import keep
+from .kept import extended, keep
 from .kinds import kind_of
 
 code_state()  # now, while the files are what was imported
@@ -160,6 +160,9 @@ def records(
             made[job.config] = outcome
     if failures:
         raise _failed(failures, len(absent))
+    for config, record in made.items():
+        lacking = set(MEASURED.get(experiment, ())) - set(record["provenance"].get("measured", ()))
+        made[config] = extended(record, sorted(lacking), config, root)
     return under_rows(experiment, wanted, made)
 
 

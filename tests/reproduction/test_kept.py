@@ -20,19 +20,18 @@ def root(tmp_path, monkeypatch):
 @pytest.mark.training
 def test_a_measure_is_added_to_records_without_training(root, monkeypatch, capsys):
     made = runner.records("chance", "smoke", rows=ROWS, show_progress=False)
+    assert all("noise, as it is/mean" in record["metrics"] for record in made), "what the experiment names"
     assert all(kept.path(root, record).exists() for record in made)
     monkeypatch.setattr("reproduction.runs.pair.train_pair", None)
     monkeypatch.setitem(measures.MEASURES, "again", measures.accuracies)
-    monkeypatch.setitem(
-        measures.MEASURES, "widths", lambda probe: {"widths": [x.shape[1] for x, _ in probe.pooled.values()]}
-    )
+    monkeypatch.setitem(measures.MEASURES, "widths", lambda probe: {"widths": [x.shape[1] for x in probe.pooled]})
     for name in ("again", "widths"):
         assert main(["measure", name, "chance", "--preset", "smoke"]) == 0
     assert capsys.readouterr().out.count("chance: 2 runs measured, 6 without networks that are kept") == 2
     for before, after in zip(made, runner.records("chance", "smoke", rows=ROWS), strict=True):
         assert before["metrics"].items() <= after["metrics"].items(), "what was measured is measured again to the bit"
-        assert after["run_id"] == before["run_id"] and set(after["provenance"]["measured"]) == {"again", "widths"}
-        assert len(after["metrics"]["widths/a"]) == 5
+        assert after["run_id"] == before["run_id"] and after["provenance"]["measured"].keys() >= {"again", "widths"}
+        assert len(after["metrics"]["widths/a"]) == 2
     assert main(["measure", "chances", "chance", "--preset", "smoke"]) == 2
     assert "measure: must be one of accuracies" in capsys.readouterr().err
 

@@ -144,11 +144,11 @@ def test_scores_are_held_against_chance(probe, found, monkeypatch):
     scores = measures.against_chance(probe)
     at = "stage2_block1"
     assert scores[f"pooled neighbours at {at}"] == pytest.approx(found[f"neighbours at {at}/a"])
-    test = similarity.permutation_test(similarity.rsa, *probe.pooled[at], permutations=9)
+    test = similarity.permutation_test(similarity.rsa, *probe.pooled, permutations=9)
     expected = {"": test.value, ", chance": test.null.mean().item(), ", p": test.p_value}
     expected[", above chance"] = test.above_chance
     assert {variant: scores[f"pooled RSA at {at}{variant}"] for variant in expected} == pytest.approx(expected)
-    assert len(scores) == 4 * len(measures.SCORES) * len(probe.pooled)
+    assert len(scores) == 4 * len(measures.SCORES)
 
 
 def test_a_trained_stitch_is_fooled_by_noise_and_leaves_the_head_as_it_was(probe):

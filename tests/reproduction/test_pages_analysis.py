@@ -277,6 +277,15 @@ def test_what_was_not_run_on_a_pair_is_not_offered_there():
     assert "| pre-trained | – | 0 |" in text and "| pre-trained | +0.05 | 1 |" in text
 
 
+def test_scores_stand_beside_chance():
+    records = [record("DCC", seed, row="DCC") for seed in range(2)]
+    for one in records:
+        values = {"": 0.5, ", chance": 0.1, ", above chance": 0.4, ", p": 0.01 * (1 + one["seed"])}
+        one["metrics"] |= {f"pooled RSA at stem{v}/{on}": x for v, x in values.items() for on in ("a", "b", "mean")}
+    text = analysis.chance_table(records).data.replace("\N{NO-BREAK SPACE}", " ")
+    assert "| RSA | DCC | 0.50 ± 0.00 | 0.10 ± 0.00 | 0.40 ± 0.00 | 0.02 | 2 |" in text
+
+
 def test_similarity_is_a_point_for_each_pair_of_networks():
     points = {cell.at["method"]: cell for cell in analysis.similarity_cells(table(grid()), {}, "CKA", "stem")}
     assert {m: len(p.values) for m, p in points.items()} == dict.fromkeys(BASE, 3)

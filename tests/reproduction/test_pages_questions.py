@@ -2,7 +2,9 @@
 
 import pytest
 
+from compatkit.intervals import interval
 from reproduction.pages import questions
+from reproduction.show import tables
 
 from .expected import welch
 from .explored import means, options
@@ -29,6 +31,20 @@ def test_the_same_index_is_set_against_another():
     text = questions.index_table(records).data.replace("\N{NO-BREAK SPACE}", " ")
     for place in ("after stage 2", "after the last block"):
         assert f"| IIW, {place} | {welch([0.8, 0.81], [0.7, 0.61])} | 2 |" in text
+
+
+def test_noise_stands_beside_features():
+    records = [pair("DCC", s, 0.0, method="DCC") for s in range(2)]
+    for one in records:
+        values = {"noise, as it is": 0.1, "noise, stitched by labels": 0.97, "recombination, stitched by labels": 0.9}
+        one["metrics"] |= {f"{name}/mean": value + 0.02 * one["seed"] for name, value in values.items()}
+    text = questions.noise_table(records).data.replace("\N{NO-BREAK SPACE}", " ")
+    numbers = " | ".join(mean_span([v, v + d]) for v, d in ((10, 2), (97, 2), (80, 1), (90, 2)))
+    assert f"| DCC | {numbers} | 2 |" in text
+
+
+def mean_span(values):
+    return tables.span(interval(values))
 
 
 def test_shares_stand_in_their_order():
