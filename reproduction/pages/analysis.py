@@ -16,7 +16,7 @@ from ..records.claims import Records, Seeds
 from ..records.published import paper_value
 from ..records.table import ANY, Values, in_network_order, pick, rows, table
 from ..show import tables
-from ..show.explorer import Cell, Explorer, Level, Note, View, explorer
+from ..show.explorer import Cell, Explorer, Level, Note, View, curves, explorer, matrix
 from .gygli import (
     BOUND,
     OWN_RP,
@@ -153,8 +153,8 @@ def split_curves(records: Records) -> Explorer:
     """Pick data and where the shared heads sit, see recombination accuracy against the place of the split, a line for
     each method."""
     at = {"data": "data", "test images": "on", "shared heads": "heads", "method": "method", "split layer": "layer"}
-    curves = cells(split_values(records), at, {"on": ROLES})
-    return explorer(cut_curves(curves, records), ordered={"split layer": boundaries(records)})
+    found = cells(split_values(records), at, {"on": ROLES})
+    return explorer(cut_curves(found, records), ordered={"split layer": boundaries(records)})
 
 
 def split_explorer(records: Records) -> Explorer:
@@ -166,8 +166,10 @@ def split_explorer(records: Records) -> Explorer:
         runs = values[(values["data"] == data) & (values["method"] == method) & (values["block"] == made_to_fit)]
         at = {"data": data, "shared heads": heads, "method": method, "split layer": layer}
         found += matrix_cells(at, runs, layer=layer)
-    view = View("matrix", found, series="extractor of", axis="head of", title="extractor of", x_title="head of")
-    start = {"split layer": block_of("stage2", layers), "method": "IIW+RP"}
+    view, start = (
+        matrix(found, "extractor of", "head of"),
+        {"split layer": block_of("stage2", layers), "method": "IIW+RP"},
+    )
     return explorer(view, ordered={"split layer": layers}, start=start)
 
 
@@ -193,15 +195,8 @@ def classes_curve(records: Records) -> Explorer:
                 few = [count for count in counted if int(count) <= 6]
                 found += [Cell(at | {"method": bound, "classes": count}, [], at_most) for count in few]
                 levels.append(Level("paper, IIW+RP", [rp / 100], at, printed=True))
-    view = View(
-        "curves",
-        found,
-        series="method",
-        axis="classes",
-        title="recombination accuracy, %",
-        x_title="classes of the shared head",
-        levels=levels,
-    )
+    title, x_title = "recombination accuracy, %", "classes of the shared head"
+    view = curves(found, "method", "classes", x_title, title, levels=levels)
     return explorer(view, ordered={"classes": _counts(records)})
 
 
@@ -216,7 +211,7 @@ def classes_explorer(records: Records) -> Explorer:
     for name, group in by_data(choose(records, method="IIW+DCC")).items():
         for (count,), runs in groups(with_count(group), "count"):
             found += matrix_cells({"data": name, "classes": str(count)}, runs)
-    view = View("matrix", found, series="extractor of", axis="head of", title="extractor of", x_title="head of")
+    view = matrix(found, "extractor of", "head of")
     return explorer(view, ordered={"classes": _counts(records)}, start={"classes": found[-1].at["classes"]})
 
 
@@ -231,8 +226,7 @@ def cka_explorer(records: Records) -> Explorer:
     blocks = [*in_network_order(set(values["layer"]) - {"classifier"}), "classifier"]
     at = {"data": "data", "test images": "on", "method": "method", own: "layer", other: "case"}
     words = {"on": {role: ROLES[role] for role in "ab"}} | {c: {b: b for b in blocks} for c in ("layer", "case")}
-    view = View("matrix", cells(values, at, words), series=own, axis=other, title=own, x_title=other, percent=False)
-    return explorer(view, start={"method": "IIW+DCC"})
+    return explorer(matrix(cells(values, at, words), own, other, percent=False), start={"method": "IIW+DCC"})
 
 
 def channels_explorer(records: Records) -> Explorer:

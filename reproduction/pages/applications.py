@@ -15,7 +15,7 @@ from ..records.published import paper_numbers, paper_value
 from ..records.table import ANY, Rows, Values, pick, rows, table
 from ..records.verdicts import compare, judge_level, level_margin
 from ..show import tables
-from ..show.explorer import Cell, Explorer, Level, Note, View, explorer
+from ..show.explorer import Cell, Explorer, Level, Note, curves, explorer, matrix
 from .sections import by_data, cells, difference_table, differs, for_each, groups, mean_of, questions
 
 # --- domain adaptation (Sec. 5.1) -------------------------------------------------------------------------------------
@@ -116,28 +116,20 @@ def adaptation_explorer(records: Records) -> Explorer:
     """Pick direction, pretext and what moves: accuracy on target and source, and on the pretext, by adaptation step."""
     arrows = {"a to b": "{a} → {b}", "b to a": "{b} → {a}"}
     heads = {"": "stays as it is", "head moves": "moves"}
-    curves = {"target": "target", "source": "source", "pretext": "question"}
+    asked = {"target": "target", "source": "source", "pretext": "question"}
     found, levels = [], []
     at = {"data": "arrow", "question": "row", "its head": "variant", "accuracy on the": "measure", "steps": "step"}
-    words = {"row": {kind: kind for kind in KINDS}, "variant": heads, "measure": curves}
+    words = {"row": {kind: kind for kind in KINDS}, "variant": heads, "measure": asked}
     for group in by_data(records).values():
         names = {d: arrow.format(**group[0]["config"]) for d, arrow in arrows.items()}
         values = table(group)
         values = values.assign(arrow=pd.Categorical(values["direction"].map(names), categories=list(names.values())))
-        found += cells(pick(values, curves, variant=heads), at, words)
+        found += cells(pick(values, asked, variant=heads), at, words)
         levels += [
             Level("chance on target and source", [runs["value"].iloc[0]], {"data": data, "question": kind})
             for (data, kind), runs in groups(pick(values, "chance"), "arrow", "row")
         ]
-    view = View(
-        "curves",
-        found,
-        series="accuracy on the",
-        axis="steps",
-        title="accuracy, %",
-        x_title="adaptation steps",
-        levels=levels,
-    )
+    view = curves(found, "accuracy on the", "steps", "adaptation steps", levels=levels)
     return explorer(view, ordered={"steps": _in_order(found)})
 
 
@@ -220,7 +212,7 @@ def classifier_explorer(records: Records) -> Explorer:
         Note("; ".join(f"{name}: {cost}" for name, cost in architecture_costs(part).items()) + ".", {"data": data})
         for (data,), part in groups(values, "data")
     ]
-    return explorer(View("matrix", found, series=one, axis=other, title=one, x_title=other, notes=notes))
+    return explorer(matrix(found, one, other, notes=notes))
 
 
 def architecture_costs(values: Values) -> dict[str, str]:
@@ -265,16 +257,7 @@ def transfer_explorer(records: Records) -> Explorer:
         own = pick(values, "own network", method="RP")["value"].tolist()
         levels.append(Level("own network", own, {"data": data}))
         notes.append(Note(f"An epoch is {_steps_in_an_epoch(values)} steps.", {"data": data}))
-    view = View(
-        "curves",
-        found,
-        series="method",
-        axis="steps",
-        title="accuracy, %",
-        x_title="fine-tuning steps",
-        levels=levels,
-        notes=notes,
-    )
+    view = curves(found, "method", "steps", "fine-tuning steps", levels=levels, notes=notes)
     return explorer(view, ordered={"steps": _in_order(found)})
 
 

@@ -15,7 +15,7 @@ from ..records.published import paper_numbers
 from ..records.table import ANY, Rows, Values, in_network_order, pick, rows, table
 from ..records.verdicts import compare
 from ..show import tables
-from ..show.explorer import Cell, Explorer, Level, View, explorer
+from ..show.explorer import Cell, Explorer, Level, View, curves, explorer, matrix
 from .sections import by_data, cells, differs, for_each, groups, mean_of, questions
 
 MEASURES = {
@@ -250,7 +250,7 @@ def methods_explorer(records: Records, item: str = "fig2") -> Explorer:
 def recombination_explorer(records: Records, method: str = "IIW+DCC") -> Explorer:
     """Pick a method, data and where to cut, see extractor x head: the two networks as trained, and the two recombined
     ones; below, the accuracy of the latter over all cuts, for any methods."""
-    matrix: list[Cell] = []
+    fields: list[Cell] = []
     for name, group in by_data(records).items():
         layers = boundaries(group)
         values = table(group)
@@ -260,32 +260,24 @@ def recombination_explorer(records: Records, method: str = "IIW+DCC") -> Explore
                 at = {"data": name, "classes that are not shared": outputs, "method": shown}
                 for layer in [block_of("stage2", layers)] if variant else layers:
                     where = {"variant": variant, "layer": "" if variant else layer}
-                    matrix += matrix_cells(at | {"split layer": layer}, runs, **where)
+                    fields += matrix_cells(at | {"split layer": layer}, runs, **where)
     values = pick(table(records), "recombination", on=ROLES, layer=ANY, split_at="stage2")
     values = values[~values["layer"].isin(["", "pool"]) & (values["method"] != BOUND)]
-    curves = cells(
+    lines = cells(
         values, {"data": "data", "test images": "on", "method": "method", "split layer": "layer"}, {"on": ROLES}
     )
-    swapped = View("matrix", matrix, series="extractor of", axis="head of", title="extractor of", x_title="head of")
     return explorer(
-        swapped,
-        cut_curves(curves, records),
-        ordered={"split layer": in_network_order(cell.at["split layer"] for cell in curves)},
+        matrix(fields, "extractor of", "head of"),
+        cut_curves(lines, records),
+        ordered={"split layer": in_network_order(cell.at["split layer"] for cell in lines)},
         start={"method": method, "split layer": block_of("stage2", boundaries(records))},
     )
 
 
-def cut_curves(curves: Sequence[Cell], records: Records) -> View:
+def cut_curves(found: Sequence[Cell], records: Records) -> View:
     """Recombination accuracy over the places where networks are cut, a line for each method."""
-    return View(
-        "curves",
-        curves,
-        series="method",
-        axis="split layer",
-        title="recombination accuracy, %",
-        x_title="cut after",
-        levels=chance_levels(records),
-    )
+    title = "recombination accuracy, %"
+    return curves(found, "method", "split layer", "cut after", title, levels=chance_levels(records))
 
 
 def matrix_cells(at: Mapping[str, str], values: Values, **where: str) -> list[Cell]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from IPython.display import Markdown
 
 from ..show import tables
-from ..show.explorer import Cell, Explorer, Level, View, explorer
+from ..show.explorer import Cell, Explorer, Level, curves, explorer
 
 ANEW = "new/new"
 
@@ -35,7 +35,4 @@ def kept_explorer(
     cells = [
         Cell({series: line, axis: place}, shares) for line, places in lines.items() for place, shares in places.items()
     ]
-    levels = [Level("old/old", old)]
-    return explorer(
-        View("curves", cells, series=series, axis=axis, title="neighbours kept, %", x_title=axis, levels=levels)
-    )
+    return explorer(curves(cells, series, axis, axis, "neighbours kept, %", levels=[Level("old/old", old)]))

@@ -3,14 +3,14 @@ networks; how much the old model has learnt, and when h beats ridge regression."
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from IPython.display import Markdown
 
 from ..records.claims import Records
 from ..records.table import Rows, Values, natural, pick, rows, table
 from ..show import tables
-from ..show.explorer import Explorer, Level, View, explorer
+from ..show.explorer import Explorer, curves, explorer
 from .gygli import ROLES, chance_levels
 from .ramanujan import BARE
 from .sections import by_data, cells, difference_table, for_each, groups, mean_of, row_cells
@@ -79,7 +79,7 @@ def stitched_explorer(records: Records) -> Explorer:
 def _pair_explorer(records: Records, values: Values, column: str, places: Mapping, x_title: str) -> Explorer:
     at = {"data": "data", "test images": "on", "method": "method", "at": column}
     found = cells(values, at, {"on": ROLES, column: places})
-    return _curves(found, "method", "recombination accuracy, %", x_title, chance_levels(records))
+    return explorer(curves(found, "method", "at", x_title, "recombination accuracy, %", levels=chance_levels(records)))
 
 
 # --- paper B ----------------------------------------------------------------------------------------------------------
@@ -129,7 +129,7 @@ def share_explorer(records: Records) -> Explorer:
         for line, places in by_share(records, measure).items()
         for cell in row_cells({"measure": measure, "case": line}, "at", places)
     ]
-    return _curves(found, "case", "{measure}, %", "classes that the old model has learnt")
+    return explorer(curves(found, "case", "at", "classes that the old model has learnt", "{measure}, %"))
 
 
 def fitted_explorer(records: Records) -> Explorer:
@@ -142,8 +142,4 @@ def fitted_explorer(records: Records) -> Explorer:
     places = {f"{n:.0f}": f"{n:.0f}" for n in sorted(pairs.dropna().unique())} | {"all": "all"}
     at = pairs.map(lambda n: "all" if n != n else f"{n:.0f}").astype("category")
     found = cells(values.assign(at=at), {"data": "data", "map": "case", "at": "at"}, {"case": lines, "at": places})
-    return _curves(found, "map", "CMC top-1, %", "images of a class to fit on")
-
-
-def _curves(found: list, series: str, title: str, x_title: str, levels: Sequence[Level] = ()) -> Explorer:
-    return explorer(View("curves", found, series=series, axis="at", title=title, x_title=x_title, levels=levels))
+    return explorer(curves(found, "map", "at", "images of a class to fit on", "CMC top-1, %"))

@@ -14,7 +14,7 @@ from ..records.published import paper_numbers
 from ..records.table import ANY, Rows, Values, by_seed, pick, rows, table
 from ..records.verdicts import compare
 from ..show import tables
-from ..show.explorer import Cell, Explorer, Level, View, explorer
+from ..show.explorer import Cell, Explorer, Level, View, curves, explorer
 from .sections import (
     by_data,
     cells,
@@ -347,16 +347,7 @@ def hops_explorer(records: Records) -> Explorer:
         for measure in MEASURES:
             for way, places in hops(values, side, measure).items():
                 found += row_cells({"side-information": words, "measure": measure, "gallery": way}, "classes", places)
-    return explorer(
-        View(
-            "curves",
-            found,
-            series="gallery",
-            axis="classes",
-            title="{measure}, %",
-            x_title="classes that the version has learnt",
-        )
-    )
+    return explorer(curves(found, "gallery", "classes", "classes that the version has learnt", "{measure}, %"))
 
 
 COSTS = {
@@ -415,9 +406,7 @@ def width_explorer(records: Records) -> Explorer:
     widths = {width: str(width) for width in sorted(values["new_dim"].unique())}
     at = {"measure": "measure", "case": "case", "width": "new_dim"}
     found = cells(values, at, {"measure": {m: m for m in MEASURES}, "case": shown, "new_dim": widths})
-    return explorer(
-        View("curves", found, series="case", axis="width", title="{measure}, %", x_title="width of the embeddings")
-    )
+    return explorer(curves(found, "case", "width", "width of the embeddings", "{measure}, %"))
 
 
 FLIPS = {c: c for c in ("new/new", "new/h", "h/h")} | {

@@ -35,7 +35,7 @@ from compatkit.intervals import interval
 
 from .looks import in_order, look
 
-__all__ = ["Cell", "Explorer", "Figure", "Level", "Note", "View", "explorer", "show", "source"]
+__all__ = ["Cell", "Explorer", "Figure", "Level", "Note", "View", "curves", "explorer", "matrix", "show", "source"]
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 
@@ -132,6 +132,18 @@ class View:
     def ticked(self) -> str:
         """The dimension of which any options are shown."""
         return {"bars": self.axis, "matrix": ""}.get(self.kind, self.series)
+
+
+def curves(
+    cells: Sequence[Cell], series: str, axis: str, x_title: str, title: str = "accuracy, %", **more: Any
+) -> View:
+    """A view of lines: one for each option of the series, over the options of the axis."""
+    return View("curves", cells, series=series, axis=axis, title=title, x_title=x_title, **more)
+
+
+def matrix(cells: Sequence[Cell], rows: str, columns: str, **more: Any) -> View:
+    """A view of fields, a row and a column for each option of two dimensions, which the axes are called after."""
+    return View("matrix", cells, series=rows, axis=columns, title=rows, x_title=columns, **more)
 
 
 class Explorer(anywidget.AnyWidget):
