@@ -10,7 +10,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import torch
@@ -77,10 +77,19 @@ class Probe:
         """Which output of each head stands for each of the common classes."""
         return [output_index(classes, self.common) for classes in self.classes]
 
-    @cached_property
-    def common_batches(self) -> tuple[list[Tensor], Tensor]:
-        """Test images of the common classes, and their labels."""
-        return mixed_batches(self.image_set.subset(self.common), self.image_set, self.batch_size)
+    def accuracy(
+        self, extractor: nn.Module, head: nn.Module, *, own: bool = False, masked: bool = True, **how: Any
+    ) -> float:
+        """Accuracy of an extractor with a head on the test images of the common classes.
+
+        Args:
+            own: the outputs are those of the network of this set, else of the other one.
+            masked: see ``recombination.accuracy``.
+            how: instead of the batch size, or statistics, of ``recombination.all_logits``.
+        """
+        options = {"classes": self.common, "batch_size": self.batch_size} | how
+        (logits,), labels = all_logits(extractor, [head], self.image_set, **options)
+        return accuracy(logits, labels, self.outputs[not own], masked=masked)
 
     def features(self) -> Iterator[list[dict[str, Tensor]]]:
         """What the blocks of each network put out for the images on which features are compared, batch by batch."""
@@ -137,13 +146,8 @@ def accuracies(probe: Probe) -> dict[str, float]:
     N": with the other head, on the common classes (its unshared outputs masked) and BN so, see ``normalization``.
     """
     extractor, (own, other), image_set = probe.extractors[0], probe.heads, probe.image_set
-
-    def swapped(**how) -> float:
-        options = {"classes": probe.common, "batch_size": probe.batch_size} | how
-        (logits,), labels = all_logits(extractor, [other], image_set, **options)
-        return accuracy(logits, labels, probe.outputs[1])
-
     (whole,), labels = all_logits(extractor, [own], image_set, batch_size=probe.batch_size)
+    swapped = partial(probe.accuracy, extractor, other)
     return {
         "own task": accuracy(whole, labels, torch.arange(len(image_set.classes))),
         **{f"recombination, {s} statistics": swapped(statistics=s) for s in ("running", "recalibrated")},
@@ -158,23 +162,15 @@ def by_boundary(probe: Probe) -> dict[str, float]:
     "recombination at B": up to block B. "recombination": up to the block ``cut``, as in training; "recombination,
     unmasked": there, where any output may win.
     """
-    networks, cut = probe.networks, probe.cut
-    points = split_points(networks[0])
-    logits: dict[str, list[Tensor]] = {at: [] for at in [*points, "own"]}
-    batches, labels = probe.common_batches
-    with torch.no_grad(), evaluation(networks[0]), evaluation(networks[1]):
-        for features in batches:
-            for place, at in enumerate(points):
-                features = networks[0][place](features)
-                logits[at].append(networks[1][place + 1 :](features))
-            logits["own"].append(networks[0][len(points) :](features))
-    whole = {at: torch.cat(parts) for at, parts in logits.items()}
-    own, other = probe.outputs
+    first, other = probe.networks
+    places = {at: place for place, at in enumerate(split_points(first), 1)}
+    swapped = {at: probe.accuracy(first[:place], other[place:]) for at, place in places.items()}
+    cut = places[probe.cut]
     return {
-        "not recombined": accuracy(whole["own"], labels, own),
-        "recombination": accuracy(whole[cut], labels, other),
-        "recombination, unmasked": accuracy(whole[cut], labels, other, masked=False),
-        **{f"recombination at {at}": accuracy(whole[at], labels, other) for at in points},
+        "not recombined": probe.accuracy(first[:cut], first[cut:], own=True),
+        "recombination": swapped[probe.cut],
+        "recombination, unmasked": probe.accuracy(first[:cut], other[cut:], masked=False),
+        **{f"recombination at {at}": value for at, value in swapped.items()},
     }
 
 
@@ -191,9 +187,7 @@ def stitched(probe: Probe) -> dict[str, float]:
     for name, n, fit in fits:
         images = image_set.normalise(shuffled(image_set.limit(train=n).train).images)
         between = nn.Sequential(probe.extractors[0], stitch(*probe.extractors, images, fit))
-        options = {"classes": probe.common, "batch_size": probe.batch_size}
-        (logits,), labels = all_logits(between, probe.heads[1:], image_set, **options)
-        found[f"recombination, {name}"] = accuracy(logits, labels, probe.outputs[1])
+        found[f"recombination, {name}"] = probe.accuracy(between, probe.heads[1])
     return found
 
 
