@@ -30,13 +30,13 @@ from .show import explorer
 from .show.explorer import EXPLORER_CLASS, FIGURE_CLASS
 from .word_vectors import NotInstalled
 
-__all__ = ["build", "chapters", "copy", "execute", "make", "modules", "normalise"]
+__all__ = ["build", "chapters", "copy", "execute", "make", "normalise", "reference"]
 
 ROOT = Path(__file__).resolve().parents[1]
 """The checkout that holds ``_toc.yml``; the book is not part of an installed package."""
 
 PACKAGES, WHOLE = ("compatkit", "gallerykit", "reproduction"), ("gallerykit", "reproduction/experiments")
-"""Of which packages each module has a page in the reference, and which packages themselves have one."""
+"""What the reference is about: all modules of these packages, and packages that say more than what they are."""
 
 EXPORTED = ROOT / "book" / "_static" / "exported"
 """Where the pages find what readers try in them, see ``runs.export``."""
@@ -94,25 +94,30 @@ def make(names: Collection[str] = (), *, preset: str | None = None, store: bool 
 
 
 def copy(target: Path) -> Path:
-    """Copy what the book is made of into a folder, in place of what is there, and write a page for each module that has
-    none. Returns the folder."""
+    """Copy what the book is made of into a folder, in place of what is there, and write the pages of the reference that
+    nobody wrote. Returns the folder."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(ROOT / "book", target / "book")
-    for module in modules():
-        page = target / "book" / "reference" / f"{module}.md"
+    for name, about in reference().items():
+        page = target / "book" / "reference" / f"{name}.md"
         if not page.exists():
-            title = module.removeprefix("compatkit.").removeprefix("reproduction.")
-            page.write_text(fill("module.md", module=module, title=title) + "\n", encoding="utf-8")
+            title = name.removeprefix("compatkit.").removeprefix("reproduction.")
+            page.write_text(fill("module.md", modules=about, title=title) + "\n", encoding="utf-8")
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy2(ROOT / name, target)
     return target
 
 
-def modules() -> list[str]:
-    """The modules that the reference is about: those of the three packages that hold more than a docstring."""
+def reference() -> dict[str, list[str]]:
+    """The pages of the reference, and the modules that each is about: a page for each module of the library and the
+    tool, and one for each package of the reproduction."""
     paths = [p.relative_to(ROOT) for name in PACKAGES for p in (ROOT / name).rglob("*.py") if p.stem != "__main__"]
     paths = [p for p in paths if p.stem != "__init__" or p.parent.as_posix() in WHOLE]
-    return sorted(".".join((p.parent if p.stem == "__init__" else p.with_suffix("")).parts) for p in paths)
+    pages: dict[str, list[str]] = {}
+    for parts in sorted((p.parent if p.stem == "__init__" else p.with_suffix("")).parts for p in paths):
+        inside = 2 if (ROOT / Path(*parts[:2])).is_dir() else 1
+        pages.setdefault(".".join(parts[:inside] if parts[0] == "reproduction" else parts), []).append(".".join(parts))
+    return pages
 
 
 def chapters(root: Path = ROOT) -> list[Path]:

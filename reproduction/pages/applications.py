@@ -13,10 +13,10 @@ from compatkit.intervals import estimate, interval
 from ..records.claims import Records, Seeds
 from ..records.published import paper_numbers, paper_value
 from ..records.table import ANY, Rows, Values, pick, rows, table
-from ..records.verdicts import compare, judge_level, level_margin
+from ..records.verdicts import judge_level, level_margin
 from ..show import tables
 from ..show.explorer import Cell, Explorer, Level, Note, curves, explorer, matrix
-from .sections import by_data, cells, difference_table, differs, for_each, groups, mean_of, questions
+from .sections import by_data, cells, compared, difference_table, differs, for_each, groups, mean_of, questions
 
 # --- domain adaptation (Sec. 5.1) -------------------------------------------------------------------------------------
 
@@ -64,7 +64,10 @@ def adaptation_table(records: Records) -> Markdown:
     everything is the paper's."""
 
     def show(group: Records) -> Markdown:
-        columns, config = [_compared_adaptation(group, direction) for direction in DIRECTIONS], group[0]["config"]
+        columns, config = [], group[0]["config"]
+        for direction, printed in DIRECTIONS.items():
+            found = by_adaptation(group, direction)
+            columns.append(compared(found, group, "gygli", "table1", printed, "test accuracy"))
         names = ("{a} → {b}".format(**config), "{b} → {a}".format(**config), "mean")
         header = ["", "paper: CIFAR-10 → STL-10, back, mean, %", *(f"{name}, %" for name in names), "n"]
         body = [
@@ -79,18 +82,6 @@ def adaptation_table(records: Records) -> Markdown:
         return tables.judged(header, body, [cell["verdict"] for cell in columns[-1]])
 
     return for_each(by_data(records), show)
-
-
-def _compared_adaptation(group: Records, direction: str) -> list[dict]:
-    return compare(
-        by_adaptation(group, direction),
-        paper="gygli",
-        item="table1",
-        column=DIRECTIONS[direction],
-        metric="test accuracy",
-        differs=differs(group),
-        scale=100,
-    )
 
 
 def adaptation_differences(records: Records, statements: Mapping[str, tuple[str, str]]) -> Markdown:

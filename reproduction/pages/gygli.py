@@ -13,10 +13,9 @@ from IPython.display import Markdown
 from ..records.claims import Records, Seeds
 from ..records.published import paper_numbers
 from ..records.table import ANY, Rows, Values, in_network_order, pick, rows, table
-from ..records.verdicts import compare
 from ..show import tables
 from ..show.explorer import Cell, Explorer, Level, View, curves, explorer, matrix
-from .sections import by_data, cells, differs, for_each, groups, mean_of, questions
+from .sections import by_data, cells, compared, for_each, groups, mean_of, questions
 
 MEASURES = {
     "recombination": "recombination accuracy",
@@ -183,15 +182,7 @@ def comparison(records: Records, item: str = "fig2") -> Markdown:
     unit, digits = ("%", 1) if how.scale == 100 else ("correlation", 2)
 
     def show(group: Records) -> Markdown:
-        found = compare(
-            how.rows(group),
-            paper="gygli",
-            item=how.printed or item,
-            column="mean",
-            metric=how.metric,
-            differs=differs(group),
-            scale=how.scale,
-        )
+        found = compared(how.rows(group), group, "gygli", how.printed or item, "mean", how.metric, how.scale)
         return tables.comparison(found, unit, digits)
 
     return for_each(by_data(records), show)

@@ -12,14 +12,13 @@ from IPython.display import Markdown
 from ..records.claims import Records, Seeds
 from ..records.published import paper_numbers
 from ..records.table import ANY, Rows, Values, by_seed, pick, rows, table
-from ..records.verdicts import compare
 from ..show import tables
 from ..show.explorer import Cell, Explorer, Level, View, curves, explorer
 from .sections import (
     by_data,
     cells,
+    compared,
     difference_table,
-    differs,
     for_each,
     groups,
     mean_of,
@@ -161,15 +160,7 @@ def _numbers(row: Mapping | None) -> list[str]:
 
 def _compared(records: Records, item: str, measure: str) -> dict[str, dict]:
     how = ITEMS[item]
-    found = compare(
-        how.rows(records, measure),
-        paper="ramanujan",
-        item=item,
-        column=how.column,
-        metric=measure,
-        differs=differs(records),
-        scale=100,
-    )
+    found = compared(how.rows(records, measure), records, "ramanujan", item, how.column, measure)
     return {row["row"]: row for row in found}
 
 
@@ -207,9 +198,10 @@ def architectures(records: Records, measure: str = "CMC top-1") -> Markdown:
         config = group[0]["config"]
         ours = "{old_network}, width {old_width}, {old_dim} numbers".format(**config).replace("torchvision:", "")
         found = _cases(values, column, {c: c for c in ("old/old", "h/h", "new/h", "new/new")}, measure)
-        how = {"paper": "ramanujan", "item": "table4", "metric": measure, "scale": 100, "differs": differs(group)}
-        same = column == "none"
-        shown = measured(found) if same else tables.comparison(compare(found, column=column, **how))
+        if same := column == "none":
+            shown = measured(found)
+        else:
+            shown = tables.comparison(compared(found, group, "ramanujan", "table4", column, measure))
         parts.append(f"**{ours}**{', as the new one' if same else f' (in the paper {column})'}\n\n{shown.data}")
     return Markdown("\n\n".join(parts))
 

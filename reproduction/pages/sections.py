@@ -11,6 +11,7 @@ from compatkit.intervals import Interval, difference, interval
 
 from ..records.claims import Records, Seeds, by_images, images_in_words
 from ..records.table import Rows, Values
+from ..records.verdicts import compare
 from ..show import tables
 from ..show.explorer import Cell
 
@@ -95,6 +96,14 @@ def provenance(records: Records) -> Markdown:
 def differs(records: Records) -> set[str]:
     """The settings in which any of these runs differs from the paper's."""
     return {name for record in records for name in record["differs"]}
+
+
+def compared(
+    found: Rows, records: Records, paper: str, item: str, column: str, metric: str, scale: float = 100
+) -> list:
+    """Rows of these records beside the paper's, see ``verdicts.compare``."""
+    where = {"paper": paper, "item": item, "column": column, "metric": metric}
+    return compare(found, **where, differs=differs(records), scale=scale)
 
 
 def mean_of(seeds: Seeds, scale: float = 100) -> Interval | None:

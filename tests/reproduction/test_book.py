@@ -288,10 +288,12 @@ def test_chapter_has_parameters_and_a_checked_output(chapter):
     assert any("nbval-check-output" in of_cell for of_cell in tags)
 
 
-def test_every_module_has_a_page_in_the_reference_and_a_line_in_the_lists_of_modules(tmp_path):
-    folder = book.copy(tmp_path) / "book"
-    pages = {path.stem for path in (folder / "reference").glob("*.md")}
-    assert pages == set(book.modules()) and {"compatkit.training", "gallerykit", "reproduction.pages.claims"} < pages
+def test_every_module_is_in_the_reference_and_in_the_lists_of_modules(tmp_path):
+    folder, pages = book.copy(tmp_path) / "book", book.reference()
+    assert {path.stem for path in (folder / "reference").glob("*.md")} == set(pages)
+    modules = [module for several in pages.values() for module in several]
+    assert {"compatkit.training", "gallerykit", "reproduction.book", "reproduction.pages.claims"} < set(modules)
     index = "".join((folder / name).read_text(encoding="utf-8") for name in ("reference.md", "inside.md"))
-    assert [name for name in sorted(pages) if f"reference/{name}.md)" not in index] == []
-    assert "automodule:: reproduction.book" in (folder / "reference" / "reproduction.book.md").read_text()
+    assert [m for m in modules if f"reference/{m}.md)" not in index and f"<{m}>`" not in index] == []
+    written = (folder / "reference" / "reproduction.records.md").read_text()
+    assert all(f"automodule:: {module}\n" in written for module in pages["reproduction.records"])
