@@ -56,6 +56,13 @@ def identity(old: Tensor, new: Tensor) -> Affine:
     return Affine(weight, torch.zeros(new.shape[1], device=old.device, dtype=old.dtype))
 
 
+def mean_shift(old: Tensor, new: Tensor) -> Affine:
+    """Old embeddings plus the difference of the means, cut or filled up with zeros to the new width."""
+    _check(old, new)
+    same = identity(old, new)
+    return Affine(same.weight, new.mean(0) - same(old).mean(0))
+
+
 def procrustes(old: Tensor, new: Tensor) -> Affine:
     """The rotation or reflection, scale and shift that bring old embeddings nearest to new ones in squared distance.
 
@@ -88,6 +95,21 @@ def ridge(old: Tensor, new: Tensor, penalties: tuple[float, ...] = RIDGE_PENALTI
     if len(penalties) > 1:
         penalties = (penalties[_least_error(old, new, lambda x, y: _ridge(x, y, penalties))],)
     return _ridge(old, new, penalties)[0]
+
+
+def lambda_orthogonal(old: Tensor, new: Tensor, penalties: tuple[float, ...] = (0.03, 0.3), steps: int = 40) -> Affine:
+    """An affine map W that is drawn to a rotation by a penalty on |W'W - I|^2: between ``procrustes`` and ``ridge``.
+
+    Args:
+        old, new: (n, d_old) and (n, d_new); scaled to variance 1 while W is fitted.
+        penalties: weights of the penalty; the one with the least error on every fifth row is taken.
+        steps: of gradient descent with Barzilai and Borwein's step, from the rotation of Procrustes.
+
+    Source: Ricci et al., NeurIPS 2025, whose penalty is switched on above a threshold.
+    """
+    _check(old, new)
+    chosen = _least_error(old, new, lambda x, y: [_lambda_orthogonal(x, y, p, steps) for p in penalties])
+    return _lambda_orthogonal(old, new, penalties[chosen], steps)
 
 
 def low_rank(
@@ -182,6 +204,34 @@ def _least_error(
     held_out = torch.arange(len(old), device=old.device) % 5 == 0
     maps = fit(old[~held_out], new[~held_out])
     return int(torch.stack([(one(old[held_out]) - new[held_out]).square().mean() for one in maps]).argmin())
+
+
+def _lambda_orthogonal(old: Tensor, new: Tensor, penalty: float, steps: int) -> Affine:
+    x, y = ((z.double() - z.double().mean(0)) for z in (old, new))
+    scale_x, scale_y = (z.square().mean().sqrt().clamp_min(1e-30) for z in (x, y))
+    gram, product = x.T @ x / (len(x) * scale_x**2), x.T @ y / (len(x) * scale_x * scale_y)
+    u, _, vt = torch.linalg.svd(product, full_matrices=False)
+    gram, product, weight = (z.to(old.dtype) for z in (gram, product, u @ vt))  # it is a search: half the time
+    step = 0.5 / (gram.norm() + 4 * penalty)
+    slope = _slope(weight, gram, product, penalty)
+    for _ in range(steps):
+        moved = weight - step * slope
+        steeper = _slope(moved, gram, product, penalty) - slope
+        curvature = ((moved - weight) * steeper).sum()
+        if curvature <= 0 or not curvature.isfinite():
+            break
+        step = (moved - weight).square().sum() / curvature
+        weight, slope = moved, slope + steeper
+    weight = weight.double() * (scale_y / scale_x)
+    bias = new.double().mean(0) - old.double().mean(0) @ weight
+    return Affine(weight.to(old.dtype), bias.to(old.dtype))
+
+
+def _slope(weight: Tensor, gram: Tensor, product: Tensor, penalty: float) -> Tensor:
+    """The gradient of (|XW - Y|^2 / n + penalty |W'W - I|^2) / 2, for a wide W of the penalty on WW'."""
+    tall = weight.shape[0] >= weight.shape[1]
+    turned = weight @ (weight.T @ weight) if tall else (weight @ weight.T) @ weight
+    return gram @ weight - product + 2 * penalty * (turned - weight)
 
 
 def _low_rank(old: Tensor, new: Tensor, penalties: tuple[float, ...], ranks: tuple[int, ...]) -> list[LowRank]:

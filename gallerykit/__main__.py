@@ -1,205 +1,170 @@
-"""python -m gallerykit upgrade | map, also installed as the command ``compatkit``."""
+"""gallerykit plan | upgrade | carry | inspect."""
 
 from __future__ import annotations
 
-import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, fields
 from importlib.util import find_spec
+from typing import Any, get_args, get_type_hints
+
+from compatkit.extras import require
 
 from . import command_line
+from .upgrade import Plan, Upgrade, option
 
-SOURCES = """\
-A SOURCE is one of
-  old.npy                        a NumPy array (n, width)
-  old.npz                        what gallerykit.embeddings saved
-  items.parquet, items/          a Parquet file, or a folder of them
-  items.arrow                    an Arrow IPC file
-  lance:db#items                 the table items of the LanceDB in the folder db; needs compatkit[lance]
-  postgresql://me@host/db#items  a table with a pgvector column; needs compatkit[postgres]
-Passwords come from PGPASSWORD, PGSERVICE or ~/.pgpass, never from the URL. Other stores: through Parquet.
+STORES = """\b
+A store is one of
+  items.npy                        a NumPy array (n, width)
+  items.npz                        what gallerykit.embeddings saved
+  items.parquet, items/            a Parquet file, or a folder of them
+  items.arrow                      an Arrow IPC file
+  lance:db#items                   the table items of the LanceDB in the folder db
+  postgresql://me@host/db#items    a table with a pgvector column
+  qdrant:http://host:6333#items    a collection of Qdrant
+A second # names the column of vectors: lance:db#items#embedding_v1.
 
-  gallerykit upgrade --old old.npy --new new.npy --gallery gallery.npy --out carried.npy
-  gallerykit upgrade --old items.parquet --new new.parquet --gallery items.parquet --out carried.parquet
+Passwords come from PGPASSWORD, PGSERVICE or ~/.pgpass, an API key from QDRANT_API_KEY, never from the address."""
+EXAMPLES = """\b
+  gallerykit plan --old old.npy --new new.npy --gallery gallery.npy
   gallerykit upgrade --old lance:db#items --new new.parquet --gallery lance:db#items --out lance:db#items_new
-  gallerykit upgrade --old old.npy --new new.npy --direction queries --save-map queries.safetensors
-  gallerykit upgrade --old postgresql://me@host/db#items --new new.parquet \\
-      --gallery postgresql://me@host/db#items --out postgresql://me@host/db#items_new --metric cosine
+  gallerykit plan --old old.npy --new new.npy --direction queries --method ridge --save-map queries.safetensors
+  gallerykit carry --map new.safetensors --gallery items.parquet --out carried.parquet
+  gallerykit inspect --store items.parquet
 
-Pairs are joined by id where both sides have ids, so that --old may be the gallery itself."""
-
-
-MAPPED = """\
-A SOURCE is as in gallerykit upgrade.
-
-  gallerykit upgrade --old old.npy --new new.npy --save-map new.safetensors
-  gallerykit map --map new.safetensors --in items.parquet --out carried.parquet"""
-
-
-SCHEDULER = """\
-of a scheduler of Dask, such as tcp://host:8786, whose workers map the gallery in parts; files, and the folder of --out,
-must be on a disk that all of them share; needs compatkit[dask]"""
-
+Exit status: 0 done, 1 failed, 2 bad input, 3 advised against, and no gallery written."""
+EXTRAS = {
+    "pyarrow": "gallery", "scipy": "gallery", "lance": "lance", "psycopg": "postgres", "pgvector": "postgres",
+    "qdrant_client": "qdrant", "distributed": "dask",
+}  # fmt: skip
+"""Packages that parts of the command need, and the extra of compatkit that holds each."""
 INTERRUPTED = "interrupted: the same command goes on from here."
 
 
-EXTRAS = {"pyarrow": "gallery", "scipy": "gallery", "lancedb": "lance", "psycopg": "postgres", "distributed": "dask"}
-"""Packages that parts of the command need, and the extra of compatkit that holds each."""
+@dataclass(frozen=True, kw_only=True)
+class Carry:
+    """Put a gallery, or queries, through a map that --save-map wrote."""
+
+    map: str = option("NAME.safetensors")
+    gallery: str = option("the embeddings")
+    out: str = option("the new ones, which must not be there yet")
+    side: str | None = option("side-information in place of the gallery's column, by id if both have ids", default=None)
+    columns: dict[str, str] = option("what columns are called, as in gallerykit plan", default_factory=dict)
+    scheduler: str | None = option("as in gallerykit upgrade", default=None)
+    overwrite: bool = option("replace the file --out", default=False)
+
+    def run(self) -> int:
+        from .carry import carry
+
+        switch = carry(**vars(self))
+        print(f"Written: {self.out}" + f"\n{switch}" * bool(switch))
+        return 0
 
 
-def _epilog(text: str) -> str:
-    """The text, and what is not installed here."""
-    missing = [f"{name}: pip install 'compatkit[{extra}]'" for name, extra in EXTRAS.items() if find_spec(name) is None]
-    return text + ("\n\nNot installed here:\n  " + "\n  ".join(missing)) * bool(missing)
+@dataclass(frozen=True, kw_only=True)
+class Inspect:
+    """Say whether vectors of two models lie in one store."""
 
+    store: str = option("the embeddings")
+    map: str | None = option(
+        "a map between the two models that may have made them: each row is told apart by it", default=None
+    )
+    columns: dict[str, str] = option("what columns are called, as in gallerykit plan", default_factory=dict)
 
-class _Help(argparse.HelpFormatter):
-    """The description in lines of the terminal's width, the examples as they are."""
+    def run(self) -> int:
+        from .detect import inspect
 
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        return text if text.startswith((SOURCES, MAPPED)) else super()._fill_text(text, width, indent)
+        print(inspect(**vars(self)))
+        return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse the command line and do as it says. Returns the exit status."""
-    return command_line.run(_parser(), arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    names = {one.name for command in (Plan, Upgrade, Carry) for one in fields(command)}
+    flags = {name: f"--{name.replace('_', '-')}" for name in names}
+    return command_line.call("gallerykit", lambda: _parse(given), INTERRUPTED, flags)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("gallerykit", description="Carry a gallery of embeddings to a new model.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    upgrade = commands.add_parser(
-        "upgrade",
-        help="carry a gallery of embeddings into the space of a new model",
-        description="Fit maps from old embeddings to new ones on pairs of both, compare them on held-out pairs, say "
-        "which to use or that none is worth it, and put the gallery through it. Interrupted, the same command goes on. "
-        "Exit status: 0 done, 1 failed, 2 bad input, 3 advised against, and neither a gallery nor a map written.",
-        epilog=_epilog(SOURCES),
-        formatter_class=_Help,
-    )
-    upgrade.add_argument("--old", required=True, metavar="SOURCE", help="embeddings of some items by the old model")
-    upgrade.add_argument("--new", required=True, metavar="SOURCE", help="embeddings of the same items by the new model")
-    upgrade.add_argument("--side", metavar="SOURCE", help="side-information of the items of --old")
-    upgrade.add_argument(
-        "--labels", metavar="SOURCE", help="integers or text, one for each item of --old: judge by mAP"
-    )
-    upgrade.add_argument("--gallery", metavar="SOURCE", help="embeddings by the old model that are to become new ones")
-    upgrade.add_argument("--gallery-side", metavar="SOURCE", help="side-information of the gallery, by id if both have")
-    upgrade.add_argument("--out", metavar="SOURCE", help="the new gallery, which must not be there yet")
-    upgrade.add_argument(
-        "--direction",
-        default="gallery",
-        help="what is mapped: gallery (default), or queries of the new model, which leaves the gallery and its index "
-        "alone and saves a map only",
-    )
-    upgrade.add_argument("--save-map", metavar="FILE", help="keep the map that is used, as NAME.safetensors")
-    upgrade.add_argument("--id-column", metavar="NAME", help="of all tables (id, where there is one)")
-    upgrade.add_argument("--vector-column", metavar="NAME", help="of all tables (embedding)")
-    upgrade.add_argument("--new-vector-column", metavar="NAME", help="of --new, where it has another name there")
-    upgrade.add_argument("--side-column", metavar="NAME", help="of all tables (side, where there is one)")
-    upgrade.add_argument(
-        "--label-column", metavar="NAME", help="of all tables (label, where there is one: then mAP judges)"
-    )
-    upgrade.add_argument("--require-all", action="store_true", help="refuse pairs whose ids match only in part")
-    upgrade.add_argument(
-        "--method", default="auto", help="auto (default), identity, procrustes, low-rank, ridge, residual or h"
-    )
-    upgrade.add_argument("--metric", default="l2", help="of the search: l2 (default), cosine or ip, the inner product")
-    upgrade.add_argument(
-        "--enough", type=float, default=0.5, help="share of neighbours that a map must keep, without labels (0.5)"
-    )
-    upgrade.add_argument(
-        "--gallery-size",
-        type=int,
-        metavar="N",
-        help="how many items a gallery has that is not given: agreement is extrapolated to that many",
-    )
-    upgrade.add_argument(
-        "--backfill-seconds",
-        type=float,
-        metavar="S",
-        help="what the new model takes for 10 000 items: prices are compared with it",
-    )
-    upgrade.add_argument(
-        "--backfill-list",
-        metavar="FILE",
-        help="write the ids of the gallery as NAME.csv, in the order to back-fill in: first those near which the "
-        "map fits badly and searches find much",
-    )
-    upgrade.add_argument(
-        "--width",
-        type=int,
-        default=512,
-        help="of the hidden layers of residual and h (default 512; the paper of h: 2048)",
-    )
-    upgrade.add_argument(
-        "--steps", type=int, default=2_000, help="of the training of residual and h, which takes minutes (default 2000)"
-    )
-    upgrade.add_argument("--seed", type=int, default=0, help="which pairs are held out, and of the training (0)")
-    upgrade.add_argument("--chunk", type=int, default=16_384, help="rows in memory at a time (default 16384)")
-    upgrade.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
-    upgrade.add_argument("--scheduler", metavar="ADDRESS", help=SCHEDULER)
-    upgrade.add_argument("--dry-run", action="store_true", help="compare only; the gallery may be left out")
-    upgrade.add_argument(
-        "--overwrite", action="store_true", help="replace the files at --out, --save-map and --backfill-list"
-    )
-    upgrade.set_defaults(command=_upgrade, interrupted=INTERRUPTED)
-    apply = commands.add_parser(
-        "map",
-        help="put a source through a map that upgrade --save-map wrote",
-        description="Put a gallery, or queries, through a map that upgrade --save-map wrote. Interrupted, the same "
-        "command goes on. Exit status: 0 done, 1 failed, 2 bad input.",
-        epilog=_epilog(MAPPED),
-        formatter_class=_Help,
-    )
-    apply.add_argument("--map", required=True, metavar="FILE", help="NAME.safetensors")
-    apply.add_argument("--in", required=True, metavar="SOURCE", dest="gallery", help="the embeddings")
-    apply.add_argument("--out", required=True, metavar="SOURCE", help="the new ones, which must not be there yet")
-    apply.add_argument("--side", metavar="SOURCE", dest="gallery_side", help="side-information, by id if both have")
-    apply.add_argument("--id-column", metavar="NAME", help="of tables (id, where there is one)")
-    apply.add_argument("--vector-column", metavar="NAME", help="of tables (embedding)")
-    apply.add_argument("--side-column", metavar="NAME", help="of tables (side, where there is one)")
-    apply.add_argument("--require-all", action="store_true", help="refuse side-information of more than --in")
-    apply.add_argument("--chunk", type=int, default=16_384, help="rows in memory at a time (default 16384)")
-    apply.add_argument("--device", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
-    apply.add_argument("--scheduler", metavar="ADDRESS", help=SCHEDULER)
-    apply.add_argument("--overwrite", action="store_true", help="replace the file at --out")
-    flags = {"gallery": "--in", "gallery_side": "--side"}
-    apply.set_defaults(command=_map, interrupted=INTERRUPTED, flags=flags)
-    return parser
+def _parse(arguments: list[str]) -> int:
+    click = require("click", "gallery")
+    missing = [
+        f"  {name}: pip install 'compatkit[{extra}]'" for name, extra in EXTRAS.items() if find_spec(name) is None
+    ]
+    not_here = "\n\n\b\nNot installed here:\n" + "\n".join(missing) if missing else ""
+    group = click.Group(help=f"Change the model of a gallery of embeddings.\n\n{EXAMPLES}{not_here}")
+    as_json = click.Option(["--json"], is_flag=True, help="print all figures as JSON and nothing else, for a program")
+    for name, command, run in (
+        ("plan", Plan, _plan),
+        ("upgrade", Upgrade, _upgrade),
+        ("carry", Carry, Carry.run),
+        ("inspect", Inspect, Inspect.run),
+    ):
+        given = [*_options(click, command), *[as_json] * (command is Plan)]
+        group.add_command(click.Command(name, params=given, callback=_called(command, run), help=_about(command)))
+    try:
+        with group.make_context("gallerykit", arguments) as context:
+            return group.invoke(context) or 0
+    except click.exceptions.Exit as asked:  # for help
+        return asked.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
 
 
-def _upgrade(options: argparse.Namespace) -> int:
-    from .upgrade import upgrade
+def _options(click: Any, command: type) -> list[Any]:
+    """An option for each field: a flag, one of some words, a number, or a text."""
+    found, types = [], get_type_hints(command)
+    for one in fields(command):
+        kind = next(part for part in (*get_args(types[one.name]), types[one.name]) if part is not type(None))
+        flag = f"--{one.name.replace('_', '-')}"
+        about: dict[str, Any] = {
+            "help": one.metadata["help"],
+            "show_default": one.default not in (None, MISSING, False),
+        }
+        if one.default is not MISSING:
+            about["default"] = one.default
+        elif one.default_factory is MISSING:
+            about["required"] = True
+        if types[one.name] is bool:
+            flag += f"/--no-{one.name.replace('_', '-')}" if one.default else ""
+            about["is_flag"] = True
+        elif types[one.name] == dict[str, str]:
+            about |= {"multiple": True, "nargs": 2, "metavar": "ROLE NAME", "show_default": False}
+        elif isinstance(kind, str):
+            about["type"] = click.Choice(get_args(types[one.name]))
+        else:
+            about["type"] = kind
+        found.append(click.Option([flag], **about))
+    return found
 
-    done = upgrade(**_arguments(options))
-    if done.out is not None:
-        print(f"Written with {done.method}: {done.out}\n{done.switch}")
-    if done.saved is not None:
-        print(f"Saved {done.method}: {done.saved}")
-    if done.listed is not None:
-        print(f"What to back-fill, the worst first: {done.listed}")
-    if done.out is done.saved is None and not options.dry_run:
-        part = 0 < done.share < 1 and done.listed is None
-        print(
-            "Neither a gallery nor a map was written. "
-            + "The same command with --backfill-list FILE.csv writes both the gallery and what to back-fill. " * part
-            + "With --method NAME it writes what that map gives."
-        )
+
+def _called(command: type, run: Callable[..., int]) -> Callable[..., int]:
+    def call(columns: Sequence[tuple[str, str]], json: bool | None = None, **given: Any) -> int:
+        one = command(columns=dict(columns), **given)
+        return run(one) if json is None else run(one, json)
+
+    return call
+
+
+def _plan(command: Plan, json: bool) -> int:
+    done = command.run((lambda text: None) if json else print)
+    if json:
+        print(done.json())
+    return 0
+
+
+def _upgrade(command: Upgrade) -> int:
+    done = command.run()
+    if done.out is None or done.map is None:
+        print("No gallery was written. With --method NAME it is, by that map.")
         return 3
+    print(f"Written with {done.map.label}: {done.out}\n{done.switch}")
     return 0
 
 
-def _map(options: argparse.Namespace) -> int:
-    from .upgrade import apply_map
-
-    switch = apply_map(**_arguments(options))
-    print(f"Written: {options.out}" + f"\n{switch}" * bool(switch))
-    return 0
-
-
-def _arguments(options: argparse.Namespace) -> dict:
-    return {name: value for name, value in vars(options).items() if name not in ("command", "flags", "interrupted")}
+def _about(command: type) -> str:
+    return f"{command.__doc__}\n\n{STORES}"
 
 
 if __name__ == "__main__":

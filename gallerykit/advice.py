@@ -1,5 +1,4 @@
-"""What to do with a gallery, given how the maps compare: use one, back-fill the worst part and map the rest, back-fill
-all, or do nothing."""
+"""What to do, given how all ways compare and what each path to the new model gives."""
 
 from __future__ import annotations
 
@@ -7,153 +6,139 @@ from dataclasses import dataclass
 
 from compatkit.intervals import Interval
 
-from .backfill import Share
-from .comparison import Comparison
-from .maps import METHODS
+from .backfill import Path, Plan
+from .compare import OLD, Comparison
+from .maps import Map
 from .printed import count, percent, percent_between
-
-PART = 0.2  # of the gallery, of which the advice says what back-filling it would give
 
 
 @dataclass(frozen=True)
 class Advice:
     """What ``recommend`` says."""
 
-    method: str | None
-    """the map to use, None for none"""
-    share: float
-    """of the gallery that is to be back-filled, those items first near which the map loses most: 0 none, 1 all"""
+    action: str
+    """"nothing": the old gallery serves the new model as it is; "keep" the old model; "map"; "back-fill" all"""
+    map: str | None
+    """the label of the map to use"""
+    path: str | None
+    """the name of the path to take where the gallery is embedded anew little by little, see ``backfill.Plan``"""
     text: str
     """that and why, for people to read"""
 
 
-def recommend(comparison: Comparison, *, enough: float = 0.5, backfill_seconds: float | None = None) -> Advice:
-    """Which map to use, or what else to do, and why.
+def recommend(
+    comparison: Comparison,
+    plan: Plan,
+    maps: dict[str, Map],
+    *,
+    enough: float = 0.5,
+    backfill_seconds: float | None = None,
+) -> Advice:
+    """What to do, and why.
 
-    The score is mAP by the map where there are labels, and agreement with the new model's neighbours otherwise. Two
-    maps are taken as equal if their 95 % intervals overlap. The best has the highest score, the choice is the simplest
-    map that equals it: the order of ``METHODS``. In this order:
+    The score is mAP where there are labels, and agreement with the new model's neighbours otherwise. Two maps are taken
+    as equal if their 95 % intervals overlap. The best has the highest score, the choice is the simplest map that equals
+    it. In this order:
 
-    1. Back-fill all if that is not slower: ``backfill_seconds`` is what the new model takes for 10 000 items.
-    2. Back-fill if even the best is not good enough. With labels: its mAP is below that of old/old, by the interval of
-       the difference between the two, query by query. Without: its agreement is below ``enough``, in the gallery where
-       its size is known (see ``sizes``), and among the held-out pairs otherwise. If back-filling a part is good enough
-       by its whole interval (of mAP less that of old/old, or of agreement), then the least such part.
-    3. Do nothing if the choice is identity and the old embeddings can be searched as they are, being as wide as the new
-       ones and of length 1 where those are.
-    4. Otherwise use the choice.
+    1. Back-fill all if that is not slower than the choice.
+    2. Do nothing if the choice is identity and the old embeddings can be searched as they are.
+    3. Keep the old model if no map finds more, by the interval of the difference query by query, while queries can
+       still be embedded by it.
+    4. Back-fill if there are no labels and the best map's agreement is below ``enough``, in the gallery where its size
+       is known.
+    5. Otherwise use the choice.
 
     Args:
         comparison: what ``compare`` measured.
+        plan: of the same maps and pairs.
+        maps: by label.
         enough: the least agreement, in 0..1, of a map that may be used.
-        backfill_seconds: None if not known.
+        backfill_seconds: what the new model takes for 10 000 items; None if not known.
     """
-    name, seconds = comparison.choice, comparison.candidates[comparison.choice].seconds
-    short = _shortfall(comparison, enough)
-    if backfill_seconds is not None and backfill_seconds <= seconds:
-        price = f"takes {backfill_seconds:.3g} s for 10 000 items, {name} {seconds:.3g} s"
-        return Advice(None, 1.0, f"Back-fill: it is exact and {price}.")
-    if short:
-        return _back_fill(comparison, enough, short, backfill_seconds)
-    because = f"{_why(comparison)}. {_lost(comparison, name)}"
-    if name == "identity" and comparison.same_shape:
-        return Advice(None, 0.0, f"Do nothing: the old gallery serves the new model as it is; {because}")
-    if backfill_seconds is not None:
-        because += f" Back-filling would take {backfill_seconds / seconds:,.0f} times as long."
-    return Advice(name, 0.0, f"Use {name}: {because}{_part(comparison)}")
-
-
-def _shortfall(comparison: Comparison, enough: float) -> str:
-    """Why not even the best map is good enough; empty if it is."""
-    best = comparison.candidates[comparison.best]
-    if comparison.old is None:
-        score = best.in_gallery or best.agreement
-        if score.mean >= enough:
-            return ""
-        reason = f"even the best map, {best.name}, has an {_scored(comparison, best.name)}"
-        return f"{reason}; {100 * enough:g} % would be enough{_decided(score, enough)}"
-    if best.gain is None or best.gain.high >= 0:
-        return ""
-    old = percent(comparison.old[1])
-    return (
-        f"even the best map, {best.name}, has a {_scored(comparison, best.name)}, and old/old has {old} % without any"
+    choice, best = comparison.ways[comparison.choice], comparison.ways[comparison.best]
+    path = plan.best
+    on_the_way = _on_the_way(path, plan)
+    if backfill_seconds is not None and backfill_seconds <= choice.seconds:
+        price = f"takes {backfill_seconds:.3g} s for 10 000 items, {choice.name} {choice.seconds:.3g} s"
+        return Advice("back-fill", None, None, f"Back-fill: it is exact and {price}.")
+    if "identity" in choice.name and _serves_as_it_is(maps[choice.name]):
+        return Advice(
+            "nothing",
+            None,
+            None,
+            f"Do nothing: the old gallery serves the new model as it is, {_scored(comparison, choice.name)}.",
+        )
+    if comparison.old_model and best.gain.low <= 0:
+        text = (
+            f"Keep the old model: no map finds more. The best, {best.name}, has {_scored(comparison, best.name)}, and "
+            f"old/old has {percent(comparison.ways[OLD].score)} % without any. {_anew(comparison)}"
+            f"If queries can no longer be embedded by the old model (--no-old-model), use {choice.name}."
+        )
+        return Advice("keep", None, path.name, text + on_the_way)
+    score = best.in_gallery or best.agreement
+    if not comparison.labelled and score.mean < enough:
+        decided = ", which lies within the interval: more pairs would decide" if score.high >= enough else ""
+        text = (
+            f"Back-fill: even the best map, {best.name}, has {_scored(comparison, best.name)}; {100 * enough:g} % would "
+            f"be enough{decided}.{_ceiling(comparison)}"
+        )
+        return Advice("back-fill", None, path.name, text + on_the_way)
+    why = "no other map has more" if choice is best else f"the best, {best.name}, is within the interval"
+    text = (
+        f"Use {choice.name}: it has {_scored(comparison, choice.name)}, and {why}. {percent(choice.lost)} % of the "
+        f"held-out queries work today and no longer would, {percent(choice.won)} % the other way round."
     )
+    if backfill_seconds is not None and choice.seconds:
+        text += f" Back-filling would take {backfill_seconds / choice.seconds:,.0f} times as long."
+    return Advice("map", choice.name, path.name, text + on_the_way)
 
 
-def _decided(score: Interval, enough: float) -> str:
-    return ", which lies within the interval: more pairs would decide" if score.low <= enough <= score.high else ""
+def _serves_as_it_is(identity: Map) -> bool:
+    """Whether the old embeddings are as wide as the new ones and, unless lengths do not count, of length 1 where those
+    are."""
+    ends = identity.ends
+    lengths = ends.direction == "queries" or ends.metric == "cosine" or ends.unit_in or not ends.unit
+    return ends.d_in == ends.d_out and lengths
 
 
 def _scored(comparison: Comparison, name: str) -> str:
-    """The score by which a map is judged, and of how many items."""
-    candidate, held_out = comparison.candidates[name], count(comparison.held_out)
-    if candidate.mean_ap is not None:
-        return f"mAP of {percent(candidate.mean_ap)} % among the {held_out} held-out items"
-    what = "agreement with the new model's nearest neighbours of"
-    here = f"{percent(candidate.agreement)} % among the {held_out} held-out items"
+    """The score of a way, and of how many items."""
+    way, held_out = comparison.ways[name], count(comparison.held_out)
+    if comparison.labelled:
+        return f"a mAP of {percent(way.score)} % among the {held_out} held-out items"
+    here = f"{percent(way.agreement)} % among the {held_out} held-out items"
+    what = "an agreement with the new model's nearest neighbours of"
     if comparison.gallery_size is None:
         return f"{what} {here} (fewer in a larger gallery: say --gallery-size)"
-    if candidate.in_gallery is None:
+    if way.in_gallery is None:
         return f"{what} {here} (too few to say it of {count(comparison.gallery_size)})"
     size = f"in the gallery of {count(comparison.gallery_size)}, extrapolated from {here}"
-    return f"{what} {percent_between(candidate.in_gallery)} % {size}"
+    return f"{what} {percent_between(way.in_gallery)} % {size}"
 
 
-def _why(comparison: Comparison) -> str:
-    """Why the choice was chosen."""
-    name, best = comparison.choice, comparison.best
-    article = "an" if comparison.old is None else "a"
-    reason = f"it has {article} {_scored(comparison, name)}, and "
-    if name != best:
-        return f"{reason}the best, {best} with {percent(comparison.score(best))} %, is within the interval"
-    simpler = [other for other in comparison.candidates if METHODS.index(other) < METHODS.index(name)]
-    return reason + ("no simpler map comes within its interval" if simpler else "no other map has more")
+def _anew(comparison: Comparison) -> str:
+    """What a cascade gives, for its price."""
+    name = next((name for name in comparison.ways if name.startswith(f"{OLD}, 200")), None)
+    if name is None:
+        return ""
+    score: Interval = comparison.ways[name].in_gallery or comparison.ways[name].score
+    return f"To embed the first 200 results of each query anew would give {percent_between(score)} %. "
 
 
-def _lost(comparison: Comparison, name: str) -> str:
-    """What would be lost, and won."""
-    candidate = comparison.candidates[name]
-    works = "find an item of their class" if comparison.old is not None else "find the item nearest by the new model"
-    lost, won = percent(candidate.lost), percent(candidate.won)
-    return f"{lost} % of the held-out queries {works} today and no longer would, {won} % the other way round."
+def _ceiling(comparison: Comparison) -> str:
+    return f" No map from these embeddings would agree by more than about {100 * comparison.ceiling.mean:.0f} %."
 
 
-def _back_fill(comparison: Comparison, enough: float, short: str, backfill_seconds: float | None) -> Advice:
-    """All of the gallery, or the least part that is good enough."""
-    plan, labelled = comparison.mixed, comparison.old is not None
-    parts = [] if plan is None else [one for one in plan.shares if 0 < one.share < 1 and _is_enough(one, enough)]
-    if plan is None or not parts:
-        return Advice(None, 1.0, f"Back-fill{', or keep the old model' if labelled else ''}: {short}.")
-    share = parts[0].share
-    price = ""
-    if backfill_seconds is not None:
-        price = (
-            f", for {plan.seconds(share, backfill_seconds):.3g} s in place of {backfill_seconds:.3g} s for 10 000 items"
+def _on_the_way(path: Path, plan: Plan) -> str:
+    """How to go to the new model little by little."""
+    text = f" To back-fill little by little, what searches find most often first (--backfill-list): {path.name}"
+    text += ", which is never worse than where it starts and ends." if not path.sinks else "."
+    together = [one for one in plan.paths if one.sinks_surely]
+    if together:
+        worst = min(together, key=lambda one: min(stage.score.mean for stage in one.stages))
+        stage = min(worst.stages, key=lambda one: one.score.mean)
+        text += (
+            f" Not {worst.name}: with {100 * stage.share:g} % done it would have {percent(stage.score)} %, less than at "
+            "either end."
         )
-    text = f"Back-fill the worst {100 * share:g} % (--backfill-list) and map the rest by {plan.map}: {short}; so mixed,"
-    return Advice(plan.map, share, f"{text} it is {_of_share(parts[0])} %{_of_order(parts[0])}{price}.")
-
-
-def _is_enough(one: Share, enough: float) -> bool:
-    """Beyond doubt: by the whole interval."""
-    return one.gain.low >= 0 if one.gain is not None else (one.in_gallery or one.agreement).low >= enough
-
-
-def _of_share(one: Share) -> str:
-    """The score of a share, of as many items as that of the map alone."""
-    return percent(one.mean_ap) or percent_between(one.in_gallery) or percent(one.agreement)
-
-
-def _of_order(one: Share) -> str:
-    return "" if one.agreement.low > one.at_random.mean else " (a random order may do as well)"
-
-
-def _part(comparison: Comparison) -> str:
-    """What back-filling the worst part first would give, if that is more."""
-    if comparison.mixed is None:
-        return ""
-    alone, found = (next(one for one in comparison.mixed.shares if one.share == share) for share in (0, PART))
-    if (found.mean_ap or found.agreement).low <= (alone.mean_ap or alone.agreement).high:
-        return ""
-    mixed = f"the worst {100 * PART:g} % back-filled (--backfill-list) and the rest by {comparison.mixed.map}"
-    return f" With {mixed} it would be {_of_share(found)} %{_of_order(found)}."
+    return text

@@ -1,8 +1,9 @@
-"""Back-filling a part of a gallery: which items first, and what it gives.
+"""The way from the old gallery to a new one: how searches fare while a growing share of it is embedded anew.
 
-A map does not fit equally well everywhere, and some items stand in many more lists of results than others. Those on
-which it loses most are embedded anew by the new model, and the others mapped: between a map alone and back-filling
-all, for a share of its price. What it loses near an item is told from pairs, without the new embedding of the item.
+Items that searches find most often come first. Until all are done the gallery has two kinds of embeddings, which are
+searched in one of two ways: together, mapped old ones beside new ones in one index; or apart, each kind by its own
+queries, and the two lists merged by rank. A map that shrinks embeddings puts items nearer to every query than the new
+model would, so that together the middle may be worse than either end; apart it is not.
 """
 
 from __future__ import annotations
@@ -10,223 +11,193 @@ from __future__ import annotations
 import csv
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from compatkit import retrieval
 from compatkit.files import replacing
 from compatkit.intervals import Interval, difference, interval
 
+from .compare import Comparison, Judge, method_of
 from .maps import Map, Pairs
-from .metrics import as_compared, for_l2, similarity
-from .printed import columns, count, percent, percent_between
-from .sizes import WORKING_SET, Sample
+from .metrics import similarity
+from .printed import columns, percent
+from .store import Gallery, batch_rows
 
-NEAR = 30
-SHARES = (0.0, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
-
-
-@dataclass(frozen=True, eq=False)
-class Ranking:
-    """What a map loses near an item: the mean over the 30 pairs whose old embeddings are nearest, of pairs that it was
-    not fitted on. What it loses on a pair is its squared error there, times how often searches find the pair: one more
-    than the number of other pairs that have it among their 30 nearest by new/new."""
-
-    old: Tensor
-    """(n, d_old) of the pairs, as the metric compares them"""
-    losses: Tensor
-    """(n,) of the map"""
-    metric: str
-
-    @classmethod
-    @torch.no_grad()
-    def of(cls, function: Map, held_out: Pairs, metric: str = "l2") -> Ranking:
-        """Measure the map on pairs that it was not fitted on; by cosine at length 1."""
-        mapped, new = (as_compared(x, metric) for x in (function(held_out.old, held_out.side), held_out.new))
-        errors = (mapped - new).square().sum(1)
-        return cls(as_compared(held_out.old, metric), errors * (1 + _times_found(new, metric)), metric)
-
-    @torch.no_grad()
-    def __call__(self, old: Tensor, own: Tensor | None = None) -> Tensor:
-        """The loss to expect (m,): what is largest is to be back-filled first.
-
-        Args:
-            old: embeddings (m, d_old).
-            own: (m,) int64, the row among the pairs of those that are one of them, which is left out; -1 for others.
-        """
-        found = []
-        for rows in _blocks(len(old), self.old):
-            scores = similarity(as_compared(old[rows], self.metric), self.old, "l2")
-            if own is not None:
-                mine = own[rows]
-                scores[mine >= 0, mine[mine >= 0]] = -torch.inf
-            found.append(self.losses[scores.topk(_near(self.old)).indices].mean(1))
-        return torch.cat(found)
+SHARES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+OFTEN = 50  # results of a search that count an item as found
+COUNTED = 5_000  # searches
+PLANNED = ("Procrustes", "lambda-orthogonal", "ridge")
+"""Maps of which plans are made, beside the one that is chosen."""
 
 
-def _times_found(new: Tensor, metric: str) -> Tensor:
-    """How many of the other pairs have each (n,) among their nearest."""
-    times = torch.zeros(len(new), device=new.device)
-    for rows in _blocks(len(new), new):
-        scores = similarity(new[rows], new, metric)
-        scores[torch.arange(len(rows), device=new.device), rows] = -torch.inf
-        times += torch.bincount(scores.topk(_near(new)).indices.flatten(), minlength=len(new))
+@dataclass(frozen=True)
+class Stage:
+    """What a gallery gives of which this share is embedded anew."""
+
+    share: float
+    score: Interval
+    """as ``compare.Way``"""
+    above: Interval
+    """score less that of the worse end of the way, by query"""
+
+
+@dataclass(frozen=True)
+class Path:
+    """One way from the old gallery to the new one."""
+
+    name: str
+    """such as "new/ridge, together" or "old/old, apart" """
+    map: str | None
+    """the label of the map of what is not yet embedded anew; None for the old gallery as it is"""
+    stages: tuple[Stage, ...]
+
+    @property
+    def sinks(self) -> bool:
+        """Whether somewhere on the way it is worse than at both ends."""
+        return any(one.above.mean < 0 for one in self.stages)
+
+    @property
+    def sinks_surely(self) -> bool:
+        """By a whole interval."""
+        return any(one.above.high < 0 for one in self.stages)
+
+    @property
+    def mean(self) -> float:
+        """Its score, on average over the way."""
+        shares = [one.share for one in self.stages]
+        return float(np.trapezoid([one.score.mean for one in self.stages], shares))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All paths, and the best of those that are nowhere worse than at both ends."""
+
+    paths: tuple[Path, ...]
+
+    @property
+    def best(self) -> Path:
+        even = [path for path in self.paths if not path.sinks]
+        return max(even or self.paths, key=lambda path: (not path.sinks_surely, path.mean))
+
+    def table(self) -> str:
+        """The plan for people to read."""
+        rows = [["embedded anew:", *(f"{100 * share:g} %" for share in SHARES), ""]]
+        for path in sorted(self.paths, key=lambda path: -path.mean):
+            note = "sinks" if path.sinks_surely else "may sink" if path.sinks else ""
+            note = "the best" if path is self.best else note
+            rows.append([path.name, *(percent(one.score) for one in path.stages), note])
+        return f"{columns(rows)}\n" + (
+            "The items that searches find most often come first. Together: mapped and new embeddings in one index; "
+            "apart: in two, each searched by its own queries, and the results merged by rank."
+        )
+
+
+def plan(comparison: Comparison, maps: Mapping[str, Map], fitted: Pairs, held_out: Pairs) -> Plan:
+    """What each path gives by the share that is embedded anew, measured on pairs that no map was fitted on.
+
+    Args:
+        comparison: of the same maps and pairs, see ``compare.compare``.
+        maps: see ``maps.fit``.
+        fitted: the pairs that the maps were fitted on. Their old embeddings are the searches that tell which items are
+            found most often, and both are what ranks are taken among.
+        held_out: the others.
+    """
+    judge = Judge(held_out, comparison.metric)
+    metric, queries = comparison.metric, judge.queries
+    order = times_found(fitted.old[:COUNTED], held_out.old, metric).argsort(descending=True, stable=True)
+    of_new = Ranks(judge.truth, similarity(queries.new, fitted.new, metric))
+    paths = []
+    if comparison.old_model:
+        old = judge.similarity(queries.old, held_out.old)
+        ranked = Ranks(old, similarity(queries.old, fitted.old, metric))
+        paths.append(_path("old/old, apart", None, ranked.values, of_new.values, order, judge))
+    wanted = {comparison.choice} | {n for n in maps if method_of(n) in PLANNED}
+    for label in maps:
+        if label not in wanted or maps[label].ends.direction == "queries":
+            continue
+        mapped = judge.by(maps[label])
+        paths.append(_path(f"{label}, together", label, mapped, judge.truth, order, judge))
+        side = None if not maps[label].ends.d_side or fitted.side is None else fitted.side.numpy()
+        reference = torch.from_numpy(maps[label](fitted.old.numpy(), side))
+        ranked = Ranks(mapped, similarity(queries.new, reference, metric))
+        paths.append(_path(f"{label}, apart", label, ranked.values, of_new.values, order, judge))
+    return Plan(tuple(paths))
+
+
+def _path(name: str, map: str | None, before: Tensor, after: Tensor, order: Tensor, judge: Judge) -> Path:
+    """Similarities of items that are not yet embedded anew, and of those that are."""
+    found = []
+    for share in SHARES:
+        anew = torch.zeros(len(order), dtype=torch.bool)
+        anew[order[: round(share * len(order))]] = True
+        found.append(judge(torch.where(anew, after, before)).values)
+    worse = min(found[0], found[-1], key=lambda values: sum(values))
+    return Path(
+        name,
+        map,
+        tuple(
+            Stage(share, interval(values), difference(values, worse, paired=True))
+            for share, values in zip(SHARES, found, strict=True)
+        ),
+    )
+
+
+class Ranks:
+    """Similarities of each query in one space, made comparable with those in another: how far an item stands out among
+    items that are known in both spaces.
+
+    Args:
+        scores: (q, n) of items.
+        reference: (q, m) of the known ones.
+
+    Source: Seo et al., WACV 2025, who merge by distances that are trained to be comparable; here nothing is trained.
+    """
+
+    def __init__(self, scores: Tensor, reference: Tensor):
+        self.values = (scores - reference.mean(1, keepdim=True)) / reference.std(1, keepdim=True).clamp_min(1e-12)
+
+
+def times_found(queries: Tensor, items: Tensor, metric: str, most: int = OFTEN) -> Tensor:
+    """How many searches have each item (n,) among their first results, as many as are a fiftieth of the items and at
+    most ``most``."""
+    times = torch.zeros(len(items))
+    for rows in queries.split(1_000):
+        found = similarity(rows, items, metric).topk(max(1, min(most, len(items) // 50))).indices
+        times += torch.bincount(found.flatten(), minlength=len(items))
     return times
 
 
-def _blocks(n: int, pairs: Tensor) -> tuple[Tensor, ...]:
-    """The rows of n items, so many at a time that their similarities to the pairs fit."""
-    return torch.arange(n, device=pairs.device).split(max(1, WORKING_SET // len(pairs)))
+def often_found(gallery: Gallery, queries: Tensor, metric: str) -> np.ndarray:
+    """How many searches have each item (n,) of a gallery among their first 50, read in blocks."""
+    best, rows_of_best, row = None, None, 0
+    for block in gallery.blocks("vector", batch_rows(gallery.width("vector"))):
+        items = torch.from_numpy(np.array(block, np.float32))
+        scores = similarity(queries, items, metric)
+        rows = torch.arange(row, row + len(items)).expand(len(queries), -1)
+        if best is not None and rows_of_best is not None:
+            scores, rows = torch.cat([best, scores], 1), torch.cat([rows_of_best, rows], 1)
+        best, chosen = scores.topk(min(OFTEN, scores.shape[1]))
+        rows_of_best, row = rows.gather(1, chosen), row + len(items)
+    assert rows_of_best is not None
+    return torch.bincount(rows_of_best.flatten(), minlength=row).numpy()
 
 
-def _near(pairs: Tensor) -> int:
-    return min(NEAR, len(pairs) - 1)
-
-
-@dataclass(frozen=True)
-class Share:
-    """What a gallery gave of which this share was back-filled, with 95 % intervals over queries."""
-
-    share: float
-    agreement: Interval
-    """the worst first, see ``comparison.Candidate``"""
-    at_random: Interval
-    """and in random order"""
-    in_gallery: Interval | None
-    """the first in a gallery of the size that it will have, see ``sizes``"""
-    mean_ap: Interval | None
-    """mAP, None without labels"""
-    gain: Interval | None
-    """that less mAP of old/old, by query"""
-
-
-@dataclass(frozen=True)
-class MixedPlan:
-    """A map, and its gallery back-filled from the worst end, by share."""
-
-    map: str
-    shares: tuple[Share, ...]
-    map_seconds: float
-    """for 10 000 items"""
-    gallery_size: int | None
-
-    def seconds(self, share: float, backfill_seconds: float) -> float:
-        """What 10 000 items take when this share is back-filled and the rest mapped.
-
-        Args:
-            share: in 0..1.
-            backfill_seconds: what the new model takes for 10 000 items.
-        """
-        return share * backfill_seconds + (1 - share) * self.map_seconds
-
-    def table(self, backfill_seconds: float | None = None) -> str:
-        """The plan for people to read.
-
-        Args:
-            backfill_seconds: as in ``seconds``; None leaves its column out.
-        """
-        size = "" if self.gallery_size is None else count(self.gallery_size)
-        rows = [["back-filled, %", "agreement, %", "at random, %", f"in {size}, %", "mAP, %", "s / 10 000"]]
-        for one in self.shares:
-            price = "" if backfill_seconds is None else f"{self.seconds(one.share, backfill_seconds):.3g}"
-            scores = [percent(one.agreement), percent(one.at_random), percent_between(one.in_gallery)]
-            rows.append([f"{100 * one.share:g}", *scores, percent(one.mean_ap), price])
-        return (
-            f"The worst part back-filled, the rest by {self.map}:\n{columns(rows)}\n"
-            "Half of the held-out pairs tell which part is the worst, the other half are the queries: so what nothing "
-            "back-filled gives is not quite what the table above has of all of them. At random: the same share in "
-            "random order."
-        )
-
-
-@torch.no_grad()
-def mixed(
-    function: Map,
-    held_out: Pairs,
-    *,
-    metric: str = "l2",
-    gallery_size: int | None = None,
-    map_seconds: float,
-) -> MixedPlan:
-    """What back-filling gives by its share, measured on pairs that the map was not fitted on.
-
-    Half of them, drawn at random, rank all of them (see ``Ranking``), the others are the queries: what they find says
-    nothing of the ranking. Back-filled items and mapped ones are searched together, as they are.
-
-    Args:
-        function: the map.
-        held_out: the pairs.
-        metric: that the gallery will be searched with, one of ``metrics.METRICS``.
-        gallery_size: how many items it will have; None if that is not known.
-        map_seconds: what the map takes for 10 000 items.
-    """
-    old, new, mapped = held_out.old, held_out.new, function(held_out.old, held_out.side)
-    n = len(held_out)
-    generator = torch.Generator().manual_seed(0)
-    halves, anyhow = (torch.randperm(n, generator=generator).to(new.device) for _ in range(2))
-    ranking, queries = halves[: n // 2], halves[n // 2 :]
-    own = torch.full_like(halves, -1)
-    own[ranking] = torch.arange(len(ranking), device=new.device)
-    worst = Ranking.of(function, held_out.rows(ranking), metric)(old, own).argsort(descending=True)
-    here = Sample(n, new[queries], new, queries, metric)
-    there = None if gallery_size is None else Sample(gallery_size, new[queries], new, queries, metric)
-    labels = _labels_with_match(held_out.labels, queries)
-    before = None if labels is None else _precision(old, old, labels, queries, metric)
-    shares = []
-    for share in SHARES:
-        by_loss, at_random = (_back_filled(order[: round(share * n)], mapped, new) for order in (worst, anyhow))
-        after = None if labels is None else _precision(new, by_loss, labels, queries, metric)
-        found, otherwise = (here.agreement(new[queries], gallery) for gallery in (by_loss, at_random))
-        assert found is not None and otherwise is not None  # of the sample's own size
-        shares.append(
-            Share(
-                share=share,
-                agreement=found,
-                at_random=otherwise,
-                in_gallery=None if there is None else found if share == 1 else there.agreement(new[queries], by_loss),
-                mean_ap=None if after is None else interval(after),
-                gain=None if after is None or before is None else difference(after, before),
-            )
-        )
-    return MixedPlan(function.name, tuple(shares), map_seconds, gallery_size)
-
-
-def _back_filled(rows: Tensor, mapped: Tensor, new: Tensor) -> Tensor:
-    return mapped.index_copy(0, rows, new[rows])
-
-
-def _labels_with_match(labels: Tensor | None, queries: Tensor) -> Tensor | None:
-    """None where no query shares its label with another item."""
-    if labels is None:
-        return None
-    _, label, items = labels.unique(return_inverse=True, return_counts=True)
-    return labels if (items[label[queries]] > 1).any() else None
-
-
-def _precision(query: Tensor, gallery: Tensor, labels: Tensor, queries: Tensor, metric: str) -> list[float]:
-    """Average precision of each of these queries that has a match."""
-    query, gallery = for_l2(query[queries], gallery, metric)
-    items = torch.arange(len(gallery), device=gallery.device)
-    scores = retrieval.evaluate(query, labels[queries], gallery, labels, ks=(1,), query_ids=queries, gallery_ids=items)
-    return scores.average_precision[scores.hit_rank > 0].tolist()
-
-
-def write_list(path: str | os.PathLike, ids: Sequence | np.ndarray, losses: np.ndarray) -> None:
-    """Write a CSV of items and the losses to expect of them, the worst first.
+def write_list(path: str | os.PathLike, ids: np.ndarray, times: np.ndarray) -> None:
+    """Write a CSV of items and how often searches found them, those found most often first.
 
     Args:
         path: of the file, which is replaced.
         ids: of the items, or their rows.
-        losses: (n,), see ``Ranking``.
+        times: (n,), see ``often_found``.
     """
-    order = np.argsort(-losses, kind="stable")
+    order = np.argsort(-times, kind="stable")
     with replacing(path) as file:
         text = io.TextIOWrapper(file, "utf-8", newline="")
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["id", "expected_loss"])
-        writer.writerows((ids[i], f"{losses[i]:.6g}") for i in order)
+        writer.writerow(["id", "times_found"])
+        writer.writerows((ids[i], times[i]) for i in order)
         text.detach()  # written out, and the file left open

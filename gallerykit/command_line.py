@@ -1,50 +1,56 @@
-"""What every command line of this project does alike: one-line errors, Ctrl-C, readers that have seen enough."""
+"""What a command line does beside its work: one-line errors, Ctrl-C, readers that have seen enough."""
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import TextIO
 
 
-def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None = None) -> int:
-    """Parse the arguments and call ``options.command(options)``, whose work goes on where nobody reads what it prints.
+def call(
+    program: str,
+    work: Callable[[], int | None],
+    interrupted: str = "interrupted.",
+    flags: Mapping[str, str] | None = None,
+) -> int:
+    """Call what a command line asks for, whose work goes on where nobody reads what it prints.
 
-    Errors name arguments as they were typed. Of the parser's defaults, ``flags`` has the names of those that are not
-    typed as ``--name``, and ``interrupted`` is what to say after Ctrl-C.
+    Args:
+        program: its name, before what is said of errors.
+        work: parses the arguments and does as they say.
+        interrupted: what to say after Ctrl-C.
+        flags: what names in errors are typed as; as in ``{"save_map": "--save-map"}``.
 
     Returns:
-        The exit status: what the command returns, 0 for None; 1 where it or standard output failed, 2 for bad input,
-        130 when interrupted.
+        The exit status: what the work returns, 0 for None; 1 where it or standard output failed, 2 for bad input, 130
+        when interrupted.
     """
     output, errors = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
     with redirect_stdout(_Output(output)) as said, redirect_stderr(errors), _interrupted_once():
         try:
-            options = parser.parse_args(arguments)
-            status = _status(parser, options)
+            status = _status(program, work, interrupted, {} if flags is None else flags)
         finally:
             said.flush()
         if said.error is None or isinstance(said.error, BrokenPipeError):  # the reader, such as `head`, has seen enough
             return status
-        say(f"standard output: {said.error}", parser)
+        say(f"standard output: {said.error}", program)
         return status or 1
 
 
-def _status(parser: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+def _status(program: str, work: Callable[[], int | None], interrupted: str, flags: Mapping[str, str]) -> int:
     try:
-        return options.command(options) or 0
+        return work() or 0
     except KeyboardInterrupt:
-        say(getattr(options, "interrupted", "interrupted."), parser, before="\n")
+        say(interrupted, program, before="\n")
         return 130
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        say(_with_flags(str(error), options), parser)
+        say(_with_flags(str(error), flags), program)
         return 2 if isinstance(error, ValueError | FileNotFoundError | NotADirectoryError) else 1
 
 
@@ -93,11 +99,9 @@ def _interrupted_once() -> Iterator[None]:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _with_flags(text: str, options: argparse.Namespace) -> str:
+def _with_flags(text: str, flags: Mapping[str, str]) -> str:
     """The message of a function, ``name, other: what is wrong``, for who typed flags. After the colon a name is told
     from a word by its underscore, and from a part of a path."""
-    renamed: Mapping[str, str] = getattr(options, "flags", {})
-    flags = {name: f"--{name.replace('_', '-')}" for name in vars(options)} | dict(renamed)
     names, colon, rest = text.partition(": ")
     names = ", ".join(flags.get(name, name) for name in names.split(", "))
     return (
@@ -105,7 +109,6 @@ def _with_flags(text: str, options: argparse.Namespace) -> str:
     )
 
 
-def say(text: str, parser: argparse.ArgumentParser | None = None, *, before: str = "") -> None:
+def say(text: str, program: str | None = None, *, before: str = "") -> None:
     """A line on standard error, under the name of the program."""
-    name = (parser.prog if parser else os.path.basename(sys.argv[0])).split()[-1]
-    print(f"{before}{name}: {text}", file=sys.stderr)
+    print(f"{before}{program or os.path.basename(sys.argv[0])}: {text}", file=sys.stderr)

@@ -23,13 +23,9 @@ from torch import Tensor
 
 from compatkit.intervals import Interval, interval, quantile
 
-from .metrics import similarity
-
 NEIGHBOURS = 10
 FEWEST_ITEMS = 100
 LEVELS = 4  # halvings of the sample at which few and many neighbours are compared
-QUERIES_MOST = 2_000
-WORKING_SET = 2**24  # similarities at a time
 
 
 @dataclass(frozen=True)
@@ -70,30 +66,24 @@ class Sample:
     """Random items of a gallery, and queries whose nearest among them are known: what searching them otherwise would
     give in the whole gallery."""
 
-    @torch.no_grad()
-    def __init__(self, size: int, query: Tensor, items: Tensor, own: Tensor, metric: str):
+    def __init__(self, size: int, truth: Tensor):
         """The truth.
 
         Args:
             size: of the gallery.
-            query: (q, d), of which the first 2 000 are taken.
-            items: (n, d).
-            own: (q,) int64, the row of each query's own item, which it does not find.
-            metric: of the search, one of ``metrics.METRICS``.
+            truth: similarities (q, n) of queries to items, the larger the nearer; -inf for a query's own item.
         """
-        n = len(items)
+        n = truth.shape[1]
         self.known = n >= FEWEST_ITEMS or size <= n
-        self._metric, self._own = metric, own[:QUERIES_MOST]
         self._design = _Design.of(n, max(size, NEIGHBOURS + 1))
-        self._order = torch.randperm(n, generator=torch.Generator().manual_seed(0)).to(items.device)
-        self._nearest = self._search(query, items) if self.known else {}
+        self._order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+        self._nearest = self._search(truth) if self.known else {}
 
-    @torch.no_grad()
-    def agreement(self, query: Tensor, items: Tensor) -> Interval | None:
+    def agreement(self, scores: Tensor) -> Interval | None:
         """The share of the 10 nearest by the truth that are among the 10 nearest found, in the whole gallery.
 
         Args:
-            query, items: the same (q, e) and (n, e) as they are searched.
+            scores: similarities (q, n) of the same queries and items as they are searched.
 
         Returns:
             The share with a 95 % interval, which may reach farther down than up; None where the gallery is larger than
@@ -101,17 +91,13 @@ class Sample:
         """
         if not self.known:
             return None
-        found = self._search(query, items)
+        found = self._search(scores)
         return _estimate({cell: _kept(self._nearest[cell], found[cell]) for cell in self._design.cells}, self._design)
 
-    def _search(self, query: Tensor, items: Tensor) -> dict[_Cell, Tensor]:
+    def _search(self, scores: Tensor) -> dict[_Cell, Tensor]:
         """For each cell the k nearest in each of the disjoint samples of m items, (q, samples, k)."""
-        columns, items = self._order.argsort()[self._own, None], items[self._order]
-        parts = []
-        for rows in torch.arange(len(columns), device=items.device).split(max(1, WORKING_SET // len(items))):
-            scores = similarity(query[rows], items, self._metric).scatter_(1, columns[rows], -math.inf)
-            parts.append([_nearest(scores, cell) for cell in self._design.cells])
-        return dict(zip(self._design.cells, map(torch.cat, zip(*parts, strict=True)), strict=True))
+        mixed = scores[:, self._order]
+        return {cell: _nearest(mixed, cell) for cell in self._design.cells}
 
 
 def _nearest(scores: Tensor, cell: _Cell) -> Tensor:

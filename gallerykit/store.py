@@ -1,135 +1,432 @@
-"""What a store of embeddings is. A source is only read, by column and in blocks of rows, so that it may be larger than
-memory. A sink makes a new file or table, which appears when it is whole, and never touches an old one."""
+"""What a store of embeddings is: a gallery is a sequence of fragments.
+
+A fragment is some rows in the order of the store, read as Arrow record batches. A new gallery is written in the same
+fragments, each to a file, a version or a transaction of its own where nobody sees it, and all become visible at the
+end. A fragment that is written is not written again: that is all there is to resuming, on one machine or on many.
+"""
 
 from __future__ import annotations
 
+import errno
+import json
+import os
 import re
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-DEFAULTS = {"id": "id", "vector": "embedding", "side": "side", "label": "label"}
+from compatkit.extras import require
+from compatkit.files import lock_file, write_atomically
+
+pa = require("pyarrow", "gallery")
+
+FRAGMENT_BYTES = 64 << 20  # of vectors, where a store has no fragments of its own
+BATCH_BYTES = 8 << 20
+ROLES = {"id": "id", "side": "side", "label": "label", "vector": "embedding"}
+"""What columns are called unless the caller says otherwise."""
 
 
 @dataclass(frozen=True)
-class Names:
-    """What the columns of tables are called; None takes the name of ``DEFAULTS``, if the table has it."""
+class Fragment:
+    """Some rows of a gallery."""
 
-    id: str | None = None
-    vector: str | None = None
-    side: str | None = None
-    label: str | None = None
-
-    def of(self, role: str) -> str:
-        return getattr(self, role) or DEFAULTS[role]
-
-
-class Column(Protocol):
-    """One value a row, or a vector of one width."""
-
-    @property
-    def rows(self) -> int: ...
-
-    @property
-    def width(self) -> int:
-        """0 where there is one value a row."""
-
-    @property
-    def dtype(self) -> np.dtype | None:
-        """Of the numbers; ``object`` or ``str`` for text; None for anything else."""
-
-    @property
-    def kind(self) -> str:
-        """What the store calls its type, for messages."""
-
-    def blocks(self, start: int, size: int) -> Iterator[np.ndarray]:
-        """The rows from ``start`` on, ``size`` at a time: (size,) or (size, width), the last may be shorter."""
+    start: int
+    """its first row"""
+    rows: int
+    place: Any = None
+    """where the store finds it, as JSON"""
 
 
 class Source(Protocol):
-    """A file or a table that is open; rows have an order, which is that of the ids in a database."""
+    """A gallery that is only read."""
 
-    @property
-    def name(self) -> str:
-        """For messages."""
+    name: str
+    """for messages"""
+    schema: Any
+    """of what is carried along, as Arrow says it"""
+    vector: str | None
+    """the column of embeddings that its address names"""
+    rows: int
 
-    @property
-    def rows(self) -> int: ...
+    def fragments(self) -> Sequence[Fragment]: ...
 
-    @property
-    def columns(self) -> list[str] | None:
-        """None for arrays, which know only roles."""
+    def read(self, fragment: Fragment, columns: Sequence[str], size: int) -> Iterator[Any]:
+        """Record batches of at most ``size`` rows, in order; safe in several threads where ``Target.threads`` is."""
+
+    def state(self) -> Any:
+        """JSON that is another when the content is: between two calls with the same state nothing changed."""
+
+
+class Target(Protocol):
+    """A gallery that is made: hidden until it is whole."""
+
+    name: str
+    folder: Path
+    """hidden, for what is noted of the work"""
+    threads: int
+    """how many fragments may be written at once by one process"""
+    kept: Sequence[str] | None
+    """the roles that it takes; None for all columns"""
+
+    def held(self) -> AbstractContextManager[None]:
+        """Keep other runs from writing the same."""
+
+    def bind(self, gallery: Gallery, schema: Any, metric: str) -> None:
+        """What it is made of, the columns that it will have, and what it will be searched by."""
+
+    def check_new(self, overwrite: bool) -> None:
+        """Raise ValueError if this is there already."""
+
+    def check(self) -> None:
+        """Raise ValueError, before the work, if this cannot be made."""
+
+    def begin(self, job: str) -> set[int]:
+        """Make the hidden place ready. Returns the fragments of the same job that are written already; what is there of
+        another one goes."""
+
+    def write(self, index: int, fragment: Fragment, reader: Any) -> None:
+        """Write one fragment, from a reader of record batches, so that it outlives a crash; where it is there in part,
+        anew."""
+
+    def publish(self) -> None:
+        """Make all visible, at once."""
+
+    def discard(self) -> None:
+        """Leave nothing of what is hidden."""
+
+    def switch(self) -> str:
+        """How to search what was made in place of the old gallery."""
+
+
+class Hidden:
+    """A target's hidden folder, and a note for each fragment that is written. A base for targets."""
+
+    threads = 3  # one reads and maps while others wait for the disk
+    kept: Sequence[str] | None = None
+
+    def __init__(self, name: str, beside: Path):
+        self.name, self.folder = name, beside.with_name(f".{beside.name}.carry")
+
+    def held(self) -> AbstractContextManager[None]:
+        return lock_file(self.folder.with_suffix(".lock"))
+
+    def bind(self, gallery: Gallery, schema: Any, metric: str) -> None:
+        self.gallery, self.schema, self.metric = gallery, schema, metric
+
+    def begin(self, job: str) -> set[int]:
+        kept = self.folder / "job.json"
+        if not kept.exists() or kept.read_text("utf-8") != job:
+            self.discard()
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self.prepare()
+            write_atomically(kept, job)
+        return set(self.notes())
+
+    def check_new(self, overwrite: bool) -> None: ...
+
+    def check(self) -> None: ...
+
+    def prepare(self) -> None:
+        """Make the place where fragments are written, for a new job."""
+
+    def note(self, index: int, value: Any = None) -> None:
+        """That a fragment is written, and what is needed to publish it."""
+        write_atomically(self.folder / "done" / f"{index}.json", json.dumps(value))
+
+    def notes(self) -> dict[int, Any]:
+        """What was noted, in order."""
+        found = sorted((int(path.stem), path) for path in self.folder.glob("done/[0-9]*.json"))
+        return {index: json.loads(path.read_bytes()) for index, path in found}
+
+    def discard(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class NewFile(Hidden):
+    """A file or a folder that is made and then moved to its place."""
+
+    def __init__(self, path: Path):
+        super().__init__(str(path), path)
+        self.path = path
+
+    def check_new(self, overwrite: bool) -> None:
+        if self.path.exists() and not (overwrite and self.path.is_file()):
+            raise ValueError(f"out: {self.path} exists already; name another" + ", or overwrite" * self.path.is_file())
+
+    def check(self) -> None:
+        read = Path(self.gallery.source.name)
+        if self.path.exists() and read.exists() and self.path.samefile(read):
+            raise ValueError(f"out: must not be a file that is read, got {self.path}")
+
+    def switch(self) -> str:
+        return f"To switch over: build the index ({self.metric}) from {self.path}. The old gallery is untouched."
+
+
+class Gallery:
+    """A source and what its columns are, with one sentence for what does not fit.
+
+    Args:
+        argument: its name in messages.
+        source: the open store.
+        columns: what the columns of ``ROLES`` are called, where they are called otherwise.
+    """
+
+    def __init__(self, argument: str, source: Source, columns: Mapping[str, str] | None = None):
+        if unknown := set(columns or ()) - set(ROLES):
+            raise ValueError(f"columns: must be of {', '.join(ROLES)}, got {', '.join(sorted(unknown))}")
+        self.argument, self.source, self._named = argument, source, dict(columns or {})
+        if source.vector is not None:
+            self._named["vector"] = source.vector
+        self.columns = ROLES | self._named
 
     @property
     def space(self) -> str:
-        """The name of the space of the embeddings; empty if it does not say."""
+        """The name of the space of the vectors; empty if the store does not say."""
+        return (self.source.schema.metadata or {}).get(b"compatkit.space", b"").decode()
+
+    def has(self, role: str) -> bool:
+        """Whether there is such a column. One that the caller has named must be there."""
+        found = self.columns[role] in self.source.schema.names
+        if not found and role in self._named:
+            raise self._without(role)
+        return found
+
+    def width(self, role: str) -> int:
+        """Numbers of a vector.
+
+        Raises:
+            ValueError: no such column, or none of floating-point vectors of items.
+        """
+        if not self.has(role):
+            raise self._without(role)
+        kind = _storage(self.source.schema.field(self.columns[role]).type)
+        is_list = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+        if not self.source.rows or not is_list or not pa.types.is_floating(kind.value_type):
+            got = f"{self.source.rows} rows of {kind}"
+            raise ValueError(f"{self._here} must hold floating-point vectors of items, got {got}")
+        if pa.types.is_fixed_size_list(kind):
+            return kind.list_size
+        first = next(self.blocks(role, size=1))
+        return first.shape[1]
+
+    @cached_property
+    def ids(self) -> np.ndarray | None:
+        """All ids in memory, integers or text; None where there are none.
+
+        Raises:
+            ValueError: another type, an id that is empty or stands more than once.
+        """
+        if not self.has("id"):
+            return None
+        name = self.columns["id"]
+        kind = self.source.schema.field(name).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not (pa.types.is_integer(kind) or _is_text(kind)):
+            raise ValueError(f"{self._here} must have integers or text for ids, got {kind}; store them as text")
+        found = self.values("id")
+        try:
+            values = (
+                np.asarray(found.cast(pa.int64()))
+                if pa.types.is_integer(kind)
+                else found.to_numpy(zero_copy_only=False)
+            )
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{self._here} must have ids that fit 64 bits with a sign; store them as text") from error
+        unique, counts = np.unique(values, return_counts=True) if values.dtype != object else (set(values), None)
+        if len(unique) < len(values):
+            counted = found.value_counts().to_pylist()
+            twice = max(counted, key=lambda one: one["counts"])
+            raise ValueError(
+                f"{self.argument}: ids must be unique, got {twice['values']!s:.80} {twice['counts']} times"
+            )
+        return values
+
+    def values(self, role: str) -> Any:
+        """A column of one value a row, whole, as an Arrow array."""
+        name, parts = self.columns[role], []
+        for fragment in self.source.fragments():
+            row = fragment.start
+            for batch in self.source.read(fragment, [name], 1 << 16):
+                column = batch.column(0)
+                column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+                parts.append(_present(column, f"{self.source.name}, column {name!r}", row))
+                row += len(batch)
+        return pa.chunked_array(parts).combine_chunks()
+
+    def blocks(self, role: str, size: int) -> Iterator[np.ndarray]:
+        """The vectors of all rows, ``size`` rows at a time or fewer."""
+        for fragment in self.source.fragments():
+            row = fragment.start
+            for batch in self.source.read(fragment, [self.columns[role]], size):
+                yield self.vectors(role, batch, row)
+                row += len(batch)
+
+    def vectors(self, role: str, batch: Any, row: int, width: int | None = None) -> np.ndarray:
+        """Those of a batch (n, width) whose first row is ``row``.
+
+        Raises:
+            ValueError: a row is empty, or as wide as no other.
+        """
+        name = self.columns[role]
+        here = f"{self.source.name}, column {name!r}"
+        values = _present(_storage(batch.column(name)), here, row)
+        lengths = values.value_lengths().to_numpy(zero_copy_only=False)
+        width = width or int(lengths[0])
+        if (lengths != width).any():
+            odd = int((lengths != width).argmax())
+            raise ValueError(
+                f"{here}: row {row + odd} (the first is 0) has {lengths[odd]} numbers, the first has {width}"
+            )
+        flat = values.flatten()
+        if flat.null_count:
+            empty = int(np.asarray(flat.is_null()).argmax()) // width
+            raise ValueError(f"{here}: row {row + empty} (the first is 0) has an empty number")
+        return flat.to_numpy(zero_copy_only=False).reshape(-1, width)
 
     @property
-    def state(self) -> Callable[[], list]:
-        """Gives JSON that is another when the content is: between two reads with the same state nothing changed."""
+    def _here(self) -> str:
+        return f"{self.argument}: {self.source.name}"
 
-    @property
-    def close(self) -> Callable[[], None]: ...
-
-    def column(self, role: str, name: str) -> Column | None:
-        """The column of that name (for arrays: in that role, a key of ``DEFAULTS``), None if there is none."""
-
-    def verify(self) -> None:
-        """Raise ValueError if the content was altered, where there is a checksum, or is not as the schema says."""
+    def _without(self, role: str) -> ValueError:
+        names = ", ".join(self.source.schema.names)
+        return ValueError(f"{self._here} has no column {self.columns[role]!r}, only {names}")
 
 
-@dataclass(frozen=True)
-class Carried:
-    """What goes into a new gallery beside the vectors."""
-
-    gallery: Source
-    names: Names
-    space: str
-    """of the new vectors"""
-    made_from: str
-    """the space that they were made from"""
-    dtype: np.dtype
-    """of their numbers"""
-    chunk: int
-    """rows in memory at a time, and in a row group"""
-    shown: bool
-    """show progress"""
-
-    def about(self) -> dict[str, str]:
-        """The spaces, for the metadata of a table."""
-        return {k: v for k, v in (("compatkit.space", self.space), ("compatkit.made_from", self.made_from)) if v}
+def places_of(name: str, gallery: Gallery, first: Gallery, of: str) -> np.ndarray:
+    """The row of each item of ``first``, by id where both have ids and by order otherwise; -1 for none."""
+    count, n = gallery.source.rows, first.source.rows
+    if gallery is first or gallery.ids is None or first.ids is None:
+        if count != n:
+            raise ValueError(f"{name}: must have as many rows as {of}, {n}, where not both have ids, got {count}")
+        return np.arange(n)
+    return rows_of(name, gallery.ids, first.ids, of)
 
 
-class Sink(Protocol):
-    """A new file or table that is not there yet."""
+def rows_of(argument: str, ids: np.ndarray, wanted: np.ndarray, of: str) -> np.ndarray:
+    """The row of each item among others.
 
-    @property
-    def name(self) -> str: ...
+    Args:
+        argument: whose ids they are, for the message.
+        ids: (n,) of the rows.
+        wanted: (m,) of the items.
+        of: whose ids those are.
 
-    @property
-    def folder(self) -> Path:
-        """A hidden folder for what is done so far, on the disk of the new file."""
+    Returns:
+        (m,) rows, -1 where there is none.
 
-    @property
-    def twice(self) -> bool:
-        """Whether the vectors are on that disk twice while they are put together."""
+    Raises:
+        ValueError: integers on one side, text on the other.
+    """
+    if ids.dtype != wanted.dtype:
+        kinds = ["text" if x.dtype == object else "integers" for x in (wanted, ids)]
+        raise ValueError(f"{argument}: ids must be of the kind of {of}'s, {kinds[0]}, got {kinds[1]}")
+    row = {value: i for i, value in enumerate(ids.tolist())}
+    return np.fromiter((row.get(value, -1) for value in wanted.tolist()), np.int64, len(wanted))
 
-    def check(self, gallery: Source, names: Names, overwrite: bool) -> None:
-        """ValueError if this cannot be made of the gallery, or is there already."""
 
-    def exists(self) -> bool: ...
+def as_float(name: str, block: np.ndarray, rows: np.ndarray | int, dtype: np.dtype | type = np.float32) -> np.ndarray:
+    """Numbers (n, d) as another type.
 
-    def dtype(self, wanted: np.dtype) -> np.dtype:
-        """In which numbers of that type are stored here."""
+    Args:
+        name: for the message.
+        block: the numbers.
+        rows: the number of each row, or of the first one.
+        dtype: of the result.
 
-    def write(self, vectors: Path, carried: Carried) -> None:
-        """Make it, at once or not at all. vectors: the whole ``.npy``, in ``folder``."""
+    Raises:
+        ValueError: a row has NaN or infinity, or a number that is too large for the type.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = np.asarray(block, dtype)
+        # NaN and infinity would be in the sum, which takes a tenth of the time of looking at each number
+        if np.isfinite(values.sum(dtype=np.promote_types(values.dtype, np.float32))):
+            return values
+    finite = np.isfinite(values)
+    if not finite.all():
+        i = int((~finite.all(1)).argmax())
+        row = rows + i if isinstance(rows, int) else rows[i]
+        here, number = f"{name}: row {row} (the first is 0)", block[i][~finite[i]][0]
+        if np.isfinite(number):
+            raise ValueError(f"{here} has {number:.6g}, which is too large for {np.dtype(dtype)}")
+        raise ValueError(f"{here} has NaN or infinity")
+    return values
 
-    def switch(self, carried: Carried, metric: str) -> str:
-        """How to search what was made in place of the old gallery."""
+
+def _storage(x: Any) -> Any:
+    """Of an extension type or array, such as a tensor's, what it is made of."""
+    if isinstance(x, pa.DataType):
+        return x.storage_type if isinstance(x, pa.BaseExtensionType) else x
+    return x.storage if isinstance(x, pa.ExtensionArray) else x
+
+
+def _is_text(kind: Any) -> bool:
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def _present(values: Any, here: str, row: int) -> Any:
+    if values.null_count:
+        raise ValueError(f"{here}: row {row + int(np.asarray(values.is_null()).argmax())} (the first is 0) is empty")
+    return values
+
+
+def vector_field(name: str, width: int, dtype: np.dtype | str) -> Any:
+    """A column of vectors of one width."""
+    return pa.field(name, pa.list_(pa.from_numpy_dtype(np.dtype(dtype)), width))
+
+
+def as_vectors(x: np.ndarray) -> Any:
+    """A matrix (n, width) as an Arrow array of its rows."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(x).reshape(-1)), x.shape[1])
+
+
+def even_fragments(rows: int, width: int, itemsize: int = 4) -> list[Fragment]:
+    """Fragments of one size, for a store that has none of its own."""
+    size = max(1, FRAGMENT_BYTES // max(1, width * itemsize))
+    return [Fragment(start, min(size, rows - start)) for start in range(0, rows, size)]
+
+
+def batch_rows(width: int) -> int:
+    """Rows in memory at a time."""
+    return max(1, BATCH_BYTES // (4 * width))
+
+
+def file_state(path: Path) -> list:
+    """A file is the same by name, size and time of change."""
+    found = path.stat()
+    return [str(path.resolve()), found.st_size, found.st_mtime_ns]
+
+
+def sync(path: Path) -> None:
+    """Wait until a file or a folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def disk_of(target: Target) -> Iterator[None]:
+    """Say of a full disk what to do."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        cause: BaseException | None = error
+        while cause is not None and getattr(cause, "errno", None) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            cause = cause.__cause__ or cause.__context__
+        if cause is None and "No space left" not in str(error):
+            raise
+        raise OSError(
+            errno.ENOSPC,
+            f"the disk of {target.folder.parent} is full. The old gallery is untouched and there is nothing new at "
+            f"{target.name}. With space made, the same command goes on; to give up, remove {target.folder}",
+        ) from error
 
 
 def without_password(url: str) -> str:

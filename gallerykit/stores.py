@@ -7,28 +7,32 @@
 ``items.arrow``                       an Arrow IPC file
 ``lance:db#items``                    the table ``items`` of the LanceDB in the folder ``db``
 ``postgresql://user@host/db#items``   a PostgreSQL table with a column of pgvector; ``#schema.items`` works, too
+``qdrant:http://host:6333#items``     a collection of Qdrant; ``qdrant:FOLDER#items`` for its client's local mode
 ====================================  ===========================================================
 
-Tables have a column ``embedding`` (all of one width), and perhaps ``id``, ``side`` and ``label``, or other ``Names``.
+A second ``#`` names the column of vectors: ``items.parquet#embedding_v1``, ``lance:db#items#embedding_v1``. As what is
+to be made, ``lance:db#items#embedding_v2`` is a new column of the gallery's own table, and ``qdrant:...#items#v2`` a new
+named vector of its own points.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
-from .store import DEFAULTS, Sink, Source, without_password
+from .store import Source, Target, without_password
 
 FORMS = "NAME.npy, NAME.npz, NAME.parquet, a folder of Parquet files, NAME.arrow, lance:FOLDER#TABLE, "
-FORMS += "postgresql://[USER@]HOST[:PORT]/DATABASE#TABLE"
+FORMS += "postgresql://[USER@]HOST[:PORT]/DATABASE#TABLE, qdrant:URL#COLLECTION"
 
 
-def open_source(url: str | os.PathLike, key: str = DEFAULTS["id"]) -> Source:
-    """Open a file or table for reading; the caller closes it.
+def open_source(url: str | os.PathLike, columns: Mapping[str, str] | None = None) -> Source:
+    """Open a file or table for reading.
 
     Args:
         url: see above.
-        key: the column of ids, by which a database is read.
+        columns: what the columns of ``store.ROLES`` are called, where they are called otherwise.
 
     Raises:
         ValueError: another form, a password in it, or a file that is not what its suffix says.
@@ -38,24 +42,28 @@ def open_source(url: str | os.PathLike, key: str = DEFAULTS["id"]) -> Source:
     """
     text = os.fspath(url)
     if text.startswith(("postgresql:", "postgres:")):
-        from . import postgres
+        from . import postgres_store
 
-        return postgres.Table(text, key)
+        return postgres_store.Table(text, dict(columns or {}))
     if text.startswith("lance:"):
-        from . import lance
+        from . import lance_store
 
-        return lance.open_table(text)
-    path, kind = Path(text), _kind(text)
+        return lance_store.Table(text)
+    if text.startswith("qdrant:"):
+        from . import qdrant_store
+
+        return qdrant_store.Collection(text)
+    path, kind, vector = _file(text)
     if kind in (".npy", ".npz"):
-        from . import arrays
+        from . import numpy_store
 
-        return arrays.ArrayFile(path)
-    from . import tables
+        return numpy_store.Array(path) if kind == ".npy" else numpy_store.Saved(path)
+    from . import arrow_store
 
-    return tables.open_arrow(path) if kind == ".arrow" else tables.open_parquet(path)
+    return arrow_store.Table(path, vector)
 
 
-def open_sink(url: str | os.PathLike) -> Sink:
+def open_target(url: str | os.PathLike) -> Target:
     """What is to be made at ``url``; nothing is written yet. A symbolic link to a file stands for its target.
 
     Raises:
@@ -63,40 +71,44 @@ def open_sink(url: str | os.PathLike) -> Sink:
     """
     text = os.fspath(url)
     if text.startswith(("postgresql:", "postgres:")):
-        from . import postgres
+        from . import postgres_store
 
-        return postgres.NewTable(text)
+        return postgres_store.NewTable(text)
     if text.startswith("lance:"):
-        from . import lance
+        from . import lance_store
 
-        return lance.NewTable(text)
-    path, kind = Path(os.path.realpath(text)), _kind(text)
+        return lance_store.NewColumn(text) if lance_store.parts(text)[2] else lance_store.NewTable(text)
+    if text.startswith("qdrant:"):
+        from . import qdrant_store
+
+        return qdrant_store.NewVector(text) if qdrant_store.parts(text)[2] else qdrant_store.NewCollection(text)
+    path, kind, _ = _file(text)
+    path = Path(os.path.realpath(path))
     if kind in (".npy", ".npz"):
-        from . import arrays
+        from . import numpy_store
 
-        return arrays.NewArrayFile(path)
-    from . import tables
+        return numpy_store.NewArray(path) if kind == ".npy" else numpy_store.NewSaved(path)
+    from . import arrow_store
 
-    if kind == ".parquet":
-        return tables.NewParquet(path)
-    return tables.NewArrow(path) if kind == ".arrow" else tables.NewFolder(path)
+    return arrow_store.NewTable(path)
 
 
-def absolute(url: str) -> str:
-    """The same source, by a name that holds in any working directory."""
-    if "://" in url:
-        return url
-    if url.startswith("lance:"):
-        folder, _, table = url.removeprefix("lance:").partition("#")
-        return f"lance:{os.path.abspath(folder)}#{table}"
-    return os.path.abspath(url)
+def absolute(url: str | os.PathLike) -> str:
+    """The same place, by a name that holds in any working directory."""
+    text = os.fspath(url)
+    scheme, colon, rest = text.partition(":") if text.startswith(("lance:", "qdrant:")) else ("", "", text)
+    if "://" in rest:
+        return text
+    place, mark, name = rest.partition("#") if colon else (rest, "", "")
+    return scheme + colon + os.path.abspath(place) + mark + name
 
 
-def _kind(text: str) -> str:
-    """The suffix of a file, "" for a folder."""
-    path = Path(text)
+def _file(text: str) -> tuple[Path, str, str | None]:
+    """A path, its suffix ("" for a folder), and the column that stands behind it."""
+    name, _, vector = text.partition("#")
+    path = Path(name)
     if path.is_dir() or (not path.suffix and "://" not in text and not path.exists()):
-        return ""
+        return path, "", vector or None
     if path.suffix not in (".npy", ".npz", ".parquet", ".arrow") or "://" in text:
         raise ValueError(f"{without_password(text)}: must be one of {FORMS}")
-    return path.suffix
+    return path, path.suffix, vector or None

@@ -31,3 +31,16 @@ def database(postgres_server):
     with psycopg.connect(url) as connection:
         connection.execute("CREATE EXTENSION vector")
     return url
+
+
+@pytest.fixture
+def world(tmp_path, database, monkeypatch):
+    """Stores of every kind, and fragments of 70 rows."""
+    from gallerykit import qdrant_store
+
+    from .world import World, small_fragments
+
+    small_fragments(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    yield World(tmp_path, database)
+    qdrant_store.close()

@@ -1,6 +1,5 @@
 """Command lines whose output nobody reads, or not all of it, and that are interrupted."""
 
-import argparse
 import signal
 import subprocess
 import sys
@@ -10,15 +9,15 @@ import pytest
 from gallerykit import command_line
 
 PROGRAM = """
-import argparse, os, signal, sys, time
+import os, signal, sys, time
 from gallerykit import command_line
 
-def command(options):
+def command():
     for line in ("38.4 ± 0.6", os.fsdecode(b"caf\\xe9"), *map(str, range(30_000))):
         print(line)
-    open(options.done, "w").close()
+    open(sys.argv[2], "w").close()
 
-def interrupted(options):
+def interrupted():
     try:
         print("begun", flush=True)
         time.sleep(60)
@@ -27,10 +26,7 @@ def interrupted(options):
         time.sleep(60)
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # which tests that run in the background ignore
-parser = argparse.ArgumentParser("a program")
-parser.add_argument("done")
-parser.set_defaults(command=globals()[sys.argv.pop(1)])
-sys.exit(command_line.run(parser))
+sys.exit(command_line.call("program", globals()[sys.argv[1]]))
 """
 
 
@@ -85,7 +81,7 @@ def test_the_handler_of_interrupts_is_put_back(handler):
     [
         (ValueError("save_map, other: must not be save_map, got a/save_map.py"), 2,
          "program: --save-map, other: must not be --save-map, got a/save_map.py\n"),
-        (OSError("gallery: is gone"), 1, "program: --in: is gone\n"),
+        (OSError("out: is gone"), 1, "program: --out: is gone\n"),
         (FileNotFoundError(2, "No such file", "x"), 2, "program: [Errno 2] No such file: 'x'\n"),
         (ImportError("device: cuda is needed here"), 1, "program: device: cuda is needed here\n"),
         (KeyboardInterrupt(), 130, "\nprogram: interrupted.\n"),
@@ -100,8 +96,5 @@ def test_errors_are_a_sentence_of_what_was_typed(capsys, error, status, said):
 
 
 def run(function):
-    parser = argparse.ArgumentParser("a program")
-    parser.add_argument("--save-map")
-    parser.add_argument("--in", dest="gallery")
-    parser.set_defaults(command=lambda options: function(), flags={"gallery": "--in"})
-    return command_line.run(parser, [])
+    flags = {name: f"--{name.replace('_', '-')}" for name in ("save_map", "out")}
+    return command_line.call("program", function, flags=flags)

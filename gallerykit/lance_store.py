@@ -1,0 +1,158 @@
+"""Embeddings in LanceDB, embedded: ``lance:FOLDER#TABLE``, and a new column of that table: ``lance:FOLDER#TABLE#COLUMN``.
+
+A table is read at one version: rows that are added meanwhile are not seen. Fragments are Lance's own. Those of a new
+table are committed as one version and then moved to their place; those of a new column are committed as one version of
+the old table, in which no other column is touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from compatkit.extras import require
+
+from .store import Fragment, Hidden, NewFile, pa, sync, without_password
+
+METRICS = {"l2": "l2", "cosine": "cosine", "ip": "dot"}
+
+
+def parts(url: str) -> tuple[Path, str, str | None]:
+    """Folder, table, and column or None."""
+    folder, _, rest = url.removeprefix("lance:").partition("#")
+    table, _, vector = rest.partition("#")
+    if not folder or not table or "://" in folder:
+        form = "lance:FOLDER#TABLE, a folder on this machine and a table in it"
+        raise ValueError(f"{without_password(url)}: must be {form}")
+    return Path(os.path.realpath(folder)), table, vector or None
+
+
+class Table:
+    """A table at the version that it has now. As ``store.Source``."""
+
+    def __init__(self, url: str):
+        folder, table, self.vector = parts(url)
+        self.name, self.path = url.rpartition("#")[0] if self.vector else url, folder / f"{table}.lance"
+        if not self.path.is_dir():
+            raise FileNotFoundError(f"{url}: there is no table {table!r} in {folder}")
+        self._data = require("lance", "lance").dataset(str(self.path))
+        self.version, self.schema, self.rows = self._data.version, self._data.schema, self._data.count_rows()
+
+    def fragments(self) -> Sequence[Fragment]:
+        found, start = [], 0
+        for one in self._data.get_fragments():
+            rows = one.count_rows()
+            found.append(Fragment(start, rows, [self.version, one.fragment_id, one.num_deletions]))
+            start += rows
+        return found
+
+    def read(self, fragment: Fragment, columns: Sequence[str], size: int) -> Iterator[Any]:
+        version, of_lance, _ = fragment.place
+        data = require("lance", "lance").dataset(str(self.path), version=version)
+        for batch in data.get_fragment(of_lance).to_batches(columns=list(columns), batch_size=size, batch_readahead=1):
+            kinds = zip(columns, batch.schema.types, strict=True)
+            if odd := [name for name, kind in kinds if kind != self.schema.field(name).type]:
+                raise ValueError(
+                    f"{self.name}: column {odd[0]!r} cannot be read, it is {self.schema.field(odd[0]).type} and comes "
+                    f"as {batch.schema.field(odd[0]).type}"
+                )
+            yield batch
+
+    def state(self) -> Any:
+        return [str(self.path), self.version]
+
+
+class NewTable(NewFile):
+    """A new table of any gallery. As ``store.Target``."""
+
+    threads = 1  # Lance has its own
+
+    def __init__(self, url: str):
+        folder, table, self._vector = parts(url)
+        super().__init__(folder / f"{table}.lance")
+        self.name, self._table = url, table
+
+    def check_new(self, overwrite: bool) -> None:
+        if self.path.exists():
+            raise ValueError(f"out: {self.name} exists already; name another table, since none is ever overwritten")
+
+    def check(self) -> None:
+        try:
+            require("lance", "lance").write_dataset(self.schema.empty_table(), "memory://empty")
+        except (RuntimeError, OSError, pa.ArrowInvalid) as error:
+            said = str(error).splitlines()[0]
+            source = self.gallery.source.name
+            raise ValueError(f"out: LanceDB cannot hold all columns of {source} ({said:.200})") from error
+
+    def write(self, index: int, fragment: Fragment, reader: Any) -> None:
+        write = require("lance.fragment", "lance").write_fragments
+        made = write(reader, str(self.folder / "table.lance"), schema=reader.schema, mode="create")
+        self.note(index, [one.to_json() for one in made])
+
+    def publish(self) -> None:
+        lance, whole = require("lance", "lance"), self.folder / "table.lance"
+        if (whole / "_versions").exists():  # of a run that was killed here
+            shutil.rmtree(whole / "_versions")
+        made = [one for note in self.notes().values() for one in note]
+        fragments = [lance.FragmentMetadata.from_json(json.dumps(one)) for one in made]
+        lance.LanceDataset.commit(str(whole), lance.LanceOperation.Overwrite(self.schema, fragments))
+        kept = {file["path"] for one in made for file in one["files"]}
+        for file in (whole / "data").iterdir():
+            if file.name not in kept:  # by a run that was killed while it wrote
+                file.unlink()
+        for file in whole.rglob("*"):
+            sync(file)
+        os.rename(whole, self.path)
+        sync(self.path.parent)
+
+    def switch(self) -> str:
+        vector, index = self.gallery.columns["vector"], f"lancedb.index.IvfPq(distance_type={METRICS[self.metric]!r})"
+        return (
+            f"To switch over: db.open_table({self._table!r}).create_index({vector!r}, config={index}); then open "
+            f"{self._table!r} where the old table is opened now. The old table is untouched."
+        )
+
+
+class NewColumn(Hidden):
+    """A new column of vectors in the table that is the gallery. As ``store.Target``."""
+
+    threads = 1
+    kept: Sequence[str] | None = ("vector",)
+
+    def __init__(self, url: str):
+        folder, self._table, self._vector = parts(url)
+        super().__init__(url, folder / f"{self._table}.{self._vector}")
+        self._path = folder / f"{self._table}.lance"
+
+    def check(self) -> None:
+        source = self.gallery.source
+        if not isinstance(source, Table) or source.path != self._path:
+            raise ValueError(f"out: a new column belongs to the gallery's own table, {source.name}; got {self.name}")
+        if self._vector in source.schema.names:
+            raise ValueError(f"out: {source.name} has a column {self._vector!r} already; name another")
+        if any(one.place[2] for one in source.fragments()):
+            raise ValueError(f"out: {source.name} has deleted rows in it; compact_files() first, or name a new table")
+
+    def write(self, index: int, fragment: Fragment, reader: Any) -> None:
+        version, of_lance, _ = fragment.place
+        data = require("lance", "lance").dataset(str(self._path), version=version)
+        schema = pa.schema([reader.schema.field(0).with_name(self._vector)])
+        renamed = (pa.record_batch(batch.columns, schema=schema) for batch in reader)
+        made, _ = data.get_fragment(of_lance).merge_columns(pa.RecordBatchReader.from_batches(schema, renamed))
+        self.note(index, made.to_json())
+
+    def publish(self) -> None:
+        lance, notes = require("lance", "lance"), self.notes()
+        source = self.gallery.source
+        assert isinstance(source, Table)  # or ``check`` would have refused it
+        made = [lance.FragmentMetadata.from_json(json.dumps(one)) for one in notes.values()]
+        schema = source.schema.append(self.schema.field(0).with_name(self._vector))
+        merge = lance.LanceOperation.Merge(made, lance.schema.LanceSchema.from_pyarrow(schema))
+        lance.LanceDataset.commit(str(self._path), merge, read_version=source.version)
+
+    def switch(self) -> str:
+        return f"To switch over: search the column {self._vector!r}. The old column is untouched."

@@ -1,0 +1,182 @@
+"""Embeddings as NumPy arrays: ``NAME.npy``, and ``NAME.npz`` as ``Embeddings.save`` writes it.
+
+A ``.npy`` is read and written in place, at the offset of each fragment, so that it may be larger than memory. An
+``.npz`` is one fragment, in memory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .arrow_store import NewTable
+from .store import (
+    ROLES,
+    Fragment,
+    NewFile,
+    as_vectors,
+    even_fragments,
+    file_state,
+    pa,
+    sync,
+    vector_field,
+)  # fmt: skip
+
+if TYPE_CHECKING:
+    from .embeddings import Embeddings
+
+
+class Array:
+    """A ``.npy`` (n, width) of vectors, or (n,) of values. As ``store.Source``."""
+
+    vector: str | None = None
+
+    def __init__(self, path: Path):
+        self.name, self._path = str(path), path
+        with open(path, "rb") as file:
+            try:
+                version = np.lib.format.read_magic(file)
+                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                self._shape, self._fortran, self._dtype = read(file)
+            except ValueError as error:
+                raise ValueError(f"{path}: not a whole NumPy array ({error})") from error
+            self._offset = file.tell()
+        shape, dtype = self._shape, self._dtype
+        if dtype.hasobject or len(shape) not in (1, 2):
+            raise ValueError(f"{path}: an array (n, d) or (n,) of numbers or text is needed, got {shape} of {dtype}")
+        if path.stat().st_size < self._offset + int(np.prod(shape)) * dtype.itemsize:
+            raise self._cut()
+        self.rows = shape[0]
+        name, native = ROLES["vector"], dtype.newbyteorder("=")
+        if len(shape) == 2:
+            field = vector_field(name, shape[1], native)
+        else:
+            field = pa.field(name, pa.string() if dtype.kind == "U" else pa.from_numpy_dtype(native))
+        self.schema = pa.schema([field])
+
+    def _cut(self) -> ValueError:
+        return ValueError(f"{self.name}: is cut short, for shape {self._shape} of {self._dtype}")
+
+    def fragments(self) -> Sequence[Fragment]:
+        return even_fragments(self.rows, int(np.prod(self._shape[1:])), self._dtype.itemsize)
+
+    def read(self, fragment: Fragment, columns: Sequence[str], size: int) -> Iterator[Any]:
+        stop = fragment.start + fragment.rows
+        with open(self._path, "rb", buffering=0) as file:
+            for row in range(fragment.start, stop, size):
+                block = self._block(file, row, min(size, stop - row))
+                values = as_vectors(block) if block.ndim == 2 else pa.array(block)
+                yield pa.record_batch([values], schema=self.schema)
+
+    def _block(self, file: Any, row: int, count: int) -> np.ndarray:
+        if self._fortran:
+            # mapped anew each time: pages that were read count as this process's memory until they are unmapped
+            rows: np.ndarray = np.memmap(self._path, self._dtype, "r", self._offset, self._shape, "F")
+            return np.array(rows[row : row + count], self._dtype.newbyteorder("="), order="C")
+        block = np.empty((count, *self._shape[1:]), self._dtype)
+        content = block.reshape(-1).view(np.uint8)
+        file.seek(self._offset + row * (len(content) // count))
+        if file.readinto(content) < len(content):
+            raise self._cut()
+        return block.astype(self._dtype.newbyteorder("="), copy=False)
+
+    def state(self) -> Any:
+        return file_state(self._path)
+
+
+class Saved:
+    """An ``.npz`` of ``Embeddings.save``. As ``store.Source``."""
+
+    vector: str | None = None
+
+    def __init__(self, path: Path):
+        self.name, self._path = str(path), path
+        whole = self._whole
+        about = {"compatkit.space": whole.space}
+        ids = pa.field("id", pa.string() if whole.ids.dtype.kind == "U" else pa.int64())
+        field = vector_field(ROLES["vector"], whole.width, whole.vectors.numpy().dtype)
+        self.rows, self.schema = len(whole), pa.schema([ids, field], about)
+
+    @cached_property
+    def _whole(self) -> Embeddings:
+        from .embeddings import Embeddings  # with torch, which nothing else here needs
+
+        return Embeddings.load(self._path)
+
+    def fragments(self) -> Sequence[Fragment]:
+        return [Fragment(0, self.rows)]
+
+    def read(self, fragment: Fragment, columns: Sequence[str], size: int) -> Iterator[Any]:
+        whole = self._whole
+        table = pa.table([pa.array(whole.ids), as_vectors(whole.vectors.numpy())], schema=self.schema)
+        yield from table.select(list(columns)).to_batches(size)
+
+    def state(self) -> Any:
+        return file_state(self._path)
+
+
+class NewArray(NewFile):
+    """A ``.npy`` of the vectors alone. As ``store.Target``."""
+
+    kept: Sequence[str] | None = ("vector",)
+
+    @property
+    def _hidden(self) -> Path:
+        return self.folder / "vectors.npy"
+
+    def prepare(self) -> None:
+        kind = self.schema.field(0).type
+        shape, dtype = (self.gallery.source.rows, kind.list_size), np.dtype(kind.value_type.to_pandas_dtype())
+        with open(self._hidden, "wb") as file:
+            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            file.truncate(file.tell() + int(np.prod(shape)) * dtype.itemsize)
+
+    def write(self, index: int, fragment: Fragment, reader: Any) -> None:
+        kind = reader.schema.field(0).type
+        behind = (self.gallery.source.rows - fragment.start) * kind.list_size * kind.value_type.bit_width // 8
+        with open(self._hidden, "r+b", buffering=0) as file:
+            file.seek(-behind, os.SEEK_END)
+            for batch in reader:
+                content = np.asarray(batch.column(0).flatten()).data.cast("B")
+                while len(content):
+                    content = content[file.write(content) :]
+            os.fsync(file.fileno())
+        self.note(index)
+
+    def publish(self) -> None:
+        os.replace(self._hidden, self.path)
+        sync(self.path.parent)
+
+
+class NewSaved(NewTable):
+    """An ``.npz`` as ``Embeddings.save`` writes it, made in memory at the end. As ``store.Target``."""
+
+    kept: Sequence[str] | None = ("id", "vector")
+
+    def check(self) -> None:
+        super().check()
+        if b"compatkit.space" not in (self.schema.metadata or {}) or len(self.schema) < 2:
+            raise ValueError(
+                "out: an .npz of Embeddings needs ids and the name of the new space: save gallery and new with "
+                "Embeddings.save, or name a file of another kind"
+            )
+
+    def join(self, parts: Iterator[Any], whole: Path) -> None:
+        import torch
+
+        from .embeddings import Embeddings
+
+        table = pa.Table.from_batches(parts, self.schema)
+        about = {key.decode(): value.decode() for key, value in self.schema.metadata.items()}
+        flat = table.column(1).combine_chunks().flatten()
+        ids = table.column(0).to_numpy()
+        ids = ids.astype(str) if ids.dtype == object else ids
+        made_from = about.get("compatkit.made_from", "")
+        vectors = torch.from_numpy(np.array(flat).reshape(len(table), -1))
+        Embeddings(vectors, ids, about["compatkit.space"], made_from).save(whole)

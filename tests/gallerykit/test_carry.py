@@ -1,0 +1,359 @@
+"""Every store against the real thing: carried, killed, resumed, refused."""
+
+import re
+import signal
+import time
+
+import lancedb
+import numpy as np
+import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gallerykit import carry as module
+from gallerykit import maps, qdrant_store
+from gallerykit.carry import carry
+from gallerykit.stores import open_source
+
+from .world import (
+    FRAGMENT,
+    IDS,
+    KINDS,
+    ROWS,
+    TABLES,
+    by_id,
+    content,
+    latent,
+    old_model,
+    pairs,
+    program,
+    read,
+    side_model,
+    table,
+    vectors,
+)  # fmt: skip
+
+OLD = old_model(latent(ROWS, 4))
+
+
+@pytest.fixture(scope="module")
+def ridge():
+    return maps.fit(pairs(old_space="old", new_space="new"), ["ridge"], directions=["gallery"])["new/ridge"]
+
+
+def left(world):
+    return [p for p in world.folder.rglob(".*") if "carry" in p.name] + [*world.folder.rglob("*.tmp")]
+
+
+@pytest.mark.parametrize("out", KINDS)
+@pytest.mark.parametrize("kind", ["npy", "parquet", "lance", "postgresql", "qdrant"])
+def test_any_store_goes_into_any_other(world, ridge, kind, out):
+    gallery = world.put(kind, "items", table())
+    before, made = content(gallery), world.url(out, "made")
+    if kind == "npy" and out in ("npz", "postgresql", "qdrant"):
+        with pytest.raises(ValueError, match="out: .* ids"):
+            carry(ridge, gallery, made)
+    else:
+        assert "old" in carry(ridge, gallery, made, show_progress=False)
+        if out == "npy":  # whose rows are in the order of the gallery
+            assert np.abs(read(made) - ridge(read(gallery))).max() < 1e-5
+        else:
+            found, truth = by_id(made) if kind != "npy" else dict(zip(IDS, read(made), strict=True)), ridge(OLD)
+            assert len(found) == ROWS
+            assert max(np.abs(found[i] - x).max() for i, x in zip(IDS.tolist(), truth, strict=True)) < 1e-5
+        if kind in TABLES and out in TABLES:
+            assert [row["note"] for row in content(made)] == [f"n{i}" for i in range(ROWS)]
+        with pytest.raises(ValueError, match="exists already"):
+            carry(ridge, gallery, made)
+    assert content(gallery) == before and not left(world)
+
+
+@pytest.mark.parametrize(("kind", "new"), [("lance", "#by_new"), ("qdrant", "#by_new")])
+def test_a_new_column_or_vector_beside_the_old_one(world, ridge, kind, new):
+    gallery = world.put(kind, "items", table())
+    before = {row["id"]: row for row in content(gallery)}
+    carry(ridge, gallery, gallery + new, show_progress=False)
+    found = by_id(gallery + new)
+    assert max(np.abs(found[i] - x).max() for i, x in zip(IDS.tolist(), ridge(OLD), strict=True)) < 1e-5
+    after = {row["id"]: {k: v for k, v in row.items() if k != "by_new"} for row in content(gallery)}
+    assert after == before
+    with pytest.raises(ValueError, match="already"):
+        carry(ridge, gallery, gallery + new)
+    with pytest.raises(ValueError, match="belongs to the gallery's own"):
+        carry(ridge, world.put("parquet", "others", table()), gallery + "#third")
+    if kind == "lance":
+        lancedb.connect(world.folder / "lance").open_table("items").delete("id < 9")
+        with pytest.raises(ValueError, match="deleted rows"):
+            carry(ridge, gallery, gallery + "#third")
+
+
+KILLED = """
+import os
+from gallerykit import carry, maps, stores
+when, gallery, out, saved, at = sys.argv[1:]
+count = 0
+def dies(function, at):
+    def dying(*args, **options):
+        global count
+        count += 1
+        if count == at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*args, **options)
+    return dying
+if when == "mapping":
+    maps.Map.__call__ = dies(maps.Map.__call__, int(at))
+elif when == "written":
+    from gallerykit import postgres_store
+    store.Hidden.note = dies(store.Hidden.note, int(at))
+    postgres_store.NewTable.write = dies(postgres_store.NewTable.write, int(at))
+else:
+    target = type(stores.open_target(out))
+    publish = target.publish
+    target.publish = lambda self: (os.kill(os.getpid(), signal.SIGKILL) if when == "before the end" else None, publish(self), os.kill(os.getpid(), signal.SIGKILL))
+carry.carry(saved, gallery, out, show_progress=False)
+"""
+
+
+@pytest.mark.parametrize("when", ["mapping", "written", "before the end"])
+@pytest.mark.parametrize("kind", [*KINDS, "lance#by_new", "qdrant#by_new"])
+def test_killed_and_called_again_it_is_as_if_it_had_not_been(world, ridge, kind, when, monkeypatch):
+    kind, mark, column = kind.partition("#")
+    ridge.save(world.folder / "map.safetensors")
+    gallery = world.put(kind, "items", table())
+    urls = [world.url(kind, name) for name in ("straight", "killed")]
+    if mark:
+        urls = [gallery + "#straight", gallery + "#killed"]
+    before = content(gallery) if not mark else None
+    qdrant_store.close()  # local mode is for one process at a time
+    at = 1 if kind in ("npz", "arrow") else 2  # which are one fragment
+    child = program(KILLED, when, gallery, urls[1], world.folder / "map.safetensors", at, cwd=world.folder)
+    assert child.wait(120) == -signal.SIGKILL, child.stderr.read()
+    child.stderr.close()
+    if not mark:
+        with pytest.raises((FileNotFoundError, ValueError)):
+            open_source(urls[1])
+    mapped = []
+    inner = module._Opened.batches
+    monkeypatch.setattr(module._Opened, "batches", lambda self, one: mapped.append(one) or inner(self, one))
+    for url in urls[::-1]:
+        carry(ridge, gallery, url, show_progress=False)
+    again = len(mapped) - len(open_source(gallery).fragments())
+    assert again == 0 if when == "before the end" else again <= len(open_source(gallery).fragments())
+    found = [content(url) if not mark else by_id(url) for url in urls]
+    if mark:
+        assert all((found[0][i] == found[1][i]).all() for i in IDS.tolist())
+    else:
+        assert found[0] == found[1] and len(found[0]) == ROWS and content(gallery) == before
+    assert not left(world)
+
+
+SLOW = """
+import time
+from gallerykit import carry, maps
+inner = maps.Map.__call__
+maps.Map.__call__ = lambda *a: (time.sleep(0.3), inner(*a))[1]
+print("ready", flush=True)
+try:
+    carry.carry(*sys.argv[1:], show_progress=False)
+except (ValueError, OSError) as error:
+    print(str(error))
+"""
+
+
+@pytest.mark.parametrize("kind", ["npy", "parquet", "lance", "postgresql"])
+def test_two_runs_never_write_one_target(world, ridge, kind):
+    ridge.save(world.folder / "map.safetensors")
+    gallery, out = world.put(kind, "items", table()), world.url(kind, "made")
+    runs = [
+        program(SLOW, world.folder / "map.safetensors", gallery, out, cwd=world.folder, stdout=-1) for _ in range(3)
+    ]
+    said = [run.communicate(timeout=120)[0].removeprefix("ready\n") for run in runs]
+    assert sorted(bool(text) for text in said) == [False, True, True], said
+    assert all(re.search("exists already|another run is writing", text) for text in said if text)
+    assert np.abs(read(out) - ridge(read(gallery))).max() < 1e-5 and not left(world)
+
+
+def test_what_is_of_another_job_is_not_believed(world, ridge, monkeypatch):
+    other = maps.fit(pairs(seed=7), ["Procrustes"], directions=["gallery"])["new/Procrustes"]
+    gallery = world.put("npy", "items", table())
+    for one in (ridge, other):
+        with monkeypatch.context() as patch:
+            patch.setattr("gallerykit.numpy_store.NewArray.publish", lambda self: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                carry(one, gallery, world.url("npy", "made"), show_progress=False)
+    assert [p.name for p in left(world)] == [".made.npy.carry"]
+    carry(ridge, gallery, world.url("npy", "made"), show_progress=False)
+    assert (read(world.url("npy", "made")) == ridge(OLD)).all()
+
+
+# Side-information, columns, types
+
+
+@pytest.mark.parametrize("beside", ["column", "by order", "by id"])
+def test_side_information(world, beside):
+    z, side = latent(ROWS, 4), side_model(latent(ROWS, 4))
+    to_fit = pairs(side=__import__("torch").from_numpy(side_model(latent(300, 1))))
+    one = maps.fit(to_fit, ["ridge"], directions=["gallery"])["new/ridge + side"]
+    order = np.random.default_rng(0).permutation(ROWS)
+    where = {
+        "column": None,
+        "by order": world.put("npy", "side", table(side)),
+        "by id": world.put("parquet", "side", table(side[order], IDS[order])),
+    }[beside]
+    gallery = world.put("parquet", "items", table(**{"side": side} if beside == "column" else {}))
+    carry(one, gallery, world.url("npy", "made"), side=where, show_progress=False)
+    assert np.abs(read(world.url("npy", "made")) - one(old_model(z), side)).max() < 1e-5
+    if beside == "by id":
+        with pytest.raises(ValueError, match="side: must have all items of the gallery, 10 miss"):
+            few = world.put("parquet", "few", table(side[10:], IDS[10:]))
+            carry(one, gallery, world.url("npy", "no"), side=few)
+        with pytest.raises(ValueError, match="side: is needed"):
+            carry(one, gallery, world.url("npy", "no"))
+    assert not left(world)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+@pytest.mark.parametrize("kind", ["npy", "parquet", "postgresql", "lance"])
+def test_numbers_are_of_the_new_models_type(world, kind, dtype):
+    one = maps.fit(pairs(new_dtype=dtype), ["ridge"], directions=["gallery"])["new/ridge"]
+    gallery = world.put(kind, "items", table())
+    carry(one, gallery, world.url(kind, "made"), show_progress=False)
+    stored = "float32" if kind == "postgresql" and dtype == "float64" else dtype
+    found = read(world.url(kind, "made"))
+    assert found.dtype == stored and np.abs(found - one(read(gallery))).max() < 4e-3
+
+
+def test_columns_of_other_names(world, ridge):
+    renamed = table().rename_columns({"id": "Item ID", "embedding": 'Vec"tor %s'})
+    world.put("parquet", "items", table())
+    pq.write_table(renamed, world.folder / "items.parquet")
+    columns = {"id": "Item ID", "vector": 'Vec"tor %s'}
+    carry(ridge, "items.parquet", world.url("postgresql", "made"), columns=columns, show_progress=False)
+    with psycopg.connect(world.database) as connection:
+        found = dict(connection.execute('SELECT "Item ID", "Vec""tor %s"::text FROM made').fetchall())
+    assert np.abs(np.array(eval(found[IDS[3]])) - ridge(OLD)[3]).max() < 1e-5
+    carry(ridge, 'items.parquet#Vec"tor %s', "made.npy", show_progress=False)
+    assert np.abs(np.load("made.npy") - ridge(OLD)).max() < 1e-5
+
+
+# What is refused, before anything is written
+
+
+def broken(rows, row, value):
+    x = vectors(rows["embedding"]).copy()
+    x[row] = value
+    return rows.set_column(2, "embedding", module.pa.chunked_array([pa.FixedSizeListArray.from_arrays(x.ravel(), 6)]))
+
+
+@pytest.mark.parametrize("kind", ["npy", "parquet", "arrow"])  # databases take no NaN
+def test_bad_rows_are_named_and_leave_nothing(world, ridge, kind):
+    rows = broken(table(), 205, np.nan)
+    with pytest.raises(ValueError, match="row 205 .the first is 0. has NaN"):
+        carry(ridge, world.put(kind, "items", rows), world.url(kind, "made"), show_progress=False)
+    with pytest.raises((ValueError, FileNotFoundError)):
+        open_source(world.url(kind, "made"))
+    assert not left(world)
+
+
+def test_other_ends_are_refused(world, ridge):
+    gallery = world.put("npy", "items", table())
+    for change, message in (
+        (
+            lambda: world.put("npy", "wide", table(np.ones((9, 8), "f4"), IDS[:9])),
+            "must have the width of the map, 6, got 8",
+        ),
+        (lambda: gallery + "x", "must be one of NAME.npy"),
+        (lambda: world.url("npz", "space"), "must be of the space of the map, 'old', got 'other'"),
+    ):
+        if "space" in message:
+            import torch
+
+            from gallerykit.embeddings import Embeddings
+
+            Embeddings(torch.from_numpy(OLD), IDS, "other").save(world.url("npz", "space"))
+        with pytest.raises(ValueError, match=message):
+            carry(ridge, change(), world.url("npy", "made"))
+    with pytest.raises(ValueError, match="must not be a file that is read"):
+        carry(ridge, gallery, gallery, overwrite=True)
+    unit = maps.fit(unit_pairs(), ["ridge"], directions=["gallery"])["new/ridge"]
+    with pytest.raises(ValueError, match="all rows must have length 1 as in the pairs, row 0 has"):
+        carry(unit, gallery, world.url("npy", "made"), show_progress=False)
+    assert not left(world) and not (world.folder / "made.npy").exists()
+
+
+def unit_pairs(**more):
+    import torch.nn.functional as F
+
+    found = pairs(**more)
+    return maps.Pairs(F.normalize(found.old, dim=1), F.normalize(found.new, dim=1))
+
+
+@pytest.mark.parametrize("method", ["Procrustes", "ridge"])
+def test_rows_of_zeros_stay_so_by_cosine(world, method):
+    one = maps.fit(unit_pairs(), [method], directions=["gallery"], metric="cosine")[f"new/{method}"]
+    x = OLD / np.linalg.norm(OLD, axis=1, keepdims=True)
+    x[[5, 100]] = 0
+    carry(one, world.put("npy", "items", table(x)), world.url("npy", "made"), show_progress=False)
+    lengths = np.linalg.norm(read(world.url("npy", "made")), axis=1)
+    assert (lengths == 0).nonzero()[0].tolist() == [5, 100] and np.allclose(np.delete(lengths, [5, 100]), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["npy", "parquet", "lance", "postgresql"])
+def test_a_gallery_that_changes_meanwhile(world, ridge, kind, monkeypatch):
+    gallery = world.put(kind, "items", table())
+    inner = module._run
+
+    def changed(*args):
+        inner(*args)
+        if kind == "postgresql":
+            with psycopg.connect(world.database) as connection:
+                connection.execute(f"UPDATE items SET embedding = embedding WHERE id = {IDS[3]}")
+        elif kind == "lance":
+            lancedb.connect(world.folder / "lance").open_table("items").add(table()[:1])
+        else:
+            time.sleep(0.01)
+            world.put(kind, "items", table(OLD + 1))
+
+    monkeypatch.setattr(module, "_run", changed)
+    with pytest.raises(ValueError, match="has changed meanwhile; run the command again"):
+        carry(ridge, gallery, world.url(kind, "made"), show_progress=False)
+    assert not left(world)
+
+
+def test_a_full_disk_is_said_and_the_work_goes_on_later(world, ridge, monkeypatch):
+    gallery, calls = world.put("npy", "items", table()), []
+
+    def full(self, index, *rest):
+        calls.append(index)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device")
+        return inner(self, index, *rest)
+
+    from gallerykit.numpy_store import NewArray
+
+    inner = NewArray.write
+    monkeypatch.setattr(NewArray, "threads", 1)
+    monkeypatch.setattr(NewArray, "write", full)
+    with pytest.raises(OSError, match="With space made, the same command goes on; to give up, remove"):
+        carry(ridge, gallery, world.url("npy", "made"), show_progress=False)
+    carry(ridge, gallery, world.url("npy", "made"), show_progress=False)
+    assert sorted(calls) == [0, 1, 2, 2, 3] and (read(world.url("npy", "made")) == ridge(OLD)).all()
+
+
+def test_no_more_than_some_batches_are_in_memory(world, ridge, monkeypatch):
+    sizes = []
+    inner = maps.Map.__call__
+    monkeypatch.setattr("gallerykit.store.BATCH_BYTES", 20 * 7 * 4)
+    monkeypatch.setattr(maps.Map, "__call__", lambda self, x, side=None: sizes.append(len(x)) or inner(self, x, side))
+    for kind in ("npy", "parquet", "arrow", "lance", "postgresql"):
+        carry(ridge, world.put(kind, "items", table()), world.url(kind, "made"), show_progress=False)
+    assert max(sizes) == 20 and sum(sizes) == 5 * ROWS
+
+
+def test_fragments_of_a_folder_keep_their_names(world, ridge):
+    carry(ridge, world.put("folder", "items", table()), world.url("folder", "made"), show_progress=False)
+    made = sorted((world.folder / "made").iterdir())
+    assert [p.name for p in made] == ["a.parquet", "b.parquet", "c.parquet"]
+    assert [pq.read_metadata(p).num_rows for p in made] == [0, 110, ROWS - 110]
+    assert FRAGMENT < 110

@@ -1,0 +1,218 @@
+"""Ways to serve a new model: measures by their definitions, plans, advice."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from compatkit import retrieval
+from compatkit.intervals import Interval
+from gallerykit import backfill
+from gallerykit.advice import recommend
+from gallerykit.backfill import Path, Plan, Stage, often_found, plan, times_found
+from gallerykit.compare import NEW, OLD, Comparison, Judge, Way, cascade, ceiling, compare
+from gallerykit.maps import Pairs, fit, split
+from gallerykit.metrics import METRICS, similarity
+from gallerykit.store import Gallery
+from gallerykit.stores import open_source
+
+from .world import IDS, table
+
+METHODS = ("identity", "Procrustes", "ridge")
+
+
+def many(n=600, noise=0.3, seed=1, labelled=True, shrink=1.0):
+    """Pairs in six classes whose old embeddings know less."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(6, (n,), generator=generator)
+    new = torch.randn(6, 12, generator=generator)[labels] + 0.7 * torch.randn(n, 12, generator=generator)
+    turn = torch.linalg.qr(torch.randn(12, 12, generator=generator))[0]
+    old = (new + noise * torch.randn(n, 12, generator=generator)) @ turn
+    return Pairs(old * shrink, new, labels=labels if labelled else None)
+
+
+def measured(pairs, metric="l2", methods=METHODS, **options):
+    to_fit, held_out = split(pairs)
+    maps = fit(to_fit, methods, metric=metric)
+    return compare(maps, to_fit, held_out, metric=metric, **options), maps, to_fit, held_out
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_measures_are_their_definitions(metric):
+    comparison, maps, _, held_out = measured(many(), metric)
+    mapped = torch.from_numpy(maps["new/ridge"](held_out.old.numpy()))
+    back = torch.from_numpy(maps["ridge/old"](held_out.new.numpy()))
+    wanted = {
+        "new/ridge": (held_out.new, mapped), "ridge/old": (back, held_out.old), OLD: (held_out.old, held_out.old),
+        NEW: (held_out.new, held_out.new),
+    }  # fmt: skip
+    of_new = similarity(held_out.new, held_out.new, metric).fill_diagonal_(-torch.inf).topk(10).indices
+    for name, (query, items) in wanted.items():
+        way, scores = comparison.ways[name], similarity(query, items, metric).fill_diagonal_(-torch.inf)
+        found = scores.topk(10).indices
+        kept = [len({*a} & {*b}) / 10 for a, b in zip(of_new.tolist(), found.tolist(), strict=True)]
+        assert way.agreement.mean == pytest.approx(np.mean(kept))
+        if metric != "ip":
+            x, y = (F.normalize(z, dim=1) if metric == "cosine" else z for z in (query, items))
+            own = retrieval.evaluate(x, held_out.labels, y, held_out.labels, ks=(1,), same_items=True)
+            assert way.score.mean == pytest.approx(own.mean_ap, abs=1e-6)
+            assert way.top1.mean == pytest.approx(own.cmc[1], abs=1e-6)
+    ridge, old = comparison.ways["new/ridge"], comparison.ways[OLD]
+    assert ridge.gain.mean == pytest.approx(ridge.score.mean - old.score.mean)
+    assert ridge.won.mean - ridge.lost.mean == pytest.approx(ridge.top1.mean - old.top1.mean)
+    assert comparison.ways[NEW].anew == 1 and ridge.bytes == 48 and ridge.seconds > 0
+    assert comparison.best in maps and "new/ridge" in comparison.table()
+
+
+def test_without_labels_agreement_is_judged_and_a_gallerys_size_counts():
+    comparison = measured(many(labelled=False), gallery_size=5_000)[0]
+    for way in comparison.ways.values():
+        assert way.score == way.agreement and way.top1 is None
+        if way.name not in (NEW, f"{OLD}, 200 anew"):
+            assert way.in_gallery.mean < way.agreement.mean + 0.02
+    table = comparison.table()
+    assert "in 5 000, %" in table and "mAP" not in table
+    gone = measured(many(labelled=False), old_model=False)[0]
+    assert not any(name.startswith(f"{OLD}, ") for name in gone.ways)
+    assert any("/old, 200 anew" in name for name in gone.ways)
+
+
+def test_a_cascade_ranks_the_first_results_anew_and_no_others():
+    generator = torch.Generator().manual_seed(0)
+    first, again = (torch.randn(9, 50, generator=generator) for _ in range(2))
+    order = cascade(first, again, 20).argsort(1, descending=True)
+    for q in range(9):
+        best = first[q].topk(20).indices
+        assert order[q, :20].tolist() == best[again[q][best].argsort(descending=True)].tolist()
+        assert order[q, 20:].tolist() == first[q].argsort(descending=True)[20:].tolist()
+
+
+def test_the_ceiling_is_above_what_maps_reach_and_below_what_the_old_space_lacks():
+    reached = {}
+    for noise in (0.1, 0.6, 1.5):
+        comparison, maps, to_fit, held_out = measured(many(1_500, noise, labelled=False))
+        reached[noise] = comparison.ceiling.mean
+        assert comparison.ceiling.mean >= max(
+            comparison.ways[name].score.mean for name in maps if name.startswith("new")
+        )
+        more = split(many(6_000, noise, labelled=False))[0]
+        best = fit(more, ["ridge"])["new/ridge"]
+        judge = Judge(held_out, "l2")
+        assert judge(judge.by(best)).kept.mean() < comparison.ceiling.mean + 0.03
+        assert ceiling(to_fit, judge, comparison.ways) == comparison.ceiling
+    assert 1 > reached[0.1] > reached[0.6] > reached[1.5]
+
+
+# Plans
+
+
+def test_a_plan_begins_and_ends_where_it_should_and_the_trap_is_seen():
+    """A map that shrinks: by L2 distance, together, the middle is worse than both ends; apart it is not."""
+    comparison, maps, to_fit, held_out = measured(many(1_500, noise=1.5, labelled=False))
+    found = plan(comparison, maps, to_fit, held_out)
+    by_name = {path.name: path for path in found.paths}
+    for path in found.paths:
+        start = comparison.ways[path.map or OLD].score.mean
+        assert path.stages[0].score.mean == pytest.approx(start, abs=1e-9)
+        assert path.stages[-1].score.mean == pytest.approx(comparison.ways[NEW].score.mean, abs=1e-9)
+    assert by_name["new/ridge, together"].sinks_surely and not by_name["new/ridge, apart"].sinks_surely
+    assert not found.best.sinks and "sinks" in found.table()
+    worse = min(by_name["new/ridge, together"].stages, key=lambda stage: stage.score.mean)
+    assert worse.score.mean < comparison.ways["new/ridge"].score.mean
+
+
+def test_those_found_most_often_come_first(world):
+    generator = torch.Generator().manual_seed(0)
+    queries, items = (torch.randn(n, 6, generator=generator) for n in (80, 260))
+    near = similarity(queries, items, "l2").topk(50).indices
+    wanted = torch.bincount(near.flatten(), minlength=260)
+    for kind in ("parquet", "lance"):
+        gallery = Gallery("gallery", open_source(world.put(kind, "items", table(items.numpy()))))
+        assert (often_found(gallery, queries, "l2") == wanted.numpy()).all()
+    few = times_found(queries, items, "l2", 50)
+    assert few.sum() == 80 * (260 // 50)
+    backfill.write_list("list.csv", IDS, wanted.numpy())
+    lines = (world.folder / "list.csv").read_text().splitlines()
+    assert lines[0] == "id,times_found" and len(lines) == 261
+    assert lines[1] == f"{IDS[wanted.argmax()]},{wanted.max()}"
+
+
+# Advice, on comparisons that are made up
+
+
+def interval(mean, half=0.01):
+    return Interval(mean, mean - half, mean + half, 100)
+
+
+def made_up(scores, old=0.3, labelled=True, **options):
+    """A comparison with these scores of maps."""
+    ways = {}
+    for name, score in {OLD: old, **scores, f"{OLD}, 200 anew": 0.6, NEW: 0.7}.items():
+        gain = interval(score - old)
+        same = {"agreement": interval(score), "in_gallery": None, "top1": interval(score) if labelled else None}
+        ways[name] = Way(
+            name,
+            interval(score),
+            **same,
+            gain=gain,
+            lost=interval(0.1),
+            won=interval(0.2),
+            seconds=1.0,
+            bytes=4,
+            anew=0,
+        )
+    about = {"fitted_on": 400, "held_out": 100, "labelled": labelled, "metric": "l2", "gallery_size": None}
+    return Comparison(ways, interval(0.6), **about | {"old_model": True} | options, maps=list(scores))
+
+
+EVEN = Path("old/old, apart", None, tuple(Stage(s, interval(0.3 + s), interval(s)) for s in (0.0, 0.5, 1.0)))
+DEEP = Path(
+    "new/ridge, together",
+    "new/ridge",
+    tuple(Stage(s, interval(x), interval(x - 0.3)) for s, x in ((0.0, 0.3), (0.5, 0.1), (1.0, 0.7))),
+)
+
+
+@pytest.mark.parametrize(
+    ("scores", "options", "action", "label", "said"),
+    [
+        ({"new/ridge": 0.5, "new/Procrustes": 0.495}, {}, "map", "new/Procrustes", "Use new/Procrustes"),
+        ({"new/ridge": 0.5, "new/Procrustes": 0.4}, {}, "map", "new/ridge", "no other map has more"),
+        ({"new/ridge": 0.305}, {}, "keep", None, "Keep the old model: no map finds more"),
+        ({"new/ridge": 0.2}, {"old_model": False}, "map", "new/ridge", "Use new/ridge"),
+        ({"new/ridge": 0.4}, {"labelled": False}, "back-fill", None, "50 % would be enough"),
+        ({"new/ridge": 0.25}, {"labelled": False}, "keep", None, "Keep the old model"),
+        ({"new/ridge": 0.6, "new/identity": 0.6}, {}, "nothing", None, "Do nothing"),
+        ({"new/ridge": 0.5}, {"backfill_seconds": 0.5}, "back-fill", None, "Back-fill: it is exact and takes 0.5 s"),
+        ({"new/ridge": 0.5}, {"backfill_seconds": 50.0}, "map", "new/ridge", "would take 50 times as long"),
+    ],
+)
+def test_advice_follows_the_rule(scores, options, action, label, said):
+    seconds = {"backfill_seconds": options.pop("backfill_seconds")} if "backfill_seconds" in options else {}
+    maps = fit(many(200, labelled=False), ["identity"])
+    found = recommend(made_up(scores, **options), Plan((EVEN, DEEP)), maps, **seconds)
+    assert (found.action, found.map) == (action, label) and said in found.text
+    if action in ("keep", "map"):
+        assert (
+            found.path == "old/old, apart"
+            and "Not new/ridge, together: with 50 % done it would have 10.0" in found.text
+        )
+
+
+def test_identity_serves_where_lengths_allow():
+    pairs = many(200, labelled=False)
+    unit = replace(pairs, new=F.normalize(pairs.new, dim=1))
+    scores = {"new/identity": 0.6}
+    for of, metric, action in ((pairs, "l2", "nothing"), (unit, "l2", "map"), (unit, "cosine", "nothing")):
+        maps = fit(of, ["identity"], metric=metric)
+        assert recommend(made_up(scores), Plan((EVEN,)), maps).action == action
+
+
+def test_what_cannot_be_compared_is_refused():
+    pairs = many(200)
+    with pytest.raises(ValueError, match="old: embeddings must not all be the same"):
+        measured(replace(pairs, old=torch.ones_like(pairs.old)), methods=("identity",))
+    with pytest.raises(ValueError, match="labels: some of the 40 held-out items must share one"):
+        measured(replace(pairs, labels=torch.arange(200)))
