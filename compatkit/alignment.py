@@ -98,7 +98,7 @@ def ridge(old: Tensor, new: Tensor, penalties: tuple[float, ...] = RIDGE_PENALTI
 
 
 def lambda_orthogonal(old: Tensor, new: Tensor, penalties: tuple[float, ...] = (0.03, 0.3), steps: int = 40) -> Affine:
-    """An affine map W that is drawn to a rotation by a penalty on |W'W - I|^2: between ``procrustes`` and ``ridge``.
+    """An affine map that is drawn to a rotation by a penalty on ``|W'W - I|^2``: between ``procrustes`` and ``ridge``.
 
     Args:
         old, new: (n, d_old) and (n, d_new); scaled to variance 1 while W is fitted.
@@ -228,7 +228,7 @@ def _lambda_orthogonal(old: Tensor, new: Tensor, penalty: float, steps: int) -> 
 
 
 def _slope(weight: Tensor, gram: Tensor, product: Tensor, penalty: float) -> Tensor:
-    """The gradient of (|XW - Y|^2 / n + penalty |W'W - I|^2) / 2, for a wide W of the penalty on WW'."""
+    """The gradient of half of ``|XW - Y|^2 / n + penalty |W'W - I|^2``; for a wide W of WW'."""
     tall = weight.shape[0] >= weight.shape[1]
     turned = weight @ (weight.T @ weight) if tall else (weight @ weight.T) @ weight
     return gram @ weight - product + 2 * penalty * (turned - weight)

@@ -79,8 +79,8 @@ def recommend(
     if not comparison.labelled and score.mean < enough:
         decided = ", which lies within the interval: more pairs would decide" if score.high >= enough else ""
         text = (
-            f"Back-fill: even the best map, {best.name}, has {_scored(comparison, best.name)}; {100 * enough:g} % would "
-            f"be enough{decided}.{_ceiling(comparison)}"
+            f"Back-fill: even the best map, {best.name}, has {_scored(comparison, best.name)}; {100 * enough:g} % "
+            f"would be enough{decided}.{_ceiling(comparison)}"
         )
         return Advice("back-fill", None, path.name, text + on_the_way)
     why = "no other map has more" if choice is best else f"the best, {best.name}, is within the interval"
@@ -138,7 +138,7 @@ def _on_the_way(path: Path, plan: Plan) -> str:
         worst = min(together, key=lambda one: min(stage.score.mean for stage in one.stages))
         stage = min(worst.stages, key=lambda one: one.score.mean)
         text += (
-            f" Not {worst.name}: with {100 * stage.share:g} % done it would have {percent(stage.score)} %, less than at "
-            "either end."
+            f" Not {worst.name}: with {100 * stage.share:g} % done it would have {percent(stage.score)} %, less than "
+            "at either end."
         )
     return text

@@ -28,6 +28,7 @@ from .printed import columns, percent
 from .store import Gallery, batch_rows
 
 SHARES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
+TAIL = 50
 OFTEN = 50  # results of a search that count an item as found
 COUNTED = 5_000  # searches
 PLANNED = ("Procrustes", "lambda-orthogonal", "ridge")
@@ -109,12 +110,12 @@ def plan(comparison: Comparison, maps: Mapping[str, Map], fitted: Pairs, held_ou
     judge = Judge(held_out, comparison.metric)
     metric, queries = comparison.metric, judge.queries
     order = times_found(fitted.old[:COUNTED], held_out.old, metric).argsort(descending=True, stable=True)
-    of_new = Ranks(judge.truth, similarity(queries.new, fitted.new, metric))
+    of_new = stands_out(judge.truth, similarity(queries.new, fitted.new, metric))
     paths = []
     if comparison.old_model:
         old = judge.similarity(queries.old, held_out.old)
-        ranked = Ranks(old, similarity(queries.old, fitted.old, metric))
-        paths.append(_path("old/old, apart", None, ranked.values, of_new.values, order, judge))
+        ranked = stands_out(old, similarity(queries.old, fitted.old, metric))
+        paths.append(_path("old/old, apart", None, ranked, of_new, order, judge))
     wanted = {comparison.choice} | {n for n in maps if method_of(n) in PLANNED}
     for label in maps:
         if label not in wanted or maps[label].ends.direction == "queries":
@@ -123,8 +124,8 @@ def plan(comparison: Comparison, maps: Mapping[str, Map], fitted: Pairs, held_ou
         paths.append(_path(f"{label}, together", label, mapped, judge.truth, order, judge))
         side = None if not maps[label].ends.d_side or fitted.side is None else fitted.side.numpy()
         reference = torch.from_numpy(maps[label](fitted.old.numpy(), side))
-        ranked = Ranks(mapped, similarity(queries.new, reference, metric))
-        paths.append(_path(f"{label}, apart", label, ranked.values, of_new.values, order, judge))
+        ranked = stands_out(mapped, similarity(queries.new, reference, metric))
+        paths.append(_path(f"{label}, apart", label, ranked, of_new, order, judge))
     return Plan(tuple(paths))
 
 
@@ -146,9 +147,13 @@ def _path(name: str, map: str | None, before: Tensor, after: Tensor, order: Tens
     )
 
 
-class Ranks:
+def stands_out(scores: Tensor, reference: Tensor) -> Tensor:
     """Similarities of each query in one space, made comparable with those in another: how far an item stands out among
-    items that are known in both spaces.
+    items that are known in both.
+
+    The similarities of the 50 nearest of these exceed that of the 50th by some mean. In this unit, beyond the 50th,
+    what an item has is the logarithm of its rank among any number of items, where the tail is exponential. (By mean and
+    standard deviation of all of them the tails would not fit each other.)
 
     Args:
         scores: (q, n) of items.
@@ -156,9 +161,9 @@ class Ranks:
 
     Source: Seo et al., WACV 2025, who merge by distances that are trained to be comparable; here nothing is trained.
     """
-
-    def __init__(self, scores: Tensor, reference: Tensor):
-        self.values = (scores - reference.mean(1, keepdim=True)) / reference.std(1, keepdim=True).clamp_min(1e-12)
+    nearest = reference.topk(min(TAIL, reference.shape[1])).values
+    last = nearest[:, -1:]
+    return (scores - last) / (nearest - last).mean(1, keepdim=True).clamp_min(1e-12)
 
 
 def times_found(queries: Tensor, items: Tensor, metric: str, most: int = OFTEN) -> Tensor:

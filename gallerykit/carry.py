@@ -71,7 +71,7 @@ def carry(
     mapped = map if isinstance(map, Map) else load_map(map)
     target = open_target(out)
     with workers_of(scheduler) as executor, target.held(), disk_of(target):
-        work = _Work.of(mapped, gallery, target, absolute(out), side, columns)
+        work = Work.of(mapped, gallery, target, absolute(out), side, columns)
         opened = work.opened(mapped, target)
         target.check_new(overwrite)
         target.check()
@@ -102,7 +102,7 @@ def carry(
 
 
 @dataclass(frozen=True)
-class _Work:
+class Work:
     """All that a worker needs to know."""
 
     gallery: str
@@ -112,9 +112,7 @@ class _Work:
     folder: str
 
     @classmethod
-    def of(
-        cls, map: Map, gallery: Any, target: Target, out: str, side: Any, columns: Mapping[str, str] | None
-    ) -> _Work:
+    def of(cls, map: Map, gallery: Any, target: Target, out: str, side: Any, columns: Mapping[str, str] | None) -> Work:
         names = tuple(sorted((columns or {}).items()))
         place = None if side is None else absolute(side)
         return cls(absolute(gallery), out, place, names, str(target.folder.absolute()))
@@ -128,22 +126,22 @@ class _Work:
         """Side-information in the order of the gallery."""
         return Path(self.folder, "side.npy")
 
-    def opened(self, map: Map, target: Target) -> _Opened:
+    def opened(self, map: Map, target: Target) -> Opened:
         columns = dict(self.columns)
         gallery = Gallery("gallery", open_source(self.gallery, columns), columns)
-        opened = _Opened(map, gallery, target, self)
+        opened = Opened(map, gallery, target, self)
         target.bind(gallery, opened.schema, map.ends.metric)
         return opened
 
 
 @dataclass(frozen=True, eq=False)
-class _Opened:
+class Opened:
     """A map, and what goes through it to where."""
 
     map: Map
     gallery: Gallery
     target: Target
-    work: _Work
+    work: Work
 
     @cached_property
     def names(self) -> list[str]:
@@ -250,8 +248,8 @@ class _Opened:
 def _run(
     todo: Sequence[tuple[int, Fragment]],
     total: int,
-    opened: _Opened,
-    work: _Work,
+    opened: Opened,
+    work: Work,
     executor: Executor | None,
     shown: bool,
 ) -> None:
@@ -262,10 +260,9 @@ def _run(
             for _, one in zip(progress(total - len(todo), total, "gallery", "fragment", shown), calls, strict=True):
                 one.result()
         except BaseException:
-            for one in calls:
-                one.cancel()
-            work.map.unlink(missing_ok=True)  # so that no call begins
-            wait(calls)
+            begun = [one for one in calls if not one.cancel()]
+            work.map.unlink(missing_ok=True)  # so that no other call begins
+            wait(begun)
             raise
 
 
@@ -278,7 +275,7 @@ def _executor(executor: Executor | None, threads: int) -> Iterator[Executor]:
         yield pool
 
 
-def carry_fragment(work: _Work, index: int, fragment: Fragment) -> None:
+def carry_fragment(work: Work, index: int, fragment: Fragment) -> None:
     """What a worker does: one fragment, unless it is there. Dask calls again for what a worker had returned before it
     died."""
     if not work.map.exists():
@@ -290,13 +287,13 @@ def carry_fragment(work: _Work, index: int, fragment: Fragment) -> None:
 
 
 @lru_cache(2)
-def _opened_by_worker(work: _Work, when: int) -> _Opened:
+def _opened_by_worker(work: Work, when: int) -> Opened:
     target = open_target(work.out)
     target.folder = Path(work.folder)  # of the client, whose working directory may be another
     return work.opened(load_map(work.map), target)
 
 
-def _align_side(opened: _Opened, work: _Work) -> None:
+def _align_side(opened: Opened, work: Work) -> None:
     """Write side-information that has a source of its own in the order of the gallery."""
     if work.side is None:
         return

@@ -1,5 +1,5 @@
-"""Ways to serve a new model, compared on pairs that no map was fitted on: what each finds, what would be lost by it, and
-what it costs.
+"""Ways to serve a new model, compared on pairs that no map was fitted on: what each finds, what would be lost by it,
+and what it costs.
 
 Every way is a matrix of similarities of queries to items, and all are judged alike: a map of the gallery or of queries,
 the old model as it is, and a cascade, which searches the old gallery and embeds the first results anew. ``ceiling``
@@ -28,6 +28,7 @@ from .sizes import NEIGHBOURS, Sample
 QUERIES_MOST = 2_000
 ANEW = (50, 200)
 """How many results a cascade embeds anew."""
+FEWEST_ANEW = 3  # among the held-out items, or nothing is said of a cascade in a larger gallery
 KERNEL_PAIRS = 4_000
 OLD, NEW = "old/old", "new/new"
 
@@ -238,7 +239,7 @@ def compare(
             name=name,
             score=interval(found.values),
             agreement=interval(found.kept.mean(1).tolist()),
-            in_gallery=None if size is None else size.agreement(scores if at_scale is None else at_scale),
+            in_gallery=None if size is None or at_scale is None else size.agreement(at_scale),
             top1=None if found.top1 is None else interval(found.top1.tolist()),
             gain=difference(found.values, before.values, paired=True),
             lost=interval((worked * (1 - works)).tolist()),
@@ -248,13 +249,13 @@ def compare(
             anew=anew,
         )
 
-    ways = {OLD: way(OLD, old, 0, item + beside)}
+    ways = {OLD: way(OLD, old, 0, item + beside, at_scale=old)}
     by_map: dict[str, Tensor] = {}
     for _, (label, one) in zip(progress(0, len(maps), "comparing", "map", show_progress), maps.items(), strict=True):
         seconds = costs.seconds(partial(judge.mapped, one)) * 10_000 / len(held_out)
         by_map[label] = judge.by(one)
         stored = new_item if one.ends.direction == "gallery" else item
-        ways[label] = way(label, by_map[label], seconds, stored)
+        ways[label] = way(label, by_map[label], seconds, stored, at_scale=by_map[label])
     of_queries = [label for label in maps if label.endswith("/old") and "identity" not in label]
     first = {OLD: old} if old_model else {}
     if of_queries:
@@ -263,9 +264,10 @@ def compare(
     for label, scores in first.items():
         for most in ANEW:
             n, name = len(held_out), f"{label}, {most} anew"
-            few = cascade(scores, judge.truth, max(1, round(most * n / max(n, gallery_size or n))))
-            ways[name] = way(name, cascade(scores, judge.truth, most), 0, item, most, few)
-    ways[NEW] = way(NEW, judge.truth, 0, new_item, 1)
+            few = most * n / max(n, gallery_size or n)  # of as many results here
+            at_scale = cascade(scores, judge.truth, round(few)) if few >= FEWEST_ANEW else None
+            ways[name] = way(name, cascade(scores, judge.truth, most), 0, item, most, at_scale)
+    ways[NEW] = way(NEW, judge.truth, 0, new_item, 1, judge.truth)
     return Comparison(
         ways=ways,
         ceiling=ceiling(fitted, judge, ways),

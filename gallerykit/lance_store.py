@@ -1,4 +1,4 @@
-"""Embeddings in LanceDB, embedded: ``lance:FOLDER#TABLE``, and a new column of that table: ``lance:FOLDER#TABLE#COLUMN``.
+"""Embeddings in LanceDB, embedded: ``lance:FOLDER#TABLE``; ``lance:FOLDER#TABLE#COLUMN`` for a (new) column of it.
 
 A table is read at one version: rows that are added meanwhile are not seen. Fragments are Lance's own. Those of a new
 table are committed as one version and then moved to their place; those of a new column are committed as one version of

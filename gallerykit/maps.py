@@ -1,16 +1,16 @@
 """Maps from an old model's embeddings to a new model's, or back, fitted on pairs; a map is a file, and a few lines of
 numpy for who applies it.
 
-====================  ==============================================================================================
-``identity``          nothing
-``mean shift``        the difference of the means
-``Procrustes``        rotation, scale and shift
-``lambda-orthogonal`` linear, drawn to a rotation
-``low-rank``          linear, through fewer dimensions: ridge of reduced rank
-``ridge``             linear
-``residual``          scale * x + MLP(x), trained (Vejendla 2025, Drift-Adapter)
-``h``                 the learned transformation of paper B (Ramanujan et al., Sec. 3.3), trained
-====================  ==============================================================================================
+=====================  ==============================================================================================
+``identity``           nothing
+``mean shift``         the difference of the means
+``Procrustes``         rotation, scale and shift
+``lambda-orthogonal``  linear, drawn to a rotation
+``low-rank``           linear, through fewer dimensions: ridge of reduced rank
+``ridge``              linear
+``residual``           scale * x + MLP(x), trained (Vejendla 2025, Drift-Adapter)
+``h``                  the learned transformation of paper B (Ramanujan et al., Sec. 3.3), trained
+=====================  ==============================================================================================
 
 A map serves in one of two ``DIRECTIONS``: it carries the "gallery" to the new model, or "queries" of the new model to
 the old gallery, whose index stays as it is.
@@ -35,7 +35,7 @@ import numpy as np
 from compatkit.extras import require
 from compatkit.files import write_atomically
 
-from .detect import Sides
+from .sides import Sides
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -1,5 +1,5 @@
-"""Embeddings in Qdrant: ``qdrant:http://host:6333#collection``, ``qdrant:FOLDER#collection`` for its client's local mode,
-and ``#collection#vector`` for one of several named vectors.
+"""Embeddings in Qdrant: ``qdrant:http://host:6333#collection``, ``qdrant:FOLDER#collection`` for its client's local
+mode, and ``#collection#vector`` for one of several named vectors.
 
 Points are read by scroll in the order of their ids and written by upsert. A new collection is filled under the name
 ``COLLECTION.carry`` and becomes visible as an alias; a new named vector is added to the points of the gallery's own
@@ -67,17 +67,16 @@ class Collection:
             raise ValueError(f"{self.name}: there is no such collection")
         config = self.client.get_collection(self.collection).config.params.vectors
         named = config if isinstance(config, dict) else {"": config}
-        self.vector = self.vector or (ROLES["vector"] if ROLES["vector"] in named else next(iter(named)))
-        if self.vector not in named:
-            raise ValueError(f"{self.name}: has no vector {self.vector!r}, only {', '.join(named)}")
-        self._key: str = self.vector or ""
-        self.distance = named[self._key].distance
-        self.vector = self.vector or ROLES["vector"]
+        key = parts(url)[2] or (ROLES["vector"] if ROLES["vector"] in named else next(iter(named)))
+        if key not in named:
+            raise ValueError(f"{self.name}: has no vector {key!r}, only {', '.join(named)}")
+        self._key, self._column, self.distance = key, key or ROLES["vector"], named[key].distance
+        self.vector = self._column
         self._ids = self._all_ids()
         self.rows, kind = len(self._ids), pa.int64() if all(isinstance(x, int) for x in self._ids) else pa.string()
         if len({type(x) for x in self._ids}) > 1:
             raise ValueError(f"{self.name}: ids must all be integers or all UUIDs, got both")
-        vector = vector_field(self.vector, named[self._key].size, "float32")
+        vector = vector_field(self.vector, named[key].size, "float32")
         self.schema = pa.schema([pa.field("id", kind), vector, pa.field(PAYLOAD, pa.string())])
 
     @staticmethod
@@ -116,7 +115,7 @@ class Collection:
                 if None in (missing := [None if x is None else 1 for x in of_points]):
                     odd = records[missing.index(None)].id
                     raise ValueError(f"{self.name}: point {odd} has no vector {self.vector!r}")
-                found[self.vector] = as_vectors(np.array(of_points, np.float32))
+                found[self._column] = as_vectors(np.array(of_points, np.float32))
             yield pa.record_batch(
                 [found[name] for name in columns], schema=pa.schema([self.schema.field(name) for name in columns])
             )

@@ -238,8 +238,8 @@ class Gallery:
             )
         except pa.ArrowInvalid as error:
             raise ValueError(f"{self._here} must have ids that fit 64 bits with a sign; store them as text") from error
-        unique, counts = np.unique(values, return_counts=True) if values.dtype != object else (set(values), None)
-        if len(unique) < len(values):
+        unique = len(np.unique(values)) if values.dtype != object else len(set(values))
+        if unique < len(values):
             counted = found.value_counts().to_pylist()
             twice = max(counted, key=lambda one: one["counts"])
             raise ValueError(

@@ -11,8 +11,8 @@
 ====================================  ===========================================================
 
 A second ``#`` names the column of vectors: ``items.parquet#embedding_v1``, ``lance:db#items#embedding_v1``. As what is
-to be made, ``lance:db#items#embedding_v2`` is a new column of the gallery's own table, and ``qdrant:...#items#v2`` a new
-named vector of its own points.
+to be made, ``lance:db#items#v2`` is a new column of the gallery's own table, and ``qdrant:...#items#v2`` a new named
+vector of its own points.
 """
 
 from __future__ import annotations

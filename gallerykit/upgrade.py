@@ -62,19 +62,21 @@ class Plan:
 
     old: str = option("embeddings of some items by the old model")
     new: str = option(
-        "embeddings of the same items by the new model; joined by id where both have ids, so that --old may be the gallery itself"
+        "embeddings of the same items by the new model; joined by id where both have ids, so that --old may be the "
+        "gallery itself"
     )
     side: str | None = option("side-information of the items of --old, in place of its column", default=None)
     labels: str | None = option("integers or text, one for each item of --old: judge by mAP", default=None)
     gallery: str | None = option("embeddings by the old model that are to become new ones", default=None)
     columns: dict[str, str] = option(
-        'what columns are called, such as id "Item ID" label class; id, embedding (role: vector), side, label otherwise',
+        'what columns are called, such as: id "Item ID"; roles: id, vector ("embedding"), side, label',
         default_factory=dict,
     )
     require_all: bool = option("refuse pairs whose ids match only in part", default=False)
     metric: Literal["l2", "cosine", "ip"] = option("of the search: L2 distance, cosine or inner product", default="l2")
     method: str = option(
-        "auto takes what is advised, of the closed forms; all trains residual and h as well, which takes minutes; a name, such as ridge, is used whatever the comparison says",
+        "auto takes what is advised, of the closed forms; all trains residual and h as well, which takes minutes; a "
+        "name, such as ridge, is used whatever the comparison says",
         default="auto",
     )
     direction: Literal["both", "gallery", "queries"] = option(
@@ -183,7 +185,8 @@ class Upgrade(Plan):
         "side-information of the gallery in place of its column, by id if both have ids", default=None
     )
     scheduler: str | None = option(
-        "address of a scheduler of Dask, such as tcp://host:8786, whose workers map the gallery; files, and the folder of --out, must be on a disk that all of them share",
+        "address of a scheduler of Dask, such as tcp://host:8786, whose workers map the gallery; files, and the folder "
+        "of --out, must be on a disk that all of them share",
         default=None,
     )
     overwrite: bool = option("replace the file --out", default=False)

@@ -15,7 +15,6 @@ except ImportError:
 TRAINERS = (
     "compatkit.training",
     "compatkit.applications",
-    "gallerykit.maps",
     "reproduction.runs.context",
 )
 """Modules that call ``train``."""
@@ -23,7 +22,7 @@ TRAINERS = (
 
 TRAINING = (
     *(f"compatkit/test_{name}.py" for name in ("training", "gpu_path", "applications", "fct", "torchvision_networks")),
-    *(f"gallerykit/test_{name}.py" for name in ("comparison", "map_files", "maps", "parts", "sources", "upgrade")),
+    *(f"gallerykit/test_{name}.py" for name in ("carry", "compare", "maps", "pairs", "scheduler", "upgrade")),
     *(f"reproduction/test_{name}.py" for name in ("experiments", "update", "transfer", "classifier", "adaptation")),
     *(f"reproduction/test_{name}.py" for name in ("measures", "cli", "scheduler")),
     *(

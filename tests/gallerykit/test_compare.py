@@ -11,7 +11,7 @@ from compatkit import retrieval
 from compatkit.intervals import Interval
 from gallerykit import backfill
 from gallerykit.advice import recommend
-from gallerykit.backfill import Path, Plan, Stage, often_found, plan, times_found
+from gallerykit.backfill import Path, Plan, Stage, often_found, plan, stands_out, times_found
 from gallerykit.compare import NEW, OLD, Comparison, Judge, Way, cascade, ceiling, compare
 from gallerykit.maps import Pairs, fit, split
 from gallerykit.metrics import METRICS, similarity
@@ -23,14 +23,14 @@ from .world import IDS, table
 METHODS = ("identity", "Procrustes", "ridge")
 
 
-def many(n=600, noise=0.3, seed=1, labelled=True, shrink=1.0):
+def many(n=600, noise=0.3, seed=1, labelled=True, width=12):
     """Pairs in six classes whose old embeddings know less."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(6, (n,), generator=generator)
-    new = torch.randn(6, 12, generator=generator)[labels] + 0.7 * torch.randn(n, 12, generator=generator)
-    turn = torch.linalg.qr(torch.randn(12, 12, generator=generator))[0]
-    old = (new + noise * torch.randn(n, 12, generator=generator)) @ turn
-    return Pairs(old * shrink, new, labels=labels if labelled else None)
+    new = torch.randn(6, width, generator=generator)[labels] + 0.7 * torch.randn(n, width, generator=generator)
+    turn = torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
+    old = (new + noise * torch.randn(n, width, generator=generator)) @ turn
+    return Pairs(old, new, labels=labels if labelled else None)
 
 
 def measured(pairs, metric="l2", methods=METHODS, **options):
@@ -70,8 +70,9 @@ def test_without_labels_agreement_is_judged_and_a_gallerys_size_counts():
     comparison = measured(many(labelled=False), gallery_size=5_000)[0]
     for way in comparison.ways.values():
         assert way.score == way.agreement and way.top1 is None
-        if way.name not in (NEW, f"{OLD}, 200 anew"):
+        if way.name not in (NEW, f"{OLD}, 50 anew", f"{OLD}, 200 anew"):
             assert way.in_gallery.mean < way.agreement.mean + 0.02
+    assert comparison.ways[f"{OLD}, 50 anew"].in_gallery is None  # too few of the held-out items
     table = comparison.table()
     assert "in 5 000, %" in table and "mAP" not in table
     gone = measured(many(labelled=False), old_model=False)[0]
@@ -110,7 +111,7 @@ def test_the_ceiling_is_above_what_maps_reach_and_below_what_the_old_space_lacks
 
 def test_a_plan_begins_and_ends_where_it_should_and_the_trap_is_seen():
     """A map that shrinks: by L2 distance, together, the middle is worse than both ends; apart it is not."""
-    comparison, maps, to_fit, held_out = measured(many(1_500, noise=1.5, labelled=False))
+    comparison, maps, to_fit, held_out = measured(many(1_500, noise=1.5, labelled=False, width=64))
     found = plan(comparison, maps, to_fit, held_out)
     by_name = {path.name: path for path in found.paths}
     for path in found.paths:
@@ -121,6 +122,18 @@ def test_a_plan_begins_and_ends_where_it_should_and_the_trap_is_seen():
     assert not found.best.sinks and "sinks" in found.table()
     worse = min(by_name["new/ridge, together"].stages, key=lambda stage: stage.score.mean)
     assert worse.score.mean < comparison.ways["new/ridge"].score.mean
+
+
+def test_ranks_are_comparable_in_galleries_of_any_size():
+    """Of two spaces that differ in scale and shape, the same items stand out by the same."""
+    generator = torch.Generator().manual_seed(0)
+    depth = torch.randn(40, 20_000, generator=generator).abs()
+    spaces = 3 * depth + 7, (0.2 * depth).square()
+    merged = [stands_out(x[:, 4_000:], x[:, :4_000]) for x in spaces]
+    place = [x.argsort(1, descending=True).argsort(1)[:, :8_000].double() for x in merged]
+    assert (place[0] - place[1]).abs().max() < 50  # but for ties
+    halves = torch.cat([merged[0][:, :8_000], merged[1][:, 8_000:]], 1).topk(100).indices
+    assert 0.35 < (halves < 8_000).double().mean() < 0.65
 
 
 def test_those_found_most_often_come_first(world):

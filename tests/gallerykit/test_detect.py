@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from gallerykit.carry import carry
-from gallerykit.detect import Sides, inspect
+from gallerykit.detect import inspect
 from gallerykit.maps import Pairs, fit, load_map
+from gallerykit.sides import Sides
 
 WIDTH = 48
 

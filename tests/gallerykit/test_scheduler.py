@@ -6,9 +6,12 @@ import time
 
 import pytest
 
+from gallerykit import maps
+from gallerykit.carry import carry
 from gallerykit.scheduler import workers_of
 
 from ..cluster import cluster  # noqa: F401
+from .world import content, pairs, read, table
 
 
 def test_workers_are_an_executor(cluster):  # noqa: F811
@@ -40,3 +43,45 @@ def test_a_scheduler_that_is_gone_is_told_of(cluster):  # noqa: F811
 def test_what_is_no_address_is_refused(address):
     with pytest.raises(ValueError, match="scheduler: must be an address such as"), workers_of(address):
         ...
+
+
+KINDS = ("npy", "parquet", "folder", "lance", "postgresql")
+
+
+@pytest.fixture
+def ridge():
+    return maps.fit(pairs(), ["ridge"], directions=["gallery"])["new/ridge"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_workers_make_what_one_process_makes(world, ridge, cluster, kind):  # noqa: F811
+    gallery, address = world.put(kind, "items", table()), cluster().address
+    carry(ridge, gallery, world.url(kind, "by_workers"), scheduler=address, show_progress=False)
+    carry(ridge, gallery, world.url(kind, "here"), show_progress=False)
+    assert content(world.url(kind, "by_workers")) == content(world.url(kind, "here"))
+    assert not [p for p in world.folder.rglob(".*") if "carry" in p.name]
+
+
+def test_a_worker_that_is_killed_costs_its_fragment_and_bad_rows_leave_nothing(world, ridge, cluster):  # noqa: F811
+    dies = f"""
+import os, pathlib, signal
+from gallerykit import numpy_store
+write = getattr(numpy_store.NewArray.write, "inner", numpy_store.NewArray.write)  # Dask runs this twice
+flag = pathlib.Path({str(world.folder / "died")!r})
+def dying(self, index, *rest):
+    if index == 2 and not flag.exists():
+        flag.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(self, index, *rest)
+dying.inner, numpy_store.NewArray.write = write, dying
+"""
+    one, gallery = cluster(dies), world.put("npy", "items", table())
+    carry(ridge, gallery, "made.npy", scheduler=one.address, show_progress=False)
+    assert (world.folder / "died").exists()
+    carry(ridge, gallery, "here.npy", show_progress=False)
+    assert (read("made.npy") == read("here.npy")).all()
+    x = read(gallery)
+    x[200] = float("nan")
+    with pytest.raises(ValueError, match="gallery: row 200 .the first is 0. has NaN"):
+        carry(ridge, world.put("npy", "items", table(x)), "no.npy", scheduler=one.address, show_progress=False)
+    assert not [p for p in world.folder.rglob("*") if "no.npy" in p.name]

@@ -13,6 +13,8 @@ import pytest
 
 from gallerykit import load_map
 from gallerykit.__main__ import main
+from gallerykit.carry import carry
+from gallerykit.maps import Ends, Map
 from gallerykit.stores import open_source
 from gallerykit.upgrade import Upgrade
 
@@ -98,8 +100,9 @@ def test_mistakes_are_answered_with_a_sentence_and_nothing_is_left(files, capsys
 
 
 def test_help_is_quick_and_says_what_is_missing():
-    script = "import sys; import importlib.util as u; f = u.find_spec; u.find_spec = lambda n: None if n == 'qdrant_client' else f(n); from gallerykit.__main__ import main\n"
-    script += "main(['--help']); assert 'torch' not in sys.modules"
+    script = "import importlib.util as u, sys; f = u.find_spec\n"
+    script += "u.find_spec = lambda name: None if name == 'qdrant_client' else f(name)\n"
+    script += "from gallerykit.__main__ import main; main(['--help']); assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (
         done.returncode == 0
@@ -141,7 +144,8 @@ def test_types_and_schemas_of_postgres(world, files, schema, kind):
     url = f"{world.database}#My shop.items"
     done = Upgrade(**pairs, gallery=url, out=f"{world.database}#My shop.new", method="ridge", **QUIET).run(str)
     with psycopg.connect(world.database) as connection:
-        query = "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attnum > 0 AND attrelid = '\"My shop\".new'::regclass"
+        query = "SELECT format_type(atttypid, atttypmod) FROM pg_attribute WHERE attnum > 0 AND attrelid = "
+        query += "'\"My shop\".new'::regclass"
         types = [t for (t,) in connection.execute(query)]
         assert types[0] == ("text" if "char" in kind else kind) and types[1].endswith("vector(7)")
         own = done.map(old_model(Z)[7])
@@ -156,15 +160,12 @@ def test_types_and_schemas_of_postgres(world, files, schema, kind):
     ("width", "index"),
     [(2_000, "vector_l2_ops"), (2_001, "halfvec.2001.*halfvec_l2_ops"), (4_001, "no index of pgvector")],
 )
-def test_an_index_is_named_if_one_can_be(world, width, index):
-    x = np.random.default_rng(0).standard_normal((120, width)).astype("f4")
-    world.put("parquet", "wide", table(x, np.arange(120)))
-    world.put("parquet", "few", table(x[:, :6], np.arange(120)))
-    options = {"old": "few.parquet", "new": "wide.parquet", "gallery": "few.parquet", "method": "mean shift", **QUIET}
-    done = Upgrade(**options, out=f"{world.database}#made").run(str)
-    assert re.search(index, done.switch)
+def test_an_index_is_named_if_one_can_be(world, files, width, index):
+    tensors = {"weight": np.ones((6, width), np.float32), "bias": np.arange(width, dtype=np.float32)}
+    switch = carry(Map("ridge", Ends(6, 0, width), tensors), files["--gallery"], f"{world.database}#made")
+    assert re.search(index, switch)
     with psycopg.connect(world.database) as connection:
-        assert len(printed(connection, done.switch, x[0])) == 10
+        assert len(printed(connection, switch, np.ones(width))) == 10
 
 
 @pytest.mark.parametrize(

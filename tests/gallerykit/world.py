@@ -134,8 +134,8 @@ def content(url):
 
 def program(script, *arguments, cwd, **options):
     """Run Python in a process of its own, with fragments as small as here."""
-    first = "import signal, sys\nfrom gallerykit import arrow_store, store\nstore.FRAGMENT_BYTES, arrow_store.FRAGMENT_ROWS = "
-    first += f"{FRAGMENT * 6 * 4}, {FRAGMENT}\n"
+    first = "import signal, sys\nfrom gallerykit import arrow_store, store\n"
+    first += f"store.FRAGMENT_BYTES, arrow_store.FRAGMENT_ROWS = {FRAGMENT * 6 * 4}, {FRAGMENT}\n"
     command = [sys.executable, "-c", first + script, *map(str, arguments)]
     return subprocess.Popen(
         command,
