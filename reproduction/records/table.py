@@ -116,15 +116,14 @@ def pick(values: Values, measure: str | Sequence[str], **where: Any) -> Values:
     Args:
         values: of ``table``.
         measure: its name, or several.
-        where: by column what stands there, or one of several, or ``ANY``. Columns of ``PLAIN`` that are not named are
-            as they are there.
+        where: by column what stands there, several of which one does (keys, of a mapping), or ``ANY``. Columns of
+            ``PLAIN`` that are not named are as they are there.
     """
     fits = np.ones(len(values), dtype=bool)
     for column, wanted in {"measure": measure, **PLAIN, **where}.items():
         if wanted is not ANY:
-            found = values[column]
-            several = isinstance(wanted, (tuple, list, set, dict)) and wanted not in list(found.cat.categories)
-            fits &= (found.isin(list(wanted)) if several else found == wanted).to_numpy()
+            several = isinstance(wanted, (tuple, list, dict))
+            fits &= (values[column].isin(list(wanted)) if several else values[column] == wanted).to_numpy()
     return values[fits]
 
 
