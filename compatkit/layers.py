@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .devices import described
 from .inspection import as_precise
-from .moments import SHAPES, Extent, Kernels, arithmetic, as_map, check_enough, check_lengths, check_shape, grid
+from .moments import SHAPES, Kernels, Seen, arithmetic, as_map, check_enough, check_lengths, check_shape, grid
 from .normalization import evaluation
 
 
@@ -106,14 +106,14 @@ def cka_map(
     Source: Kornblith et al. 2019; paper B, Sec. 5.7.
     """
     names_a, names_b = _default_layers(net_a, layers_a, "layers_a"), _default_layers(net_b, layers_b, "layers_b")
-    cka, extent = CKAMap(unbiased=unbiased, pooled=pooled, flatten=flatten), Extent()
+    cka, seen = CKAMap(unbiased=unbiased, pooled=pooled, flatten=flatten), Seen()
     for batch in _batches(images, batch_size):
-        extent.add({"images": batch}, torch.float64)
+        seen.add({"images": batch}, torch.float64)
         asked = [*names_a, *names_b] if net_b is net_a else names_a
         run_a = layer_features(net_a, asked, batch, statistics=statistics)
         run_b = run_a if net_b is net_a else layer_features(net_b, names_b, batch, statistics=statistics)
         cka._add({name: run_a[name] for name in names_a}, {name: run_b[name] for name in names_b})
-    extent.check()
+    seen.check()
     return names_a, names_b, cka.compute()
 
 
@@ -131,7 +131,7 @@ class CKAMap:
         self.unbiased, self.pooled, self.flatten = unbiased, pooled, flatten
         self._names: tuple[list[str], list[str]] | None = None
         self._kernels: dict[tuple[int, int], Kernels] = {}
-        self._extent = Extent()
+        self._seen = Seen()
 
     def update(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> CKAMap:
         """Add a batch. On a GPU ``compute`` says whether it is finite, so that no batch waits.
@@ -150,17 +150,13 @@ class CKAMap:
         names = list(a), list(b)
         if not all(names) or names != (self._names or names):
             raise ValueError(f"a, b: the same layers are needed in every batch, got {names}, before {self._names}")
-        layers = [*a.items(), *b.items()]
-        for name, x in layers:
-            check_shape(f"layer {name!r}", x, SHAPES)
-            check_lengths(layers[0][1], x)
-        self._extent.add({f"layer {name!r}": x for name, x in layers}, arithmetic(*(x for _, x in layers)))
+        layers = {(net, name): x for net, side in (("a", a), ("b", b)) for name, x in side.items()}
+        for (net, name), x in layers.items():
+            check_shape(f"{net}: layer {name!r}", x, SHAPES)
+            check_lengths(next(iter(layers.values())), x)
+        self._seen.add({f"{net}: layer {name!r}": x for (net, name), x in layers.items()}, arithmetic(*layers.values()))
         self._names = names
-        maps = {
-            (net, name): x.detach().flatten(1) if self.flatten else as_map(x.detach())
-            for net, side in (("a", a), ("b", b))
-            for name, x in side.items()
-        }
+        maps = {key: x.detach().flatten(1) if self.flatten else as_map(x.detach()) for key, x in layers.items()}
         for size, pairs in self._pairs(maps).items():
             sides = {key: _averaged(maps[key], size) for key in dict.fromkeys(key for pair in pairs for key in pair)}
             self._kernels.setdefault(size, Kernels(pairs, self.unbiased)).add(sides)
@@ -183,7 +179,7 @@ class CKAMap:
         Raises:
             ValueError: fewer than 2 samples so far (4 if unbiased), or not all finite.
         """
-        self._extent.check()
+        self._seen.check()
         rows, columns = self._names or ([], [])
         check_enough(min((kernels.n for kernels in self._kernels.values()), default=0), 4 if self.unbiased else 2)
         found = {pair: value for kernels in self._kernels.values() for pair, value in kernels.alignments().items()}

@@ -46,8 +46,7 @@ class Moments:
     """Sums over the samples of two sides, about an origin near their means, and moments about the means from them."""
 
     def __init__(self):
-        self.n, self._extent = 0, Extent()
-        self._channels: dict[str, int] = {}
+        self.n, self._seen = 0, Seen()
         self._origins: dict[Any, Tensor] = {}
         self._sums: list[Tensor] = []
 
@@ -55,9 +54,7 @@ class Moments:
         """Add a batch of samples, maps or tokens."""
         x, y = paired(x, y)
         sides, dtype = {"x": x, "y": y}, arithmetic(x, y)
-        check_channels(self._channels, sides)
-        self._extent.add(sides, dtype)
-        self._channels = {key: side.shape[1] for key, side in sides.items()}
+        self._seen.add(sides, dtype)
         for chunk in _centred(sides, self._origins, dtype):
             x, y = chunk["x"], chunk["y"]
             if not self._sums:
@@ -76,7 +73,7 @@ class Moments:
         Raises:
             ValueError: fewer than 2 samples, or not all finite.
         """
-        self._extent.check()
+        self._seen.check()
         check_enough(self.n, 2)
         x, y, xx, yy, xy = self._sums
         return xy - x.outer(y) / self.n, xx - x.square() / self.n, yy - y.square() / self.n
@@ -101,10 +98,6 @@ class Kernels:
         self._kept: list[Sides] = []
         self._origins: dict[Any, Tensor] = {}
         self._sums: dict[Any, Tensor] = {}  # of a side by its key, of products by a pair of keys
-
-    def check(self, sides: Sides) -> None:
-        """Raise ValueError unless they have the channels of the batches before."""
-        check_channels(self._channels, sides)
 
     def add(self, sides: Sides) -> None:
         """Add a batch, which is kept and must not change."""
@@ -316,43 +309,46 @@ def check_shape(name: str, x: Tensor, shapes: Mapping[int, str]) -> None:
         raise ValueError(f"{name}: must not be empty, got shape {tuple(x.shape)}")
 
 
-def check_channels(before: Mapping[Any, int], sides: Sides) -> None:
-    """Raise ValueError unless a batch has the channels of those before, if there were any."""
-    now = {key: x.shape[1] for key, x in sides.items()}
-    if before and before != now:
-        had, has = (tuple(channels.values()) for channels in (before, now))
-        raise ValueError(f"x, y: earlier batches had {had} channels, all must have them, got {has}")
-
-
 def check_enough(n: int, least: int) -> None:
     """Raise ValueError if samples are too few."""
     if n < least:
         raise ValueError(f"x, y: at least {least} samples are needed{' if unbiased' * (least == 4)}, got {n}")
 
 
-class Extent:
-    """The largest magnitude so far, by name. On a CPU each batch is refused for it, elsewhere ``check`` asks once: the
-    answer stays on the device until then, and no batch waits for it."""
+class Seen:
+    """What was seen of each side so far: channels, and the largest magnitude. On a CPU a batch is refused for it at
+    once, elsewhere ``check`` asks in the end: the answer stays on the device until then, and no batch waits for it."""
 
     def __init__(self):
-        self._seen: dict[str, tuple[Tensor, float]] = {}
+        self._channels: dict[str, int] = {}
+        self._extents: dict[str, tuple[Tensor, float]] = {}
 
-    def add(self, sides: Mapping[str, Tensor], dtype: torch.dtype) -> Extent:
-        """Add a batch that will be multiplied in this precision."""
+    def add(self, sides: Mapping[str, Tensor], dtype: torch.dtype) -> Seen:
+        """Add a batch, by name, that will be multiplied in this precision.
+
+        Raises:
+            ValueError: other numbers of channels than before, or values that cannot be worked with.
+        """
+        for name, x in sides.items():
+            if (before := self._channels.get(name, x.shape[1])) != x.shape[1]:
+                raise ValueError(f"{name}: earlier batches had {before} channels, all must have them, got {x.shape[1]}")
+        extents = {}
         for name, x in sides.items():
             low, high = x.detach().aminmax()  # NaN wins both, and each maximum below; no copy of x, as isfinite takes
-            seen, most = torch.maximum(-low, high).double(), LARGEST[dtype]
+            extent, most = torch.maximum(-low, high).double(), LARGEST[dtype]
             if x.device.type == "cpu":
-                _check_extent(name, seen.item(), most)
-            before, least = self._seen.get(name, (seen, most))
-            self._seen[name] = before.maximum(seen), min(least, most)
+                _check_extent(name, extent.item(), most)
+            largest, least = self._extents.get(name, (extent, most))
+            extents[name] = largest.maximum(extent), min(least, most)
+        self._channels |= {name: x.shape[1] for name, x in sides.items()}
+        self._extents |= extents
         return self
 
     def check(self) -> None:
         """Raise ValueError unless all can be worked with."""
-        if self._seen:
-            extents = torch.stack([seen for seen, _ in self._seen.values()]).tolist()
-            for (name, (_, most)), extent in zip(self._seen.items(), extents, strict=True):
+        if self._extents:
+            extents = torch.stack([extent for extent, _ in self._extents.values()]).tolist()
+            for (name, (_, most)), extent in zip(self._extents.items(), extents, strict=True):
                 _check_extent(name, extent, most)
 
 

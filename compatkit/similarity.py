@@ -22,11 +22,10 @@ from torch import Tensor
 
 from .extras import require
 from .moments import (
-    Extent,
     Kernels,
     Moments,
+    Seen,
     arithmetic,
-    check_channels,
     check_enough,
     check_lengths,
     check_shape,
@@ -96,7 +95,7 @@ def match_channels(corr: Tensor) -> tuple[Tensor, float]:
     """
     optimize = require("scipy.optimize", "similarity")
     check_shape("corr", corr, {2: "(p, q)"})
-    Extent().add({"corr": corr}, torch.float64).check()
+    Seen().add({"corr": corr}, torch.float64).check()
     table = corr.detach().double().cpu()
     rows, columns = map(torch.from_numpy, optimize.linear_sum_assignment(table.numpy(), maximize=True))
     permutation = torch.full((len(corr),), -1)
@@ -170,7 +169,7 @@ class CKA:
 
     def __init__(self, *, unbiased: bool = False, flatten: bool = False):
         self.unbiased, self.flatten = unbiased, flatten
-        self._kernels, self._extent = Kernels([("x", "y")], unbiased), Extent()
+        self._kernels, self._seen = Kernels([("x", "y")], unbiased), Seen()
 
     def update(self, x: Tensor, y: Tensor) -> CKA:
         """Add a batch, with shapes and errors as in ``linear_cka``; any number of samples. On a GPU
@@ -180,8 +179,7 @@ class CKA:
     def _add(self, x: Tensor, y: Tensor, *, copies: bool = False) -> CKA:
         x, y = paired(x, y, self.flatten)
         sides = {"x": x.clone(), "y": y.clone()} if copies else {"x": x, "y": y}
-        self._kernels.check(sides)
-        self._extent.add(sides, arithmetic(x, y))
+        self._seen.add(sides, arithmetic(x, y))
         self._kernels.add(sides)
         return self
 
@@ -191,7 +189,7 @@ class CKA:
         Raises:
             ValueError: they are fewer than 2 (4 if unbiased), or not all finite.
         """
-        self._extent.check()
+        self._seen.check()
         check_enough(self._kernels.n, 4 if self.unbiased else 2)
         self._kernels.warn_of_width()
         return self._kernels.alignments()["x", "y"].item()
@@ -355,18 +353,15 @@ class _Samples:
     """Copies of the samples of both sides, in float64."""
 
     def __init__(self):
-        self._kept: list[dict[str, Tensor]] = []
-        self._extent = Extent()
+        self._kept: list[list[Tensor]] = []
+        self._seen = Seen()
 
     def add(self, x: Tensor, y: Tensor) -> None:
         x, y = paired(x, y, shapes={2: "(n, channels)"})
-        sides = {"x": x, "y": y}
-        check_channels({key: kept.shape[1] for key, kept in self._kept[0].items()} if self._kept else {}, sides)
-        self._extent.add(sides, torch.float64)
-        self._kept.append({key: side.double().clone() for key, side in sides.items()})
+        self._seen.add({"x": x, "y": y}, torch.float64)
+        self._kept.append([x.double().clone(), y.double().clone()])
 
     def joined(self, least: int) -> list[Tensor]:
-        self._extent.check()
-        check_enough(sum(len(kept["x"]) for kept in self._kept), least)
-        sides = (torch.cat([kept[key] for kept in self._kept]) for key in "xy")
-        return list(sides)
+        self._seen.check()
+        check_enough(sum(len(x) for x, _ in self._kept), least)
+        return [torch.cat(side) for side in zip(*self._kept, strict=True)]

@@ -139,8 +139,11 @@ def test_bad_features_of_a_map():
         cka.compute()
     with pytest.raises(ValueError, match="must hold the same samples, got 3 and 2"):
         cka.update({"one": x, "two": x}, {"one": x[:2]})
-    with pytest.raises(ValueError, match="layer 'two': must be finite"):
+    with pytest.raises(ValueError, match="a: layer 'two': must be finite"):
         cka.update({"one": x, "two": x / 0}, {"one": x})
+    for net, sides in (("a", [x / 0, x]), ("b", [x, x / 0])):
+        with pytest.raises(ValueError, match=f"{net}: layer 'one': must be finite"):
+            CKAMap().update(*({"one": side} for side in sides))
 
 
 def test_map_of_chosen_layers_of_any_module():
