@@ -204,17 +204,24 @@ def measure(name: str, experiments: Sequence[str], preset: str) -> None:
 @_preset("laptop")
 @click.option("--output", type=click.Path(path_type=Path), help="a folder; default: book/_static/exported")
 def export(names: Sequence[str], preset: str, output: Path | None) -> None:
-    """Train what readers try in the pages, half a minute to three for each, and write it: methods of Fig. 2, or
-    searches; default: all that the pages offer."""
-    from .book import EXPORTED
-    from .runs.export import networks, searches
+    """Train what readers try in the pages, half a minute to three for each, and write it: methods of Fig. 2,
+    seams, searches, digits or gallery; default: all that the pages offer."""
+    from .runs.export import digits, gallery, networks, seams, searches
+    from .show.programs import EXPORTED
 
-    folder, wanted = output or EXPORTED, names or (*networks.METHODS, "searches")
-    runs = [networks.run_of(name, preset) for name in wanted if name != "searches"]
+    others = ("seams", "searches", digits.NAME, gallery.NAME)
+    folder, wanted = output or EXPORTED, names or (*networks.METHODS, *others)
+    runs = [networks.run_of(name, preset) for name in wanted if name not in others]
     for config in runs:
         path, made = networks.export(config, preset, folder)
         parts = [c for c in made.header["combinations"] if c["split"] in (None, made.header["trained_split"])]
         _report(config, path, {f"extractor {c['extractor']}, head {c['head']}": c for c in parts})
+    for method in seams.METHODS if "seams" in wanted else ():
+        path, seam = seams.export(method, preset, folder)
+        _report(f"seam, {method}", path, {f"fitted on {s['images']} images": s for s in seam["stages"]})
+    for module in (digits, gallery):
+        if module.NAME in wanted:
+            _report(module.NAME, module.export(preset, folder), {})
     if "searches" in wanted:
         search = searches.run_of(preset)
         path, content = searches.export(search, preset, folder)

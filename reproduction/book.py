@@ -26,7 +26,7 @@ from compatkit.files import write_atomically
 
 from . import picture
 from .pages.templates import fill
-from .show import explorer
+from .show import explorer, programs
 from .show.explorer import EXPLORER_CLASS, FIGURE_CLASS
 from .word_vectors import NotInstalled
 
@@ -37,16 +37,6 @@ ROOT = Path(__file__).resolve().parents[1]
 
 PACKAGES, WHOLE = ("compatkit", "gallerykit", "reproduction"), ("gallerykit", "reproduction/experiments")
 """What the reference is about: all modules of these packages, and packages that say more than what they are."""
-
-EXPORTED = ROOT / "book" / "_static" / "exported"
-"""Where the pages find what readers try in them, see ``runs.export``."""
-
-SCRIPTS_IN = {
-    "compatkit-draw": ("exported.js", "networks.js", "draw.js"),
-    "compatkit-search": ("exported.js", "search.js"),
-    "compatkit-verdict": ("filters.js",),
-}
-"""What a reader tries, by the class or name of an element, with the scripts that it needs, in order."""
 
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 _INJECTED = "injected-parameters"
@@ -69,7 +59,7 @@ def make(names: Collection[str] = (), *, preset: str | None = None, store: bool 
     Args:
         names: Chapters as ``_toc.yml`` names them; the others stay as they are stored. By default all are executed.
         preset: See :func:`execute`.
-        store: Write the executed chapters, and the README's picture of the landing page, into the sources as well.
+        store: Write the executed chapters, and the pictures of the README and of programs, into the sources as well.
 
     Returns:
         The folder that holds ``index.html``.
@@ -90,6 +80,7 @@ def make(names: Collection[str] = (), *, preset: str | None = None, store: bool 
         for path in executed:
             write_atomically(ROOT / path.relative_to(source), path.read_text(encoding="utf-8"))
         picture.take(html / "book" / "index.html", ROOT / "book" / "_static" / "hero.png")
+        picture.stills(ROOT / "book" / "_static")
     return html
 
 
@@ -349,6 +340,8 @@ def _bring_scripts(app: Any, config: Any) -> None:
     config.html_search_scorer = str(_SITE / "scorer.js")
     config.html_static_path.append(str(_plotly_js(_PACKAGES)))
     config.html_static_path.append(str(Path(explorer.__file__).with_name(_STYLE)))
+    scripts = {script for needed in programs.SCRIPTS.values() for script in needed}
+    config.html_static_path += [str(_SITE / name) for name in sorted(scripts | {programs.STYLE})]
     mathjax = _PACKAGES / _MATHJAX
     if mathjax.is_file():
         config.html_static_path.append(str(mathjax))
@@ -393,7 +386,10 @@ def _scripts_of_page(app: Any, pagename: str, templatename: str, context: dict[s
         app.add_js_file(_plotly_js(_PACKAGES).name, loading_method="defer", priority=100)
         app.add_js_file(_SCRIPT, loading_method="defer", priority=101)
         app.add_css_file(_STYLE)
-    needed = [script for name, scripts in SCRIPTS_IN.items() if name in body for script in scripts]
+    needed = [script for name, scripts in programs.SCRIPTS.items() if f"compatkit-{name}" in body for script in scripts]
+    if needed:
+        app.add_css_file(programs.STYLE)
+    needed += ["filters.js"] * ("compatkit-verdict" in body)
     for place, script in enumerate(dict.fromkeys(needed)):
         app.add_js_file(script, loading_method="defer", priority=200 + place)
 
@@ -421,11 +417,22 @@ def _finish_pages(app: Any, exception: Exception | None) -> None:
     fonts = _PACKAGES / _MATHJAX
     if fonts.is_file():
         shutil.copytree(fonts.parent / _MATHJAX_FONTS, static / _MATHJAX_FONTS, dirs_exist_ok=True)
+    for source in Path(app.outdir, "_sources").rglob("*.ipynb"):
+        source.write_text(_without_outputs(source.read_text(encoding="utf-8")), encoding="utf-8")
     for page in Path(app.outdir).rglob("*.html"):
         text = page.read_text(encoding="utf-8")
         for pattern, replacement in _MENDED.items():
             text = re.sub(pattern, replacement, text)
         page.write_text(_without_indents(text), encoding="utf-8")
+
+
+def _without_outputs(notebook: str) -> str:
+    """A chapter to take along: who runs it makes its outputs anew, and who reads has them in the page."""
+    content = json.loads(notebook)
+    for cell in content["cells"]:
+        if "outputs" in cell:
+            cell |= {"outputs": [], "execution_count": None}
+    return as_text(content)
 
 
 def _without_indents(text: str) -> str:

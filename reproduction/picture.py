@@ -1,10 +1,11 @@
-"""The README's picture of the landing page: the digit that stands there, under networks that fit or do not."""
+"""Pictures of what a reader tries: the README's, and those that stand in the pages where scripts are off."""
 
 from __future__ import annotations
 
 import io
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 
 from compatkit.files import write_atomically
 
-__all__ = ["take"]
+from .show import programs
+
+__all__ = ["bare_pages", "stills", "take"]
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -82,3 +85,55 @@ def shot(driver: Any, method: str) -> bytes:
     hide = "for (const text of arguments[0].querySelectorAll('.words, .measured')) text.hidden = true"
     driver.execute_script(hide, frame)
     return frame.screenshot_as_png
+
+
+def bare_pages(folder: Path) -> dict[str, Path]:
+    """A page for each program, by its name, with nothing else in it, in ``folder`` with all that they load."""
+    shutil.copytree(programs.EXPORTED, folder / "exported")
+    for path in (*programs.SITE.glob("*.*"), *programs.EXPORTED.parent.glob("*.webp")):
+        shutil.copy2(path, folder)
+    for name, scripts in programs.SCRIPTS.items():
+        element = programs.program(name)._repr_mimebundle_()[0]["text/html"]
+        loaded = "".join(f'<script defer src="{script}"></script>' for script in scripts)
+        look = f'<link rel="stylesheet" href="{programs.STYLE}"><style>* {{box-sizing: border-box}}</style>'
+        start = f'<!doctype html><html data-theme="light"><meta name="viewport" content="width=device-width">{look}'
+        (folder / f"{name}.html").write_text(start + element + loaded, encoding="utf-8")
+    return {name: folder / f"{name}.html" for name in programs.SCRIPTS}
+
+
+def stills(folder: Path) -> None:
+    """Write NAME.webp of each program into ``folder``, as it is after a press of its button; without Chromium they stay
+    as they are."""
+    from PIL import Image
+
+    if not (CHROMIUM and DRIVER):
+        return
+    with tempfile.TemporaryDirectory() as place, chromium() as driver:
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", _STILL)
+        for name, page in bare_pages(Path(place)).items():
+            driver.get(page.as_uri())
+            webp = io.BytesIO()
+            Image.open(io.BytesIO(_used(driver, name))).convert("RGB").save(webp, "WEBP", quality=60)
+            write_atomically(folder / f"{name}.webp", webp.getvalue())
+
+
+_STILL = {"width": 760, "height": 1200, "deviceScaleFactor": 1, "mobile": False}
+
+
+def _used(driver: Any, name: str) -> bytes:
+    """A program as PNG, once its button was pressed and nothing changes any more."""
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    wait = WebDriverWait(driver, 120, poll_frequency=0.5)
+    frame = driver.find_element(By.CLASS_NAME, "compatkit-program")
+    wait.until(lambda _: frame.find_elements(By.CLASS_NAME, "words"))
+    for button in frame.find_elements(By.CLASS_NAME, "play"):
+        button.click()
+    if name == "train":
+        wait.until(lambda _: "as trained" in frame.find_element(By.CLASS_NAME, "words").text)
+    seen = [b"", b"other"]
+    while seen[-1] != seen[-2]:
+        time.sleep(1.5)
+        seen.append(frame.screenshot_as_png)
+    return seen[-1]

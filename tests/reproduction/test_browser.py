@@ -17,6 +17,7 @@ from reproduction import book
 from reproduction.images import scale_bounding_box
 from reproduction.runs.export import networks as export
 from reproduction.runs.export import scripts
+from reproduction.show import programs
 
 from .browser import (
     SCREENS,
@@ -560,8 +561,10 @@ def test_the_search_has_chapters_before_modules_but_for_a_name(query, first, las
 
 # --- networks in the page ---------------------------------------------------------------------------------------------
 
-SEARCH = '<div class="compatkit-search" data-set="shapes"><p>Scripts are off.</p></div>'
-DRAW = '<div class="compatkit-draw" data-method="IIW+DCC" data-split="stage2"><p>Scripts are off.</p></div>'
+
+def element(name: str, **options: str) -> str:
+    """A program as it stands in a page."""
+    return programs.program(name, **options)._repr_mimebundle_()[0]["text/html"]
 
 
 @pytest.fixture(scope="session")
@@ -574,8 +577,10 @@ def tried(tmp_path_factory) -> Path:
     shutil.copy(book.ROOT / "book" / "references.bib", root / "book")
     toc = "format: jb-book\nroot: book/index\nchapters: [{file: book/search}, {file: book/other}]\n"
     (root / "_toc.yml").write_text(toc, encoding="utf-8")
-    (root / "book" / "index.md").write_text(f"# Draw\n\n{DRAW}\n", encoding="utf-8")
-    (root / "book" / "search.md").write_text(f"# Search\n\n{SEARCH}\n", encoding="utf-8")
+    (root / "book" / "index.md").write_text(
+        f"# Draw\n\n{element('draw', method='IIW+DCC', split='stage2')}\n", encoding="utf-8"
+    )
+    (root / "book" / "search.md").write_text(f"# Search\n\n{element('search', set='shapes')}\n", encoding="utf-8")
     (root / "book" / "other.md").write_text("# Other\n", encoding="utf-8")
     return book.build(root, root) / "book" / "index.html"
 
@@ -602,17 +607,23 @@ def draw(driver, *points: tuple[float, float]) -> None:
 
 
 def test_scripts_are_on_the_pages_alone_that_need_them(tried):
-    for page, own in {"index": ["exported", "networks", "draw"], "search": ["exported", "search"], "other": []}.items():
+    for page, own in {
+        "index": ["exported", "networks", "pad", "draw"],
+        "search": ["exported", "search"],
+        "other": [],
+    }.items():
         text = (tried.parent / f"{page}.html").read_text(encoding="utf-8")
-        assert re.findall(r"_static/(exported|networks|draw|search)\.js", text) == own
-        assert ("Scripts are off." in text) == bool(own), "what a reader without scripts sees"
+        assert re.findall(r"_static/(exported|networks|pad|draw|search)\.js", text) == own
+        assert ("four networks say" in text or "Pick an image" in text) == bool(own), (
+            "what a reader without scripts sees"
+        )
 
 
 @needs_browser
 @pytest.mark.parametrize("method", export.METHODS)
 def test_the_page_computes_what_torch_computes(method, chromium, tried):
     open_drawing(chromium, tried)
-    networks = export.read(book.EXPORTED / export.file_name(method))
+    networks = export.read(programs.EXPORTED / export.file_name(method))
     images = torch.randint(256, (10, 1, 16, 16), generator=torch.Generator().manual_seed(0))
     found = chromium.execute_async_script(
         """
@@ -714,7 +725,9 @@ def test_independent_networks_babble_and_compatible_ones_agree(chromium, tried):
 
 
 def choose_method(driver, method: str) -> None:
-    driver.find_element(By.XPATH, f"//*[@class='compatkit-draw']//label[normalize-space()='{method}']").click()
+    driver.find_element(
+        By.XPATH, f"//*[contains(@class, 'compatkit-draw')]//label[normalize-space()='{method}']"
+    ).click()
     settled(driver, method)
 
 
@@ -738,7 +751,7 @@ def test_drawing_needs_no_mouse(chromium, tried):
     reach_by_tab(chromium, element.find_element(By.CLASS_NAME, "choices"), slider)
     ActionChains(chromium).send_keys(Keys.ARROW_RIGHT).perform()
     assert slider.get_attribute("aria-valuetext") == "stage 3"
-    networks = export.read(book.EXPORTED / "DCC.js")
+    networks = export.read(programs.EXPORTED / "DCC.js")
     for note in element.find_elements(By.CLASS_NAME, "panel"):
         found = [
             c
@@ -823,7 +836,7 @@ def test_a_query_shows_what_it_finds_before_and_after(width, chromium, tried):
     resize(chromium, width)
     found = ".compatkit-search .found"
     until(chromium, lambda: len(chromium.find_elements(By.CSS_SELECTOR, f"{found} .tile")) == 20, "a query has found")
-    content = scripts.read(book.EXPORTED / "shapes.js", "compatkitSearches", "data")
+    content = scripts.read(programs.EXPORTED / "shapes.js", "compatkitSearches", "data")
     hits = torch.tensor(
         [
             [

@@ -18,8 +18,10 @@ from reproduction.experiments.settings import KINDS
 from reproduction.records.index import index
 from reproduction.runs import measures
 from reproduction.runs.context import Context
+from reproduction.runs.export import digits, gallery, seams
 from reproduction.runs.export import networks as export
 from reproduction.runs.pair import prepare, train_pair
+from reproduction.show import programs
 
 RUN = override(export.run_of("IIW", "smoke"), {"recipe.steps": 40, "test_batch_size": 64})
 RECORDED = {"own task/a": 0.25, "recombination at stem/b": 0.5}
@@ -189,7 +191,7 @@ def test_command_line(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("method", export.METHODS)
 def test_the_networks_of_the_pages_are_those_of_the_record(method):
-    path = book.EXPORTED / export.file_name(method)
+    path = programs.EXPORTED / export.file_name(method)
     assert path.stat().st_size <= 400_000, "a reader waits for it"
     networks, run = export.read(path), export.run_of(method, "laptop")
     header, metrics = networks.header, index("laptop", book.ROOT / "results", KINDS).record(run)["metrics"]
@@ -203,13 +205,16 @@ def test_the_networks_of_the_pages_are_those_of_the_record(method):
 
 
 def test_nothing_lies_there_that_no_page_can_load():
-    files = {path.name for path in book.EXPORTED.iterdir()}
-    assert files == {export.file_name(method) for method in export.METHODS} | {"shapes.js"}
-    assert sum(path.stat().st_size for path in book.EXPORTED.iterdir()) < 2_500_000
+    files = {path.name: path.stat().st_size for path in programs.EXPORTED.iterdir()}
+    seamed = {f"seam-{method}.js" for method in seams.METHODS}
+    others = {"shapes.js", f"{digits.NAME}.js", f"{gallery.NAME}.js"}
+    assert files.keys() == {export.file_name(method) for method in export.METHODS} | seamed | others
+    assert sum(files.values()) < 3_000_000
+    assert max(files[name] for name in seamed) < 30_000 and files[f"{gallery.NAME}.js"] < 500_000
 
 
 def test_the_networks_of_the_pages_are_as_good_as_they_say():
-    networks = export.read(book.EXPORTED / "IIW-DCC.js")
+    networks = export.read(programs.EXPORTED / "IIW-DCC.js")
     sets = dict(zip("ab", prepare(export.run_of("IIW+DCC", "laptop"), Context()).sets, strict=True))
     for combination in networks.header["combinations"]:
         if combination["split"] == networks.header["trained_split"]:

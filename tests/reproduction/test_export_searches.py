@@ -16,6 +16,7 @@ from reproduction.records.index import index
 from reproduction.runs.context import Context
 from reproduction.runs.export import scripts, searches
 from reproduction.runs.update import prepare
+from reproduction.show import programs
 
 RUN = replace(searches.run_of("smoke"), n_train=400, n_test=400)
 
@@ -100,11 +101,11 @@ def test_classes_have_names_that_a_reader_says(content):
         "pink five-petalled flower",
     )
     assert len(set(names)) == 100
-    assert scripts.read(book.EXPORTED / "shapes.js", "compatkitSearches", "data")["classes"] == names
+    assert scripts.read(programs.EXPORTED / "shapes.js", "compatkitSearches", "data")["classes"] == names
 
 
 def test_the_searches_of_the_pages_are_those_of_the_record():
-    path = book.EXPORTED / "shapes.js"
+    path = programs.EXPORTED / "shapes.js"
     assert path.stat().st_size <= 300_000
     content, run = scripts.read(path, "compatkitSearches", "data"), searches.run_of("laptop")
     metrics = index("laptop", book.ROOT / "results", KINDS).record(run)["metrics"]

@@ -103,13 +103,13 @@ def file_name(method: str) -> str:
 # --- from networks to numbers -----------------------------------------------------------------------------------------
 
 
-class _Numbers:
+class Numbers:
     """Half-precision numbers, one array after the other; an array that is there already is not stored again."""
 
     def __init__(self) -> None:
         self.arrays: list[np.ndarray] = []
         self._places: dict[bytes, int] = {}
-        self._count = 0
+        self.count = 0
 
     def place(self, name: str, values: Tensor) -> int:
         """Where these values begin."""
@@ -118,10 +118,19 @@ class _Numbers:
             raise ValueError(f"{name}: has values that half precision cannot hold, got up to {values.abs().max():g}")
         key = halves.tobytes()
         if key not in self._places:
-            self._places[key] = self._count
+            self._places[key] = self.count
             self.arrays.append(halves)
-            self._count += len(halves)
+            self.count += len(halves)
         return self._places[key]
+
+    def encoded(self) -> str:
+        """All of them in base 85 (RFC 1924)."""
+        return encoded(np.concatenate(self.arrays))
+
+
+def encoded(halves: np.ndarray) -> str:
+    """Half-precision numbers, little endian, in base 85 (RFC 1924)."""
+    return base64.b85encode(halves.astype("<f2").tobytes(), pad=True).decode()
 
 
 def packed(pair: Pair, run: PairRun, recorded: dict[str, Any]) -> Networks:
@@ -141,7 +150,7 @@ def packed(pair: Pair, run: PairRun, recorded: dict[str, Any]) -> Networks:
         role: copy.deepcopy(in_one_piece(*part)).half().float().eval() for role, part in zip("ab", parts, strict=True)
     }
     sets = dict(zip("ab", pair.sets, strict=True))
-    numbers = _Numbers()
+    numbers = Numbers()
     header = {
         "method": run.method,
         "seed": run.seed,
@@ -177,7 +186,7 @@ def _block(name: str, block: nn.Module) -> dict[str, Any]:
     return {"name": name, "kind": kinds[layers], "stride": 1}
 
 
-def _network(network: nn.Module, image_set: ImageSet, numbers: _Numbers) -> dict[str, Any]:
+def _network(network: nn.Module, image_set: ImageSet, numbers: Numbers) -> dict[str, Any]:
     mean, std = (moment.flatten().tolist() for moment in image_set.pixel_statistics)
     arrays = {
         name: {"at": numbers.place(name, values), "shape": list(values.shape)}
@@ -191,7 +200,7 @@ def _combinations(
     sets: dict[str, ImageSet],
     common: Sequence[str],
     batch_size: int,
-    numbers: _Numbers,
+    numbers: Numbers,
 ) -> Iterator[dict[str, Any]]:
     for role, other in (("a", "b"), ("b", "a")):
         image_set = sets[role]
@@ -215,14 +224,14 @@ def _recalibrated_parts(extractor: nn.Module, head: nn.Module, batches: Sequence
 
 
 def _combination(
-    extractor: str, head: str, at: str | None, outputs: Sequence[int], network: nn.Module, numbers: _Numbers
+    extractor: str, head: str, at: str | None, outputs: Sequence[int], network: nn.Module, numbers: Numbers
 ) -> dict[str, Any]:
-    moments = {name: torch.cat([bn.running_mean, bn.running_var]) for name, bn in _batch_norms(network)}
+    moments = {name: torch.cat([bn.running_mean, bn.running_var]) for name, bn in batch_norms(network)}
     statistics = {name: numbers.place(name, values) for name, values in moments.items()}
     return {"extractor": extractor, "head": head, "split": at, "outputs": list(outputs), "statistics": statistics}
 
 
-def _batch_norms(network: nn.Module) -> list[tuple[str, nn.BatchNorm2d]]:
+def batch_norms(network: nn.Module) -> list[tuple[str, nn.BatchNorm2d]]:
     return [(name, part) for name, part in network.named_modules() if isinstance(part, nn.BatchNorm2d)]
 
 
@@ -245,7 +254,7 @@ def rebuilt(networks: Networks, combination: dict[str, Any]) -> nn.Sequential:
     network, head = (_loaded(networks, combination[part]) for part in ("extractor", "head"))
     if at := combination["split"]:
         network = in_one_piece(split(network, at)[0], split(head, at)[1])
-    for name, bn in _batch_norms(network):
+    for name, bn in batch_norms(network):
         assert bn.running_mean is not None and bn.running_var is not None
         place, n = combination["statistics"][name], bn.num_features
         bn.running_mean.copy_(_floats(networks.numbers[place : place + n]))
@@ -273,8 +282,7 @@ def _floats(halves: np.ndarray) -> Tensor:
 
 def write(path: Path, networks: Networks) -> None:
     """Write a file, whole or not at all."""
-    numbers = base64.b85encode(networks.numbers.astype("<f2").tobytes(), pad=True).decode()
-    content = networks.header | {"count": len(networks.numbers), "numbers": numbers}
+    content = networks.header | {"count": len(networks.numbers), "numbers": encoded(networks.numbers)}
     scripts.write(path, _REGISTRY, networks.header["method"], content)
 
 

@@ -93,7 +93,7 @@ def searches(cases: Cases, update: Update, recorded: dict[str, Any]) -> dict[str
         "tiles": labels[list(tiles)].tolist(),
         "columns": COLUMNS,
         "side": update.gallery.images.shape[-1],
-        "sprite": _sprite(update.gallery.images[list(tiles)]),
+        "sprite": sprite(update.gallery.images[list(tiles)]),
         "queries": [
             {
                 "tile": tiles[item],
@@ -113,7 +113,7 @@ def in_words(name: str) -> str:
     return f"{COLOURS[int(hue.removeprefix('hue')) // 36]} {spoken[form[:-1]]}"
 
 
-def _sprite(images: Tensor) -> str:
+def sprite(images: Tensor) -> str:
     """Images (n, 3, s, s) in one picture, ``COLUMNS`` in a row, as a data URL."""
     n, channels, side, _ = images.shape
     blank = images.new_zeros(-n % COLUMNS, channels, side, side)

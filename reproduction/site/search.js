@@ -117,12 +117,12 @@
     show(mostOrdinary(hits));
   }
 
-  for (const root of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(".compatkit-search"))) {
+  compatkitExported.define("compatkit-search", (root) =>
     compatkitExported.whenNear(root, () =>
       compatkitExported.load("compatkitSearches", root.dataset.set ?? "shapes").then(
         (searches) => build(root, searches),
         (error) => (root.textContent = error.message),
       ),
-    );
-  }
+    ),
+  );
 })();

@@ -14,13 +14,13 @@
  *   networks: Record<"a" | "b", Part>, combinations: Combination[], count: number, numbers: string
  * }} NetworkFile as documented in reproduction/runs/export/networks.py
  * @typedef {{ file: NetworkFile, numbers: Float32Array }} Networks
+ * @typedef {{ weight: Float32Array, bias: Float32Array, moments: Record<string, Float32Array> }} Seam
+ *   moments: for each batch normalisation of the head its means, then its variances
  * @typedef {{ data: Float32Array, channels: number, height: number, width: number }} Features
  */
 
 const compatkitNet = (() => {
   "use strict";
-
-  const ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"; // RFC 1924
 
   /**
    * The networks of a method.
@@ -39,16 +39,8 @@ const compatkitNet = (() => {
    * @param {number} count
    */
   function decoded(text, count) {
-    const digits = new Uint8Array(128);
-    for (let i = 0; i < 85; i++) digits[ALPHABET.charCodeAt(i)] = i;
-    const numbers = new Float32Array(Math.ceil(count / 2) * 2);
-    for (let i = 0; i < numbers.length / 2; i++) {
-      let word = 0; // four bytes, the first one highest: two numbers, each with its low byte first
-      for (let j = 0; j < 5; j++) word = word * 85 + digits[text.charCodeAt(5 * i + j)];
-      numbers[2 * i] = half(((word >>> 24) & 255) | (((word >>> 16) & 255) << 8));
-      numbers[2 * i + 1] = half(((word >>> 8) & 255) | ((word & 255) << 8));
-    }
-    return numbers.subarray(0, count);
+    const pairs = compatkitExported.bytes(text, 2 * count);
+    return new Float32Array(count).map((_, i) => half(pairs[2 * i] | (pairs[2 * i + 1] << 8)));
   }
 
   /**
@@ -66,8 +58,27 @@ const compatkitNet = (() => {
    * @param {Networks} networks
    * @param {Combination} combination
    * @param {ArrayLike<number>} pixels 0..255, channel by channel
+   * @param {Seam | null} [seam] what is put between extractor and head
    */
-  function logits({ file, numbers }, combination, pixels) {
+  const logits = (networks, combination, pixels, seam = null) => pass(networks, combination, pixels, seam, "").data;
+
+  /**
+   * The feature maps of a whole network after a block.
+   * @param {Networks} networks
+   * @param {Combination} combination
+   * @param {ArrayLike<number>} pixels 0..255, channel by channel
+   * @param {string} block
+   */
+  const maps = (networks, combination, pixels, block) => pass(networks, combination, pixels, null, block);
+
+  /**
+   * @param {Networks} networks
+   * @param {Combination} combination
+   * @param {ArrayLike<number>} pixels
+   * @param {Seam | null} seam
+   * @param {string} until the block whose output is wanted; "": the last one
+   */
+  function pass({ file, numbers }, combination, pixels, seam, until) {
     const [channels, height, width] = file.size;
     const { mean, std } = file.networks[combination.extractor];
     const area = height * width;
@@ -75,6 +86,8 @@ const compatkitNet = (() => {
       const channel = Math.floor(i / area);
       return (value / 255 - mean[channel]) / std[channel];
     });
+    /** @type {Record<string, Float32Array>} */
+    let moments = {};
     /** @type {Features} */
     let features = { data: image, channels, height, width };
     let part = file.networks[combination.extractor];
@@ -93,10 +106,10 @@ const compatkitNet = (() => {
     const normalised = (x, convolution, norm, stride) => {
       const y = convolved(x, array(`${convolution}.weight`), stride);
       const [scale, shift] = [array(`${norm}.weight`), array(`${norm}.bias`)];
-      const at = combination.statistics[norm];
+      const given = moments[norm] ?? numbers.subarray(combination.statistics[norm]);
       for (let c = 0, i = 0; c < y.channels; c++) {
-        const factor = scale[c] / Math.sqrt(numbers[at + y.channels + c] + file.eps);
-        const offset = shift[c] - numbers[at + c] * factor;
+        const factor = scale[c] / Math.sqrt(given[y.channels + c] + file.eps);
+        const offset = shift[c] - given[c] * factor;
         for (const end = i + y.height * y.width; i < end; i++) y.data[i] = y.data[i] * factor + offset;
       }
       return y;
@@ -111,9 +124,15 @@ const compatkitNet = (() => {
         const sum = normalised(inner, `${name}.conv2`, `${name}.bn2`, 1);
         features = rectified(withShortcut(sum, features, stride));
       }
-      if (name === combination.split) part = file.networks[combination.head];
+      if (name === until) return features;
+      if (name !== combination.split) continue;
+      part = file.networks[combination.head];
+      if (seam) {
+        features = mixed(features, seam.weight, seam.bias);
+        moments = seam.moments;
+      }
     }
-    return features.data;
+    return features;
   }
 
   /**
@@ -151,6 +170,26 @@ const compatkitNet = (() => {
       }
     }
     return { data, channels, height, width };
+  }
+
+  /**
+   * Each channel from all channels, at every place alike.
+   * @param {Features} x
+   * @param {Float32Array} weights (channels out, channels in)
+   * @param {Float32Array} bias
+   * @returns {Features}
+   */
+  function mixed(x, weights, bias) {
+    const area = x.height * x.width;
+    const data = new Float32Array(bias.length * area);
+    bias.forEach((value, out) => {
+      data.fill(value, out * area, (out + 1) * area);
+      for (let c = 0; c < x.channels; c++) {
+        const weight = weights[out * x.channels + c];
+        for (let p = 0; p < area; p++) data[out * area + p] += weight * x.data[c * area + p];
+      }
+    });
+    return { ...x, data, channels: bias.length };
   }
 
   /**
@@ -236,5 +275,17 @@ const compatkitNet = (() => {
     });
   }
 
-  return { load, logits, stretched };
+  /**
+   * The probabilities of the outputs that compete; 0 for the others.
+   * @param {ArrayLike<number>} logits
+   * @param {number[]} outputs
+   */
+  function probabilities(logits, outputs) {
+    const largest = Math.max(...outputs.map((i) => logits[i]));
+    const weights = Array.from(logits, (logit, i) => (outputs.includes(i) ? Math.exp(logit - largest) : 0));
+    const sum = weights.reduce((a, b) => a + b);
+    return weights.map((weight) => weight / sum);
+  }
+
+  return { decoded, load, logits, maps, mixed, probabilities, stretched };
 })();
