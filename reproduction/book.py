@@ -322,7 +322,7 @@ _SCRIPT, _STYLE = "compatkit-explorer.js", "explorer.css"
 
 # What the theme brings into _static and no page asks for. Its icons come twice, as a font and as a script of 1.5 MB
 # that puts drawings in the place of the font's signs; browsers take the font as woff2.
-_UNUSED = ("**/*.map", "scripts/fontawesome.js", "vendor/**/*.ttf", "vendor/**/fa-brands-*", "locales")
+_UNUSED = ("**/*.map", "scripts/fontawesome.js", "vendor/**/*.ttf", "vendor/**/fa-brands-*", "locales", "hero.png")
 
 
 def setup(app: Any) -> dict[str, Any]:
@@ -395,13 +395,14 @@ def _scripts_of_page(app: Any, pagename: str, templatename: str, context: dict[s
 
 
 # What is written outside of templates, as pattern: replacement. The script of icons, see _UNUSED; what a screen reader
-# is told: names that leave out what is to be seen, or are not there, and a list without items; and an interval stays on
-# one line.
+# is told: names that leave out what is to be seen, or are not there, and a list without items; in the menu of the page
+# of a module the hundred others; and an interval stays on one line.
 _MENDED = {
     r"<!-- So that users can add custom icons -->\s*<script [^>]*></script>": "",
     r'<summary aria-label="Toggle hidden content">': "<summary>",
     r'<summary>(?=<span class="toctree-toggle")': '<summary aria-label="The pages below">',
     r' role="doc-biblioentry"': ' role="listitem"',
+    r'<li class="toctree-l2"><a [^>]*>[^<]*(<code [^>]*>.*?</code>)?[^<]*</a>\s*</li>\s*': "",
     r'<th class="head([^"]*)"><p></p></th>': r'<td class="head\1"></td>',
     r"(?<=\d) ± (?=[\d.]+</)": "&nbsp;±&nbsp;",
 }

@@ -113,7 +113,8 @@ def stills(folder: Path) -> None:
         for name, page in bare_pages(Path(place)).items():
             driver.get(page.as_uri())
             webp = io.BytesIO()
-            Image.open(io.BytesIO(_used(driver, name))).convert("RGB").save(webp, "WEBP", quality=60)
+            seen = Image.open(io.BytesIO(_used(driver, name))).convert("RGB")
+            seen.resize((seen.width * 2 // 3, seen.height * 2 // 3)).save(webp, "WEBP", quality=50)
             write_atomically(folder / f"{name}.webp", webp.getvalue())
 
 

@@ -186,7 +186,7 @@
     const names = PAIRS.map((pair) => svg("text", { class: `name ${pair}`, x: `${across(STEPS) + 5}` }));
     const drawn = svg(
       "svg",
-      { viewBox: `0 0 ${CHART.width} ${CHART.height}`, role: "img" },
+      { viewBox: `0 0 ${CHART.width} ${CHART.height}`, role: "img", "aria-label": "Accuracy, before training." },
       ...grid,
       chance,
       svg("text", { class: "soft", x: `${across(0) + 4}`, y: `${up(1 / 9) + 12}` }, "chance"),

@@ -63,7 +63,7 @@ def gallery(runs: Mapping[tuple[str, str], UpdateRun], preset: str, shared: Path
     """What a file holds, see above; the weights that runs have in common are kept in ``shared``."""
     context = Context(show_progress=True, shared=shared)
     tables: dict[str, list[Tensor]] = {}
-    recorded = {}
+    beside = {}
     for (old, side), run in runs.items():
         update = prepare(run, context)
         trainer, whole = Trainer(run, update, context), update.sets[-1]
@@ -75,7 +75,7 @@ def gallery(runs: Mapping[tuple[str, str], UpdateRun], preset: str, shared: Path
         seen = [trainer.embed(0, whole.train), trainer.store(0, whole.train), trainer.embed(1, whole.train)]
         h = trainer.transformation("h", *seen)
         tables[f"{old} / {side}"] = [transform(h, trainer.embed(0, shown), trainer.store(0, shown))]
-        recorded[f"{old} / {side}"] = _recorded(run, preset)
+        beside[f"{old} / {side}"] = recorded(run, preset)
     packed = [_packed(name, torch.cat(parts), len(parts) > 1) for name, parts in tables.items()]
     whole_bytes = b"".join(numbers for _, numbers in packed)
     return {
@@ -87,7 +87,7 @@ def gallery(runs: Mapping[tuple[str, str], UpdateRun], preset: str, shared: Path
         "side": shown.images.shape[-1],
         "sprite": sprite(shown.images),
         "tables": [description for description, _ in packed],
-        "recorded": recorded,
+        "recorded": beside,
         "count": len(whole_bytes),
         "bytes": base64.b85encode(whole_bytes, pad=True).decode(),
     }
@@ -111,6 +111,6 @@ def _short(values: Tensor) -> list[float]:
     return [float(f"{value:.5g}") for value in values.tolist()]
 
 
-def _recorded(run: UpdateRun, preset: str) -> dict[str, float | None]:
+def recorded(run: UpdateRun, preset: str) -> dict[str, float | None]:
     record = index(preset, None, KINDS).record(run)
     return {case: record["metrics"].get(f"CMC top-1: {case}") if record else None for case in CASES}

@@ -1,0 +1,227 @@
+"""What a reader tries, opened from a disk: by mouse, keyboard and touch, on a phone, with scripts off, and live."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from selenium.webdriver import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.ui import WebDriverWait
+
+from compatkit.alignment import ridge
+from reproduction import picture
+from reproduction.runs.export import gallery, scripts, seams
+from reproduction.show import programs
+
+from .browser import console_errors, needs_browser, requests, resize, until
+from .test_training_in_the_page import NODE, needs_node
+
+SHIFTS = """
+    new PerformanceObserver((list) => {
+        for (const {hadRecentInput, value} of list.getEntries())
+            if (!hadRecentInput) globalThis.shifted = (globalThis.shifted ?? 0) + value;
+    }).observe({type: "layout-shift", buffered: true});
+"""
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    return picture.bare_pages(tmp_path_factory.mktemp("programs") / "bare")
+
+
+def opened(driver, page, width=1000, query=""):
+    resize(driver, width)
+    for log in ("browser", "performance"):
+        driver.get_log(log)
+    driver.get(page.as_uri() + query)
+    until(driver, lambda: driver.find_elements(By.CSS_SELECTOR, ".words"), "the program is there")
+    return driver.find_element(By.CLASS_NAME, "compatkit-program")
+
+
+def words(driver) -> str:
+    return driver.find_element(By.CLASS_NAME, "words").text
+
+
+def trained(driver) -> None:
+    """Waits for a run: on a busy machine it takes longer than a page."""
+    wait = WebDriverWait(driver, 120, poll_frequency=0.1)
+    wait.until(lambda _: "as trained" in words(driver), message="waited until both networks are trained")
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [375, 1000])
+@pytest.mark.parametrize("name", programs.SCRIPTS)
+def test_each_fits_and_says_nothing_on_the_console_and_loads_from_the_disk_alone(name, width, chromium, bare):
+    opened(chromium, bare[name], width)
+    wide, inner = chromium.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
+    assert wide <= inner == width
+    assert console_errors(chromium) == []
+    assert [url for url in requests(chromium) if not url.startswith(("file:", "data:", "blob:"))] == []
+    for control in chromium.find_elements(By.CSS_SELECTOR, ".compatkit-program :is(input, button, select, [role])"):
+        assert control.accessible_name or not control.is_displayed(), control.get_attribute("outerHTML")
+
+
+@needs_browser
+@pytest.mark.parametrize("name", programs.SCRIPTS)
+def test_without_scripts_there_is_a_picture_and_its_sentence(name, chromium, bare):
+    chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        chromium.get(bare[name].as_uri())
+        still = chromium.find_element(By.CLASS_NAME, "still")
+        assert still.is_displayed() and still.size["height"] > 200
+        assert chromium.find_element(By.CSS_SELECTOR, ".still + p").is_displayed()
+    finally:
+        chromium.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+@needs_browser
+def test_two_networks_learn_after_a_guess_with_nothing_but_the_keyboard(chromium, bare):
+    opened(chromium, bare["train"], query="?train=start.classes-0-9-16")
+    guess = chromium.find_element(By.CLASS_NAME, "guess")
+    guess.send_keys(Keys.HOME, Keys.PAGE_UP)
+    assert guess.get_attribute("aria-valuenow") == "10"
+    play = chromium.find_element(By.CLASS_NAME, "play")
+    play.send_keys(Keys.ENTER)
+    until(chromium, lambda: play.text == "Pause", "it runs")
+    trained(chromium)
+    assert words(chromium).startswith("IIW+DCC: as trained 9") and "You guessed 10" in words(chromium)
+    chromium.find_element(By.CSS_SELECTOR, '[aria-label="write a 7"]').send_keys(Keys.ENTER)
+    until(
+        chromium,
+        lambda: [digit.text for digit in chromium.find_elements(By.CSS_SELECTOR, ".card .digit")] == ["7"] * 4,
+        "all four read it",
+    )
+    assert len(chromium.find_elements(By.CSS_SELECTOR, ".ghosts path")) == 1
+    play.send_keys(Keys.ENTER)
+    until(chromium, lambda: "both learn" in words(chromium), "another seed runs")
+    trained(chromium)
+    assert "Over 2 seeds" in words(chromium), "a second seed gives a mean"
+    assert chromium.current_url.endswith("?train=start.classes-1-9-16")
+    assert console_errors(chromium) == []
+
+
+@needs_browser
+def test_two_networks_learn_by_touch_on_a_phone_and_nothing_moves(chromium, bare):
+    opened(chromium, bare["train"], 375)
+    chromium.execute_script(SHIFTS)
+    guess = chromium.find_element(By.CLASS_NAME, "guess")
+    chromium.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", guess)
+    x, y = chromium.execute_script(
+        "const box = arguments[0].getBoundingClientRect(); return [box.left + box.width / 2, box.top + box.height / 2]",
+        guess,
+    )
+    for kind, points in (("Start", [(x, y)]), ("Move", [(x, y + 40)]), ("End", [])):
+        touch = {"type": f"touch{kind}", "touchPoints": [{"x": u, "y": v} for u, v in points]}
+        chromium.execute_cdp_cmd("Input.dispatchTouchEvent", touch)
+    assert 10 < int(guess.get_attribute("aria-valuenow")) < 45
+    chromium.find_element(By.CLASS_NAME, "play").click()
+    trained(chromium)
+    assert words(chromium).startswith("independent: as trained 9")
+    assert chromium.execute_script("return globalThis.shifted ?? 0") < 0.02
+
+
+@needs_browser
+def test_the_seam_untangles_and_the_answer_follows(chromium, bare):
+    opened(chromium, bare["seam"])
+    file = scripts.read(programs.EXPORTED / "seam-independent.js", "compatkitSeams", "name")
+    until(chromium, lambda: "4 %" in words(chromium), "the seam is there")
+    slider = chromium.find_element(By.CSS_SELECTOR, "[type=range]")
+    for stage in file["stages"]:
+        until(chromium, lambda stage=stage: f"{100 * stage['accuracy']:.0f} %" in words(chromium), "the stage is shown")
+        crossed = len(chromium.find_elements(By.CSS_SELECTOR, ".lines .crossed"))
+        if stage["images"] == 0:
+            assert crossed > 20
+        else:
+            until(
+                chromium, lambda: not chromium.find_elements(By.CSS_SELECTOR, ".lines .crossed"), "lines are straight"
+            )
+        slider.send_keys(Keys.ARROW_RIGHT)
+    answer = chromium.find_element(By.CSS_SELECTOR, ".answer .digit")
+    assert answer.text == "5" and "wrong" not in answer.get_attribute("class")
+    assert [stage["recorded"] is not None for stage in file["stages"]] == [True, True, False, False, True, True, True]
+    assert {path.stem for path in programs.EXPORTED.glob("seam-*")} == {f"seam-{method}" for method in seams.METHODS}
+
+
+@needs_browser
+def test_a_gallery_is_carried_over_by_mouse_and_by_keyboard(chromium, bare):
+    opened(chromium, bare["carry"], query="?carry=colour-shape-640-ridge")
+    scores = lambda: [int(s.text.split()[0]) for s in chromium.find_elements(By.CSS_SELECTOR, ".score b")]  # noqa: E731
+    old, unmapped, carried, anew = scores()
+    assert unmapped < 10 < old < carried and carried > 90 and anew > 95
+    chromium.find_element(By.CLASS_NAME, "play").click()
+    until(chromium, lambda: "what ridge made of the old vectors" in words(chromium), "it has arrived")
+    chromium.find_element(By.CSS_SELECTOR, "[type=range]").send_keys(Keys.HOME)
+    assert scores()[2] < carried and scores()[::3] == [old, anew], "few pairs, worse map"
+    chromium.find_element(By.CSS_SELECTOR, ".side [value=none]").send_keys(Keys.SPACE)
+    chromium.find_element(By.CSS_SELECTOR, ".map [value=h]").send_keys(Keys.SPACE)
+    assert scores()[2] < 70 and "what h made" in words(chromium)
+    chosen = chromium.find_element(By.CSS_SELECTOR, "select").get_attribute("value")
+    canvas = chromium.find_element(By.CSS_SELECTOR, ".plane canvas")
+    ActionChains(chromium).move_to_element_with_offset(canvas, 60, -40).click().perform()
+    assert chromium.find_element(By.CSS_SELECTOR, "select").get_attribute("value") != chosen, "another query"
+    assert chromium.current_url.endswith("?carry=colour-none-20-h") and console_errors(chromium) == []
+
+
+@needs_node
+@pytest.mark.parametrize(("n", "width"), [(20, 3), (40, 6), (200, 12)])
+def test_the_map_of_the_page_is_that_of_the_library(n, width):
+    generator = torch.Generator().manual_seed(n)
+    old, new = (torch.randn(n, d, generator=generator, dtype=torch.float64) for d in (width, 4))
+    new = new * 0.3 + old[:, :3] @ torch.randn(3, 4, generator=generator, dtype=torch.float64)
+    given = [{"rows": n, "width": x.shape[1], "data": x.flatten().tolist()} for x in (old, new)]
+    script = (programs.SITE / "ridge.js").read_text(encoding="utf-8") + (
+        f"const [old, fresh] = {json.dumps(given)}.map((x) => ({{...x, data: Float64Array.from(x.data)}}));"
+        "const map = compatkitRidge.ridge(old, fresh);"
+        "console.log(JSON.stringify([...compatkitRidge.applied(old, map).data]));"
+    )
+    found = json.loads(subprocess.run([NODE, "-"], input=script, capture_output=True, text=True, check=True).stdout)
+    np.testing.assert_allclose(np.reshape(found, (n, 4)), ridge(old, new)(old), rtol=1e-6, atol=1e-8)
+
+
+def test_the_gallery_is_that_of_the_recorded_runs():
+    content = scripts.read(programs.EXPORTED / f"{gallery.NAME}.js", "compatkitGallery", "name")
+    assert len(content["labels"]) == 300 and len(content["pair_labels"]) == gallery.PAIRS
+    runs = gallery.runs_of("laptop")
+    assert content["recorded"] == {
+        f"{old} / {side}": gallery.recorded(run, "laptop") for (old, side), run in runs.items()
+    }
+
+
+LIVE = """
+    const [source, state, files, done] = arguments;
+    const model = {
+        heard: [],
+        get: (name) => state[name],
+        on(_, callback) { this.heard.push(callback); },
+        off() {},
+        send(file) { setTimeout(() => this.heard.forEach((hear) => hear({file, text: files[file]}))); },
+    };
+    globalThis.model = model;
+    const module = URL.createObjectURL(new Blob([source], {type: "text/javascript"}));
+    import(module).then((widget) => {
+        const el = document.createElement("div");
+        document.body.replaceChildren(el);
+        widget.default.render({model, el});
+        done(el.innerHTML.length);
+    }, (error) => done(String(error)));
+"""
+
+
+@needs_browser
+@pytest.mark.parametrize("name", ["draw", "carry", "seam", "search"])
+def test_live_the_same_programs_are_widgets(name, chromium, bare):
+    chromium.get(bare["search"].as_uri())
+    widget = programs.program(name)
+    files = {path.name: path.read_text(encoding="utf-8") for path in programs.EXPORTED.glob("*.js")}
+    state = {"name": name, "options": {}}
+    found = chromium.execute_async_script(LIVE, widget._esm, state, files)
+    assert isinstance(found, int), found
+    until(chromium, lambda: chromium.find_elements(By.CLASS_NAME, "words") and words(chromium), "it is there")
+    assert console_errors(chromium) == []
+    with pytest.raises(ValueError, match="name: must be one of draw, "):
+        programs.program("magic")
