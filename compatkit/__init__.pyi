@@ -26,6 +26,7 @@ from .normalization import replace_batch_norm as replace_batch_norm
 from .objectives import DCC as DCC
 from .objectives import Pretext as Pretext
 from .objectives import Target as Target
+from .objectives import Term as Term
 from .objectives import identical_initial_weights as identical_initial_weights
 from .recipes import Recipe as Recipe
 from .recombination import accuracy_matrix as accuracy_matrix
