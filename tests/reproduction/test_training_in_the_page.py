@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from compatkit.recombination import accuracy, all_logits
 from reproduction import images
 from reproduction.runs.export import digits, scripts
 from reproduction.show import programs
@@ -202,6 +203,33 @@ def test_accuracies_by_seed_are_pinned(method, header):
         method=method,
     )
     assert found == pytest.approx(IN_PAGE[method][0], abs=0.02)
+
+
+@needs_node
+def test_what_was_trained_goes_on_in_python(header):
+    found = in_node(
+        DATA
+        + """
+        const setting = { start: true, classes: false, rotation: false, shared: 9, width: 8, seed: 0, steps: 12 };
+        const pair = training.create(data, setting);
+        while (pair.step < 12) training.step(pair);
+        const accuracies = training.evaluate(pair);
+        return { setting, accuracies, weights: training.weights(pair) };
+        """,
+        header=header,
+    )
+    parts, sets = digits.networks(found), digits.image_sets()
+    common = sets[0].classes[: digits.COMMON]
+    extractors, heads = zip(*parts, strict=True)
+    for extractor, own, accuracies in zip(
+        extractors, sets, (found["accuracies"][:2], found["accuracies"][2:]), strict=True
+    ):
+        options = {"classes": common, "statistics": "batch", "batch_size": 1000}
+        logits, labels = all_logits(extractor, list(heads), own, **options)
+        for each, wanted in zip(logits, accuracies, strict=True):
+            assert accuracy(each, labels, torch.arange(digits.COMMON)) == pytest.approx(wanted, abs=0.005)
+    with pytest.raises(ValueError, match="trained: nothing yet"):
+        digits.networks({})
 
 
 def test_the_exported_digits_and_their_program_are_light():

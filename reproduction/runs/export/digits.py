@@ -14,14 +14,18 @@ from __future__ import annotations
 
 import base64
 import os
+from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
+from torch import nn
 
-from compatkit.images import Split
+from compatkit.images import ImageSet, Split
 
 from ... import images
 from ...experiments import configs
@@ -83,3 +87,58 @@ def recorded(method: str, preset: str) -> float | None:
 def _halved(split: Split) -> np.ndarray:
     """Images (n, s * s) of half the side, in 0..15."""
     return (F.avg_pool2d(split.images.float(), 2) * (15 / 255)).round().flatten(1).numpy().astype(np.uint8)
+
+
+def networks(trained: Mapping[str, Any]) -> list[tuple[nn.Sequential, nn.Sequential]]:
+    """The two networks that were trained in the page, as extractor and head each; batch normalisation has no statistics
+    of its own, and takes those of the batch.
+
+    Args:
+        trained: what ``Program.trained`` of :mod:`reproduction.show.programs` holds once a run has ended.
+
+    Raises:
+        ValueError: nothing was trained yet.
+    """
+    if not trained:
+        raise ValueError("trained: nothing yet, press Train in the program and wait for its end")
+    width = trained["setting"]["width"]
+    found = []
+    for weights in trained["weights"]:
+        blocks = (_block(1, 8, 1), _block(8, 16, 2), _block(16, width, 2))
+        head = {"conv": _block(width, 24, 2), "pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten()}
+        parts = {
+            "extractor": nn.Sequential(*blocks),
+            "head": nn.Sequential(OrderedDict(head | {"linear": nn.Linear(24, 10)})),
+        }
+        for name, part in parts.items():
+            part.load_state_dict(
+                {
+                    one["name"].removeprefix(f"{name}."): torch.tensor(one["value"]).view(one["shape"])
+                    for one in weights
+                    if one["name"].startswith(f"{name}.")
+                }
+            )
+        found.append((parts["extractor"].eval(), parts["head"].eval()))
+    return found
+
+
+def image_sets() -> list[ImageSet]:
+    """The sets as the page has them, at half their size."""
+    found = []
+    for name in SETS:
+        whole = images.load(name).limit(TRAIN, TEST)
+        side = images.EMBEDDED_SIZE // 2
+        train, test = (
+            Split(torch.from_numpy(_halved(part)).view(-1, 1, side, side) * 17, part.labels)
+            for part in (whole.train, whole.test)
+        )
+        found.append(ImageSet(f"{name}, halved", train, test, whole.classes))
+    return found
+
+
+def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs, track_running_stats=False),
+        nn.ReLU(),
+    )
