@@ -184,8 +184,9 @@ def against_clients(folder: Path, rows: int, rounds: int) -> list[Row]:
             connection.execute("CREATE EXTENSION IF NOT EXISTS vector")
 
         def copy(rows: pa.Table, i: int) -> None:
-            with psycopg.connect(url) as connection, connection.cursor() as cursor:
+            with psycopg.connect(url) as connection:
                 pgvector.psycopg.register_vector(connection)
+                cursor = connection.cursor()
                 cursor.execute(f"CREATE TABLE bulk{i} (id bigint, embedding vector({WIDTH}))")
                 with cursor.copy(f"COPY bulk{i} FROM STDIN (FORMAT BINARY)") as to:
                     to.set_types(["int8", "vector"])

@@ -8,20 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from .maps import load_map
-from .store import Gallery, as_float, batch_rows
+from .store import Gallery, batch_rows
 from .stores import open_source
-
-
-def sample(gallery: Gallery, most: int = 20_000) -> np.ndarray:
-    """Rows (n, d) of a gallery, some of each of its fragments."""
-    width, fragments = gallery.width("vector"), gallery.source.fragments()
-    each, found = max(1, most // max(1, len(fragments))), []
-    for one in fragments:
-        rows = min(each, one.rows)
-        if rows:
-            batch = next(iter(gallery.source.read(one, [gallery.columns["vector"]], min(rows, batch_rows(width)))))
-            found.append(as_float("gallery", gallery.vectors("vector", batch, one.start, width), one.start))
-    return np.concatenate(found)
 
 
 def inspect(
@@ -37,10 +25,14 @@ def inspect(
     Raises:
         ValueError: bad input.
     """
-    x = sample(Gallery("store", open_source(store, columns), columns))
+    gallery = Gallery("store", open_source(store, columns), columns)
+    width = gallery.width("vector")
     if map is None:
         return "Without a map between the two models that may have made them, it cannot be told (--map FILE)."
     one = load_map(map)
     if one.sides is None:
-        return f"The two models of the map differ in width, {one.ends.d_in} and {one.ends.d_out}: all rows are of one."
-    return one.sides.told(x)
+        return f"The two models of the map differ in width, {one.ends.d_in} and {one.ends.d_out}: one store has one."
+    if width != one.ends.d_in:
+        raise ValueError(f"store: must have the width of the map, {one.ends.d_in}, got {width}")
+    blocks = gallery.blocks("vector", batch_rows(width))
+    return one.sides.told(np.concatenate([one.sides.score(block) for block in blocks]))

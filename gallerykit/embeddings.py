@@ -15,7 +15,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,7 +73,7 @@ class Embeddings:
     def save(self, path: str | os.PathLike) -> None:
         """Write an uncompressed ``.npz``, so that a reader sees the old file or the whole new one."""
         vectors = self.vectors.detach().cpu().contiguous().numpy()
-        about = describe(self.space, self.made_from, bool(self.unit), self.ids, [vectors], vectors.shape, vectors.dtype)
+        about = _about(self.space, self.made_from, bool(self.unit), self.ids, vectors)
         with replacing(path) as file:
             np.savez(file, vectors=vectors, ids=self.ids, about=about)
 
@@ -88,7 +88,7 @@ class Embeddings:
             with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
                 vectors, ids, about = file["vectors"], file["ids"], json.loads(str(file["about"]))
                 space, made_from, unit = about["space"], about["made_from"], about["unit"]
-                again = describe(space, made_from, unit, ids, [vectors], vectors.shape, vectors.dtype)
+                again = _about(space, made_from, unit, ids, vectors)
         except (FileNotFoundError, PermissionError, IsADirectoryError):
             raise
         except BROKEN as e:
@@ -233,21 +233,12 @@ def is_unit(vectors: Tensor) -> bool:
     return bool(((torch.linalg.vector_norm(vectors, dim=1, dtype=wide) - 1).abs() <= UNIT_TOLERANCE).all())
 
 
-def describe(
-    space: str, made_from: str, unit: bool, ids: np.ndarray, blocks: Iterable[np.ndarray], shape: tuple, dtype: np.dtype
-) -> np.ndarray:
-    """What a file says of its vectors: JSON with a checksum of all it holds.
-
-    Args:
-        space, made_from, unit, ids: as in ``Embeddings``.
-        blocks: the vectors, some rows at a time.
-        shape, dtype: of all vectors.
-    """
-    about = {"space": space, "made_from": made_from, "unit": bool(unit), "width": int(shape[1])}
-    found = hashlib.sha256(json.dumps([about, list(shape), str(dtype), str(ids.dtype)]).encode())
+def _about(space: str, made_from: str, unit: bool, ids: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """What a file says of its vectors: JSON with a checksum of all it holds."""
+    about = {"space": space, "made_from": made_from, "unit": bool(unit), "width": int(vectors.shape[1])}
+    found = hashlib.sha256(json.dumps([about, list(vectors.shape), str(vectors.dtype), str(ids.dtype)]).encode())
     found.update(np.ascontiguousarray(ids).data)
-    for block in blocks:
-        found.update(np.ascontiguousarray(block).data)
+    found.update(np.ascontiguousarray(vectors).data)
     return np.array(json.dumps(about | {"sha256": found.hexdigest()}))
 
 
@@ -289,7 +280,7 @@ def _check_together(query: Embeddings, gallery: Embeddings, compatible: bool) ->
         made = f" (made from {gallery.made_from!r})" if gallery.made_from else ""
         raise ValueError(
             f"query, gallery: are of different spaces, {query.space!r} and {gallery.space!r}{made}. Transform the old "
-            "one (python -m gallerykit upgrade), or pass compatible=True if the two models were trained to fit"
+            "one (gallerykit upgrade), or pass compatible=True if the two models were trained to fit"
         )
     if query.unit != gallery.unit:
         lengths = ["of length 1" if x.unit else "of any length" for x in (query, gallery)]

@@ -66,6 +66,14 @@ class Table:
         return [str(self.path), self.version]
 
 
+def open_source(url: str, columns: dict[str, str]) -> Table:
+    return Table(url)
+
+
+def open_target(url: str) -> NewTable | NewColumn:
+    return NewColumn(url) if parts(url)[2] else NewTable(url)
+
+
 class NewTable(NewFile):
     """A new table of any gallery. As ``store.Target``."""
 

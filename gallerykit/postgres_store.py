@@ -373,6 +373,14 @@ class NewTable(Hidden):
         return "\n".join([*lines, "The old table is untouched."])
 
 
+def open_source(url: str, columns: dict[str, str]) -> Table:
+    return Table(url, columns)
+
+
+def open_target(url: str) -> NewTable:
+    return NewTable(url)
+
+
 def quoted(*name: str) -> str:
     return require("psycopg.sql", "postgres").Identifier(*name).as_string(None)
 

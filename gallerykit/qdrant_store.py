@@ -127,6 +127,14 @@ class Collection:
         return [self.name, ids]
 
 
+def open_source(url: str, columns: dict[str, str]) -> Collection:
+    return Collection(url)
+
+
+def open_target(url: str) -> NewVector | NewCollection:
+    return NewVector(url) if parts(url)[2] else NewCollection(url)
+
+
 class _Points(Hidden):
     """What both targets have in common: threads, and a hidden folder where the command runs."""
 

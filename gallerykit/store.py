@@ -267,6 +267,17 @@ class Gallery:
                 yield self.vectors(role, batch, row)
                 row += len(batch)
 
+    def sample(self, most: int) -> np.ndarray:
+        """The first vectors (n, width) of each fragment, of as many fragments as make ``most`` rows with 64 of each."""
+        fragments, name = [one for one in self.source.fragments() if one.rows], [self.columns["vector"]]
+        chosen = fragments[:: max(1, len(fragments) * 64 // most)]
+        each = max(1, most // max(1, len(chosen)))
+        found = []
+        for one in chosen:
+            batch = next(iter(self.source.read(one, name, min(each, batch_rows(self.width("vector"))))))
+            found.append(as_float("gallery", self.vectors("vector", batch, one.start), one.start))
+        return np.concatenate(found)
+
     def vectors(self, role: str, batch: Any, row: int, width: int | None = None) -> np.ndarray:
         """Those of a batch (n, width) whose first row is ``row``.
 

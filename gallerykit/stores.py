@@ -19,12 +19,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
 from .store import Source, Target, without_password
 
 FORMS = "NAME.npy, NAME.npz, NAME.parquet, a folder of Parquet files, NAME.arrow, lance:FOLDER#TABLE, "
 FORMS += "postgresql://[USER@]HOST[:PORT]/DATABASE#TABLE, qdrant:URL#COLLECTION"
+SCHEMES = {
+    "postgresql": "postgres_store",
+    "postgres": "postgres_store",
+    "lance": "lance_store",
+    "qdrant": "qdrant_store",
+}
 
 
 def open_source(url: str | os.PathLike, columns: Mapping[str, str] | None = None) -> Source:
@@ -41,18 +48,8 @@ def open_source(url: str | os.PathLike, columns: Mapping[str, str] | None = None
         ConnectionError: the database does not answer.
     """
     text = os.fspath(url)
-    if text.startswith(("postgresql:", "postgres:")):
-        from . import postgres_store
-
-        return postgres_store.Table(text, dict(columns or {}))
-    if text.startswith("lance:"):
-        from . import lance_store
-
-        return lance_store.Table(text)
-    if text.startswith("qdrant:"):
-        from . import qdrant_store
-
-        return qdrant_store.Collection(text)
+    if module := SCHEMES.get(text.partition(":")[0]):
+        return import_module(f".{module}", __package__).open_source(text, dict(columns or {}))
     path, kind, vector = _file(text)
     if kind in (".npy", ".npz"):
         from . import numpy_store
@@ -70,18 +67,8 @@ def open_target(url: str | os.PathLike) -> Target:
         ValueError, ImportError, ConnectionError: as ``open_source``.
     """
     text = os.fspath(url)
-    if text.startswith(("postgresql:", "postgres:")):
-        from . import postgres_store
-
-        return postgres_store.NewTable(text)
-    if text.startswith("lance:"):
-        from . import lance_store
-
-        return lance_store.NewColumn(text) if lance_store.parts(text)[2] else lance_store.NewTable(text)
-    if text.startswith("qdrant:"):
-        from . import qdrant_store
-
-        return qdrant_store.NewVector(text) if qdrant_store.parts(text)[2] else qdrant_store.NewCollection(text)
+    if module := SCHEMES.get(text.partition(":")[0]):
+        return import_module(f".{module}", __package__).open_target(text)
     path, kind, _ = _file(text)
     path = Path(os.path.realpath(path))
     if kind in (".npy", ".npz"):

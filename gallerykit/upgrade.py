@@ -17,12 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from .carry import carry
 from .maps import CLOSED_FORMS, DIRECTIONS, METHODS, NETWORKS, Map, fit, split
-from .store import Gallery
-from .stores import open_source, open_target
 
-if TYPE_CHECKING:  # with torch, which who only asks for help can do without
+if TYPE_CHECKING:  # who only asks for help can do without torch and pyarrow
     from .advice import Advice
     from .backfill import Plan as Paths
     from .compare import Comparison
@@ -112,6 +109,8 @@ class Plan:
         from .advice import recommend
         from .compare import compare
         from .pairs import read_pairs
+        from .store import Gallery
+        from .stores import open_source
 
         methods, directions = self._checked()
         pairs = read_pairs(
@@ -193,6 +192,9 @@ class Upgrade(Plan):
 
     def run(self, tell: Callable[[str], object] = print) -> Done:
         """As ``Plan.run``, and then ``carry.carry``."""
+        from .carry import carry
+        from .stores import open_target
+
         if self.gallery is None:
             raise ValueError("gallery: is needed, got none")
         if self.direction == "queries":
