@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,23 +13,21 @@ from ..stored import stored_digest
 from .pins import pinned
 from .store import files, results_root
 
+Entries = list[tuple[str, dict]]
+"""The records of a file, each with the key of its run."""
+
 
 class Index:
     """The records of a preset by the config of their run.
 
     A setting that was added to a kind of run after a record was made is taken to have been at its default. A record
     whose images have since been replaced, by other files of the same name, is not found.
-
-    Args:
-        files: of ``store.files``.
-        defaults: for each kind of run its settings at their defaults.
     """
 
-    def __init__(self, files: Sequence[Sequence[dict]], defaults: Mapping[str, Mapping]):
+    def __init__(self, files: Iterable[Entries]):
         self._records: dict[str, list[dict]] = {}  # of each run, the newest last
-        for record in (record for records in files for record in records if record["kind"] in defaults):
-            config = _filled(record["config"], defaults[record["kind"]])
-            self._records.setdefault(_key(record["kind"], config), []).append({**record, "config": config})
+        for key, record in (entry for entries in files for entry in entries):
+            self._records.setdefault(key, []).append(record)
         for same in self._records.values():
             same.sort(key=lambda record: record["provenance"]["started"])
 
@@ -39,7 +37,7 @@ class Index:
         return next((record for record in reversed(same) if _same_images(record["data"])), None)
 
 
-_made: dict[tuple, tuple[list[list[dict]], Index]] = {}  # with the lists that it was made from
+_made: dict[tuple, tuple[list[tuple[list[dict], Entries]], Index]] = {}  # with what it was made from, file by file
 
 
 def index(preset: str, root: str | os.PathLike | None, kinds: Iterable[type]) -> Index:
@@ -50,11 +48,22 @@ def index(preset: str, root: str | os.PathLike | None, kinds: Iterable[type]) ->
         kinds: the class of settings of each kind of run.
     """
     wanted, there = (preset, Path(root or results_root()).absolute(), tuple(kinds)), files(preset, root)
-    known, found = _made.get(wanted, ([], None))
-    if found is None or [*map(id, known)] != [*map(id, there)]:
-        found = Index(there, {kind.__name__: asdict(kind()) for kind in wanted[-1]})
-        _made[wanted] = there, found
+    parts, found = _made.get(wanted, ([], None))
+    known = {id(records): entries for records, entries in parts}
+    if found is None or [*known] != [*map(id, there)]:
+        defaults = {kind.__name__: asdict(kind()) for kind in wanted[-1]}
+        parts = [
+            (records, known[id(records)] if id(records) in known else _entries(records, defaults)) for records in there
+        ]
+        found = Index(entries for _, entries in parts)
+        _made[wanted] = parts, found
     return found
+
+
+def _entries(records: Iterable[dict], defaults: Mapping[str, Mapping]) -> Entries:
+    """defaults: for each kind of run its settings at their defaults; records of other kinds are passed over."""
+    whole = ({**r, "config": _filled(r["config"], defaults[r["kind"]])} for r in records if r["kind"] in defaults)
+    return [(_key(record["kind"], record["config"]), record) for record in whole]
 
 
 def _filled(config: Mapping, defaults: Mapping) -> dict:
