@@ -3,7 +3,7 @@
 Where an input is float64 everything is. Others are centred about a mean that is summed in double precision, multiplied
 in blocks in single precision, which is 2 times as fast on a CPU and up to 64 times on a GPU, and the blocks are added
 up in double. So an offset costs no accuracy, and what follows from the sums is within 1e-6 of its value in exact
-arithmetic, or 3e-6 where channels take so few values that their products all round the same way.
+arithmetic, or 3e-6 (1e-5 above a thousand channels) where these take so few values that products round the same way.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .devices import described
 CHUNK = 2**20  # values worked on at a time, which a cache holds: 4 MiB of float32
 BLOCK = 256  # samples whose products are summed in single precision, before the sum goes on in double
 NARROW, STEP = 64, 64  # of fewer channels BLAS may add up one product after another, so fewer are summed
-WIDE = 1024  # channels summed in single precision where n is small
+WIDE = 1024  # terms summed where a sum in double costs more: of many channels, and of inner products of samples
 PANEL = 64  # columns at a time: of a symmetric product only the panels from the diagonal on are computed
 CANCELLED = 1e-6  # what is this small beside the terms that it is the difference of is rounding
 SHAPES = {2: "(n, channels)", 3: "(n, tokens, channels)", 4: "(n, channels, height, width)"}
@@ -223,13 +223,14 @@ def _centred(sides: Sides, origins: dict[Any, Tensor], dtype: torch.dtype) -> It
 def _chunks(sides: Sides, origins: Mapping[Any, Tensor], dtype: torch.dtype) -> Iterator[dict[Any, Tensor]]:
     first = next(iter(sides.values()))
     widest = max(x[0].numel() for x in sides.values())
-    images = max(1, CHUNK // widest, BLOCK * len(first) // first[:, 0].numel())
+    images = max(1, CHUNK // widest, WIDE * len(first) // first[:, 0].numel())
     for parts in zip(*(x.split(images) for x in sides.values()), strict=True):
         yield {key: rows(part).to(dtype) - origins[key].to(dtype) for key, part in zip(sides, parts, strict=True)}
 
 
-def _add_product(total: Tensor, x: Tensor, y: Tensor, block: int = BLOCK) -> None:
+def _add_product(total: Tensor, x: Tensor, y: Tensor, least: int = BLOCK) -> None:
     """Add X^T Y of (n, p) and (n, q) to a float64 matrix, of one tensor with itself from the diagonal on."""
+    block = max(least, min(WIDE, total.numel() // WIDE**2 * BLOCK))
     with _full_precision(x.device.type):
         if min(x.shape[1], y.shape[1]) < NARROW and len(x) >= STEP:
             whole = len(x) // STEP * STEP
