@@ -106,8 +106,8 @@ def reference() -> dict[str, list[str]]:
     paths = [p for p in paths if p.stem != "__init__" or p.parent.as_posix() in WHOLE]
     pages: dict[str, list[str]] = {}
     for parts in sorted((p.parent if p.stem == "__init__" else p.with_suffix("")).parts for p in paths):
-        inside = 2 if (ROOT / Path(*parts[:2])).is_dir() else 1
-        pages.setdefault(".".join(parts[:inside] if parts[0] == "reproduction" else parts), []).append(".".join(parts))
+        package = parts if (ROOT / Path(*parts)).is_dir() else parts[:-1]
+        pages.setdefault(".".join(package if parts[0] == "reproduction" else parts), []).append(".".join(parts))
     return pages
 
 
