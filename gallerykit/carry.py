@@ -187,7 +187,7 @@ class Opened:
         the types of the schema."""
         source = self.gallery.source
         for one in fragments[:1]:
-            next(iter(source.read(one, list(source.schema.names), 1)), None)
+            next(iter(source.read(one, list(source.schema.names), batch_rows(self.map.ends.d_in))), None)
         if self.map.sides is not None:
             self.map.sides.check(self.gallery.sample(LOOKED_AT), "gallery")
 

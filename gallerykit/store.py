@@ -212,7 +212,7 @@ class Gallery:
             raise ValueError(f"{self._here} must hold floating-point vectors of items, got {got}")
         if pa.types.is_fixed_size_list(kind):
             return kind.list_size
-        first = next(self.blocks(role, size=1))
+        first = next(self.blocks(role, size=1_024))
         return first.shape[1]
 
     @cached_property
@@ -274,7 +274,8 @@ class Gallery:
         each = max(1, most // max(1, len(chosen)))
         found = []
         for one in chosen:
-            batch = next(iter(self.source.read(one, name, min(each, batch_rows(self.width("vector"))))))
+            # in batches of the usual size: a scanner that has begun decodes more than it is asked for
+            batch = next(iter(self.source.read(one, name, batch_rows(self.width("vector")))))[:each]
             found.append(as_float("gallery", self.vectors("vector", batch, one.start), one.start))
         return np.concatenate(found)
 
