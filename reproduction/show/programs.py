@@ -54,7 +54,8 @@ class Program(anywidget.AnyWidget):
         name: A key of ``SCRIPTS``.
         options: What it begins with, by the names of the element's data attributes.
         trained: Of "train", once a run has ended: its setting, accuracies (aa, ab, ba, bb) and the weights of both
-            networks. ``runs.export.digits.networks`` makes networks of torch of it.
+            networks. ``runs.export.digits.networks`` makes networks of torch of it, and ``replaced`` puts others in
+            their place, with which the program goes on once they are assigned.
     """
 
     _esm = "\n".join(

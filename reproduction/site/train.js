@@ -14,7 +14,7 @@
 
   const PAIRS = ["aa", "ab", "ba", "bb"];
   const STEPS = 200;
-  const DEFAULTS = { start: false, classes: false, rotation: false, shared: 9, width: 16, seed: 0 };
+  const DEFAULTS = { start: false, classes: false, rotation: false, shared: 9, width: 16, seed: 0, given: false };
   const SWITCHES = /** @type {const} */ ([
     ["start", "same start (IIW)", "both begin from the same weights"],
     ["classes", "shared class head (DCC)", "one more head tells the common classes apart, for both"],
@@ -36,6 +36,7 @@
     /** @type {Pair} */
     let pair;
     let running = false;
+    let turn = 0;
     /** @type {number[] | null} */
     let pixels = null;
     /** @type {number[]} */
@@ -45,7 +46,7 @@
       const { step, setting } = pair;
       const answers = pixels && training.read(pair, pixels);
       const weights = step === setting.steps ? training.weights(pair) : null;
-      postMessage({ setting, step, accuracies, answers, weights });
+      postMessage({ turn, step, accuracies, answers, weights });
     }
 
     /** @param {number} steps */
@@ -66,7 +67,8 @@
       if (asked.bytes) data = training.unpacked(asked.header, asked.bytes);
       if (asked.setting) {
         running = false;
-        pair = training.create(data, asked.setting);
+        turn = asked.turn;
+        pair = training.create(data, asked.setting, asked.weights);
         advance(0);
       }
       if (asked.pixels !== undefined) {
@@ -102,7 +104,7 @@
   function nameOf(setting) {
     const classes = setting.classes && setting.shared !== DEFAULTS.shared ? `, ${setting.shared} classes` : "";
     const width = setting.width !== DEFAULTS.width ? `, seam ${setting.width}` : "";
-    return methodOf(setting) + classes + width;
+    return methodOf(setting) + classes + width + (setting.given ? ", from Python" : "");
   }
 
   /** The mean of both recombined networks. @param {Run} run */
@@ -283,6 +285,9 @@
     if (Number(shared) >= 2 && Number(shared) <= 9) setting.shared = Math.floor(Number(shared));
     if (WIDTHS.includes(Number(width))) setting.width = Number(width);
 
+    /** @type {Weights | null} */
+    let given = null; // what training begins with, if not with what is drawn
+    let turn = 0; // counts beginnings
     /** @type {Map<string, Tried>} */
     const tried = new Map();
     /** @type {number[][]} */
@@ -312,15 +317,17 @@
       return { element, move, digit, share };
     });
 
-    const switches = SWITCHES.map(([part, name, hint]) => {
+    const boxes = SWITCHES.map(([part]) => {
       const box = make("input", { type: "checkbox", name: part });
-      box.checked = setting[part];
       box.addEventListener("change", () => {
         setting[part] = box.checked;
         renew();
       });
-      return make("label", { class: "option", title: hint }, box, make("span", {}, name));
+      return box;
     });
+    const switches = SWITCHES.map(([, name, hint], i) =>
+      make("label", { class: "option", title: hint }, boxes[i], make("span", {}, name)),
+    );
     const sharedValue = make("b");
     const widthValue = make("b");
     const sharedSlider = make("input", { type: "range", min: "2", max: "9", "aria-label": "shared classes" });
@@ -330,8 +337,6 @@
       max: `${WIDTHS.length - 1}`,
       "aria-label": "width of the seam",
     });
-    sharedSlider.value = `${setting.shared}`;
-    widthSlider.value = `${WIDTHS.indexOf(setting.width)}`;
     sharedSlider.addEventListener("input", () => {
       setting.shared = Number(sharedSlider.value);
       renew();
@@ -354,7 +359,7 @@
       run(false);
       learner.postMessage({ steps: 1 });
     });
-    const reset = button("Reset", "reset", () => renew());
+    const reset = button("Reset", "reset", () => renew(given));
     const next = button("Another seed", "next", another);
 
     const pointer = make("span", { class: "pointer" }, "your guess?");
@@ -422,6 +427,9 @@
     }
 
     function label() {
+      SWITCHES.forEach(([part], i) => (boxes[i].checked = setting[part]));
+      sharedSlider.value = `${setting.shared}`;
+      widthSlider.value = `${WIDTHS.indexOf(setting.width)}`;
       play.textContent = running
         ? "Pause"
         : done()
@@ -437,11 +445,14 @@
       widthSlider.setAttribute("aria-valuetext", `${setting.width}`);
     }
 
-    /** From the start, under the present setting. */
-    function renew() {
+    /** From the start, under the present setting. @param {Weights | null} [weights] to begin with */
+    function renew(weights = null) {
       running = false;
       curve = [];
-      learner.postMessage({ setting: { ...setting } });
+      given = weights;
+      setting.given = given !== null;
+      turn++;
+      learner.postMessage({ turn, setting: { ...setting }, weights });
       const parts = SWITCHES.map(([part]) => part).filter((part) => setting[part]);
       const shown = [parts.join("."), setting.seed, setting.shared, setting.width].join("-");
       address.write(shown === `-0-${DEFAULTS.shared}-${DEFAULTS.width}` ? null : shown);
@@ -450,9 +461,9 @@
       words.textContent = `${nameOf(setting)}, seed ${setting.seed}. ${where}, then press Train.`;
     }
 
-    /** @param {{setting: Setting, step: number, accuracies: number[], answers: number[][] | null, weights: any}} news */
+    /** @param {{turn: number, step: number, accuracies: number[], answers: number[][] | null, weights: any}} news */
     function arrived(news) {
-      if (nameOf(news.setting) !== nameOf(setting) || news.setting.seed !== setting.seed) return; // of a run that was left
+      if (news.turn !== turn) return; // of a run that was left
       const last = curve[curve.length - 1];
       if (!last || last[0] < news.step) curve.push([news.step, ...news.accuracies]);
       plot.show(curve);
@@ -474,9 +485,8 @@
       running = false;
       const key = nameOf(setting);
       const known = tried.get(key) ?? { key, name: key, method: methodOf(setting), runs: [] };
-      if (!known.runs.some((each) => each.seed === setting.seed)) {
-        known.runs.push({ seed: setting.seed, accuracies, curve });
-      }
+      known.runs = known.runs.filter(({ seed }) => seed !== setting.seed);
+      known.runs.push({ seed: setting.seed, accuracies, curve });
       tried.set(key, known);
       plot.haunt([...tried.values()], header.looks);
       list();
@@ -551,6 +561,12 @@
     const list = () => finished.replaceChildren(results([...tried.values()], header, finished.clientWidth || 640));
     new ResizeObserver(list).observe(finished);
     renew();
+
+    /** Goes on with weights from elsewhere. @param {{setting: Setting, weights: Weights}} trained */
+    return ({ setting: own, weights }) => {
+      Object.assign(setting, own, { steps: STEPS });
+      renew(weights);
+    };
   }
 
   /** An image of half the side, in 0..1. @param {Uint8Array} image @param {number} side */
@@ -565,7 +581,11 @@
   define("compatkit-train", (root) =>
     whenNear(root, () =>
       load("compatkitDigits", "digits").then(
-        (header) => build(root, header),
+        (header) => {
+          const goOn = build(root, header);
+          root.addEventListener("compatkit-given", (event) => goOn(/** @type {CustomEvent} */ (event).detail));
+          root.dispatchEvent(new Event("compatkit-built"));
+        },
         (error) => (root.textContent = error.message),
       ),
     ),

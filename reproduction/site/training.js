@@ -20,8 +20,10 @@
  * @typedef {{ mean: Float64Array, inverse: Float64Array }[]} Statistics
  *   of each normalisation, in order
  * @typedef {{ start: boolean, classes: boolean, rotation: boolean, shared: number, width: number, seed: number,
- *             steps: number }} Setting
- *   shared: how many of the common classes the shared head learns; width: channels at the seam.
+ *             steps: number, given: boolean }} Setting
+ *   shared: how many of the common classes the shared head learns; width: channels at the seam; given: whether it
+ *   begins with weights from elsewhere.
+ * @typedef {{ name: string, shape: number[], value: number[] }[][]} Weights of each network
  * @typedef {{ images: Float64Array[], labels: Uint8Array }} Images each of side * side pixels, normalised
  * @typedef {{ name: string, mean: number, std: number, train: Images, test: Images }} DigitSet
  * @typedef {{ side: number, outputs: number, common: number, sets: DigitSet[] }} Data the first `common` classes are
@@ -357,9 +359,10 @@ function compatkitTraining() {
   /**
    * Two networks before the first step. All settings of one seed start from the same draws and see the same batches.
    * @param {Data} data @param {Setting} setting
+   * @param {Weights | null} [given] in place of what is drawn
    * @returns {Pair}
    */
-  function create(data, setting) {
+  function create(data, setting, given = null) {
     const draws = Array.from({ length: 6 }, (_, i) => stream(8 * setting.seed + i));
     const [quarter, common] = [data.side / 4, Math.min(setting.shared, data.common)];
     const networks = data.sets.map(({ train }, i) => {
@@ -374,7 +377,12 @@ function compatkitTraining() {
     });
     const classHead = setting.classes ? head("class head", setting.width, quarter, common, draws[4]) : null;
     const rotationHead = setting.rotation ? head("rotation head", setting.width, quarter, 4, draws[5]) : null;
-    return { setting, data, networks, classHead, rotationHead, step: 0, statistics: [] };
+    const pair = { setting, data, networks, classHead, rotationHead, step: 0, statistics: [] };
+    given?.forEach((named, which) => {
+      const values = new Map(named.map(({ name, value }) => [name, value]));
+      for (const { name, value } of parameters(pair, which)) value.set(values.get(name) ?? value);
+    });
+    return pair;
   }
 
   /** @param {Convolution[]} extractor @param {Float64Array} images @param {number} n */
@@ -573,7 +581,7 @@ function compatkitTraining() {
     return { side: header.side, outputs: header.outputs, common: header.common, sets };
   }
 
-  /** All weights, by name. @param {Pair} pair */
+  /** All weights, by name. @param {Pair} pair @returns {Weights} */
   function weights(pair) {
     return pair.networks.map((_, which) =>
       parameters(pair, which).map(({ name, shape, value }) => ({ name, shape, value: Array.from(value) })),

@@ -19,10 +19,19 @@ function render({ model, el }) {
   const root = document.createElement("div");
   root.className = `compatkit-program compatkit-${model.get("name")}`;
   Object.assign(root.dataset, model.get("options"));
+  /** @type {any} */
+  let own = null; // what was trained here
   root.addEventListener("compatkit-trained", (event) => {
-    model.set("trained", /** @type {CustomEvent} */ (event).detail);
+    own = /** @type {CustomEvent} */ (event).detail;
+    model.set("trained", own);
     model.save_changes();
   });
+  const give = () => {
+    const detail = model.get("trained");
+    if (detail?.weights && detail !== own) root.dispatchEvent(new CustomEvent("compatkit-given", { detail }));
+  };
+  root.addEventListener("compatkit-built", give);
+  model.on("change:trained", give);
   el.append(root);
   compatkitExported.start(`compatkit-${model.get("name")}`, root);
 }

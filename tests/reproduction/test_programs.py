@@ -15,11 +15,11 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 from compatkit.alignment import ridge
 from reproduction import picture
-from reproduction.runs.export import gallery, scripts, seams
+from reproduction.runs.export import digits, gallery, scripts, seams
 from reproduction.show import programs
 
 from .browser import console_errors, needs_browser, requests, resize, until
-from .test_training_in_the_page import NODE, needs_node
+from .test_training_in_the_page import NODE, a_run, needs_node
 
 SHIFTS = """
     new PerformanceObserver((list) => {
@@ -168,7 +168,7 @@ def test_a_gallery_is_carried_over_by_mouse_and_by_keyboard(chromium, bare):
 
 
 @needs_node
-@pytest.mark.parametrize(("n", "width"), [(20, 3), (40, 6), (200, 12)])
+@pytest.mark.parametrize(("n", "width"), [(20, 3), (40, 42), (201, 12)])
 def test_the_map_of_the_page_is_that_of_the_library(n, width):
     generator = torch.Generator().manual_seed(n)
     old, new = (torch.randn(n, d, generator=generator, dtype=torch.float64) for d in (width, 4))
@@ -197,9 +197,12 @@ LIVE = """
     const model = {
         heard: [],
         get: (name) => state[name],
-        on(_, callback) { this.heard.push(callback); },
+        set(name, value) { state[name] = value; this.tell(`change:${name}`); },
+        save_changes() {},
+        on(event, callback) { this.heard.push([event, callback]); },
         off() {},
-        send(file) { setTimeout(() => this.heard.forEach((hear) => hear({file, text: files[file]}))); },
+        tell(event, news) { for (const [own, hear] of this.heard) if (own === event) hear(news); },
+        send(file) { setTimeout(() => this.tell("msg:custom", {file, text: files[file]})); },
     };
     globalThis.model = model;
     const module = URL.createObjectURL(new Blob([source], {type: "text/javascript"}));
@@ -212,16 +215,40 @@ LIVE = """
 """
 
 
-@needs_browser
-@pytest.mark.parametrize("name", ["draw", "carry", "seam", "search"])
-def test_live_the_same_programs_are_widgets(name, chromium, bare):
-    chromium.get(bare["search"].as_uri())
+def live(driver, bare, name, **state):
+    driver.get(bare["search"].as_uri())
     widget = programs.program(name)
     files = {path.name: path.read_text(encoding="utf-8") for path in programs.EXPORTED.glob("*.js")}
-    state = {"name": name, "options": {}}
-    found = chromium.execute_async_script(LIVE, widget._esm, state, files)
+    found = driver.execute_async_script(LIVE, widget._esm, {"name": name, "options": {}, **state}, files)
     assert isinstance(found, int), found
-    until(chromium, lambda: chromium.find_elements(By.CLASS_NAME, "words") and words(chromium), "it is there")
+    until(driver, lambda: driver.find_elements(By.CLASS_NAME, "words") and words(driver), "it is there")
+
+
+@needs_browser
+@pytest.mark.parametrize("name", programs.SCRIPTS)
+def test_live_the_same_programs_are_widgets(name, chromium, bare):
+    live(chromium, bare, name)
     assert console_errors(chromium) == []
     with pytest.raises(ValueError, match="name: must be one of draw, "):
         programs.program("magic")
+
+
+@needs_node
+@needs_browser
+@pytest.mark.parametrize("when", ["before it is shown", "after"])
+def test_live_the_page_goes_on_with_the_weights_that_a_cell_gives(when, chromium, bare):
+    run = a_run()
+    given = digits.replaced(run, digits.networks(run))
+    live(chromium, bare, "train", **({"trained": given} if when != "after" else {}))
+    if when == "after":
+        chromium.execute_script("globalThis.model.set('trained', arguments[0])", given)
+    until(chromium, lambda: words(chromium).startswith("IIW+DCC, seam 8, from Python, seed 0"), "they were taken")
+    said = ", ".join(
+        f"{name} {100 * share:.0f}\xa0%"
+        for name, share in zip(("a-a", "a-b", "b-a", "b-b"), run["accuracies"], strict=True)
+    )
+    chart = chromium.find_element(By.CSS_SELECTOR, ".chart svg")
+    until(chromium, lambda: chart.get_attribute("aria-label") == f"Accuracy after 0 of 200 steps: {said}.", "as given")
+    chromium.find_element(By.CLASS_NAME, "step").click()
+    until(chromium, lambda: "after 1 of" in chart.get_attribute("aria-label"), "it goes on")
+    assert console_errors(chromium) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from functools import cache
 
 import numpy as np
 import pytest
@@ -205,24 +206,30 @@ def test_accuracies_by_seed_are_pinned(method, header):
     assert found == pytest.approx(IN_PAGE[method][0], abs=0.02)
 
 
-@needs_node
-def test_what_was_trained_goes_on_in_python(header):
-    found = in_node(
+@cache
+def a_run():
+    """What the page hands over after a few steps."""
+    return in_node(
         DATA
         + """
-        const setting = { start: true, classes: false, rotation: false, shared: 9, width: 8, seed: 0, steps: 12 };
+        const setting = { start: true, classes: true, rotation: false, shared: 9, width: 8, seed: 0, steps: 12 };
         const pair = training.create(data, setting);
         while (pair.step < 12) training.step(pair);
         const accuracies = training.evaluate(pair);
         return { setting, accuracies, weights: training.weights(pair) };
         """,
-        header=header,
+        header=scripts.read(programs.EXPORTED / f"{digits.NAME}.js", "compatkitDigits", "name"),
     )
-    parts, sets = digits.networks(found), digits.image_sets()
+
+
+@needs_node
+def test_what_was_trained_goes_on_in_python():
+    trained = a_run()
+    parts, sets = digits.networks(trained), digits.image_sets()
     common = sets[0].classes[: digits.COMMON]
     extractors, heads = zip(*parts, strict=True)
     for extractor, own, accuracies in zip(
-        extractors, sets, (found["accuracies"][:2], found["accuracies"][2:]), strict=True
+        extractors, sets, (trained["accuracies"][:2], trained["accuracies"][2:]), strict=True
     ):
         options = {"classes": common, "statistics": "batch", "batch_size": 1000}
         logits, labels = all_logits(extractor, list(heads), own, **options)
@@ -230,6 +237,28 @@ def test_what_was_trained_goes_on_in_python(header):
             assert accuracy(each, labels, torch.arange(digits.COMMON)) == pytest.approx(wanted, abs=0.005)
     with pytest.raises(ValueError, match="trained: nothing yet"):
         digits.networks({})
+
+
+@needs_node
+def test_what_was_changed_in_python_goes_on_in_the_page(header):
+    trained = a_run()
+    (f_a, h_a), (f_b, h_b) = digits.networks(trained)
+    given = digits.replaced(trained, [(f_a, h_b), (f_b, h_a)])
+    found = in_node(
+        DATA
+        + """
+        const pair = training.create(data, { ...given.trained.setting, seed: 7 }, given.trained.weights);
+        return { accuracies: training.evaluate(pair), weights: training.weights(pair) };
+        """,
+        header=header,
+        trained=given,
+    )
+    aa, ab, ba, bb = trained["accuracies"]
+    assert found["accuracies"] == pytest.approx([ab, aa, bb, ba]), "heads were swapped"
+    shared = [[w for w in weights if w["name"].startswith("class head")] for weights in trained["weights"]]
+    assert shared == [[w for w in weights if w["name"].startswith("class head")] for weights in found["weights"]]
+    with pytest.raises(ValueError, match="networks: weights must be of the shapes"):
+        digits.replaced(trained, [(f_a, f_a), (f_b, h_b)])
 
 
 def test_the_exported_digits_and_their_program_are_light():

@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import os
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -99,11 +99,9 @@ def networks(trained: Mapping[str, Any]) -> list[tuple[nn.Sequential, nn.Sequent
     Raises:
         ValueError: nothing was trained yet.
     """
-    if not trained:
-        raise ValueError("trained: nothing yet, press Train in the program and wait for its end")
-    width = trained["setting"]["width"]
     found = []
-    for weights in trained["weights"]:
+    for weights in _weights(trained):
+        width = trained["setting"]["width"]
         blocks = (_block(1, 8, 1), _block(8, 16, 2), _block(16, width, 2))
         head = {"conv": _block(width, 24, 2), "pool": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten()}
         parts = {
@@ -120,6 +118,37 @@ def networks(trained: Mapping[str, Any]) -> list[tuple[nn.Sequential, nn.Sequent
             )
         found.append((parts["extractor"].eval(), parts["head"].eval()))
     return found
+
+
+def replaced(trained: Mapping[str, Any], networks: Sequence[tuple[nn.Module, nn.Module]]) -> dict[str, Any]:
+    """What ``Program.trained`` holds, with the weights of other networks: given to it, the program goes on with them.
+    Heads that both share stay.
+
+    Args:
+        trained: what ``Program.trained`` holds once a run has ended.
+        networks: extractor and head each, as ``networks`` returns them.
+
+    Raises:
+        ValueError: nothing was trained yet, or weights differ in name or shape.
+    """
+    found = []
+    for (extractor, head), weights in zip(networks, _weights(trained), strict=True):
+        parts = {"extractor": extractor, "head": head}
+        own = {f"{part}.{name}": x for part in parts for name, x in parts[part].state_dict().items()}
+        wanted = {one["name"]: one["shape"] for one in weights if one["name"].split(".")[0] in parts}
+        shapes = {name: list(x.shape) for name, x in own.items()}
+        if shapes != wanted:
+            raise ValueError(f"networks: weights must be of the shapes {wanted}, got {shapes}")
+        found.append(
+            [one | {"value": own[one["name"]].flatten().tolist()} if one["name"] in own else one for one in weights]
+        )
+    return {"setting": trained["setting"], "weights": found}
+
+
+def _weights(trained: Mapping[str, Any]) -> list[list[dict[str, Any]]]:
+    if not trained:
+        raise ValueError("trained: nothing yet, press Train in the program and wait for its end")
+    return trained["weights"]
 
 
 def image_sets() -> list[ImageSet]:
