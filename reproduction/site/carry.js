@@ -244,13 +244,18 @@
       ...names.map((label) => make("option", { value: `${labels.indexOf(label)}` }, gallery.classes[label])),
     );
     const count = make("b");
-    const slider = make("input", { type: "range", min: "0", max: `${PAIRS.length - 1}`, "aria-label": "pairs" });
+    const slider = make("input", {
+      type: "range",
+      min: "0",
+      max: `${PAIRS.length - 1}`,
+      "aria-label": "pictures to fit the map on",
+    });
     slider.value = `${PAIRS.indexOf(setting.pairs)}`;
     const query = make("span", { class: "tile" });
     const tiles = Array.from({ length: FOUND }, () => make("span", { class: "tile", role: "img" }));
     const words = make("p", { class: "words", "aria-live": "polite" });
     const measured = make("p", { class: "measured" });
-    const bars = ["old/old, today", "new/old vectors", "new/carried", "new/new, anew"].map((name) => {
+    const bars = ["today", "on old vectors", "carried over", "embedded anew"].map((name) => {
       const value = make("b");
       const bar = make("i");
       return { element: make("div", { class: "score" }, make("span", {}, name), bar, value), bar, value };
@@ -270,15 +275,15 @@
         radios("side", "Stored beside its vectors", SIDES, setting.side, (value) => renew({ side: value })),
         radios(
           "map",
-          "The map",
+          "Map from old to new",
           [
-            ["ridge", "ridge, fitted here"],
-            ["h", "h, of all images"],
+            ["ridge", "linear (ridge)"],
+            ["h", "network (h)"],
           ],
           setting.map,
           (value) => renew({ map: value }),
         ),
-        make("label", { class: "slid" }, make("span", {}, "pairs to fit on: ", count), slider),
+        make("label", { class: "slid" }, make("span", {}, "pictures to fit it on: ", count), slider),
       ),
       make("div", { class: "plane" }, canvas),
       make(
@@ -291,7 +296,7 @@
         make(
           "div",
           { class: "scores" },
-          make("span", {}, "First hit right, of all 300"),
+          make("span", {}, "How often the nearest is of the same class"),
           ...bars.map(({ element }) => element),
         ),
       ),

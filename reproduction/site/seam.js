@@ -75,7 +75,7 @@
     const digit = make("b", { class: "digit" }, "–");
     const share = make("span", { class: "share" });
     const own = make("span", { class: "own" });
-    const meters = ["this pair, a-b", "the records"].map((name) => {
+    const meters = ["this pair, a-b", "recorded, mean"].map((name) => {
       const bar = make("i");
       const value = make("b");
       return { bar, value, element: make("div", { class: "score" }, make("span", {}, name), bar, value) };

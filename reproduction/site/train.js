@@ -397,7 +397,12 @@
         paper,
         make("div", { class: "tools" }, examples, clear),
       ),
-      make("div", { class: "tried" }, make("span", {}, "Your runs: mean of a-b and b-a, a mark a seed"), finished),
+      make(
+        "div",
+        { class: "tried" },
+        make("span", {}, "Your runs: accuracy of the swapped ones, mean of a-b and b-a; each seed has a mark"),
+        finished,
+      ),
       make(
         "p",
         { class: "measured" },
@@ -457,7 +462,10 @@
       const shown = [parts.join("."), setting.seed, setting.shared, setting.width].join("-");
       address.write(shown === `-0-${DEFAULTS.shared}-${DEFAULTS.width}` ? null : shown);
       label();
-      const where = guess === null ? "Drag the mark at the right to where you think a-b will end" : "Your guess stands";
+      const where =
+        guess === null
+          ? "Drag the mark at the right to the accuracy that a-b, extractor a under head b, will reach"
+          : "Your guess stands";
       words.textContent = `${nameOf(setting)}, seed ${setting.seed}. ${where}, then press Train.`;
     }
 

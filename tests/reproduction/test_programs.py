@@ -39,7 +39,7 @@ def opened(driver, page, width=1000, query=""):
     for log in ("browser", "performance"):
         driver.get_log(log)
     driver.get(page.as_uri() + query)
-    until(driver, lambda: driver.find_elements(By.CSS_SELECTOR, ".words"), "the program is there")
+    until(driver, lambda: driver.find_elements(By.CSS_SELECTOR, ".words") and words(driver), "the program is there")
     return driver.find_element(By.CLASS_NAME, "compatkit-program")
 
 
@@ -165,6 +165,36 @@ def test_a_gallery_is_carried_over_by_mouse_and_by_keyboard(chromium, bare):
     ActionChains(chromium).move_to_element_with_offset(canvas, 60, -40).click().perform()
     assert chromium.find_element(By.CSS_SELECTOR, "select").get_attribute("value") != chosen, "another query"
     assert chromium.current_url.endswith("?carry=colour-none-20-h") and console_errors(chromium) == []
+
+
+@needs_browser
+@pytest.mark.parametrize("name", ["seam", "carry"])
+def test_nothing_moves_on_a_phone_while_it_is_used(name, chromium, bare):
+    opened(chromium, bare[name], 375)
+    chromium.execute_script(SHIFTS)
+    for key in (Keys.HOME, *[Keys.ARROW_RIGHT] * 3, Keys.END):
+        chromium.find_element(By.CSS_SELECTOR, "[type=range]").send_keys(key)
+    for control in chromium.find_elements(By.CSS_SELECTOR, ".compatkit-program :is(.play, [type=radio])"):
+        control.send_keys(Keys.SPACE)
+    assert chromium.execute_script("return globalThis.shifted ?? 0") < 0.02
+
+
+@needs_browser
+def test_who_wants_no_motion_sees_the_gallery_arrive_at_once(chromium, bare):
+    reduced = [{"name": "prefers-reduced-motion", "value": "reduce"}]
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": reduced})
+    try:
+        opened(chromium, bare["carry"])
+        script = (
+            "const [done] = arguments; const seen = () => document.querySelector('canvas').toDataURL();"
+            "document.querySelector('[value=\"3\"]').click(); const first = seen();"
+            "setTimeout(() => done(first === seen()), 300);"
+        )
+        assert chromium.execute_async_script(script), "the first picture is the last one"
+    finally:
+        chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+    opened(chromium, bare["carry"])
+    assert not chromium.execute_async_script(script), "else pictures fly"
 
 
 @needs_node
