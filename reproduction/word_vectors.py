@@ -57,9 +57,7 @@ def load(n: int = 40_000) -> WordVectors:
         NotInstalled: a package is missing.
         ValueError: n is below 1, or there are fewer words.
     """
-    folder = _old_package() / "data"
-    rows = require("pyarrow.parquet", "gallery").read_table(folder / "glove_6B_index.parquet")["index"].to_pylist()
-    row_of = {word: row for row, word in enumerate(rows)}
+    row_of, old = old_table()
     entries = ((word, vector) for word, vector in _stream(_new_file()) if word.isalpha() and word in row_of)
     found = list(islice(entries, max(n, 0)))
     if n < 1 or len(found) < n:
@@ -67,8 +65,15 @@ def load(n: int = 40_000) -> WordVectors:
             f"n: must be at least 1 and no more than the words of both packages, got {n}, with {len(found)} found"
         )
     words, new = zip(*found, strict=True)
-    old = np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r", allow_pickle=False)
     return WordVectors(np.array(words), old[[row_of[word] for word in words]], np.stack(new))
+
+
+def old_table() -> tuple[dict[str, int], np.ndarray]:
+    """The row of each word of the old model, and all its embeddings (400 000, 50) as they lie on the disk."""
+    folder = _old_package() / "data"
+    words = require("pyarrow.parquet", "gallery").read_table(folder / "glove_6B_index.parquet")["index"].to_pylist()
+    vectors = np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r", allow_pickle=False)
+    return {word: row for row, word in enumerate(words)}, vectors
 
 
 def _old_package() -> Path:

@@ -5,12 +5,12 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from inspect import isfunction
 from typing import Any
 
-from . import applications, gygli, ramanujan
+from . import applications, gygli, models, ramanujan
 from .presets import Plan, override
 
 EXPERIMENTS: dict[str, Callable[..., Plan]] = {
     name: experiment
-    for module in (gygli, applications, ramanujan)
+    for module in (gygli, applications, ramanujan, models)
     for name, experiment in vars(module).items()
     if isfunction(experiment) and experiment.__module__ == module.__name__ and not name.startswith("_")
 }

@@ -74,7 +74,8 @@ def under_rows(experiment: str, wanted: Plan, made: Mapping[Any, dict | None]) -
 @functools.cache
 def differs(experiment: str, row: str, config: Any) -> tuple[str, ...]:
     """The settings in which a run is not the paper's: none where the experiment plans it at preset "paper", else those
-    that differ from the most similar run under the same row there. How numbers are stored changes no result.
+    that differ from the most similar run under the same row there; none for experiments that the paper does not have.
+    How numbers are stored changes no result.
 
     Args:
         experiment, row: where the run stands.
@@ -84,7 +85,7 @@ def differs(experiment: str, row: str, config: Any) -> tuple[str, ...]:
     planned = [(name, _settings(other)) for name, other in plan(experiment, "paper", [0])]
     same_row = [other for name, other in planned if name == row] or [other for _, other in planned]
     changed = ([name for name, value in ours.items() if other[name] != value] for other in same_row)
-    return tuple(min(changed, key=len))
+    return tuple(min(changed, key=len, default=()))
 
 
 def _settings(config: Any) -> dict[str, Any]:

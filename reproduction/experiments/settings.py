@@ -399,7 +399,57 @@ class UpdateRun:
         return ", ".join([f"{self.data} {update}", self.method, self.side, *changed, sizes, f"seed {self.seed}"])
 
 
-KINDS = (PairRun, AdaptationRun, ClassifierRun, TransferRun, UpdateRun)
+SMALL_H = replace(TRANSFORMATION, steps=1_600, batch_size=256, lr=1e-3)
+"""80 epochs of 5 000 pairs."""
+
+
+@dataclass(frozen=True)
+class ModelsRun:
+    """A gallery carried between models that others trained.
+
+    Attributes:
+        data: what is embedded: "cifar100", "glosses" of WordNet, or "planted" numbers.
+        old, new: models, see ``real_models``.
+        side: what is stored beside old embeddings: "none"; another model of the same data; or, of images, an "inner
+            layer" of the old model, a "mirrored view" by it, a "thumbnail"; of texts a "sketch" of hashed words.
+        side_bytes: at most, an item.
+        pool: items that are embedded, of which each seed draws its own.
+        fitted: pairs of embeddings that maps are fitted on.
+        gallery: items that are carried, and searched with.
+        maps: "ridge" alone; "closed forms", and a cascade; or "all", with a transformation whose mixer has ``h_width``
+            and which learns by ``recipe``.
+        seed: of the items and of h.
+    """
+
+    data: str = "cifar100"
+    old: str = "lite0@64"
+    new: str = "lite2@112"
+    side: str = "none"
+    side_bytes: int = 256
+    pool: int = 20_000
+    fitted: int = 5_000
+    gallery: int = 3_000
+    maps: str = "closed forms"
+    h_width: int = 512
+    recipe: Recipe = SMALL_H
+    seed: int = 0
+
+    def __post_init__(self):
+        check_choices(self, {"data": ("cifar100", "glosses", "planted"), "maps": ("ridge", "closed forms", "all")})
+        check_numbers(self, side_bytes=1, fitted=10, gallery=20, h_width=1)
+        if self.pool < self.fitted + self.gallery:
+            raise ValueError(
+                f"pool: must be at least {self.fitted + self.gallery}, fitted and gallery, got {self.pool}"
+            )
+
+    def __str__(self) -> str:
+        beside = "" if self.side == "none" else f", {self.side_bytes} bytes of {self.side}"
+        h = f", h {self.h_width}" if self.maps == "all" else ""
+        items = f"{self.fitted} pairs and {self.gallery} of {self.data}"
+        return f"{items}, {self.old} to {self.new}{beside}{h}, seed {self.seed}"
+
+
+KINDS = (PairRun, AdaptationRun, ClassifierRun, TransferRun, UpdateRun, ModelsRun)
 
 
 def networks(config: object) -> frozenset:
