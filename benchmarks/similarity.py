@@ -139,8 +139,8 @@ def map_of_layers(quick: bool) -> list[Row]:
     errors, quarter = f"error {own:.0e}, of pytorch-cka {other:.0e}", len(images) // 4
     estimate = "theirs is a mean over batches, of a quarter of the pairs of images; ours that of the whole set"
     return [
-        compared(what, lambda: ours(quarter), theirs, 1, rounds=rounds, note=f"ours in batches of {quarter}; {errors}"),
-        compared(f"{what}, one batch", ours, theirs, rounds=rounds, note="of both"),
+        compared(what, lambda: ours(quarter), theirs, rounds=rounds, note=f"ours in batches of {quarter}; {errors}"),
+        compared(f"{what}, one batch", ours, theirs, 1, rounds=rounds, note="of both"),
         compared(
             f"{what}, batches of {quarter}",
             lambda: ours(quarter),
