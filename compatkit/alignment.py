@@ -200,7 +200,8 @@ def _halves(largest: int) -> tuple[int, ...]:
 def _least_error(
     old: Tensor, new: Tensor, fit: Callable[[Tensor, Tensor], Sequence[Callable[[Tensor], Tensor]]]
 ) -> int:
-    """Which of the maps that ``fit`` gives has the least error on every fifth row, fitted on the others."""
+    """The index of the map, of those that ``fit`` gives, with the least error on every fifth row, fitted on the
+    others."""
     held_out = torch.arange(len(old), device=old.device) % 5 == 0
     maps = fit(old[~held_out], new[~held_out])
     return int(torch.stack([(one(old[held_out]) - new[held_out]).square().mean() for one in maps]).argmin())
@@ -235,8 +236,8 @@ def _slope(weight: Tensor, gram: Tensor, product: Tensor, penalty: float) -> Ten
 
 
 def _low_rank(old: Tensor, new: Tensor, penalties: tuple[float, ...], ranks: tuple[int, ...]) -> list[LowRank]:
-    """For each penalty each rank: ridge's weight W, projected on the first right singular vectors of what it fits,
-    [x; sqrt(penalty)] W, whose Gram matrix is W' x'y."""
+    """Reduced-rank maps for each penalty and rank: ridge's weight W, projected on the first right singular vectors of
+    what it fits, [x; sqrt(penalty)] W, whose Gram matrix is W' x'y."""
     y = new.double() - new.double().mean(0)
     product = (old.double() - old.double().mean(0)).T @ y
     found = []

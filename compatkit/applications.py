@@ -163,7 +163,7 @@ def transfer(
 
 
 def log_steps(steps: int, marks: Collection[int] = ()) -> list[int]:
-    """Where to look at a training: at 0, 1, 2, 4, 8, ... steps, at ``marks``, and at the end."""
+    """The steps at which a training is looked at: 0, 1, 2, 4, 8, ... steps, at ``marks``, and at the end."""
     powers = [2**k for k in range(steps.bit_length()) if 2**k < steps]
     return sorted({0, *powers, *(mark for mark in marks if 0 <= mark <= steps), steps})
 

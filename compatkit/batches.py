@@ -17,7 +17,7 @@ from .images import ImageSet, Split
 
 
 class Order:
-    """Which of ``n`` rows each minibatch takes; ``order(step)`` depends on the seed and the step and nothing else.
+    """The rows of ``n`` that each minibatch takes; ``order(step)`` depends on the seed and the step and nothing else.
 
     That makes a resumed run see what an uninterrupted one would have seen, with no generator state to store. Each
     epoch is a new permutation; the last rows of an epoch that do not fill a batch are left out.

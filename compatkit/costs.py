@@ -23,7 +23,8 @@ def macs(module: nn.Module, *inputs: Tensor) -> int:
 
 
 def seconds(work: Callable[[], object], repeats: int = 3) -> float:
-    """How long ``work`` takes, the shortest of ``repeats`` times: what other processes take away is not its own."""
+    """The seconds that ``work`` takes, the shortest of ``repeats`` times: what other processes take away is not its
+    own."""
     found = []
     for _ in range(repeats):
         start = time.perf_counter()

@@ -34,14 +34,15 @@ def digest(*tensors: Tensor) -> str:
 
 
 def described(x: object) -> str:
-    """What came in place of a tensor, for a message: the type of its numbers, or the class and the names inside."""
+    """A description, for a message, of what came in place of a tensor: the type of its numbers, or the class and the
+    names inside."""
     if isinstance(x, Tensor):
         return str(x.dtype)
     return type(x).__name__ + (f" of {', '.join(map(str, x))}: pass one of these" if isinstance(x, Mapping) else "")
 
 
 def check_device(device: torch.device | str) -> None:
-    """Nothing where the device can be used.
+    """Raise ValueError unless the device can be used.
 
     Raises:
         ValueError: there is no such device here.

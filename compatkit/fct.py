@@ -96,7 +96,7 @@ class Residual(nn.Module):
 
     @torch.no_grad()
     def rescale(self, old: Tensor, side: Tensor, new: Tensor, mean: Tensor) -> None:
-        """As ``Transformation.rescale``."""
+        """Do what ``Transformation.rescale`` does."""
         self.hidden.weight[:, : self.d_old].div_(old)
         self.hidden.weight[:, self.d_old :].div_(side)
         self.scale.mul_(new / old)

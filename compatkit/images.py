@@ -85,12 +85,12 @@ class ImageSet:
 
     @property
     def channels(self) -> int:
-        """How many numbers a pixel has."""
+        """The number of values of a pixel."""
         return self.train.images.shape[1]
 
     @property
     def device(self) -> torch.device:
-        """Where the images are."""
+        """The device of the images."""
         return self.train.labels.device
 
     @cached_property
@@ -146,7 +146,7 @@ class ImageSet:
 
 
 def class_index(classes: Sequence[str], of: Sequence[str]) -> Tensor:
-    """For each class name its place in another list of names: a map from one set's labels to another's.
+    """The place of each class name in another list of names: a map from one set's labels to another's.
 
     Args:
         classes: names to look for.

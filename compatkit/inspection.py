@@ -62,7 +62,7 @@ def outline(module: Module) -> Module:
 
 
 def is_jit_frozen(part: nn.Module) -> bool:
-    """Whether ``torch.jit.freeze`` has made constants of all that a module had."""
+    """Tell whether ``torch.jit.freeze`` has made constants of all that a module had."""
     return isinstance(part, torch.jit.ScriptModule) and not part._c.hasattr("training")
 
 
@@ -93,7 +93,7 @@ def read_only(module: nn.Module, x: Tensor) -> Tensor:
 
 
 def one_tensor(module: nn.Module, result: object) -> Tensor:
-    """What ``module`` gave, which must be a tensor.
+    """The output of ``module``, which must be one tensor.
 
     Raises:
         ValueError: it is something else; the message has the keys of a dict.

@@ -74,7 +74,7 @@ def quantile(degrees: float, level: float) -> float:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What is known of a mean over networks or seeds, or of a combination of such means.
+    """An estimate of a mean over networks or seeds, or of a combination of such means.
 
     Attributes:
         mean, error: the estimate and its standard error, in the values' unit; NaN error where n is 1.
@@ -126,8 +126,8 @@ class Estimate:
         return Estimate(factor * self.mean + shift, abs(factor) * self.error, self.degrees, self.n)
 
     def needed(self, distance: float, level: float = 0.95, most: int = 50) -> int | None:
-        """How many values of each group make half the width of the interval smaller than a distance, were the spread
-        to stay what it is: 2 or more; None where ``most`` are too few."""
+        """The number of values of each group that make half the width of the interval smaller than a distance, were the
+        spread to stay what it is: 2 or more; None where ``most`` are too few."""
         for n in range(2, most + 1):
             degrees = self.degrees * (n - 1) / (self.n - 1)
             if quantile(degrees, level) * self.error * math.sqrt(self.n / n) < distance:
@@ -238,7 +238,7 @@ def estimate_difference(values: Sequence[float], reference: Sequence[float], pai
 
 
 def holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
-    """Which of several tests stand when the probability of a single wrong one among them all is to be ``level``.
+    """The tests that stand when the probability of a single wrong one among them all is to be ``level``.
 
     Args:
         p_values: one a test.
@@ -256,7 +256,7 @@ def holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
 
 
 def benjamini_hochberg(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
-    """Which of several tests stand when the share of wrong ones among those that do is to be ``level`` in expectation.
+    """The tests that stand when the share of wrong ones among those that do is to be ``level`` in expectation.
 
     Args:
         p_values: one a test.

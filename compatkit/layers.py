@@ -26,7 +26,7 @@ def layer_names(net: nn.Module) -> list[str]:
 def layer_features(
     net: nn.Module, names: Sequence[str], images: Tensor, *, statistics: str = "batch"
 ) -> dict[str, Tensor]:
-    """What layers of a network put out for a batch of images.
+    """The outputs of layers of a network for a batch of images.
 
     Hooks and modes are as before afterwards, also after an error. Operations in place change neither the copies nor
     ``images``.
@@ -163,7 +163,7 @@ class CKAMap:
         return self
 
     def _pairs(self, maps: Mapping[tuple[str, str], Tensor]) -> dict[tuple[int, int], list[tuple]]:
-        """For each height and width the pairs of layers that are compared on it."""
+        """The pairs, by height and width, of layers that are compared on it."""
         found: dict[tuple[int, int], list[tuple]] = {}
         for x, y in product(*([key for key in maps if key[0] == net] for net in "ab")):
             (height, width), (other_height, other_width) = grid(maps[x]), grid(maps[y])

@@ -84,7 +84,7 @@ def pretext_loss(extractor: nn.Module, head: nn.Module, images: Tensor, variants
 
 
 def unit_length_loss(features: Tensor) -> Tensor:
-    """How far features are from unit length over the channels: mean squared difference.
+    """The distance of features from unit length over the channels: mean squared difference.
 
     The paper names such a loss and does not print it; form and weight 1 are ours.
 
@@ -99,7 +99,7 @@ def unit_length_loss(features: Tensor) -> Tensor:
 
 
 def alignment_loss(features: Tensor, others: Tensor) -> Tensor:
-    """How far the features of two networks for the same images are from one direction: 1 - cosine over the channels,
+    """The angle between the features of two networks for the same images: 1 - cosine over the channels,
     mean over images and positions. Neither length counts, so that nothing is gained by shrinking features.
 
     Args:
@@ -141,7 +141,7 @@ def pretext_of(name: str) -> PretextTask:
 
 @dataclass(frozen=True, eq=False)
 class Minibatch:
-    """What the terms of a task see of one minibatch: the features of any network are computed when a term first asks
+    """A minibatch as the terms of a task see it: the features of any network are computed when a term first asks
     for them, once for all terms.
 
     Attributes:
@@ -172,7 +172,7 @@ class Minibatch:
         return self.features_of(self.network)
 
     def features_of(self, network: nn.Module) -> Tensor:
-        """What any network, learning or frozen, gives for these inputs."""
+        """The output of any network, learning or frozen, for these inputs."""
         if network not in self._features:
             self._features[network] = one_tensor(network, network(*self.inputs))
         return self._features[network]
@@ -183,7 +183,7 @@ class Minibatch:
         return self.source.order.reseeded(purpose, self.step)
 
     def variants(self, count: int) -> Tensor:
-        """For each row one of ``count`` variants, numbers (n,) drawn evenly."""
+        """A variant for each row, numbers (n,) below ``count``, drawn evenly."""
         return torch.randint(count, (len(self.labels),), generator=self.generator(2), device=self.labels.device)
 
 

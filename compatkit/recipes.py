@@ -12,7 +12,7 @@ PRECISIONS = ("auto", "fp32", "bf16", "fp64")
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to train. The defaults are those of paper A, App. E.
+    """The settings of a training. The defaults are those of paper A, App. E.
 
     Attributes:
         steps: minibatches that *each* network sees (the paper does not say whether its 20 000 are per network or in

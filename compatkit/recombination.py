@@ -107,7 +107,7 @@ def all_logits(
     statistics: str = "batch",
     batch_size: int = 512,
 ) -> tuple[list[Tensor], Tensor]:
-    """What each head says of the features of one extractor on the test images.
+    """The logits of each head on the features of one extractor on the test images.
 
     Each image goes through the extractor once (twice with "recalibrated"), however many heads there are. The features
     of all images are held meanwhile: images x channels x height x width x 4 bytes.
@@ -166,7 +166,7 @@ def _check_outputs(logits: Tensor, classes: Sequence[str], head: str) -> None:
 
 
 def _hits(logits: Tensor, labels: Tensor, outputs: Tensor, masked: bool) -> Tensor:
-    """Of each image (n,), 1 where its class gets the highest logit, else 0."""
+    """Hits (n,): 1 for each image whose class gets the highest logit, else 0."""
     hits = logits[:, outputs].argmax(1) == labels if masked else logits.argmax(1) == outputs[labels]
     return hits.double()
 
@@ -193,7 +193,7 @@ def class_accuracy(
 
 
 def output_index(head_classes: Sequence[str], classes: Sequence[str]) -> Tensor:
-    """Which output of a head stands for each of ``classes``.
+    """The output of a head that stands for each of ``classes``.
 
     Raises:
         ValueError: the head lacks one, or two of its outputs have one name.

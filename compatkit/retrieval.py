@@ -34,7 +34,7 @@ WORKING_SET = 2**28  # bytes that a chunk of queries may take by default
 
 @dataclass(frozen=True, eq=False)
 class RetrievalScores:
-    """What ``evaluate`` found. All scores are in 0..1 and are means over the queries that have a relevant item."""
+    """The result of ``evaluate``. All scores are in 0..1 and are means over the queries that have a relevant item."""
 
     cmc: dict[int, float]
     """k -> share of queries with a relevant item among the k nearest"""

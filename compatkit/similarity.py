@@ -104,7 +104,7 @@ def match_channels(corr: Tensor) -> tuple[Tensor, float]:
 
 
 def procrustes_similarity(x: Tensor, y: Tensor) -> float:
-    """How well a rotation lays ``x`` on ``y``, in 0..1: ||X^T Y||_* / (||X||_F ||Y||_F), columns centred.
+    """The fit of ``x`` to ``y`` after the best rotation, in 0..1: ||X^T Y||_* / (||X||_F ||Y||_F), columns centred.
 
     The squared Procrustes distance of the two, each of length 1, is 2 less twice this (Ding et al. 2021).
 

@@ -80,11 +80,11 @@ class Task:
 
     @property
     def device(self) -> torch.device:
-        """Where the data are."""
+        """The device of the data."""
         return self.data.device if isinstance(self.data, ImageSet) else self.data[0].device
 
     def modules(self) -> list[nn.Module]:
-        """What is trained, or frozen and used, each once."""
+        """The modules that are trained, or frozen and used, each once."""
         return list(dict.fromkeys([self.extractor, *(module for term in self.terms for module in term.modules())]))
 
     def minibatches(
@@ -108,7 +108,7 @@ class Task:
         return {term.name: term.loss(batch) for term in self.terms}
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """What is minimised: the sum of the ``losses``, each times its weight."""
+        """The loss that is minimised: the sum of the ``losses``, each times its weight."""
         return functools.reduce(operator.add, (term.weighted(losses[term.name]) for term in self.terms))
 
 
@@ -320,7 +320,7 @@ class _Run:
         self.saved = self.step
 
     def fingerprint(self) -> str:
-        """What must be the same for a checkpoint to be continued to the same bits."""
+        """A fingerprint of all that must be the same for a checkpoint to be continued to the same bits."""
         places = {module: place for place, module in enumerate(self.modules)}
         streams = [[task.digest, [places[module] for module in task.modules()]] for task in self.tasks]
         machine = [torch.__version__, self.device.type, torch.get_num_threads(), uses_bf16(self.recipe, self.device)]
@@ -370,8 +370,8 @@ def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Op
 
 
 def uses_bf16(recipe: Recipe, device: torch.device | str) -> bool:
-    """Whether this recipe trains in bf16 on this device: if it says so, or is "auto" and the device multiplies bf16
-    itself."""
+    """Tell whether this recipe trains in bf16 on this device: if it says so, or is "auto" and the device multiplies
+    bf16 itself."""
     if recipe.precision != "auto":
         return recipe.precision == "bf16"
     if torch.device(device).type == "cuda":

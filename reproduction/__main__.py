@@ -237,7 +237,7 @@ def _report(config: object, path: Path, measured: Mapping[str, Mapping[str, floa
 
 @commands.command()
 def status() -> None:
-    """What is recorded: runs, seeds, minutes, stale records."""
+    """List what is recorded: runs, seeds, minutes, stale records."""
     from .experiments.settings import KINDS
     from .records.index import index
     from .records.provenance import is_stale

@@ -260,13 +260,13 @@ def _without_widget(output: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_blank(output: Mapping[str, Any]) -> bool:
-    """What a progress bar leaves when it is done."""
+    """Tell whether an output is what a progress bar leaves when it is done."""
     data = output.get("data", {})
     return data.keys() == {"text/plain"} and not _text(data["text/plain"])
 
 
 def _joined_streams(outputs: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Where a kernel cuts its stream into messages depends on the clock: one output per uninterrupted stream."""
+    """Join each uninterrupted stream to one output: where a kernel cuts it into messages depends on the clock."""
     joined: list[dict[str, Any]] = []
     for output in outputs:
         if output["output_type"] == "stream" and joined and joined[-1].get("name") == output["name"]:

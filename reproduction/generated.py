@@ -27,7 +27,7 @@ SUPERSAMPLING = 2  # drawn at twice the size and averaged down, for smooth edges
 
 @dataclass(frozen=True)
 class GlyphStyle:
-    """How a set of glyphs is drawn. ``clutter`` is the number of lines behind and before a glyph, ``noise`` in 0..1."""
+    """The style of a set of glyphs. ``clutter`` is the number of lines behind and before a glyph, ``noise`` in 0..1."""
 
     characters: str
     fonts: tuple[str, ...]  # files of matplotlib's font folder

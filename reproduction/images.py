@@ -167,8 +167,8 @@ def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _stretch(first: Tensor, last: Tensor, size: int) -> Tensor:
-    """Where ``size`` evenly spaced pixels look into a range of pixels: positions (n, size) that stay within the
-    range."""
+    """The positions at which ``size`` evenly spaced pixels look into a range of pixels: positions (n, size) that stay
+    within the range."""
     first, last = first[:, None].float(), last[:, None].float()
     inside = (torch.arange(size, dtype=torch.float32) + 0.5) / size * (last - first + 1) - 0.5
     return (first + inside).clamp(first, last)

@@ -20,7 +20,7 @@ BEST_FIRST = ("paper", "cifar", "cifar-cpu", "laptop")
 
 
 def sources(preset: str | None = None, root: str | os.PathLike | None = None) -> list[Source]:
-    """What is on record: the papers' recipe, then photographs on a GPU, photographs on a CPU, small images.
+    """The sources of records: the papers' recipe, then photographs on a GPU, photographs on a CPU, small images.
 
     Args:
         preset: only what belongs to this one; None takes all.

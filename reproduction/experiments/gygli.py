@@ -89,8 +89,8 @@ PRESETS["cifar-cpu"] = PRESETS["cifar"] | CPU_SIZED | {"pairs": ({},)}
 
 
 def _n_common(run: PairRun) -> int:
-    """How many classes the sets of a run share: nine as in the paper, eight with tin10. Said here so that listing runs
-    loads no images."""
+    """The number of classes that the sets of a run share: nine as in the paper, eight with tin10. Said here so that
+    listing runs loads no images."""
     return 8 if "tin10" in (run.a, run.b) else 9
 
 
@@ -211,7 +211,7 @@ OUR_CHOICE = "our choice"
 
 
 def choices(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
-    """What the paper leaves open: all four rotations or a sampled one; steps for each network or for both together.
+    """The paper's open choices: all four rotations or a sampled one; steps for each network or for both together.
 
     The other open choices (outputs that are not shared, size of test batches) are measured in every run.
     """

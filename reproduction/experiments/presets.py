@@ -65,7 +65,8 @@ def settings(config: Any) -> dict[str, Any]:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of an annotated type, such as ``int``, ``float``, ``int | None`` or ``tuple[str, ...]``."""
+    """Tell whether a value is of an annotated type, such as ``int``, ``float``, ``int | None`` or ``tuple[str,
+    ...]``."""
     if isinstance(kind, UnionType):
         return any(_fits(value, one) for one in get_args(kind))
     plain = get_origin(kind) or kind

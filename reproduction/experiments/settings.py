@@ -453,7 +453,7 @@ KINDS = (PairRun, AdaptationRun, ClassifierRun, TransferRun, UpdateRun, ModelsRu
 
 
 def networks(config: object) -> frozenset:
-    """What a run trains and measures, each network by the settings that it follows from. Two runs that have one in
+    """The networks that a run trains and measures, each by the settings that it follows from. Two runs that have one in
     common measure the same network."""
     if isinstance(config, UpdateRun):
         return frozenset(_versions(config))

@@ -48,7 +48,7 @@ SIMILARITIES = ("cross-correlation", "matched cross-correlation", "CKA", "neighb
 
 
 def against(records: Records, others: Records) -> Markdown:
-    """For each method the difference between two experiments, in points; their networks were trained apart."""
+    """The difference between two experiments for each method, in points; their networks were trained apart."""
     other_groups = by_data(others)
     parts = {}
     for name, group in by_data(records).items():
@@ -66,7 +66,7 @@ OUR_CHOICE = "our choice"  # the row of runs that decide as we did
 
 
 def choices_table(records: Records) -> Markdown:
-    """What each open choice changes in recombination accuracy, in points, by method: choices of testing on the same
+    """The change in recombination accuracy by each open choice, in points, by method: choices of testing on the same
     networks, choices of training on others."""
     shown = ("IIW", "RP", "DCC", "IIW+RP", "IIW+RP+DCC")
 
@@ -112,7 +112,7 @@ def normalisation_explorer(records: Records) -> Explorer:
 
 
 def statistics_gain(records: Records) -> Markdown:
-    """For every method what the statistics of test batches gain over running ones, in points, seed by seed."""
+    """The gain by the statistics of test batches for every method over running ones, in points, seed by seed."""
 
     def show(group: Records) -> Markdown:
         variants = {row: variant for variant, row in STATISTICS.items()}
@@ -271,7 +271,7 @@ def alike_and_fit(values: Values, measure: str, layer: str) -> Values:
 
 
 def similarity_cells(values: Values, at: Mapping[str, str], measure: str, layer: str) -> list[Cell]:
-    """For each method a point per pair of networks, of ``alike_and_fit``."""
+    """A point for each method and pair of networks, of ``alike_and_fit``."""
     return [
         Cell(
             {**at, "similarity": measure, "split layer": layer, "method": OWN_RP if method == BOUND else method},
@@ -329,9 +329,9 @@ def similarity_explorer(records: Records) -> Explorer:
 
 
 def rank_correlations(records: Records, layer: str = "stage2") -> Markdown:
-    """Whether similarity orders pairs of networks as recombination accuracy does: Spearman's correlation over all
-    pairs; and, of two pairs that differ in nothing but the seed, how often the more similar one fits better (guessing:
-    half of the time), mean over settings. That mean has no interval: all settings share a few seeds."""
+    """A test whether similarity orders pairs of networks as recombination accuracy does: Spearman's correlation over
+    all pairs; and, of two pairs that differ in nothing but the seed, how often the more similar one fits better
+    (guessing: half of the time), mean over settings. That mean has no interval: all settings share a few seeds."""
 
     def show(group: Records) -> Markdown:
         body, at, values = [], block_of(layer, network_layers(group)), table(group)

@@ -173,7 +173,7 @@ def classifier_table(records: Records) -> Markdown:
 
 
 def classifier_differences(records: Records) -> Markdown:
-    """What a common head is worth beyond the paper: against extractors that were trained under heads of their own."""
+    """The worth of a common head, beyond the paper: against extractors that were trained under heads of their own."""
 
     def show(group: Records) -> Markdown:
         frozen, independent = (by_deployment(group, variant) for variant in ("extractor frozen", "independent"))
@@ -207,7 +207,7 @@ def classifier_explorer(records: Records) -> Explorer:
 
 
 def architecture_costs(values: Values) -> dict[str, str]:
-    """What each network costs under the common head: parameters, multiplications, the shortest measured latency."""
+    """The cost of each network under the common head: parameters, multiplications, the shortest measured latency."""
     measures = ("parameters", "MACs", "seconds per image")
     least = (
         pick(values, measures, case=ANY, row="extractor frozen")

@@ -33,14 +33,14 @@ class Item:
 
 @functools.cache
 def items() -> dict[tuple[str, str], Item]:
-    """What claims are about, by paper and item."""
+    """The items that claims are about, by paper and item."""
     with open(table_file("items.csv"), newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     return {(r["paper"], r["item"]): Item(r["words"], r["section"], bool(r["photographs"])) for r in rows}
 
 
 def item_in_words(paper: str, item: str) -> str:
-    """Where in a paper a claim stands: "A, Fig. 2"."""
+    """The place of a claim in a paper: "A, Fig. 2"."""
     return f"{PAPERS[paper]}, {items()[paper, item].words}"
 
 
@@ -83,7 +83,7 @@ def numbers(claim: Claim, found: Evidence) -> tuple[str, str]:
 def card(
     sentence: str, sources: Sequence[Source], ids: Sequence[str], experiments: Sequence[str], label: str = "The claim"
 ) -> HTML:
-    """What a chapter opens with: what is claimed, what came of it, on which images, and what its runs took.
+    """The card that a chapter opens with: what is claimed, what came of it, on which images, and what its runs took.
 
     Args:
         sentence: the claim; HTML.
@@ -148,7 +148,7 @@ def row(one: Judged, link: str, folded: str = "", stands: bool = False, **data: 
 
 
 def _ours(claim: Claim, found: Evidence, with_verdict: bool) -> str:
-    """What was found on one set of images: the number, its share of the paper's, n, and where."""
+    """Our result on one set of images: the number, its share of the paper's, n, and where."""
     _, ours = numbers(claim, found)
     unit = "" if claim.unit == "points" else f" {claim.unit}"
     of_paper = f", {share}" if (share := share_of_printed(claim, found)) else ""
@@ -158,14 +158,14 @@ def _ours(claim: Claim, found: Evidence, with_verdict: bool) -> str:
 
 
 def share_of_printed(claim: Claim, found: Evidence) -> str:
-    """How large a difference is beside the one that the paper prints, where it claims that there is one."""
+    """A difference as a share of the one that the paper prints, where it claims that there is one."""
     if claim.direction != "above" or claim.kind == "level" or not claim.published:
         return ""
     return f"{100 * found.ours.mean / claim.published:.0f} % of the paper's"
 
 
 def _seeds(one: Judged) -> str:
-    """How many seeds would decide what is open, on all images that speak."""
+    """The number of seeds that would decide what is open, on all images that speak."""
     tested = [found.verdict for found in one.speaking if found.verdict.p_value is not None]
     most = max(tested, key=lambda verdict: verdict.seeds or math.inf, default=None)
     return f"{tables.seeds_needed(most)} in all would decide" if most else ""

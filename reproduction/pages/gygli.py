@@ -104,7 +104,7 @@ def chance(records: Records) -> float:
 
 
 def n_common(records: Records) -> int:
-    """How many classes both sets have."""
+    """The number of classes that both sets have."""
     return round(1 / chance(records))
 
 
@@ -119,7 +119,7 @@ def network_layers(records: Records) -> list[str]:
 
 
 def boundaries(records: Records) -> list[str]:
-    """Where networks can be cut into parts that both have weights: pooling has none."""
+    """The places where networks can be cut into parts that both have weights: pooling has none."""
     return [layer for layer in network_layers(records) if layer != "pool"]
 
 
@@ -150,8 +150,8 @@ def cut_when_tested(records: Records, on: str = "mean") -> Rows:
 
 @dataclass(frozen=True)
 class Item:
-    """How a figure or table of the paper is read from records. ``scale``: from our unit to the paper's. ``printed``:
-    the item's name in paper.csv where it is another."""
+    """The way in which a figure or table of the paper is read from records. ``scale``: from our unit to the paper's.
+    ``printed``: the item's name in paper.csv where it is another."""
 
     rows: Callable[[Records], Rows]
     metric: str = "recombination accuracy"
@@ -189,7 +189,8 @@ def comparison(records: Records, item: str = "fig2") -> Markdown:
 
 
 def beside(*experiments: Records, item: str = "fig2") -> Markdown:
-    """For each row of the paper its number and ours on each pair of data sets of each experiment: mean ± half width."""
+    """The number of each row of the paper, and ours, on each pair of data sets of each experiment: mean ± half
+    width."""
     found = {name: ITEMS[item].rows(group) for part in experiments for name, group in by_data(part).items()}
     body = [
         [

@@ -21,7 +21,7 @@ Lines = dict[str, Rows]  # {line: {place: {seed: value}}}
 
 
 def index_table(records: Records) -> Markdown:
-    """For each method and each split what it gains, in points, that classes have the same index in both tasks."""
+    """The gain in points, for each method and split, when classes have the same index in both tasks."""
     places = {"stage2": "after stage 2"}
 
     def show(group: Records) -> Markdown:

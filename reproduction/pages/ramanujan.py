@@ -108,7 +108,7 @@ def by_bytes(records: Records, measure: str) -> Rows:
 
 @dataclass(frozen=True)
 class Item:
-    """How a table of the paper is read from records; ``column``: of paper.csv."""
+    """The way in which a table of the paper is read from records; ``column``: of paper.csv."""
 
     rows: Callable[[Records, str], Rows]
     column: str = "ImageNet-1k"
@@ -224,8 +224,8 @@ def alignments(records: Records) -> Markdown:
 
 
 def blind_scores(relevant: int, items: int) -> dict[str, float]:
-    """What retrieval expects of a model that cannot tell ``items`` apart, ``relevant`` of which have the query's label:
-    their order is random.
+    """The scores that retrieval expects of a model that cannot tell ``items`` apart, ``relevant`` of which have the
+    query's label: their order is random.
 
     The k-th item is relevant with probability p = R/N, so CMC@k = 1 - C(N - R, k) / C(N, k). If it is, (k - 1)(R - 1) /
     (N - 1) of those before it are expected to be, so that precision there is (1 + (k - 1)(R - 1)/(N - 1)) / k; the mean
@@ -244,7 +244,8 @@ def blind_scores(relevant: int, items: int) -> dict[str, float]:
 
 
 def toy_ceilings(records: Records) -> dict[str, float]:
-    """What a model that knows one attribute of coloured shapes exactly, and nothing else, reaches on the gallery."""
+    """The scores that a model which knows one attribute of coloured shapes exactly, and nothing else, reaches on the
+    gallery."""
     config = records[0]["config"]
     classes, each = max(config["classes"]), config["n_test"] // max(config["classes"])
     values = round(math.sqrt(classes))  # as many colours as shapes
@@ -323,7 +324,7 @@ HOPS = {
 
 
 def hops(values: Values, side: str, measure: str) -> dict[str, Rows]:
-    """For each way to carry a gallery its score at each version, by number of classes learnt."""
+    """The score of each way to carry a gallery at each version, by number of classes learnt."""
     found = rows(pick(values, measure, case=ANY, side=side), "case")
     versions = list(enumerate(values["classes"].iloc[0], 1))
     return {
@@ -409,7 +410,7 @@ FLIPS = {c: c for c in ("new/new", "new/h", "h/h")} | {
 
 
 def flips(records: Records) -> dict[str, Rows]:
-    """For each update, the share of queries that found their class at rank 1 by old/old and no longer do, by case."""
+    """The share of queries, for each update, that found their class at rank 1 by old/old and no longer do, by case."""
     values = pick(table(records), "negative flips", case=tuple(FLIPS.values()))
     values = values[(values["side"] != "none") | (values["method"] == "BCT")]
     by_update = {data: rows(part, "case") for (data,), part in groups(values, "data")}

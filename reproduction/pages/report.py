@@ -52,7 +52,7 @@ WHY = {
 
 
 def headline(found: Sequence[Judged]) -> HTML:
-    """How many findings got each verdict; and the look of this and of ``listing``."""
+    """The number of findings with each verdict; and the look of this and of ``listing``."""
     counts = totals(found, "finding").words
     tiles = [("", "findings", sum(counts.values()))]
     tiles += [(word, f"{tables.SIGNS[word]} {word}", counts[word]) for word in VERDICTS if counts[word]]
@@ -107,7 +107,7 @@ def _picked(**values: str) -> str:
 
 
 def _rules(found: Sequence[Judged]) -> str:
-    """What each filter hides; and where two filters leave nothing, the line that says so."""
+    """The rules by which each filter hides rows; and where two filters leave nothing, the line that says so."""
     hidden = [
         f'.compatkit-claims{_picked(**{name: value})} li:not([data-{name}="{value}"])'
         for name, values in FILTERS.items()
@@ -138,7 +138,7 @@ def place(one: Judged) -> str:
 
 
 def _more(one: Judged) -> str:
-    """What the row folds away: how it is judged, and what other records say."""
+    """The part that a row folds away: how it is judged, and what other records say."""
     claim = one.claim
     if claim.one is None:
         return ""
@@ -158,7 +158,8 @@ def _in_short(one: Judged, found: Evidence) -> str:
 
 
 def not_run(found: Sequence[Judged], sources: Sequence[Source]) -> Markdown:
-    """What has no records, and why: presets by how much of them is recorded; claims without an experiment or a run."""
+    """A list of what has no records, and why: presets by how much of them is recorded; claims without an experiment or
+    a run."""
     presets = []
     for source in sources:
         recorded, planned = sum(map(len, source.records.values())), sum(source.planned.values())
@@ -180,13 +181,13 @@ def not_run(found: Sequence[Judged], sources: Sequence[Source]) -> Markdown:
 
 
 def choices(sources: Sequence[Source]) -> Markdown:
-    """What paper A's open choices change, on all images on which they were measured."""
+    """The effect of paper A's open choices, on all images on which they were measured."""
     measured = [analysis.choices_table(s.records["choices"]).data for s in sources if s.records.get("choices")]
     return Markdown("\n\n".join(measured))
 
 
 def contradictions(found: Sequence[Judged]) -> Markdown:
-    """What the papers claim and our runs contradict, and what we make of it."""
+    """A list of what the papers claim and our runs contradict, and what we make of it."""
     known = {one.claim.id: one.claim for one in found if (one.claim.kind, one.word) == ("finding", "contradicted")}
     told = {ids: text for ids, text in explanations().items() if known.keys() & set(ids)}
     untold = known.keys() - {id_ for ids in told for id_ in ids}
@@ -198,13 +199,13 @@ def contradictions(found: Sequence[Judged]) -> Markdown:
 
 
 def explanations() -> dict[tuple[str, ...], str]:
-    """What we make of the claims that our runs contradict, by their ids."""
+    """Our explanations of the claims that our runs contradict, by their ids."""
     with open(SITE / "report" / "contradicted.csv", newline="", encoding="utf-8") as file:
         return {tuple(row["claims"].split("; ")): row["what we make of it"] for row in csv.DictReader(file)}
 
 
 def hours(sources: Sequence[Source]) -> Markdown:
-    """How many hours of one core the records took, by preset and processor."""
+    """The hours of one core that the records took, by preset and processor."""
     body = []
     for source in sources:
         every = {r["run_id"]: r["provenance"] for records in source.records.values() for r in records}
@@ -216,8 +217,8 @@ def hours(sources: Sequence[Source]) -> Markdown:
 
 
 def costs(sources: Sequence[Source]) -> Markdown:
-    """What the records of each experiment cost, in minutes of one core (of a GPU where it says so). A run that several
-    experiments need is counted for each, and once in the total of its preset."""
+    """The cost of the records of each experiment, in minutes of one core (of a GPU where it says so). A run that
+    several experiments need is counted for each, and once in the total of its preset."""
     names = dict.fromkeys(name for source in sources for name in source.records)
     body = [_cost(name, s.name, s.records[name]) for name in names for s in sources if s.records.get(name)]
     for source in sources:
@@ -231,7 +232,7 @@ def _cost(name: str, preset: str, records: Sequence[Mapping]) -> list[str]:
 
 
 def inconsistencies() -> Markdown:
-    """Where a paper disagrees with itself, or with what its data are; noted here, and not copied."""
+    """A list of places where a paper disagrees with itself, or with what its data are; noted here, and not copied."""
 
     papers = {"a": partial(paper_value, "gygli"), "b": partial(paper_value, "ramanujan")}
     return Markdown(fill("report/inconsistencies.md", **papers))

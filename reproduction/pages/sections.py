@@ -89,7 +89,7 @@ def for_each(parts: Mapping[str, Group], show: Callable[[Group], Markdown]) -> M
 
 
 def provenance(records: Records) -> Markdown:
-    """Where the runs on each set of images come from."""
+    """The origin of the runs on each set of images."""
     return tables.origins(by_data(records))
 
 

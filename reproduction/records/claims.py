@@ -117,7 +117,7 @@ def _claim(row: Mapping[str, str], printed: Mapping[tuple, float | None]) -> Cla
 
 
 def _published(row: Mapping[str, str], printed: Mapping[tuple, float | None]) -> float | None:
-    """What the numbers of ``paper.csv`` that a row names say of it, in its unit."""
+    """The number that ``paper.csv`` has for what a row names, in its unit."""
     keys = [key for name in ("paper_one", "paper_other") for key in row[name].split(FROM) if key]
     numbers = [printed[(row["paper"], *key.split(" | "))] for key in keys]
     wanted = 1 if row["kind"] == "level" else 3 if row["unit"] == OF_GAP else 2

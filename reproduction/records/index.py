@@ -81,7 +81,7 @@ def _key(kind: str, config: Mapping) -> str:
 
 
 def _same_images(data: Mapping[str, str]) -> bool:
-    """Whether the files that a run read are what they were; a file that is not here cannot tell, and what becomes of a
-    generated set is a matter of ``is_stale``."""
+    """Tell whether the files that a run read are what they were; a file that is not here cannot tell, and what becomes
+    of a generated set is a matter of ``is_stale``."""
     generated = pinned().images
     return all(name in generated or stored_digest(name) in (None, digest) for name, digest in data.items())

@@ -43,7 +43,7 @@ class Pins:
 
     @property
     def version(self) -> str:
-        """Of everything together."""
+        """The version of everything together."""
         return hashlib.sha256(json.dumps(dict(self.versions)).encode()).hexdigest()[:12]
 
     def of(self, experiment: str) -> dict[str, Numbers]:
@@ -57,7 +57,7 @@ def _read(path: Path, modified: int) -> Pins:
 
 
 def pinned(path: Path = PINNED) -> Pins:
-    """What is pinned; nothing where there is no file."""
+    """Read what is pinned; nothing where there is no file."""
     try:
         return _read(path, os.stat(path).st_mtime_ns)
     except FileNotFoundError:
@@ -65,7 +65,8 @@ def pinned(path: Path = PINNED) -> Pins:
 
 
 def differences(pinned: Numbers, found: Numbers) -> list[str]:
-    """What a run no longer does as it is pinned: numbers that moved or are gone. A new number is no difference."""
+    """The differences between a run and what is pinned of it: numbers that moved or are gone. A new number is no
+    difference."""
     gone = [f"{name} is gone" for name in pinned if name not in found]
     return gone + [
         f"{name} is {found[name]:.12g}, pinned is {value:.12g}"

@@ -72,7 +72,7 @@ def provenance(
     peak_memory_mb: float,
     resumed: bool = False,
 ) -> dict:
-    """Where a record comes from, without names of hosts, users or folders.
+    """The origin of a record, without names of hosts, users or folders.
 
     Args:
         experiment: whose version of golden numbers the record carries, see ``pins``.
@@ -100,8 +100,8 @@ def provenance(
 
 
 def is_stale(record: Mapping) -> bool:
-    """Whether the code has since changed what it computes: the golden numbers of the record's experiment, or the images
-    of a built-in set that the run used. A record that carries no version is stale."""
+    """Tell whether the code has since changed what it computes: the golden numbers of the record's experiment, or the
+    images of a built-in set that the run used. A record that carries no version is stale."""
     pins = pinned()
     version = pins.versions.get(record["experiment"])
     images = all(digest in pins.images.get(name, [digest]) for name, digest in record["data"].items())
@@ -117,12 +117,12 @@ def drawn(record: Mapping) -> dict[str, str]:
 
 
 def core_minutes(made: Mapping) -> float:
-    """What a run cost, from its provenance: minutes of one core, or of a GPU."""
+    """The cost of a run, from its provenance: minutes of one core, or of a GPU."""
     return made["wall_seconds"] / 60 * (made["threads"] if made["device"].startswith("cpu") else 1)
 
 
 def cpu_minutes(records: Sequence[Mapping]) -> str:
-    """What runs cost, as their records say: minutes of one core, and of GPUs where there were any. A run that went on
+    """The cost of runs, as their records say: minutes of one core, and of GPUs where there were any. A run that went on
     from a checkpoint counts its last part only, so that with any of these it is "at least" so much."""
     minutes = {"": 0.0, " GPU": 0.0}
     for made in (record["provenance"] for record in records):
@@ -164,8 +164,8 @@ def details(records: Sequence[Mapping]) -> str:
 
 
 def hardware(made: Mapping) -> str:
-    """What computed a run, from its provenance: the model of the CPU, if it was noted, or of the GPU; and that it took
-    bf16, if it did."""
+    """The hardware of a run, from its provenance: the model of the CPU, if it was noted, or of the GPU; and that it
+    took bf16, if it did."""
     device, *precision = made["device"].split(", ")
     return ", ".join([made.get("processor") or "a CPU" if device == "cpu" else device, *precision])
 

@@ -26,7 +26,7 @@ class Printed(float):
 
 
 def table_file(name: str) -> Path:
-    """Where a table that comes with the code lies.
+    """The path of a table that comes with the code.
 
     Raises:
         FileNotFoundError: nowhere.

@@ -18,7 +18,7 @@ RECORD_KEYS = ("experiment", "preset", "run_id", "kind", "seed", "config", "data
 
 
 def results_root() -> Path:
-    """Where records live: ``$COMPATKIT_RESULTS``, else ``results/`` of the checkout, else ``./results``."""
+    """The folder of the records: ``$COMPATKIT_RESULTS``, else ``results/`` of the checkout, else ``./results``."""
     if chosen := os.environ.get("COMPATKIT_RESULTS"):
         return Path(chosen)
     checkout = CHECKOUT / "results"

@@ -34,7 +34,7 @@ _NAME = re.compile(
 
 @functools.cache
 def _parts(name: str) -> dict[str, str]:
-    """What the name of a metric says: the measure, and the columns of ``PLAIN``."""
+    """The parts of a metric's name: the measure, and the columns of ``PLAIN``."""
     return {part: text or "" for part, text in _NAME.fullmatch(name).groupdict().items()}
 
 
@@ -77,7 +77,7 @@ def _points(said: dict[str, str], value: Sequence, metrics: Mapping) -> Iterator
 
 
 def _of_runs(records: Records) -> dict[str, list]:
-    """What stands in the table for every value of a run, by column."""
+    """The columns that hold the same for every value of a run, by column."""
     names = {id(r): images_in_words(group) for group in by_images(records).values() for r in group}
     settings = [_flat(record["config"]) for record in records]
     columns = {name: [one.get(name) for one in settings] for name in dict.fromkeys(n for one in settings for n in one)}

@@ -31,7 +31,8 @@ MOST_SEEDS = 50
 
 
 def level_margin(metric: str) -> float:
-    """How far a level may lie from a printed one, in the paper's unit: 0.05 of a correlation, else 2 points."""
+    """The distance that a level may have from a printed one, in the paper's unit: 0.05 of a correlation, else 2
+    points."""
     return 0.05 if metric in ("linear CKA", "cross-correlation") else 2.0
 
 
@@ -54,7 +55,7 @@ class Verdict:
 
 
 def judge(found: Estimate | None, direction: str, margin: float) -> Verdict:
-    """What a difference between runs says of a claim about it.
+    """Judge a claim by a difference between runs.
 
     With its 95 % interval (Student's t):
 
@@ -93,14 +94,14 @@ def judge(found: Estimate | None, direction: str, margin: float) -> Verdict:
 
 
 def _seeds_needed(found: Estimate, direction: str, margin: float) -> int | None:
-    """How many seeds would decide, were mean and spread to stay what they are."""
+    """The number of seeds that would decide, were mean and spread to stay what they are."""
     inside = abs(found.mean) < margin and direction != "not below"
     distance = abs(found.mean + margin) if direction == "not below" else abs(abs(found.mean) - margin)
     return found.needed(distance, level=0.9 if inside else 0.95, most=MOST_SEEDS)
 
 
 def judge_level(found: Estimate | None, published: float | None, margin: float, differs: Iterable[str]) -> Verdict:
-    """What our runs say of a printed level: "same" in the sense of ``judge``, and only where everything is the paper's.
+    """Judge a printed level by our runs: "same" in the sense of ``judge``, and only where everything is the paper's.
 
     Args:
         found: ours, in the paper's unit; None where there are no runs.
@@ -118,7 +119,7 @@ def judge_level(found: Estimate | None, published: float | None, margin: float, 
 
 
 def in_words(differs: Iterable[str]) -> str:
-    """Of what kind settings are that differ: "images, network and schedule"."""
+    """The kinds of settings that differ, in words: "images, network and schedule"."""
     kinds = {_kind(name) for name in differs}
     *first, last = [kind for kind in ("images", "network", "schedule") if kind in kinds]
     return f"{', '.join(first)} and {last}" if first else last
@@ -146,7 +147,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the runs of one source on the same images say of a claim.
+    """The evidence on a claim by the runs of one source on the same images.
 
     Attributes:
         source, images: in words.
@@ -189,15 +190,15 @@ class Judged:
 
     @property
     def reason(self) -> str:
-        """Why nothing is judged; empty where it is."""
+        """The reason why nothing is judged; empty where it is."""
         if self.speaking:
             return self.speaking[0].verdict.reason
         return self.claim.note.removeprefix(NOT_TESTABLE) if self.claim.one is None else "no runs"
 
     @property
     def p_value(self) -> float | None:
-        """Of the verdict: the largest of the image sets', since all must agree; 1 where they do not; None where nothing
-        is judged."""
+        """The p-value of the verdict: the largest of the image sets', since all must agree; 1 where they do not; None
+        where nothing is judged."""
         tested = [one.verdict.p_value for one in self.speaking if one.verdict.p_value is not None]
         return None if not tested else 1.0 if self.word == "mixed" else max(tested)
 
@@ -220,7 +221,8 @@ def contrast(claim: Claim, records: Mapping[str, Records]) -> Estimate | None:
 
 
 def share(sides: Sequence[Side], records: Mapping[str, Records]) -> Estimate | None:
-    """How far ``sides[0]`` comes of the way from ``sides[2]`` to ``sides[1]``: see ``intervals.share_of_gap``."""
+    """The share that ``sides[0]`` comes of the way from ``sides[2]`` to ``sides[1]``: see
+    ``intervals.share_of_gap``."""
     found = _by_seed(sides, records)
     return found and share_of_gap(found[0][0], found[0][2], found[0][1], paired=found[1])
 
@@ -266,7 +268,7 @@ def _made_apart(records: Iterable[Mapping]) -> set[int]:
 
 
 def evidence(claim: Claim, source: Source) -> list[Evidence]:
-    """What the records of a source say of a claim, for each set of images that its plan names, in that order."""
+    """The evidence on a claim by the records of a source, for each set of images that its plan names, in that order."""
     groups = {name: by_images(source.records.get(name, ())) for name in claim.experiments}
     found = []
     for images in groups[claim.experiments[0]] if groups else ():
@@ -301,7 +303,7 @@ def judged(claims: Iterable[Claim], sources: Sequence[Source]) -> list[Judged]:
 
 @dataclass(frozen=True)
 class Totals:
-    """Of claims of one kind.
+    """The totals of claims of one kind.
 
     Attributes:
         words: how often each verdict was given.

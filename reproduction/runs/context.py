@@ -59,7 +59,7 @@ class Context:
     def apply(
         self, application: Callable[..., tuple], *parts, recipe: Recipe, stage: str, label: str, **options
     ) -> tuple:
-        """What one of ``compatkit.applications`` returns for these parts, the history of its training last."""
+        """The result of one of ``compatkit.applications`` for these parts, the history of its training last."""
         result = application(*parts, recipe=self._shortened(recipe), **self._options(stage, label), **options)
         self._noted(result[-1])
         return result
@@ -102,7 +102,7 @@ def check_split(name: str, image_set: ImageSet, split: Split, limit: int | None)
 
 
 def check_enough(name: str, image_set: ImageSet, wanted: int) -> None:
-    """As many training images as a setting takes; ``name``: of the setting.
+    """Check that there are as many training images as a setting takes; ``name``: of the setting.
 
     Raises:
         ValueError: there are fewer.

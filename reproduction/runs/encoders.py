@@ -59,7 +59,7 @@ class ArcFace(Term):
     name = "target"
 
     def of_each(self, embeddings: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
-        """As ``Softmax.of_each``."""
+        """Do what ``Softmax.of_each`` does."""
         logits = arcface_logits(embeddings, weight, labels.clamp_min(0), scale=self.scale, margin=self.margin)
         return F.cross_entropy(logits, labels, ignore_index=-1, reduction="none")
 

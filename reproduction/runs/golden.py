@@ -117,7 +117,7 @@ def golden_world() -> Iterator[None]:
 
 
 def numbers(config: Any) -> dict[str, float]:
-    """What a golden run computes, by name; within ``golden_world``. Measured times are left out."""
+    """The numbers of a golden run, by name; within ``golden_world``. Measured times are left out."""
     context = Context()
     found = _scalars(kind_of(config).run(config, context))
     for number, history in enumerate(context.histories, 1):
@@ -129,7 +129,7 @@ def numbers(config: Any) -> dict[str, float]:
 
 
 def measured_beside(config: Any, measures: Sequence[str]) -> dict[str, float]:
-    """What is measured of the networks of a golden run beside what every run measures, see ``MEASURED``."""
+    """The measures of the networks of a golden run beside what every run measures, see ``MEASURED``."""
     context = Context()
     kind_of(config).run(config, context)
     weights = {name: network.state_dict() for name, network in context.networks.items()}

@@ -30,7 +30,7 @@ MEGABYTES = 2000
 
 
 def path(root: Path, record: Mapping) -> Path:
-    """Where the networks of a run are, if they are kept."""
+    """The file of the networks of a run, if they are kept."""
     version = record["provenance"]["golden"] or "new"
     return root / ".networks" / f"{record['run_id']}-{version}.pt"
 

@@ -74,7 +74,7 @@ class Probe:
 
     @cached_property
     def outputs(self) -> list[Tensor]:
-        """Which output of each head stands for each of the common classes."""
+        """The output of each head that stands for each of the common classes."""
         return [output_index(classes, self.common) for classes in self.classes]
 
     def accuracy(
@@ -92,7 +92,7 @@ class Probe:
         return accuracy(logits, labels, self.outputs[not own], masked=masked)
 
     def features(self) -> Iterator[list[dict[str, Tensor]]]:
-        """What the blocks of each network put out for the images on which features are compared, batch by batch."""
+        """The outputs of each network's blocks for the images on which features are compared, batch by batch."""
         batches, _ = mixed_batches(self.image_set.limit(test=self.similarity_images), self.image_set, self.batch_size)
         for batch in batches:
             yield [layer_features(network, layer_names(network), batch) for network in self.networks]
@@ -192,7 +192,7 @@ def stitched(probe: Probe) -> dict[str, float]:
 
 
 def similarities(probe: Probe) -> dict[str, float | list]:
-    """How alike two networks respond to the same test images, after each block B.
+    """The similarity of two networks' responses to the same test images, after each block B.
 
     "cross-correlation at B": mean Pearson correlation of channel i of one with channel i of the other (App. C.2);
     "matched cross-correlation at B": under the permutation that makes it largest; "CKA at B": linear, positions count

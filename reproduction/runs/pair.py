@@ -49,7 +49,7 @@ class Networks:
 
     @property
     def channels(self) -> int:
-        """Of the features where the networks are cut."""
+        """The channels of the features where the networks are cut."""
         return sized_layers(self.heads[0])[0][1]
 
     def dcc(self, head: nn.Module) -> list[Term]:
@@ -89,7 +89,7 @@ PARTS: dict[str, Callable[[Networks], Sequence[Term]]] = {
 
 
 def parts_of(method: str) -> tuple[str, ...]:
-    """What a method is made of: "independent" of nothing, the "upper bound" of a rotation head for each network,
+    """The parts of a method: "independent" of nothing, the "upper bound" of a rotation head for each network,
     another of the parts that its name joins by "+".
 
     Raises:
@@ -121,7 +121,7 @@ class Pair:
 
     @property
     def shared(self) -> list[nn.Module]:
-        """What both learn under."""
+        """The heads that both learn under."""
         return [module for module in self.tasks[0].modules() if module in self.tasks[1].modules()]
 
 

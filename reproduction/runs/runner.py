@@ -66,7 +66,7 @@ class Job:
 
     @property
     def shared(self) -> Path:
-        """Where runs of this code keep what they all start from."""
+        """The folder in which runs of this code keep what they all start from."""
         return self.root / ".checkpoints" / f"shared-{pinned().version}"
 
     def stored(self) -> dict | None:
@@ -167,7 +167,7 @@ def records(
 
 
 def _failed(failures: Mapping[Job, Exception], count: int) -> RunsFailed:
-    """What to say of runs that failed, each cause once."""
+    """The error for runs that failed, each cause once."""
     causes = {str(error): job.config for job, error in reversed(failures.items())}
     listing = "; ".join(f"{config}: {error}" for error, config in list(causes.items())[-3:])
     others = ", the others are recorded" * (len(failures) < count)

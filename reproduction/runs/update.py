@@ -105,7 +105,7 @@ def prepare(config: UpdateRun, context: Context) -> Update:
 
 
 def _place(order: str, classes: Sequence[str]) -> Callable[[int], Any]:
-    """What the numbers of classes are sorted by, see ``UpdateRun.class_order``."""
+    """The key by which the numbers of classes are sorted, see ``UpdateRun.class_order``."""
     return {"stored": int, "text": str, "shuffled": lambda i: hashlib.sha256(classes[i].encode()).digest()}[order]
 
 
@@ -127,7 +127,7 @@ def by_attribute(image_set: ImageSet, attribute: str) -> ImageSet:
 
 
 def attribute_index(classes: tuple[str, ...], attribute: str) -> Tensor:
-    """For each class the number of its colour or shape, counted in order of appearance: int64 (classes,)."""
+    """The number of each class's colour or shape, counted in order of appearance: int64 (classes,)."""
     words = [name.split() for name in classes]
     if any(len(w) != len(ATTRIBUTES) for w in words):
         raise ValueError(f"old_task, side: {attribute} is known of coloured shapes only, got classes {classes[:3]}")

@@ -367,7 +367,7 @@ def _options(tables: Sequence[Sequence[Cell]], ordered: Mapping[str, Sequence[st
 
 
 def _in_words(view: View, cells: Sequence[Cell], options: Mapping[str, Sequence[str]], start: Mapping[str, str]) -> str:
-    """What can be picked, and what the first view shows at first."""
+    """A sentence on what can be picked, and on what the first view shows at first."""
     picked: dict[str, str] = {}
     for name in view.fixed:
         there = [option for option in options[name] if any(cell.at[name] == option for cell in cells)]

@@ -19,7 +19,7 @@ MARKS, DASHES = ("circle", "square-open", "diamond", "triangle-up-open"), ("soli
 
 
 class Look(NamedTuple):
-    """How a method is drawn: a colour, plotly's name of the mark, and the dash of its line."""
+    """The look of a method: a colour, plotly's name of the mark, and the dash of its line."""
 
     colour: str
     mark: str

@@ -35,13 +35,13 @@ def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> Markdown:
 
 
 def folded(summary: str, content: Markdown) -> Markdown:
-    """What does not fit a phone, behind a line that opens it."""
+    """A part that does not fit a phone, behind a line that opens it."""
     # blank lines: what stands between them is Markdown again
     return Markdown(f"<details><summary>{summary}</summary>\n\n{content.data}\n\n</details>")
 
 
 def _is_numeric(cells: Sequence[str]) -> bool:
-    """Whether cells hold numbers and dashes alone, with intervals or without."""
+    """Tell whether cells hold numbers and dashes alone, with intervals or without."""
     return all(re.fullmatch(r"–|(≥ )?[-+]?[\d.]+%?( ± [\d.]+)?", cell) for cell in cells)
 
 
@@ -75,7 +75,7 @@ def verdict_cell(verdict: Verdict) -> str:
 
 
 def seeds_needed(verdict: Verdict) -> str:
-    """Of what is open: how many seeds would decide it, were mean and spread to stay what they are."""
+    """The number of seeds that would decide what is open, were mean and spread to stay what they are."""
     return f"{verdict.seeds} seeds" if verdict.seeds else f"> {MOST_SEEDS} seeds"
 
 
@@ -97,7 +97,7 @@ def span(ours: Interval | None, signed: bool = False, digits: int = 1) -> str:
 
 
 def origins(groups: Mapping[str, Sequence[Mapping]]) -> Markdown:
-    """Where the records of each group come from: a sentence, and the rest folded away."""
+    """The origin of the records of each group: a sentence, and the rest folded away."""
     parts = []
     for name, records in groups.items():
         text = f"{name}: {summary(records)}" if name else summary(records)
