@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pandas as pd
+
 from ..records.claims import Records
 from ..records.table import Values, pick, rows, table
 from ..show.explorer import Explorer, Level, View, explorer
@@ -49,7 +51,7 @@ KINDS = {
 def named(values: Values) -> Values:
     """The table with the two models of each run in words, as column "models"."""
     models = [f"{MODELS[old]} → {MODELS[new]}" for old, new in zip(values["old"], values["new"], strict=True)]
-    return values.assign(models=models).astype({"models": "category"})
+    return values.assign(models=pd.Categorical(models, list(dict.fromkeys(models))))
 
 
 def kept_explorer(records: Records) -> Explorer:

@@ -12,7 +12,7 @@ from compatkit.normalization import evaluation
 from compatkit.objectives import DCC, Alignment, Target, alignment_loss
 from compatkit.recipes import Recipe
 from compatkit.representations import Relative, SimplexHead, simplex
-from compatkit.similarity import layer_features
+from compatkit.layers import layer_features
 from compatkit.training import Task, freeze, train
 
 from ..samples import small_set
