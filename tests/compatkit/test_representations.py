@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from compatkit import models
+from compatkit.layers import layer_features
 from compatkit.normalization import evaluation
 from compatkit.objectives import DCC, Alignment, Target, alignment_loss
 from compatkit.recipes import Recipe
 from compatkit.representations import Relative, SimplexHead, simplex
-from compatkit.layers import layer_features
 from compatkit.training import Task, freeze, train
 
 from ..samples import small_set
