@@ -28,7 +28,8 @@ PLAIN: dict[str, Any] = {"layer": "", "queries": "", "other": "", "case": "", "v
 
 _NAME = re.compile(
     r"(?P<measure>.+?)(?P<curve> by step)?(?: at (?P<layer>\w+))?(?: of (?P<queries>old|new) classes)?"
-    r"(?:: (?:(?P<other>[\w ]+) -> )?(?P<case>[^,(]+(?:\(.+\)(?:/old)?)?))?(?:, (?P<variant>.+?))?(?:/(?P<on>a|b|mean))?"
+    r"(?:: (?:(?P<other>[\w ]+) -> )?(?P<case>[^,(]+(?:\(.+\)(?:/old)?)?))?"
+    r"(?:, (?P<variant>.+?))?(?:/(?P<on>a|b|mean))?"
 )
 
 
