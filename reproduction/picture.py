@@ -96,7 +96,8 @@ def bare_pages(folder: Path) -> dict[str, Path]:
         element = programs.program(name)._repr_mimebundle_()[0]["text/html"]
         loaded = "".join(f'<script defer src="{script}"></script>' for script in scripts)
         look = f'<link rel="stylesheet" href="{programs.STYLE}"><style>* {{box-sizing: border-box}}</style>'
-        start = f'<!doctype html><html data-theme="light"><meta name="viewport" content="width=device-width">{look}'
+        meta = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        start = f'<!doctype html><html data-theme="light">{meta}{look}'
         (folder / f"{name}.html").write_text(start + element + loaded, encoding="utf-8")
     return {name: folder / f"{name}.html" for name in programs.SCRIPTS}
 
