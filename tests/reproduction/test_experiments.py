@@ -26,7 +26,7 @@ from reproduction.images import load
 from reproduction.records import provenance, store
 from reproduction.records.pins import Pins, pinned
 from reproduction.records.provenance import is_stale
-from reproduction.runs import pair, runner
+from reproduction.runs import measures, pair, runner
 from reproduction.runs.context import Context
 
 from ..conftest import each_step, on_each_step, part
@@ -47,6 +47,10 @@ def records(tmp_path, name="fig2", **options):
 
 def job_of(config, root, name="fig2"):
     return runner.Job(name, "smoke", config, root, "cpu", 1)
+
+
+def evaluated(p):
+    return measures.measure(measures.probes(p.extractors, p.heads, p.sets, p.common))
 
 
 @pytest.fixture
@@ -94,7 +98,7 @@ def test_what_others_would_do(permuted_sets):
     matrix = recombination.accuracy_matrix(
         p.extractors, p.heads, p.sets[0], head_classes=[s.classes for s in p.sets], common=p.common
     )
-    assert pair.evaluate(p)["recombination/a"] == pytest.approx(matrix[0, 1].item())
+    assert evaluated(p)["recombination/a"] == pytest.approx(matrix[0, 1].item())
 
 
 def test_losses_have_weights():
@@ -124,7 +128,7 @@ def test_left_out_classes_are_not_common():
 
 def test_untrained_identical_networks_recombine_to_themselves():
     p = built("IIW")
-    scores = pair.evaluate(p)
+    scores = evaluated(p)
     blocks = ("stem", "stage1_block1", "stage2_block1", "stage3_block1", "pool")
     for name in ("a", "b", "mean"):
         assert scores[f"recombination/{name}"] == scores[f"not recombined/{name}"]
@@ -160,7 +164,7 @@ def test_evaluate_against_a_loop_over_recombined_networks(permuted_sets):
     pair.train_pair(p, tiny(**permuted_sets, method="independent"), Context())
     common = ("ant", "cat", "dog")
     assert p.common == common
-    scores, swapped = pair.evaluate(p), {}
+    scores, swapped = evaluated(p), {}
     for i, role in enumerate("ab"):
         image_set, other = p.sets[i], p.sets[1 - i]
         names = [image_set.classes[label] for label in image_set.test.labels]
@@ -249,7 +253,7 @@ def outcome(config):
     weights = torch.cat([t.detach().flatten() for task in p.tasks for m in task.modules() for t in m.parameters()])
     sizes = []
     p.extractors[0].register_forward_hook(lambda m, x, y: sizes.append(tuple(y.shape)))
-    pair.evaluate(p, config.test_batch_size, config.similarity_images, config.stitches)
+    measures.measure(pair.probed(p, config))
     return weights, sizes
 
 
@@ -350,8 +354,8 @@ def test_dcc_learns_the_first_common_classes_only(permuted_sets):
 
 @pytest.mark.parametrize("n", [2, 8])
 def test_networks_are_recombined_on_all_common_classes_however_few_dcc_learns(n):
-    scores = pair.evaluate(built("DCC", dcc_classes=n))
-    assert scores == pair.evaluate(built("DCC")) and scores["chance/mean"] == 1 / 9
+    scores = evaluated(built("DCC", dcc_classes=n))
+    assert scores == evaluated(built("DCC")) and scores["chance/mean"] == 1 / 9
 
 
 def test_as_many_dcc_classes_as_there_are_is_all_of_them():
