@@ -120,7 +120,7 @@ def test_all_is_every_experiment_with_the_options_given(capsys, monkeypatch):
         "--seeds",
         "0,2",
         "--set",
-        "n_train=300",
+        "recipe.batch_size=30",
         "--jobs",
         "2",
         "--threads",
@@ -131,7 +131,7 @@ def test_all_is_every_experiment_with_the_options_given(capsys, monkeypatch):
     assert [names for names, _ in calls] == [(name, "smoke") for name in EXPERIMENTS]
     expected = {
         "seeds": [0, 2],
-        "settings": {"n_train": 300},
+        "settings": {"recipe.batch_size": 30},
         "rows": [],
         "jobs": 2,
         "threads": 3,
