@@ -412,6 +412,7 @@ FLIPS = {c: c for c in ("new/new", "new/h", "h/h")} | {
 def flips(records: Records) -> dict[str, Rows]:
     """The share of queries, for each update, that found their class at rank 1 by old/old and no longer do, by case."""
     values = pick(table(records), "negative flips", case=tuple(FLIPS.values()))
-    values = values[(values["side"] != "none") | (values["method"] == "BCT")]
+    if len(values):
+        values = values[(values["side"] != "none") | (values["method"] == "BCT")]
     by_update = {data: rows(part, "case") for (data,), part in groups(values, "data")}
     return {data: {shown: found[c] for shown, c in FLIPS.items() if c in found} for data, found in by_update.items()}

@@ -94,4 +94,4 @@ class Gone(runner.Executor):
 @pytest.mark.parametrize(("address", "status"), [("nowhere", 2), ("tcp://127.0.0.1:1", 1)])
 def test_a_scheduler_that_is_not_there(capsys, trained, address, status):
     assert main(["run", "fig2", "--preset=smoke", f"--scheduler={address}"]) == status
-    assert capsys.readouterr().err.startswith("reproduction: --scheduler: ") and not trained
+    assert capsys.readouterr().err.startswith("reproduction: scheduler: ") and not trained
