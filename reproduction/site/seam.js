@@ -71,7 +71,13 @@
       maps.width = TILE * 2;
       maps.height = height * 2;
     }
-    const seamed = make("div", { class: "between", role: "img" }, left, drawn, right);
+    const seamed = make(
+      "div",
+      { class: "between", role: "img", "aria-label": "channels of both extractors" },
+      left,
+      drawn,
+      right,
+    );
     const digit = make("b", { class: "digit" }, "–");
     const share = make("span", { class: "share" });
     const own = make("span", { class: "own" });
