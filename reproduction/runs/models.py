@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from compatkit.alignment import Affine, identity, low_rank, procrustes, ridge
+from compatkit.alignment import identity, low_rank, mean_shift, procrustes, ridge
 from compatkit.devices import seed_for
 from compatkit.fct import FitTransformation, Transformation, transform
 from compatkit.files import lock_file, write_atomically
@@ -86,12 +86,6 @@ def _by_h(config: ModelsRun, context: Context, old: Tensor, side: Tensor, new: T
     task = FitTransformation(h, old[pairs], side[pairs], (new[pairs] - mean) / spread, seed=seed)
     context.train([task], config.recipe, "h", f"{config}: h")
     return transform(h, old, side) * spread + mean
-
-
-def mean_shift(old: Tensor, new: Tensor) -> Affine:
-    """Old embeddings moved so that their mean is that of the new ones."""
-    as_it_is = identity(old, new)
-    return Affine(as_it_is.weight, (new - as_it_is(old)).mean(0))
 
 
 OTHERS = {"identity": identity, "mean shift": mean_shift, "Procrustes": procrustes, "low rank": low_rank}
