@@ -247,9 +247,9 @@ def _run(
             for _, one in zip(progress(total - len(todo), total, "gallery", "fragment", shown), calls, strict=True):
                 one.result()
         except BaseException:
-            begun = [one for one in calls if not one.cancel()]
             work.map.unlink(missing_ok=True)  # so that no other call begins
-            wait(begun)
+            # a scheduler says of a call that runs that it is cancelled, and goes on with it: all of its are waited for
+            wait(calls if executor is not None else [one for one in calls if not one.cancel()])
             raise
 
 
