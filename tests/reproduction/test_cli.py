@@ -1,6 +1,7 @@
 """python -m reproduction: what it prints, and how it answers mistakes."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -224,6 +225,12 @@ def test_an_experiment_that_fails_does_not_stop_the_others(capsys, monkeypatch):
     out, error = capsys.readouterr()
     assert out.startswith("fig2: 18 runs at preset smoke") and len(out.splitlines()) == 1
     assert error.startswith("reproduction: incremental: 4 of 6 runs failed") and "infinite" in error
+
+
+def test_interrupting_says_how_to_go_on(capsys, monkeypatch):
+    monkeypatch.setattr(pair, "run", lambda config, context: signal.raise_signal(signal.SIGINT))
+    assert main(["run", "fig2", "--preset", "smoke"]) == 130
+    assert "the same command goes on" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["list", "status"])
