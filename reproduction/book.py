@@ -396,7 +396,7 @@ def _scripts_of_page(app: Any, pagename: str, templatename: str, context: dict[s
 
 # What is written outside of templates, as pattern: replacement. The script of icons, see _UNUSED; what a screen reader
 # is told: names that leave out what is to be seen, or are not there, and a list without items; in the menu of the page
-# of a module the hundred others; and an interval stays on one line.
+# of a module the hundred others; an interval stays on one line; and a link that picks two things is escaped once.
 _MENDED = {
     r"<!-- So that users can add custom icons -->\s*<script [^>]*></script>": "",
     r'<summary aria-label="Toggle hidden content">': "<summary>",
@@ -405,6 +405,7 @@ _MENDED = {
     r'<li class="toctree-l2"><a [^>]*>[^<]*(<code [^>]*>.*?</code>)?[^<]*</a>\s*</li>\s*': "",
     r'<th class="head([^"]*)"><p></p></th>': r'<td class="head\1"></td>',
     r"(?<=\d) ± (?=[\d.]+</)": "&nbsp;±&nbsp;",
+    r"(?<=&amp;)amp;": "",
 }
 
 

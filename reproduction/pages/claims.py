@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from IPython.display import HTML, Markdown
+from markdown_it import MarkdownIt
 
 from ..records.claims import PAPERS, UNITS, Claim, Records, claims
 from ..records.provenance import cpu_minutes
 from ..records.published import table_file
-from ..records.verdicts import DECIDED, VERDICTS, Evidence, Judged, Source, evidence, judged
+from ..records.verdicts import DECIDED, VERDICTS, Evidence, Judged, Source, Verdict, judged
 from ..show import tables
 from .templates import fill
 
@@ -45,29 +46,63 @@ def item_in_words(paper: str, item: str) -> str:
 
 
 def table(records: Mapping[str, Records], paper: str, *items: str) -> Markdown:
-    """The claims of some figures and tables of a paper and the verdict on each, for each set of images, from records by
-    the name of their experiment; claims that need another experiment are left out. The report takes its verdicts from
-    the same rule, on the best images there are."""
-    if not any(records.values()):
+    """The claims of some figures and tables of a paper: a line for each, with its verdict, and ours on each set of
+    images.
+
+    Args:
+        records: by the name of their experiment, those of the best preset first; it gives the verdict, by the rule of
+            the report, and the sign before a number is what that set of images says. Claims that need another
+            experiment are left out.
+        paper, items: as in ``claims.csv``.
+    """
+    presets = dict.fromkeys(r["preset"] for runs in records.values() for r in runs)
+    if not presets:
         return Markdown("No runs are stored here.")
+    sources = [
+        Source(preset, {name: [r for r in runs if r["preset"] == preset] for name, runs in records.items()}, {})
+        for preset in presets
+    ]
     chosen = [c for c in claims(paper, *items) if c.kind != "level" and records.keys() >= set(c.experiments)]
-    found = {c: evidence(c, Source("", records, {})) for c in chosen}
-    parts = []
-    for name in dict.fromkeys(one.images for several in found.values() for one in several):
-        body = [_line(c, one) for c, several in found.items() for one in several if one.images == name]
-        lines = [["claim", "verdict", "paper", "ours", "n"], *body]
-        if all(claim.kind == "question" for claim in found):
-            lines = [[*line[:2], *line[3:]] for line in lines]  # no paper has a number
-        parts.append(f"**{name}**\n\n{tables.table(lines[0], lines[1:]).data}")
-    missing = [f"{c.text}{f' ({c.note})' if c.note else ''}" for c, several in found.items() if not several]
-    parts += [f"Not run here: {'; '.join(missing)}."] if missing else []
-    return Markdown("\n\n".join(parts))
+    found = judged(chosen, sources)
+    columns: dict[tuple[str, str], dict[str, Evidence]] = {}
+    for one in found:
+        for own in one.evidence:
+            columns.setdefault((own.source, own.images), {})[one.claim.id] = own
+    counts = {place: {own.ours.n for own in column.values()} for place, column in columns.items()}
+    heads = [f"{place[1]}{f', n = {min(n)}' if len(n) == 1 else ''}" for place, n in counts.items()]
+    lines = [
+        [
+            one.claim.text,
+            tables.verdict_cell(_verdict(one)),
+            tables.number(one.claim.published, signed=True, digits=UNITS[one.claim.unit][1]),
+            *(_cell(one.claim, column, len(counts[place]) > 1) for place, column in columns.items()),
+        ]
+        for one in found
+        if one.evidence
+    ]
+    header = ["claim", "verdict", "paper", *heads]
+    if all(claim.kind == "question" for claim in chosen):  # no paper has a number
+        header, *lines = ([*line[:2], *line[3:]] for line in (header, *lines))
+    missing = [f"{c.text}{f' ({c.note})' if c.note else ''}" for c in (o.claim for o in found if not o.evidence)]
+    not_here = f"\n\nNot run here: {'; '.join(missing)}." if missing else ""
+    body = tables.table(header, lines).data
+    return Markdown(f'<div class="compatkit-claims-table">\n\n{body}\n\n</div>{not_here}')
 
 
-def _line(claim: Claim, found: Evidence) -> list[str]:
-    paper, ours = numbers(claim, found)
-    n = str(found.ours.n) if found.ours else "0"
-    return [claim.text, tables.verdict_cell(found.verdict), paper, ours, n]
+def _cell(claim: Claim, column: Mapping[str, Evidence], with_n: bool) -> str:
+    """What one set of images says of a claim: the sign of the verdict, our number and n."""
+    found = column.get(claim.id)
+    if found is None:
+        return "–"
+    n = f" (n = {found.ours.n})" if with_n else ""
+    return f"{tables.SIGNS[found.verdict.word]} {numbers(claim, found)[1]}{n}".replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _verdict(one: Judged) -> Verdict:
+    """The verdict on a claim; an open one on the images that need most seeds."""
+    if one.word == "mixed":
+        return Verdict("mixed")
+    return max((found.verdict for found in one.speaking), key=lambda verdict: verdict.seeds or math.inf)
 
 
 def numbers(claim: Claim, found: Evidence) -> tuple[str, str]:
@@ -80,28 +115,29 @@ def numbers(claim: Claim, found: Evidence) -> tuple[str, str]:
 # --- rows of the report and of cards ----------------------------------------------------------------------------------
 
 
-def card(
-    sentence: str, sources: Sequence[Source], ids: Sequence[str], experiments: Sequence[str], label: str = "The claim"
-) -> HTML:
-    """The card that a chapter opens with: what is claimed, what came of it, on which images, and what its runs took.
+def card(find: str, sentence: str, sources: Sequence[Source], ids: Sequence[str], experiments: Sequence[str]) -> HTML:
+    """The card that a chapter opens with: what we find, what is claimed, what came of it, and what its runs took.
 
     Args:
-        sentence: the claim; HTML.
+        find: one or two sentences with our number; Markdown.
+        sentence: what the paper says; HTML. Empty where no paper speaks of it.
         sources: all records there are, the best first.
         ids: claims of ``claims.csv``, whose verdicts are those of the report.
         experiments: whose runs the chapter shows.
-        label: what the sentence is.
 
     Raises:
         KeyError: an id that is none.
+        ValueError: nothing is found.
     """
+    if not find.strip():
+        raise ValueError("find: a sentence with our number is needed, got none")
     known = {claim.id: claim for claim in claims()}
     rows = [
         row(one, f'<a href="../report.html#claim-{one.claim.id}">in the report</a>')
         for one in judged([known[name] for name in ids], sources)
     ]
     here = [claim for claim in known.values() if claim.experiments[:1] and claim.experiments[0] in experiments]
-    said = {"label": label, "sentence": sentence, "rows": "".join(rows)}
+    said = {"find": MarkdownIt().renderInline(find), "sentence": sentence, "rows": "".join(rows)}
     took = {"tally": _tally(judged(here, sources)), "took": _took(sources, experiments)}
     return HTML(fill("card.html", look=look(), **said, **took))
 
@@ -166,9 +202,8 @@ def share_of_printed(claim: Claim, found: Evidence) -> str:
 
 def _seeds(one: Judged) -> str:
     """The number of seeds that would decide what is open, on all images that speak."""
-    tested = [found.verdict for found in one.speaking if found.verdict.p_value is not None]
-    most = max(tested, key=lambda verdict: verdict.seeds or math.inf, default=None)
-    return f"{tables.seeds_needed(most)} in all would decide" if most else ""
+    verdict = _verdict(one)
+    return f"{tables.seeds_needed(verdict)} in all would decide" if verdict.p_value is not None else ""
 
 
 def look() -> str:

@@ -18,7 +18,7 @@
 
 /** What all explorers of a page share: options by the name of their dimension, and who redraws when one changes.
  * @typedef {{picks: Map<string, string>, hidden: Map<string, Set<string>>, redraw: Set<() => unknown>, address: boolean,
- *            plotly: Promise<void> | null, groups: number}} Page */
+ *            explorers: {element: HTMLElement, dimensions: Dimension[]}[], plotly: Promise<void> | null, groups: number}} Page */
 const world = /** @type {any} */ (globalThis);
 /** @type {Page} */
 const page = (world.compatkitPage ??= {
@@ -26,6 +26,7 @@ const page = (world.compatkitPage ??= {
   hidden: new Map(),
   redraw: new Set(),
   address: false,
+  explorers: [],
   plotly: null,
   groups: 0,
 });
@@ -118,14 +119,30 @@ function hiddenOf(name) {
   return found;
 }
 
-/** @param {Dimension[]} dimensions */
-function readAddress(dimensions) {
-  const given = new URLSearchParams(location.search);
+/** @param {Dimension[]} dimensions @param {URLSearchParams} given */
+function read(dimensions, given) {
   for (const { name, options } of dimensions) {
     const option = given.get(name);
     if (option !== null && options.includes(option)) page.picks.set(name, option);
     for (const hidden of given.getAll(`${name} hidden`)) hiddenOf(name).add(hidden);
   }
+}
+
+/** Where a link of the prose leads to this page it picks, as its address would, and the explorer after it is shown.
+ * @param {MouseEvent} event */
+function followLink(event) {
+  const link = /** @type {Element} */ (event.target).closest("a.compatkit-pick");
+  if (!(link instanceof HTMLAnchorElement) || link.pathname !== location.pathname) return;
+  event.preventDefault();
+  const given = new URL(link.href).searchParams;
+  const concerned = page.explorers.filter(({ dimensions }) => dimensions.some(({ name }) => given.has(name)));
+  for (const { dimensions } of concerned) read(dimensions, given);
+  const after = (/** @type {{element: HTMLElement}} */ { element }) =>
+    link.compareDocumentPosition(element) & Node.DOCUMENT_POSITION_FOLLOWING;
+  const { element } = concerned.find(after) ?? concerned[concerned.length - 1];
+  element.focus({ preventScroll: true });
+  element.scrollIntoView({ block: "nearest" });
+  changed();
 }
 
 // --- drawing -------------------------------------------------------------------------------------------------------
@@ -854,8 +871,10 @@ function explore(element, spec) {
   const cells = spec.views.map((view) => cellsOf(view, spec.lists));
   /** @type {Map<number, ReturnType<typeof control>>} */ const controls = new Map();
   /** @type {Map<number, ReturnType<typeof ticks>>} */ const tickers = new Map();
-  if (page.address) readAddress(spec.dimensions);
+  if (page.address) read(spec.dimensions, new URLSearchParams(location.search));
+  page.explorers.push({ element, dimensions: spec.dimensions });
   element.classList.add("compatkit-explorer");
+  element.tabIndex = -1; // a link leads here
   const parts = spec.views.map((view) => {
     const bar = make("div", { class: "controls" });
     for (const d of fixed(view))
@@ -940,6 +959,7 @@ function show(plot, { data, layout }) {
 /** The book: every explorer and figure of the page, each from the JSON within it. */
 function drawPage() {
   page.address = true;
+  document.addEventListener("click", followLink);
   for (const script of document.querySelectorAll(
     ":is(.compatkit-explorer, .compatkit-figure) > script[type='application/json']",
   )) {

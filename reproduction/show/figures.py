@@ -3,10 +3,16 @@ needs torch, and no figure has colours for paper or ink: the page gives them, by
 
 from __future__ import annotations
 
+import base64
+import html
+import io
 from collections.abc import Mapping, Sequence
 from itertools import cycle
+from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
+from IPython.display import HTML
 
 from .looks import PALETTE
 
@@ -61,6 +67,36 @@ def heat_map(
     rows_title, columns_title = ({"text": text, "standoff": 12} for text in titles)  # clear of the labels
     figure.update_layout(yaxis={"title": rows_title}, xaxis={"title": columns_title}, height=450)
     return figure
+
+
+def tiles(rows: Mapping[str, Any], caption: str, alt: str = "") -> HTML:
+    """A figure of sample images: a strip of tiles for each row, its name before it, and the caption below.
+
+    Args:
+        rows: uint8 images (n, c, h, w) by the name of their row, as a ``Split`` holds them.
+        caption: HTML.
+        alt: what is to be seen, where the names of the rows do not say it.
+    """
+    strips = "".join(_strip(name, images, alt) for name, images in rows.items())
+    return HTML(f'<figure class="compatkit-tiles">{strips}<figcaption>{caption}</figcaption></figure>')
+
+
+def _strip(name: str, images: Any, alt: str) -> str:
+    from PIL import Image
+
+    pixels = np.asarray(images).transpose(0, 2, 3, 1)
+    n, height, width, _ = pixels.shape
+    strip = np.zeros((height, n * (width + 1) - 1, 4), np.uint8)  # between the tiles nothing is drawn
+    for place, tile in enumerate(pixels):
+        strip[:, place * (width + 1) :][:, :width] = np.dstack(
+            [np.broadcast_to(tile, (height, width, 3)), strip[:, :width, 3:] + 255]
+        )
+    file = io.BytesIO()
+    Image.fromarray(strip).save(file, "WEBP", lossless=True, method=6)
+    source = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+    words = html.escape(", ".join(filter(None, (name, alt))) or "samples")
+    size = f'width="{3 * strip.shape[1]}" height="{3 * height}"'
+    return f'<div><span>{name}</span><img src="{source}" alt="{words}" {size}></div>'
 
 
 def montage(pictures) -> go.Figure:

@@ -34,15 +34,16 @@ def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> Markdown:
     return Markdown("\n".join(lines))
 
 
-def folded(summary: str, content: Markdown) -> Markdown:
-    """A part that does not fit a phone, behind a line that opens it."""
+def folded(summary: str, *contents: Markdown) -> Markdown:
+    """What a reader can do without, such as the tables of levels of a section, behind one line that opens it."""
     # blank lines: what stands between them is Markdown again
-    return Markdown(f"<details><summary>{summary}</summary>\n\n{content.data}\n\n</details>")
+    inside = "\n\n".join(content.data for content in contents)
+    return Markdown(f"<details><summary>{summary}</summary>\n\n{inside}\n\n</details>")
 
 
 def _is_numeric(cells: Sequence[str]) -> bool:
     """Tell whether cells hold numbers and dashes alone, with intervals or without."""
-    return all(re.fullmatch(r"–|(≥ )?[-+]?[\d.]+%?( ± [\d.]+)?", cell) for cell in cells)
+    return all(re.fullmatch(r"–|(\W\s)?[-+]?[\d.]+%?(\s±\s[\d.]+)?(\s\(n\s=\s\d+\))?", cell) for cell in cells)
 
 
 def comparison(rows: Sequence[Mapping], unit: str = "%", digits: int = 1) -> Markdown:

@@ -3,6 +3,7 @@
 import functools
 import json
 import re
+import urllib.parse
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,14 @@ def test_what_a_chapter_tells_to_pick_can_be_picked_there_or_in_the_chapter_it_l
             assert names, f"names no control: {sentence}"
             for name in map("".join, names):
                 assert re.search(rf"(?:Pick |[;,:] ){re.escape(name)}[:;,.]", there, re.IGNORECASE), (name, sentence)
+
+
+@each_chapter
+def test_a_link_that_picks_names_what_is_there(chapter):
+    for place, query in re.findall(r"\]\(<?pick:([^?]*)\?([^)>#]+)", prose(cells(chapter))):
+        there = controls((chapter.parent / place).with_suffix(".ipynb") if place else chapter)
+        for name, option in urllib.parse.parse_qsl(query):
+            assert re.search(rf"[ ]{re.escape(name)}: [^;]*(?<=[:,] ){re.escape(option)}[,;.]", there), (name, option)
 
 
 def sections(chapter: Path) -> list[list[dict]]:
