@@ -1,4 +1,4 @@
-"""What comes in place of a tensor is named, wherever one is expected."""
+"""What comes in place of a tensor is named, wherever one is expected; digests are of values."""
 
 from collections import OrderedDict
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from compatkit.devices import digest
 from compatkit.layers import cka_map
 from compatkit.retrieval import encode, evaluate, nearest
 from compatkit.similarity import linear_cka
@@ -51,3 +52,10 @@ def test_what_came_in_place_of_a_tensor_is_named(output, named):
     for argument, call in calls.items():
         with pytest.raises(ValueError, match=f"^{argument}: .* tensor.* {named}(, from Giving)?$"):
             call()
+
+
+def test_a_digest_is_of_values():
+    x = torch.randn(3, 4)
+    assert digest(x, x) == digest(x.clone(), x.clone().requires_grad_()) != digest(x, x + 1)
+    assert len(digest(x)) == 12 and digest(x) != digest(x.view(4, 3)) != digest(x[:2], x[2:])
+    assert digest(x.T) == digest(x.T.contiguous()) and digest(x.bfloat16()) != digest(x.half())

@@ -5,13 +5,11 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional as F
 
 from compatkit import training
-from compatkit.alignment import fit_width
 from compatkit.batches import Batches
-from compatkit.devices import digest
 from compatkit.recipes import Recipe
 from compatkit.training import Task
 from reproduction.runs import encoders
@@ -62,11 +60,6 @@ def log_softmax(row):
     return [v - total for v in row]
 
 
-def naive_softmax_loss(logits, label, smoothing):
-    logs = log_softmax(logits)
-    return -(1 - smoothing) * logs[label] - smoothing * sum(logs) / len(logs)
-
-
 def naive_arcface(embedding, weight, label, scale, margin):
     """Logits of one image."""
     logits = []
@@ -82,34 +75,35 @@ def naive_arcface(embedding, weight, label, scale, margin):
 
 # --- labels -----------------------------------------------------------------------------------------------------------
 
+KINDS = {Softmax: {}, ArcFace: {"scale": 4.0, "margin": 0.2}}
+each_kind = pytest.mark.parametrize("kind", KINDS)
 
-@pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.6])
-def test_label_smoothing_is_torchs_and_its_definition(smoothing):
-    task = supervised(smoothing=smoothing)
+
+def naive_loss(kind, embedding, weight, label, smoothing=0.1):
+    """The loss of one image."""
+    if kind is ArcFace:
+        return -log_softmax(naive_arcface(embedding, weight, label, 4.0, 0.2))[label]
+    logs = log_softmax([sum(a * b for a, b in zip(embedding, w, strict=True)) for w in weight])
+    return -(1 - smoothing) * logs[label] - smoothing * sum(logs) / len(logs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(Softmax, {}), (Softmax, {"smoothing": 0.0}), (Softmax, {"smoothing": 0.6}), (ArcFace, KINDS[ArcFace])],
+)
+def test_the_loss_of_labels_against_its_formula(kind, options):
+    task = supervised(kind=kind, **options)
     batch = task.minibatches(RECIPE)(0)
-    labels, logits = batch.labels, batch.features @ weight_of(task).T
+    smoothing = {"smoothing": options["smoothing"]} if "smoothing" in options else {}
+    rows = [
+        naive_loss(kind, embedding, weight_of(task).tolist(), label, **smoothing)
+        for embedding, label in zip(batch.features.tolist(), batch.labels.tolist(), strict=True)
+    ]
     found = task.losses(batch)
-    assert list(found) == ["target"]
-    assert torch.allclose(found["target"], F.cross_entropy(logits, labels, label_smoothing=smoothing))
-    rows = [naive_softmax_loss(row, y, smoothing) for row, y in zip(logits.tolist(), labels.tolist(), strict=True)]
-    assert found["target"].item() == pytest.approx(sum(rows) / 16, rel=1e-5)
+    assert list(found) == ["target"] and found["target"].item() == pytest.approx(sum(rows) / 16, rel=1e-5)
 
 
-def test_the_published_smoothing_is_the_default():
-    assert supervised().terms[0].smoothing == 0.1
-
-
-def test_arcface_loss_against_the_formula():
-    task = supervised(kind=ArcFace, scale=5.0, margin=0.3)
-    batch = task.minibatches(RECIPE)(0)
-    embeddings, weight = batch.features.tolist(), weight_of(task).tolist()
-    expected = 0.0
-    for e, y in zip(embeddings, batch.labels.tolist(), strict=True):
-        expected -= log_softmax(naive_arcface(e, weight, y, 5.0, 0.3))[y] / 16
-    assert task.losses(batch)["target"].item() == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize("margin", [0.4, 0.5, 1.2, 2.0])
+@pytest.mark.parametrize("margin", [0.0, 0.5, 2.0])
 def test_arcface_logits_against_the_formula(margin):
     g = generator()
     embeddings, weight = torch.randn(60, 3, generator=g), torch.randn(4, 3, generator=g)
@@ -121,18 +115,10 @@ def test_arcface_logits_against_the_formula(margin):
     found = arcface_logits(embeddings, weight, labels, scale=16.0, margin=margin)
     assert torch.allclose(found, torch.tensor(expected), atol=1e-4)
     cosine = F.cosine_similarity(embeddings, weight[labels])
-    assert (cosine.acos() + margin > math.pi).any(), "some are past half a turn"
+    assert margin == 0 or (cosine.acos() + margin > math.pi).any(), "some are past half a turn"
 
 
-def test_arcface_without_a_margin_is_scaled_cosine_softmax():
-    embeddings, weight, labels = torch.randn(20, 3), torch.randn(4, 3), torch.arange(20) % 4
-    cosine = F.cosine_similarity(embeddings[:, None], weight[None], dim=2)
-    assert torch.allclose(arcface_logits(embeddings, weight, labels, scale=7.0, margin=0.0), 7 * cosine, atol=1e-4)
-    once_more = arcface_logits(3 * embeddings, 9 * weight, labels, scale=7.0, margin=0.0)
-    assert torch.allclose(once_more, 7 * cosine, atol=1e-4), "lengths do not count"
-
-
-@pytest.mark.parametrize("margin", [0.0, 0.2, 0.5, 1.5])
+@pytest.mark.parametrize("margin", [0.2, 1.5])
 def test_arcface_falls_with_the_angle_also_past_half_a_turn(margin):
     angle = torch.linspace(0.01, math.pi - 0.01, 400)
     embeddings, weight = torch.stack([angle.cos(), angle.sin()], 1), torch.tensor([[1.0, 0.0]])
@@ -155,40 +141,24 @@ def test_arcface_has_finite_gradients_where_the_cosine_is_extreme(sign, margin, 
         assert tensor.isfinite().all()
 
 
-@pytest.mark.parametrize(("dim", "expected"), [(2, [1, 2]), (3, [1, 2, 3]), (5, [1, 2, 3, 0, 0])])
-def test_embeddings_are_cut_or_padded(dim, expected):
-    assert fit_width(torch.tensor([[1, 2, 3], [1, 2, 3]]), dim).tolist() == [expected] * 2
-
-
 # --- backward compatible training -------------------------------------------------------------------------------------
-
-
-KINDS = {Softmax: {}, ArcFace: {"scale": 4.0, "margin": 0.2}}
-each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 @each_kind
 @pytest.mark.parametrize("width", [3, DIM, 8])
-def test_bct_adds_the_old_classifiers_loss_of_known_classes(kind, width):
+def test_bct_adds_the_old_classifiers_mean_loss_of_known_classes(kind, width):
     weight, index = torch.randn(4, width, generator=generator()), torch.tensor([3, -1, 0])
     task = supervised(kind=kind, known=(weight, index), **KINDS[kind])
     batch = task.minibatches(RECIPE)(0)
     found = task.losses(batch)
     assert list(found) == ["target", "compatible"]
     assert torch.equal(found["target"], supervised(kind=kind, **KINDS[kind]).losses(batch)["target"])
-    expected, known = 0.0, 0
-    for embedding, label in zip(batch.features.tolist(), batch.labels.tolist(), strict=True):
-        row, fitted = index[label].item(), [*embedding, *[0.0] * 8][:width]
-        if row < 0:
-            continue
-        known += 1
-        if kind is Softmax:
-            logits = [sum(a * b for a, b in zip(fitted, w, strict=True)) for w in weight.tolist()]
-            expected += naive_softmax_loss(logits, row, 0.1)
-        else:
-            expected -= log_softmax(naive_arcface(fitted, weight.tolist(), row, 4.0, 0.2))[row]
-    assert 0 < known < 16
-    assert found["compatible"].item() == pytest.approx(expected / known, rel=1e-4), "the mean over known classes"
+    rows = [
+        naive_loss(kind, [*embedding, *[0.0] * 8][:width], weight.tolist(), row)
+        for embedding, row in zip(batch.features.tolist(), index[batch.labels].tolist(), strict=True)
+        if row >= 0
+    ]
+    assert 0 < len(rows) < 16 and found["compatible"].item() == pytest.approx(sum(rows) / len(rows), rel=1e-4)
 
 
 @each_kind
@@ -197,17 +167,6 @@ def test_bct_without_a_known_class_is_0_and_not_nan(kind):
     found = task.losses(task.minibatches(RECIPE)(0))["compatible"]
     found.backward()
     assert found.item() == 0 and all(p.grad.abs().max() == 0 for p in task.extractor.parameters())
-
-
-def test_bct_trains_the_new_model_through_an_old_classifier_that_stays():
-    weight = torch.randn(4, DIM, generator=generator())
-    before, models = weight.clone(), []
-    for known in (None, (weight, torch.tensor([0, 1, 2]))):
-        task = supervised(known=known)
-        history = training.train([task], RECIPE)
-        models.append(state(task.extractor))
-    assert torch.equal(weight, before) and not same(*models)
-    assert history[0].keys() == {"step", "task", "target", "compatible"}
 
 
 # --- blends -----------------------------------------------------------------------------------------------------------
@@ -229,14 +188,10 @@ def blended(step=1):
     return found
 
 
-def test_mixup_blends_each_image_with_another_and_keeps_the_label_of_the_larger_share():
+def test_mixup_blends_each_image_with_another_in_even_shares_above_a_half():
     partners, shares = zip(*blended(), strict=True)
-    assert sorted(partners) == list(range(16)) != list(partners)
-    assert min(shares) >= 0.5 and len(set(shares)) > 10
-
-
-def test_shares_of_a_blend_are_even_above_a_half():
-    shares = [share for step in range(30) for other, share in blended(step) if share < 1]
+    assert sorted(partners) == list(range(16)) != list(partners) and min(shares) >= 0.5
+    shares = [share for step in range(30) for _, share in blended(step) if share < 1]
     found = torch.tensor(shares).quantile(torch.tensor([0.1, 0.5, 0.9]))
     assert torch.allclose(found, torch.tensor([0.55, 0.75, 0.95]), atol=0.03)
 
@@ -253,8 +208,10 @@ def embedded(term, image_set=None, seed=0) -> Task:
     return Task(image_set or small_set(), embedder("resnet8", 6, width=4, seed=0), [term], seed)
 
 
+OLD = torch.randn(4, DIM, generator=generator())
 TASKS = {
     "plain": supervised,
+    "bct": lambda image_set=None, **o: supervised(image_set, known=(OLD, torch.tensor([0, 1, 2])), **o),
     "mixup": lambda image_set=None, **o: supervised(image_set, mixup=True, **o),
     "contrastive": lambda *sets, seed=0, **o: embedded(Contrastive(projection_head(6, seed=0), **o), *sets, seed=seed),
     "autoencoder": lambda *sets, seed=0: embedded(Reconstruction(decoder(6, 3, 8, seed=0)), *sets, seed=seed),
@@ -282,7 +239,8 @@ def test_each_kind_is_trained_by_the_loop(kind):
     before = [state(module) for module in task.modules()]
     history = training.train([task], RECIPE)
     assert [row["step"] for row in history] == [0, 1] and len(before) == 2
-    assert all(not same(b, state(module)) for b, module in zip(before, task.modules(), strict=True))
+    assert not any(same(b, state(module)) for b, module in zip(before, task.modules(), strict=True))
+    assert torch.equal(OLD, torch.randn(4, DIM, generator=generator())), "an old classifier stays"
 
 
 def test_the_digest_tells_all_that_changes_what_is_learnt():
@@ -307,13 +265,6 @@ def test_the_digest_tells_all_that_changes_what_is_learnt():
     digests.append(TASKS["contrastive"](temperature=0.1).digest)
     assert len(set(digests)) == len(digests) == 16
     assert supervised().digest == digests[0]
-
-
-def test_a_digest_is_of_values():
-    x = torch.randn(3, 4)
-    assert digest(x, x) == digest(x.clone(), x.clone().requires_grad_()) != digest(x, x + 1)
-    assert len(digest(x)) == 12 and digest(x) != digest(x.view(4, 3)) != digest(x[:2], x[2:])
-    assert digest(x.T) == digest(x.T.contiguous()) and digest(x.bfloat16()) != digest(x.half())
 
 
 @pytest.mark.parametrize(
@@ -359,15 +310,6 @@ def test_losses_on_the_sphere_are_as_precise_under_autocast():
         assert torch.equal(nt_xent(z, 0.1), plain[0]) and torch.equal(arcface_logits(z, z[:4], labels), plain[1])
 
 
-def test_nt_xent_is_low_where_the_views_of_an_image_agree():
-    z = torch.eye(4)
-    agree, differ = torch.cat([z, z]), torch.cat([z, z.roll(1, 0)])
-    assert nt_xent(agree, 0.1) < 0.01 < 5 < nt_xent(differ, 0.1)
-    z = torch.randn(8, 3, requires_grad=True)
-    nt_xent(z).backward()
-    assert z.grad.isfinite().all()
-
-
 @pytest.mark.parametrize("flip", [False, True])
 def test_the_two_views_of_each_image_come_in_the_same_order(monkeypatch, flip):
     image_set, calls = small_set(n=30), []
@@ -407,16 +349,6 @@ def test_views_have_the_images_shape_and_lie_in_0_to_1(shape):
     assert 0 <= found.min() < found.max() <= 1 and torch.equal(images, before)
 
 
-def test_views_follow_from_the_generator():
-    images = torch.randint(256, (6, 3, 8, 8), generator=generator(), dtype=torch.uint8)
-    first = views(images, generator(1), flip=True)
-    assert torch.equal(first, views(images, generator(1), flip=True))
-    assert not torch.allclose(first, views(images, generator(2), flip=True), atol=0.1)
-    twice = generator(1)
-    views(images, twice, flip=True)
-    assert not torch.allclose(first, views(images, twice, flip=True), atol=0.1)
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_constant_image_stays_constant_but_for_its_colour(channels):
     images = torch.randint(60, 200, (50, channels, 1, 1), generator=generator(), dtype=torch.uint8)
@@ -452,20 +384,15 @@ def test_crops_lie_within_the_image_and_have_the_areas_and_sides_of_simclr(flip)
 
 
 @pytest.mark.parametrize("strength", [0.5, 1.0])
-def test_one_channel_changes_in_brightness_for_80_percent_of_images(strength):
-    images = torch.full((3000, 1, 2, 2), 0.4)
-    factor = encoders._recoloured(images, generator(), strength)[:, 0, 0, 0] / 0.4
-    assert 0.17 < (factor == 1).float().mean() < 0.23
-    assert factor.min().item() == pytest.approx(1 - 0.8 * strength, abs=0.01)
-    assert factor.max().item() == pytest.approx(1 + 0.8 * strength, abs=0.01)
-
-
-def test_contrast_changes_about_the_mean():
-    images = torch.tensor([0.4, 0.6]).expand(3000, 1, 1, 2)
-    found = encoders._recoloured(images, generator(), 0.5)
-    brightness, spread = found.mean((1, 2, 3)) / 0.5, found[:, 0, 0, 1] - found[:, 0, 0, 0]
-    contrast = spread / 0.2 / brightness
-    assert 0.59 < contrast.min() < 0.62 and 1.38 < contrast.max() < 1.41
+def test_brightness_and_contrast_of_80_percent_of_images_change(strength):
+    images = torch.tensor([0.3, 0.4]).expand(3000, 1, 1, 2)
+    found = encoders._recoloured(images, generator(), strength)
+    brightness = found.mean((1, 2, 3)) / 0.35
+    contrast = (found[:, 0, 0, 1] - found[:, 0, 0, 0]) / 0.1 / brightness
+    assert 0.17 < (found == images).all(3).float().mean() < 0.23
+    for factor in (brightness, contrast):
+        assert factor.min().item() == pytest.approx(1 - 0.8 * strength, abs=0.015)
+        assert factor.max().item() == pytest.approx(1 + 0.8 * strength, abs=0.015)
 
 
 def test_a_fifth_of_the_views_is_grey():
@@ -487,20 +414,14 @@ def turned(images, turns):
     return encoders._hue_turned(images, torch.as_tensor(turns).expand(len(images)).view(-1, 1, 1, 1))
 
 
-def test_turning_the_hue_keeps_grey_and_brightness():
+def test_turning_the_hue_moves_channels_on_and_keeps_grey_and_brightness():
     grey = torch.rand(5, 1, 4, 4, generator=generator()).expand(-1, 3, -1, -1)
     pale = 0.4 + 0.2 * torch.rand(5, 3, 4, 4, generator=generator())  # nothing is clamped
-    for turns in (0.05, 0.3, -0.6):
-        assert torch.allclose(turned(grey, turns), grey, atol=1e-5)
+    for turns in (0.05, -0.6):
         found = turned(pale, turns)
+        assert torch.allclose(turned(grey, turns), grey, atol=1e-5)
         assert torch.allclose(found.mean(1), pale.mean(1), atol=1e-5) and not torch.allclose(found, pale, atol=1e-2)
-        assert torch.allclose(turned(found, -turns), pale, atol=1e-5)
-
-
-def test_a_third_of_a_turn_moves_each_channel_on():
-    pale = 0.4 + 0.2 * torch.rand(5, 3, 4, 4, generator=generator())
     assert torch.allclose(turned(pale, 1 / 3), pale.roll(1, 1), atol=1e-5), "red becomes green"
-    assert torch.allclose(turned(pale, 1.0), pale, atol=1e-5)
 
 
 def test_the_hue_moves_by_a_tenth_of_a_turn_at_most():

@@ -7,7 +7,7 @@ import pytest
 from compatkit import models, normalization, training
 from compatkit.images import common_classes
 from reproduction import experiments, images
-from reproduction.experiments import EXPERIMENTS, PRESETS, gygli
+from reproduction.experiments import EXPERIMENTS, PRESETS, gygli, ramanujan
 from reproduction.experiments.presets import override, settings
 from reproduction.experiments.settings import NORMALIZATIONS, AdaptationRun, ClassifierRun, PairRun, TransferRun
 from reproduction.images import load
@@ -29,13 +29,9 @@ def test_every_experiment_at_every_preset_is_a_list_of_distinct_runs(name, prese
     configs = experiments.configs(name, preset)
     assert len(set(configs)) == len(configs) > 0 and all(row for row, _ in experiments.plan(name, preset))
     assert EXPERIMENTS[name].__doc__
+    assert name != "fig10" or configs == experiments.configs("fig2", preset)
     told = [config for _, config in EXPERIMENTS[name](preset, seeds=(5,))]
     assert {replace(config, seed=5) for config in configs} == set(told), "the same of any seed"
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_fig10_is_fig2(preset):
-    assert experiments.configs("fig10", preset) == experiments.configs("fig2", preset)
 
 
 @pytest.mark.parametrize("preset", experiments.PRESETS)
@@ -64,6 +60,35 @@ def test_some_rows_of_an_experiment():
     assert experiments.plan("fig2", "laptop", rows=["DCC", "IIW+RP"]) == [p for p in whole if p[0] in ("DCC", "IIW+RP")]
     with pytest.raises(ValueError, match=r"rows: fig2 has independent; IIW; .*, got RP\+IIW"):
         experiments.plan("fig2", "laptop", rows=["DCC", "RP+IIW"])
+
+
+CLASSES = {"shapes": 100, "mnist5k": 10, "cifar100": 100, "imagefolder:imagenet": 1000}
+CLASSES |= {"imagefolder:places365": 365, "imagefolder:vggface2": 8631, "imagefolder:cifar100": 100}
+UPDATES = [name for name, experiment in EXPERIMENTS.items() if experiment.__module__ == ramanujan.__name__]
+
+
+@pytest.mark.parametrize("name", UPDATES)
+def test_updates_take_classes_that_there_are_and_the_epochs_of_the_paper(name):
+    for preset in PRESETS:
+        for run in experiments.configs(name, preset):
+            assert max(run.classes) + run.held_out <= CLASSES[run.data]
+            if preset == "laptop" and name != "longer":
+                images = {"shapes": 10_000, "mnist5k": 4_000}[run.data]
+                for recipe, epochs in ((run.recipe, 10), (run.side_recipe, 10), (run.h_recipe, 80)):
+                    assert recipe.steps == round(epochs * images / recipe.batch_size)
+
+
+def test_what_one_update_has_on_record_others_have():
+    runs = {name: set(experiments.configs(name, "laptop")) for name in UPDATES}
+    table1 = {c for c in runs["table1"] if c.data == "shapes" and c.side == "SimCLR"}
+    assert table1 and all(table1 <= runs[n] for n in ("table4", "sec52", "fig3", "embedding_width", "shares", "table6"))
+    assert {replace(c, evaluated_on="") for c in runs["sec43"]} == {c for c in runs["table1"] if c.data == "shapes"}
+    assert {c.method for c in runs["longer"] & runs["table1"]} == {"BCT", "FCT"}
+    known = {
+        c for n in ("table5", "disjoint", "table3") for row, c in experiments.plan(n, "laptop") if row[:3] == "FCT"
+    }
+    assert {c for c in runs["arrival"] if c.class_order == "stored"} == known
+    assert {replace(c, class_order="stored") for c in runs["arrival"] if c.class_order == "shuffled"} == known
 
 
 @pytest.mark.parametrize("preset", ["cifar", "paper"])
