@@ -13,24 +13,14 @@ from gallerykit import backfill
 from gallerykit.advice import recommend
 from gallerykit.backfill import Path, Plan, Stage, often_found, plan, stands_out, times_found
 from gallerykit.compare import NEW, OLD, Comparison, Judge, Way, cascade, ceiling, compare
-from gallerykit.maps import Pairs, fit, split
+from gallerykit.maps import fit, split
 from gallerykit.metrics import METRICS, similarity
 from gallerykit.store import Gallery
 from gallerykit.stores import open_source
 
-from .world import IDS, table
+from .world import IDS, noisy, table
 
 METHODS = ("identity", "Procrustes", "ridge")
-
-
-def many(n=600, noise=0.3, seed=1, labelled=True, width=12):
-    """Pairs in six classes whose old embeddings know less."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(6, (n,), generator=generator)
-    new = torch.randn(6, width, generator=generator)[labels] + 0.7 * torch.randn(n, width, generator=generator)
-    turn = torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
-    old = (new + noise * torch.randn(n, width, generator=generator)) @ turn
-    return Pairs(old, new, labels=labels if labelled else None)
 
 
 def measured(pairs, metric="l2", methods=METHODS, **options):
@@ -41,7 +31,7 @@ def measured(pairs, metric="l2", methods=METHODS, **options):
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_measures_are_their_definitions(metric):
-    comparison, maps, _, held_out = measured(many(), metric)
+    comparison, maps, _, held_out = measured(noisy(), metric)
     mapped = torch.from_numpy(maps["new/ridge"](held_out.old.numpy()))
     back = torch.from_numpy(maps["ridge/old"](held_out.new.numpy()))
     wanted = {
@@ -67,7 +57,7 @@ def test_measures_are_their_definitions(metric):
 
 
 def test_without_labels_agreement_is_judged_and_a_gallerys_size_counts():
-    comparison = measured(many(labelled=False), gallery_size=5_000)[0]
+    comparison = measured(noisy(labelled=False), gallery_size=5_000)[0]
     for way in comparison.ways.values():
         assert way.score == way.agreement and way.top1 is None
         if way.name not in (NEW, f"{OLD}, 50 anew", f"{OLD}, 200 anew"):
@@ -75,7 +65,7 @@ def test_without_labels_agreement_is_judged_and_a_gallerys_size_counts():
     assert comparison.ways[f"{OLD}, 50 anew"].in_gallery is None  # too few of the held-out items
     table = comparison.table()
     assert "in 5 000, %" in table and "mAP" not in table
-    gone = measured(many(labelled=False), old_model=False)[0]
+    gone = measured(noisy(labelled=False), old_model=False)[0]
     assert not any(name.startswith(f"{OLD}, ") for name in gone.ways)
     assert any("/old, 200 anew" in name for name in gone.ways)
 
@@ -93,12 +83,12 @@ def test_a_cascade_ranks_the_first_results_anew_and_no_others():
 def test_the_ceiling_is_above_what_maps_reach_and_below_what_the_old_space_lacks():
     reached = {}
     for noise in (0.1, 0.6, 1.5):
-        comparison, maps, to_fit, held_out = measured(many(1_500, noise, labelled=False))
+        comparison, maps, to_fit, held_out = measured(noisy(1_500, noise, labelled=False))
         reached[noise] = comparison.ceiling.mean
         assert comparison.ceiling.mean >= max(
             comparison.ways[name].score.mean for name in maps if name.startswith("new")
         )
-        more = split(many(6_000, noise, labelled=False))[0]
+        more = split(noisy(6_000, noise, labelled=False))[0]
         best = fit(more, ["ridge"])["new/ridge"]
         judge = Judge(held_out, "l2")
         assert judge(judge.by(best)).kept.mean() < comparison.ceiling.mean + 0.03
@@ -111,7 +101,7 @@ def test_the_ceiling_is_above_what_maps_reach_and_below_what_the_old_space_lacks
 
 def test_a_plan_begins_and_ends_where_it_should_and_the_trap_is_seen():
     """A map that shrinks: by L2 distance, together, the middle is worse than both ends; apart it is not."""
-    comparison, maps, to_fit, held_out = measured(many(1_500, noise=1.5, labelled=False, width=64))
+    comparison, maps, to_fit, held_out = measured(noisy(1_500, noise=1.5, labelled=False, width=64))
     found = plan(comparison, maps, to_fit, held_out)
     by_name = {path.name: path for path in found.paths}
     for path in found.paths:
@@ -204,7 +194,7 @@ DEEP = Path(
 )
 def test_advice_follows_the_rule(scores, options, action, label, said):
     seconds = {"backfill_seconds": options.pop("backfill_seconds")} if "backfill_seconds" in options else {}
-    maps = fit(many(200, labelled=False), ["identity"])
+    maps = fit(noisy(200, labelled=False), ["identity"])
     found = recommend(made_up(scores, **options), Plan((EVEN, DEEP)), maps, **seconds)
     assert (found.action, found.map) == (action, label) and said in found.text
     if action in ("keep", "map"):
@@ -215,7 +205,7 @@ def test_advice_follows_the_rule(scores, options, action, label, said):
 
 
 def test_identity_serves_where_lengths_allow():
-    pairs = many(200, labelled=False)
+    pairs = noisy(200, labelled=False)
     unit = replace(pairs, new=F.normalize(pairs.new, dim=1))
     scores = {"new/identity": 0.6}
     for of, metric, action in ((pairs, "l2", "nothing"), (unit, "l2", "map"), (unit, "cosine", "nothing")):
@@ -224,7 +214,7 @@ def test_identity_serves_where_lengths_allow():
 
 
 def test_what_cannot_be_compared_is_refused():
-    pairs = many(200)
+    pairs = noisy(200)
     with pytest.raises(ValueError, match="old: embeddings must not all be the same"):
         measured(replace(pairs, old=torch.ones_like(pairs.old)), methods=("identity",))
     with pytest.raises(ValueError, match="labels: some of the 40 held-out items must share one"):

@@ -2,11 +2,9 @@
 
 import json
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
 
 import numpy as np
 import psycopg
@@ -20,7 +18,7 @@ from gallerykit.maps import Ends, Map
 from gallerykit.stores import open_source
 from gallerykit.upgrade import Upgrade
 
-from .world import IDS, ROOT, ROWS, latent, new_model, old_model, read, table
+from .world import IDS, ROWS, latent, new_model, old_model, read, table
 
 QUIET = {"show_progress": False}
 Z = latent(ROWS, 4)
@@ -237,20 +235,3 @@ def test_columns_that_the_new_table_cannot_hold_are_refused(world, files, capsys
     for out in ("made.parquet", "lance:lance#made"):
         assert command("upgrade", files | {"--gallery": "items.arrow", "--out": out, "--method": "ridge"}) == 2
         assert re.search("out: .* cannot hold all columns of", capsys.readouterr().err)
-
-
-def test_the_examples_of_the_reference_run(world, monkeypatch):
-    with psycopg.connect(world.database.replace("gallery", "postgres"), autocommit=True) as connection:
-        connection.execute("DROP DATABASE IF EXISTS shop")
-        connection.execute("CREATE DATABASE shop")
-    monkeypatch.setenv("PGHOST", dict(parse_qsl(urlsplit(world.database).query))["host"])
-    monkeypatch.setenv("PGUSER", "postgres")
-    page = (ROOT / "book" / "reference" / "gallerykit.md").read_text(encoding="utf-8")
-    names, ran = {}, []
-    for language, block in re.findall(r"```(python|sh)\n(.*?)```", page, re.DOTALL):
-        if language == "python":
-            exec(block, names)
-        else:
-            assert main(shlex.split(block)[1:]) == 0
-        ran.append(language)
-    assert ran == [*["python", "sh", "python"] * 2, "sh", "sh", "python", "python"]

@@ -45,6 +45,16 @@ def pairs(n=N, seed=1, **more):
     return maps.Pairs(torch.from_numpy(old_model(z)), torch.from_numpy(new_model(z)), **more)
 
 
+def noisy(n=600, noise=0.3, seed=1, labelled=True, width=12):
+    """Pairs in six classes whose old embeddings know less."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(6, (n,), generator=generator)
+    new = torch.randn(6, width, generator=generator)[labels] + 0.7 * torch.randn(n, width, generator=generator)
+    turn = torch.linalg.qr(torch.randn(width, width, generator=generator))[0]
+    old = (new + noise * torch.randn(n, width, generator=generator)) @ turn
+    return maps.Pairs(old, new, labels=labels if labelled else None)
+
+
 def small_fragments(patch):
     """Of 70 rows, so that the gallery has four."""
     patch.setattr(store, "FRAGMENT_BYTES", FRAGMENT * 6 * 4)
