@@ -23,7 +23,10 @@ TRAINERS = (
 TRAINING = (
     *(f"compatkit/test_{name}.py" for name in ("training", "gpu_path", "applications", "fct", "torchvision_networks")),
     *(f"gallerykit/test_{name}.py" for name in ("carry", "compare", "maps", "pairs", "scheduler", "upgrade")),
-    *(f"reproduction/test_{name}.py" for name in ("pair", "runner", "update", "transfer", "classifier", "adaptation")),
+    *(
+        f"reproduction/test_{name}.py"
+        for name in ("pair", "runner", "runs", "update", "transfer", "classifier", "adaptation")
+    ),
     *(f"reproduction/test_{name}.py" for name in ("measures", "cli", "scheduler")),
     *(
         f"reproduction/test_{name}.py"

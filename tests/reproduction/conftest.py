@@ -13,6 +13,8 @@ from selenium import webdriver
 
 from reproduction import book, picture
 
+from ..conftest import data_folder
+
 
 @pytest.fixture(scope="session")
 def html(tmp_path_factory) -> Path:
@@ -41,3 +43,15 @@ def address(html) -> Iterator[str]:
 def chromium() -> Iterator[webdriver.Chrome]:
     with picture.chromium(**{"goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"}}) as driver:
         yield driver
+
+
+@pytest.fixture(scope="module")
+def small_sets(tmp_path_factory):
+    """The image sets of ``world``, by name; and what is timed is timed for a step."""
+    from reproduction.runs import transfer
+
+    from .world import small_sets
+
+    with data_folder(tmp_path_factory.mktemp("data"), small_sets()), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transfer, "TIMED_STEPS", 1)
+        yield

@@ -9,69 +9,27 @@ import torch
 from PIL import Image
 
 from compatkit import fct
-from compatkit.images import ImageSet, Split
-from compatkit.recipes import Recipe
-from reproduction.experiments.settings import ATTRIBUTES, UpdateRun
+from compatkit.images import Split
+from reproduction.experiments.settings import ATTRIBUTES
 from reproduction.images import load
-from reproduction.runs import runner, update
+from reproduction.runs import update
 from reproduction.runs.context import Context
 from reproduction.runs.encoders import ArcFace, Softmax
 
-from ..conftest import data_folder, each_step, on_each_step, part
+from ..conftest import each_step, part
 from ..samples import same, state
+from .world import UPDATE, VERSIONS, reproducible
 
-RECIPE = Recipe(steps=8, batch_size=16, lr=0.01, precision="fp32")  # for 16 classes: 2 steps for 4 of them, 6 for 12
-
-
-@pytest.fixture(autouse=True, scope="module")
-def sets(tmp_path_factory):
-    """Small sets by name: "tiny" (4 colours x 4 shapes), "grey" (the same in one channel), "other" (10 glyphs), and
-    "hundred", whose images tell the number of their class."""
-    number = torch.arange(200) % 100
-    images = number.to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 4, 4).contiguous()
-    names = tuple(f"class {i}" for i in range(100))
-    shapes = load("shapes", colours=4, shapes=4, n_train=96, n_test=64)
-    made = {
-        "tiny": shapes,
-        "grey": shapes.with_channels(1),
-        "other": load("glyphs_plain", n_train=40, n_test=30),
-        "hundred": ImageSet("hundred", Split(images, number), Split(images, number), names),
-    }
-    with data_folder(tmp_path_factory.mktemp("data"), made):
-        yield
-
-
-def tiny(**changes) -> UpdateRun:
-    settings = {
-        "data": "tiny",
-        "classes": (4, 12),
-        "old_network": "resnet8",
-        "old_width": 4,
-        "old_dim": 4,
-        "new_network": "resnet8",
-        "new_width": 4,
-        "new_dim": 6,
-        "side_dim": 5,
-        "h_width": 8,
-        "recipe": RECIPE,
-        "side_recipe": RECIPE,
-        "h_recipe": RECIPE,
-    }
-    return UpdateRun(**settings | changes)
+pytestmark = pytest.mark.usefixtures("small_sets")
 
 
 def prepared(**changes) -> update.Update:
-    return update.prepare(tiny(**changes), Context())
+    return update.prepare(VERSIONS.config(**changes), Context())
 
 
-def trainer(config=None, folder=None, **changes) -> update.Trainer:
-    config = config or tiny(**changes)
-    here = Context(checkpoints=folder, shared=folder)
+def trainer(folder=None, **changes) -> update.Trainer:
+    config, here = VERSIONS.config(**changes), Context(checkpoints=folder, shared=folder)
     return update.Trainer(config, update.prepare(config, here), here)
-
-
-def run(folder=None, checkpoints=None, **changes) -> dict:
-    return update.run(tiny(**changes), Context(shared=folder, checkpoints=checkpoints))
 
 
 @pytest.fixture
@@ -124,13 +82,13 @@ def steps(monkeypatch):
 )
 def test_what_cannot_be_run_is_refused_before_anything_is_trained(tasks, change, message):
     with pytest.raises(ValueError, match=message):
-        update.check(tiny(**change), Context(rehearsal=True))
+        update.check(VERSIONS.config(**change), Context(rehearsal=True))
     assert not tasks
 
 
 def test_a_run_is_called_by_what_is_special_about_it():
-    assert str(tiny(side="none")) == "tiny 4 to 12, FCT, none, resnet8-4-4 h 8, seed 0"
-    name = str(tiny(old_task="colour", disjoint=True, held_out=2, loss="arcface", seed=3))
+    assert str(VERSIONS.config(side="none")) == "tiny 4 to 12, FCT, none, resnet8-4-4 h 8, seed 0"
+    name = str(VERSIONS.config(old_task="colour", disjoint=True, held_out=2, loss="arcface", seed=3))
     assert "old_task colour, disjoint True, held_out 2, loss arcface" in name and name.endswith("seed 3")
 
 
@@ -203,11 +161,12 @@ def test_images_of_a_folder_are_scaled(tmp_path, tasks):
             (tmp_path / split / name).mkdir(parents=True)
             Image.new("RGB", (20, 20)).save(tmp_path / split / name / "a.png")
     name = f"imagefolder:{tmp_path}"
-    config = tiny(data=name, classes=(2, 2), side_data=name)
     for image_size, expected in ((12, 12), (None, 32)):
         for evaluated_on in ("", name):
-            made = trainer(replace(config, image_size=image_size, evaluated_on=evaluated_on))
-            for shown in (made.update.gallery.images, made._side_model(0)[1].train.images):
+            folder = {"data": name, "side_data": name, "evaluated_on": evaluated_on}
+            made = trainer(classes=(2, 2), image_size=image_size, **folder)
+            made.store(0, made.update.gallery)
+            for shown in (made.update.gallery.images, tasks[-1][1].data.train.images):
                 assert shown.shape == (2, 3, expected, expected)
 
 
@@ -278,22 +237,22 @@ def test_old_and_new_models_have_sizes_of_their_own(tasks):
 )
 def test_all_that_is_trained_takes_as_many_epochs_of_its_own_images(tasks, changes, images):
     whole = changes.get("n_train", 96)
-    made = trainer(**changes, recipe=replace(RECIPE, steps=whole))  # a step for each image, so that none is rounded
+    made = trainer(**changes, recipe=replace(UPDATE, steps=whole))  # a step for each image, so that none is rounded
     for version in range(len(images)):
         made.version(version)
     assert [len(task.data.train) for _, task, *_ in tasks] == images
-    assert [recipe for *_, recipe in tasks] == [replace(RECIPE, steps=n) for n in images]
+    assert [recipe for *_, recipe in tasks] == [replace(UPDATE, steps=n) for n in images]
 
 
 @pytest.mark.parametrize("side_data", ["", "other"])
 def test_side_information_and_transformations_take_as_many_epochs_as_well(tasks, monkeypatch, side_data):
     fitted = []
     monkeypatch.setattr(Context, "train", lambda context, tasks, recipe, stage, label: fitted.append(recipe))
-    made = trainer(side_data=side_data, side_recipe=replace(RECIPE, steps=960), h_recipe=replace(RECIPE, steps=192))
+    made = trainer(side_data=side_data, side_recipe=replace(UPDATE, steps=960), h_recipe=replace(UPDATE, steps=192))
     made.store(0, made.update.gallery)
-    assert tasks[-1][3] == replace(RECIPE, steps=10 * (40 if side_data else 24))
+    assert tasks[-1][3] == replace(UPDATE, steps=10 * (40 if side_data else 24))
     made.transformation("h", torch.randn(72, 4), torch.randn(72, 5), torch.randn(72, 6))
-    assert fitted == [replace(RECIPE, steps=144)]
+    assert fitted == [replace(UPDATE, steps=144)]
 
 
 def test_a_transformation_of_few_pairs_takes_as_many_steps(tasks, monkeypatch):
@@ -304,7 +263,7 @@ def test_a_transformation_of_few_pairs_takes_as_many_steps(tasks, monkeypatch):
     [task], recipe, *_ = fitted
     classes = made.update.sets[-1].limit(24).train.labels
     assert len(task.data[0]) == 24 and sorted(classes.tolist()) == sorted(list(range(12)) * 2)
-    assert recipe == RECIPE and [len(t.data.train) for _, t, *_ in tasks] == [24, 24, 72]
+    assert recipe == UPDATE and [len(t.data.train) for _, t, *_ in tasks] == [24, 24, 72]
 
 
 @pytest.mark.parametrize("loss", ["softmax", "arcface"])
@@ -353,7 +312,7 @@ SIDE_TASKS = {
 
 @pytest.mark.parametrize("side", SIDE_TASKS)
 def test_side_information_is_of_a_model_of_its_own(tasks, side):
-    made = trainer(side=side, side_recipe=replace(RECIPE, lr=0.02))
+    made = trainer(side=side, side_recipe=replace(UPDATE, lr=0.02))
     made.version(0)
     found = made.store(0, made.update.gallery)
     (_, old, weights, _), (label, task, side_weights, recipe) = tasks
@@ -455,11 +414,7 @@ WHOLE = {
 def whole(tmp_path_factory):
     """Metrics of each run of ``WHOLE``, made once for all tests; they share the models that they have in common."""
     folder = tmp_path_factory.mktemp("shared")
-    return functools.cache(lambda name: run(folder, **WHOLE[name][0]))
-
-
-def reproducible(metrics):
-    return {k: v for k, v in metrics.items() if not k.startswith("seconds")}
+    return functools.cache(lambda name: VERSIONS.run(folder, **WHOLE[name][0]))
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -503,8 +458,8 @@ def test_costs(whole):
 
 @pytest.mark.parametrize("side", ["none", "SimCLR"])
 def test_the_first_hop_of_a_sequence_is_an_update_of_two_versions(tmp_path, side):
-    sequence = run(tmp_path, classes=(4, 8, 12), held_out=4, side=side, new_dim=4)
-    pair = run(tmp_path, classes=(4, 8), held_out=4, side=side, new_dim=4)
+    sequence = VERSIONS.run(tmp_path, classes=(4, 8, 12), held_out=4, side=side, new_dim=4)
+    pair = VERSIONS.run(tmp_path, classes=(4, 8), held_out=4, side=side, new_dim=4)
     for kind in ("CMC top-1", "CMC top-5", "mAP@1.0", "negative flips"):
         names = {"v1/v1": "old/old", "v2/v2": "new/new"}
         names |= {f"v2/{case}": "new/h" for case in ("hops", "one hop", "direct")}
@@ -537,52 +492,23 @@ def test_without_the_old_embedding_h_sees_side_information_alone(monkeypatch):
     monkeypatch.setattr(
         update, "transform", lambda h, old, side: seen.append((old, side)) or fct.transform(h, old, side)
     )
-    run(without_old=True)
+    VERSIONS.run(without_old=True)
     assert all(old.abs().max() == 0 and side.abs().max() > 0 for old, side in seen) and seen
 
 
 @pytest.mark.parametrize("name", ["BCT", "SimCLR", "sequence"])
 def test_runs_are_reproducible_to_the_bit(whole, name):
     torch.manual_seed(77)  # which nothing depends on
-    again = run(**WHOLE[name][0])
+    again = VERSIONS.run(**WHOLE[name][0])
     assert reproducible(again) == reproducible(whole(name)), "also when nothing is shared"
 
 
 def test_runs_train_what_no_other_run_has_trained(tmp_path, steps):
-    run(tmp_path, side="none")
+    VERSIONS.run(tmp_path, side="none")
     assert steps == ["target"] * (2 + 6) + ["distance"] * 6
     steps.clear()
-    run(tmp_path)
+    VERSIONS.run(tmp_path)
     assert steps == ["contrast"] * 2 + ["distance"] * 6
     steps.clear()
-    run(tmp_path, method="BCT")
+    VERSIONS.run(tmp_path, method="BCT")
     assert steps == ["target"] * 6, "the compatible model"
-
-
-def test_an_interrupted_run_goes_on_to_the_same_bits(tmp_path, whole, steps, monkeypatch):
-    losses, seen = fct.FitTransformation.losses, []
-
-    def interrupted(*arguments):
-        if len(seen) == 2:
-            raise KeyboardInterrupt
-        seen.append(1)
-        return losses(*arguments)
-
-    folders = tmp_path / "shared", tmp_path / "run"
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        on_each_step(patch, lambda tasks, recipe, step: None, checkpoint_seconds=0)
-        patch.setattr(fct.FitTransformation, "losses", interrupted)
-        run(*folders)
-    assert [file.name for file in folders[1].iterdir()] == ["h.pt"]
-    steps.clear()
-    assert reproducible(run(*folders)) == reproducible(whole("SimCLR"))
-    assert steps == ["distance"] * 4, "only the steps that were missing"
-
-
-def test_a_run_becomes_a_record(tmp_path, whole):
-    job = runner.Job("table1", "smoke", tiny(**WHOLE["SimCLR"][0]), tmp_path / "records", "cpu", 1)
-    record = runner.make(job)
-    assert reproducible(record["metrics"]) == reproducible(whole("SimCLR"))
-    assert record["config"]["classes"] == [4, 12] and not job.checkpoints.exists()
-    assert list(job.shared.glob("*.pt")), "models stay for other runs"
-    assert runner.make(job) == record
