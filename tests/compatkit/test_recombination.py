@@ -11,36 +11,44 @@ from torch import nn
 from compatkit import models, normalization, recombination
 from compatkit.images import ImageSet
 
-from ..reproduction.test_embedders import same, state, unsettled
-from ..samples import small_set
+from ..samples import same, small_set, state, unsettled
 
 CLASSES = ("cat", "dog", "eel")
 OTHER = ("eel", "fox", "cat")
 
 
-def parts(seed, classes):
-    return models.split(models.build("resnet8", len(classes), seed=seed, width=4), "stage2")
+COMMON = ("cat", "eel")
+
+
+def part(name="resnet8", at="stage2", width=4, seed=0):
+    return models.split(models.build(name, 3, seed=seed, width=width), at)
 
 
 @pytest.fixture
 def setup():
-    torch.manual_seed(0)
-    pairs = [parts(0, CLASSES), parts(1, OTHER), parts(2, CLASSES)]
-    for extractor, head in pairs:
-        for bn in normalization.batch_norms(nn.Sequential(extractor, head)):
-            bn.running_mean.normal_(), bn.running_var.uniform_(0.5, 2)
+    pairs = [tuple(map(unsettled, part(seed=seed))) for seed in range(3)]
     return [e for e, _ in pairs], [h for _, h in pairs], [CLASSES, OTHER, CLASSES], small_set(n=60, classes=CLASSES)
+
+
+def matrix(setup, **options):
+    extractors, heads, head_classes, image_set = setup
+    options = {"head_classes": head_classes, "common": COMMON} | options
+    return recombination.accuracy_matrix(extractors, heads, image_set, **options)
+
+
+def batches_of(module):
+    """The batches that a module is to get from now on."""
+    seen = []
+    module.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    return seen
 
 
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("statistics", ["batch", "running"])
 def test_against_one_image_at_a_time(setup, masked, statistics):
     extractors, heads, head_classes, image_set = setup
-    common = ("cat", "eel")
-    got = recombination.accuracy_matrix(
-        extractors, heads, image_set, head_classes=head_classes, common=common, masked=masked, statistics=statistics
-    )
-    keep = [i for i, label in enumerate(image_set.test.labels.tolist()) if CLASSES[label] in common]
+    got = matrix(setup, masked=masked, statistics=statistics)
+    keep = [i for i, label in enumerate(image_set.test.labels.tolist()) if CLASSES[label] in COMMON]
     x = image_set.normalise(image_set.test.images[keep])
     names = [CLASSES[image_set.test.labels[i]] for i in keep]
     for i, extractor in enumerate(extractors):
@@ -48,100 +56,67 @@ def test_against_one_image_at_a_time(setup, masked, statistics):
             net = recombination.recombine(extractor, head)
             with normalization.evaluation(net, statistics), torch.no_grad():
                 logits = net(x)
-            hits = 0
-            for row, name in zip(logits.tolist(), names, strict=True):
-                answers = [(v, c) for v, c in zip(row, head_classes[j], strict=True) if c in common or not masked]
-                hits += max(answers)[1] == name
-            assert got[i, j].item() == pytest.approx(hits / len(keep), abs=1e-6)
+            outputs = [
+                [(v, c) for v, c in zip(row, head_classes[j], strict=True) if c in COMMON or not masked]
+                for row in logits.tolist()
+            ]
+            hits = [max(answers)[1] == name for answers, name in zip(outputs, names, strict=True)]
+            assert got[i, j].item() == pytest.approx(sum(hits) / len(keep), abs=1e-6)
 
 
 def test_each_extractor_runs_once_however_many_heads(setup):
-    extractors, heads, head_classes, image_set = setup
-    seen = [0] * len(extractors)
-    for i, extractor in enumerate(extractors):
-        extractor.register_forward_hook(lambda m, x, y, i=i: seen.__setitem__(i, seen[i] + len(y)))
-    options = {"head_classes": head_classes, "common": ("cat", "eel"), "batch_size": 7}
-    recombination.accuracy_matrix(extractors, heads, image_set, **options)
-    assert seen == [40] * 3
+    seen = list(map(batches_of, setup[0]))
+    matrix(setup, batch_size=7)
+    assert [sum(map(len, batches)) for batches in seen] == [40] * 3
 
 
 def test_nothing_is_left_behind(setup):
-    extractors, heads, head_classes, image_set = setup
-    modules = nn.ModuleList([*extractors, *heads]).train()
-    before = {k: v.clone() for k, v in modules.state_dict().items()}
+    modules = nn.ModuleList([*setup[0], *setup[1]]).train()
+    before = state(modules)
     for statistics in normalization.STATISTICS:
-        options = {"head_classes": head_classes, "common": ("cat", "eel"), "statistics": statistics}
-        recombination.accuracy_matrix(extractors, heads, image_set, **options)
-    assert all(torch.equal(before[k], v) for k, v in modules.state_dict().items())
-    assert all(m.training for m in modules.modules())
+        matrix(setup, statistics=statistics)
+    assert same(before, state(modules)) and all(m.training for m in modules.modules())
 
 
 def test_recalibrated_statistics_are_those_of_the_evaluation_set(setup):
-    extractors, heads, head_classes, image_set = setup
-    options = {"head_classes": head_classes, "common": ("cat", "eel")}
-    one_batch = recombination.accuracy_matrix(extractors, heads, image_set, **options)
-    again = recombination.accuracy_matrix(extractors, heads, image_set, statistics="recalibrated", **options)
-    assert (one_batch - again).abs().max() < 0.08, "with a single batch they differ by Bessel's correction only"
+    difference = matrix(setup) - matrix(setup, statistics="recalibrated")
+    assert difference.abs().max() < 0.08, "with a single batch they differ by Bessel's correction only"
 
 
-@pytest.mark.parametrize("n", [1, 17, 58, 60])
-@pytest.mark.parametrize("batch_size", [1, 4, 10, 59, 512])
+@pytest.mark.parametrize("n", [1, 58])
+@pytest.mark.parametrize("batch_size", [1, 10, 57, 512])
 def test_no_batch_is_much_smaller_than_the_others(setup, n, batch_size):
     extractors, _, _, image_set = setup
-    sizes = []
-    extractors[0].register_forward_hook(lambda m, x, y: sizes.append(len(y)))
+    seen = batches_of(extractors[0])
     recombination.all_logits(extractors[0], [], image_set.limit(test=n), batch_size=batch_size)
+    sizes = list(map(len, seen))
     assert sum(sizes) == n and max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1
 
 
-def test_test_batches_are_mixed_where_the_files_are_sorted_by_class(setup):
+def test_test_batches_are_mixed_and_normalised_as_in_training(setup):
     extractors, heads, _, image_set = setup
-    order = image_set.test.labels.argsort()
-    by_class = replace(image_set, test=image_set.test[order])
-    seen = []
-    extractors[0].register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    by_class = replace(image_set, test=image_set.test[image_set.test.labels.argsort()])
+    seen = batches_of(extractors[0])
     _, labels = recombination.all_logits(extractors[0], heads[:1], by_class, batch_size=20)
     assert [len(batch) for batch in seen] == [20] * 3
     for batch in labels.split(20):
         assert set(batch.tolist()) == {0, 1, 2}, "BN's statistics are those of all classes"
-    again = recombination.shuffled(by_class.test)
-    assert torch.equal(again.labels, labels) and not torch.equal(labels, by_class.test.labels)
-
-
-def test_images_of_some_classes_are_normalised_as_in_training(setup):
-    extractors, _, _, image_set = setup
-    seen = []
-    extractors[0].register_forward_hook(lambda m, x, y: seen.append(x[0]))
+    assert torch.equal(recombination.shuffled(by_class.test).labels, labels)
     recombination.all_logits(extractors[0], [], image_set, classes=("dog",))
     dogs = image_set.normalise(image_set.test.images[image_set.test.labels == 1])
-    assert torch.allclose(seen[0].sum((1, 2, 3)).sort().values, dogs.sum((1, 2, 3)).sort().values, atol=1e-3)
+    assert torch.allclose(seen[-1].sum((1, 2, 3)).sort().values, dogs.sum((1, 2, 3)).sort().values, atol=1e-3)
 
 
-def test_own_task_on_all_classes(setup):
-    extractors, heads, head_classes, image_set = setup
-    got = recombination.accuracy_matrix(extractors[:1], heads[:1], image_set, head_classes=head_classes[:1])
-    common = recombination.accuracy_matrix(extractors[:1], heads[:1], image_set, head_classes=[CLASSES], common=CLASSES)
-    assert torch.equal(got, common)
+def test_all_classes_of_the_set_are_common_if_nothing_is_said(setup):
+    extractors, heads, _, image_set = setup
+    own, common = (
+        recombination.accuracy_matrix(extractors[:1], heads[:1], image_set, head_classes=[CLASSES], common=common)
+        for common in (None, CLASSES)
+    )
+    assert torch.equal(own, common)
 
 
-def test_bad_input(setup):
-    extractors, heads, head_classes, image_set = setup
-    with pytest.raises(ValueError, match=r"head_classes.*dog"):
-        recombination.accuracy_matrix(extractors, heads, image_set, head_classes=head_classes)
-    with pytest.raises(ValueError, match="one list for each of the 3 heads"):
-        recombination.accuracy_matrix(extractors, heads, image_set, head_classes=head_classes[:2])
-    with pytest.raises(ValueError, match="statistics"):
-        recombination.accuracy_matrix(
-            extractors, heads, image_set, head_classes=head_classes, common=("cat", "eel"), statistics="layer"
-        )
-    with pytest.raises(ValueError, match="of: no class"):
-        recombination.accuracy_matrix(
-            extractors, heads, image_set, head_classes=[("wolf", "cat")] * 3, common=("wolf", "cat")
-        )
-
-
-def part(name, at, width):
-    return models.split(models.build(name, 3, seed=0, width=width), at)
+# --- parts that fit ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -154,12 +129,7 @@ def part(name, at, width):
         (("resnet8", "stage3", 6), ("resnet8", "stage3", 4), 24, 16),
         (("resnet8", "pool", 4), ("resnet8", "pool", 6), 16, 24),  # with that layer
         (("mobilenetv2", "block10", 32), ("resnet8", "stage2", 16), 64, 32),
-        pytest.param(
-            ("resnet8", "stage3", 4),
-            ("resnet8", "stage3", 8),
-            16,
-            32,
-        ),
+        (("resnet8", "stage3", 4), ("resnet8", "stage3", 8), 16, 32),
     ],
 )
 def test_parts_whose_channels_differ_are_refused_with_both_numbers(extractor, head, given, taken):
@@ -168,6 +138,11 @@ def test_parts_whose_channels_differ_are_refused_with_both_numbers(extractor, he
         head(extractor(torch.zeros(1, 3, 16, 16)))
     with pytest.raises(ValueError, match=f"head: takes features of {taken} channels.*gives {given};.*fit_channels"):
         recombination.recombine(extractor, head)
+
+
+def test_an_adapter_makes_parts_fit():
+    network = recombination.recombine(models.fit_channels(part()[0], 12, seed=0), part("wrn10", "stage2", 6)[1])
+    assert network(torch.zeros(2, 3, 16, 16)).shape == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -189,16 +164,8 @@ def test_parts_of_any_architectures_are_joined_where_channels_fit(extractor, hea
     assert network(x).shape == (2, 3) and torch.equal(network(x), head(extractor(x)))
 
 
-def test_an_adapter_makes_parts_fit():
-    (extractor, _), (_, head) = part("resnet8", "stage2", 4), part("wrn10", "stage2", 6)
-    with pytest.raises(ValueError, match="12 channels.*gives 8"):
-        recombination.recombine(extractor, head)
-    network = recombination.recombine(models.fit_channels(extractor, 12, seed=0), head)
-    assert network(torch.zeros(2, 3, 16, 16)).shape == (2, 3)
-
-
 def test_a_linear_head_may_take_every_position_of_a_feature_map():
-    extractor, _ = part("resnet8", "stage2", 4)  # 8 channels, 4 x 4 positions of an image of 8 x 8
+    extractor, _ = part()  # 8 channels, 4 x 4 positions of an image of 8 x 8
     network = recombination.recombine(extractor, nn.Sequential(nn.Flatten(), nn.Linear(8 * 4 * 4, 3)))
     assert network(torch.zeros(2, 3, 8, 8)).shape == (2, 3)
     for taken in (8 * 4 * 4 + 1, 4):
@@ -207,7 +174,7 @@ def test_a_linear_head_may_take_every_position_of_a_feature_map():
 
 
 def test_parts_without_a_size_of_their_own_fit_anything():
-    extractor, head = part("resnet8", "stage2", 4)
+    extractor, head = part()
     x = torch.zeros(2, 3, 16, 16)
     assert recombination.recombine(extractor, nn.ReLU())(x).shape == (2, 8, 8, 8)
     assert recombination.recombine(normalization.UnitLength(), head)(extractor(x)).shape == (2, 3)
@@ -235,41 +202,19 @@ def test_class_accuracy_against_a_loop_over_classes(statistics):
 
 
 def test_class_accuracy_does_not_depend_on_batches_where_bn_does_not():
-    extractor, head = part("resnet8", "stage2", 4)
-    sizes = []
-    extractor.register_forward_hook(lambda m, x, y: sizes.append(len(y)))
-    found = [
-        recombination.class_accuracy(extractor, head, small_set(), statistics="running", batch_size=size)
-        for size in (7, 512)
-    ]
-    assert found[0] == found[1] and len(sizes) == 6 + 1
-
-
-def in_place_heads(count=2):
-    torch.manual_seed(0)
-    return [nn.Sequential(nn.Hardswish(inplace=True), nn.Flatten(), nn.Linear(3 * 64, 3)) for _ in range(count)]
+    extractor, head = part()
+    seen, options = batches_of(extractor), {"statistics": "running"}
+    found = {recombination.class_accuracy(extractor, head, small_set(), batch_size=n, **options) for n in (7, 512)}
+    assert len(found) == 1 and len(seen) == 6 + 1
 
 
 def test_a_head_that_works_in_place_changes_nothing_for_the_heads_after_it():
-    image_set, extractor, heads = small_set(n=60), nn.Identity(), in_place_heads()
+    image_set, extractor = small_set(n=60), nn.Identity()
+    heads = [nn.Sequential(nn.Hardswish(inplace=True), nn.Flatten(), nn.Linear(3 * 64, 3)) for _ in range(2)]
     both, _ = recombination.all_logits(extractor, heads, image_set)
     for found, head in zip(both, heads, strict=True):
         [alone], _ = recombination.all_logits(extractor, [head], image_set)
         assert torch.equal(found, alone)
-
-
-def test_a_module_that_changes_its_input_and_does_not_say_so_is_refused():
-    class Sneaky(nn.Module):
-        def forward(self, x):
-            return x.mul_(2).flatten(1)
-
-    with pytest.raises(RuntimeError, match="module: Sneaky changes its input in place"):
-        recombination.all_logits(nn.Identity(), [Sneaky()], small_set())
-
-
-def test_batches_of_no_images_are_refused():
-    with pytest.raises(ValueError, match="batch_size: must be at least 1, got 0"):
-        recombination.all_logits(nn.Identity(), [nn.Flatten()], small_set(), batch_size=0)
 
 
 def test_what_a_head_takes_does_not_depend_on_the_order_in_which_layers_were_defined():
@@ -286,58 +231,6 @@ def test_what_a_head_takes_does_not_depend_on_the_order_in_which_layers_were_def
     assert network(torch.randn(1, 3, 8, 8)).shape == (1, 2, 8, 8)
     with pytest.raises(ValueError, match="head: takes features of 4 channels, and the extractor gives 6"):
         recombination.recombine(Backwards(), nn.Conv2d(4, 2, 1))
-
-
-def linear_head(outputs):
-    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, outputs))
-
-
-@pytest.mark.parametrize(
-    ("head", "given"),
-    [
-        (linear_head(4), "n, 4"),
-        (linear_head(2), "n, 2"),
-        (nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(8, 3, 1)), "n, 3, 1, 1"),
-    ],
-)
-def test_a_head_needs_an_output_for_each_name(head, given):
-    extractor, right = part("resnet8", "stage2", 4)
-    with pytest.raises(ValueError, match=rf"heads: number 1 must give \(n, 3\), .* got \({given}\)"):
-        recombination.accuracy_matrix([extractor], [right, head], small_set(), head_classes=[CLASSES] * 2)
-    with pytest.raises(ValueError, match=rf"head: must give \(n, 3\), .* got \({given}\)"):
-        recombination.class_accuracy(extractor, head, small_set())
-
-
-def test_logits_that_are_no_matrix_are_refused():
-    with pytest.raises(ValueError, match=r"logits: must be \(5, outputs\).*got \(5, 3, 1\)"):
-        recombination.accuracy(torch.zeros(5, 3, 1), torch.zeros(5, dtype=torch.int64), torch.arange(3))
-
-
-def test_outputs_of_one_name_are_refused():
-    extractor, head = part("resnet8", "stage2", 4)
-    names = [("cat", "cat", "dog")]
-    with pytest.raises(ValueError, match=r"head_classes: names must differ, got \['cat'\] more than once"):
-        recombination.accuracy_matrix([extractor], [head], small_set(), head_classes=names, common=("cat", "dog"))
-
-
-class Keyed(nn.Module):
-    def forward(self, x):
-        return {"logits": x.mean((2, 3)), "loss": None}
-
-
-def test_parts_that_give_no_tensor_are_named_with_their_keys():
-    extractor, head = part("resnet8", "stage2", 4)
-    for parts in ((extractor, Keyed()), (Keyed(), head)):
-        with pytest.raises(ValueError, match="module: .* got dict of logits, loss: pass one of these, from Keyed"):
-            recombination.class_accuracy(*parts, small_set())
-
-
-def test_a_set_without_test_images_is_refused(setup):
-    extractors, heads, _, image_set = setup
-    cats = replace(image_set, test=image_set.test[image_set.test.labels == 0])
-    options = {"head_classes": [CLASSES], "common": ("dog", "eel")}
-    with pytest.raises(ValueError, match="image_set: .* no test images of .'dog', 'eel'"):
-        recombination.accuracy_matrix(extractors[:1], heads[:1], cats, **options)
 
 
 @pytest.mark.parametrize("statistics", normalization.STATISTICS)
@@ -394,11 +287,62 @@ def test_parts_that_take_one_size_only_are_not_judged_by_others():
     assert recombination.recombine(extractor, head)[1] is head
 
 
-@pytest.mark.parametrize("statistics", ["batch", "recalibrated"])
-def test_statistics_that_a_head_cannot_use_are_refused_before_the_work(statistics):
-    extractor, head = part("resnet8", "stage2", 4)
-    ran, fixed = [], nn.Sequential(nn.InstanceNorm2d(8, track_running_stats=True), head)
-    extractor.register_forward_hook(lambda *run: ran.append(run))
-    with pytest.raises(ValueError, match="statistics other than 'running' .* got InstanceNorm2d at '0'"):
-        recombination.class_accuracy(extractor, fixed, small_set(), statistics=statistics)
-    assert not ran
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+class Sneaky(nn.Module):
+    def forward(self, x):
+        return x.mul_(2).flatten(1)
+
+
+class Keyed(nn.Module):
+    def forward(self, x):
+        return {"logits": x.mean((2, 3)), "loss": None}
+
+
+def pooled(*layers):
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), *layers)
+
+
+FIXED = nn.Sequential(nn.InstanceNorm2d(8, track_running_stats=True), part()[1])
+
+
+@pytest.mark.parametrize(
+    ("head", "options", "message"),
+    [
+        (None, {"common": None, "head_classes": [OTHER]}, "head_classes.*dog"),
+        (None, {"head_classes": []}, "one list for each of the 1 heads is needed, got 0"),
+        (None, {"statistics": "layer"}, "statistics: must be one of"),
+        (None, {"common": ("wolf", "cat"), "head_classes": [("wolf", "cat", "eel")]}, "of: no class"),
+        (None, {"head_classes": [("cat", "cat", "eel")]}, r"names must differ, got \['cat'\] more than once"),
+        (None, {"batch_size": 0}, "batch_size: must be at least 1, got 0"),
+        (pooled(nn.Flatten(), nn.Linear(8, 4)), {}, r"heads: number 0 must give \(n, 3\), .* got \(n, 4\)"),
+        (pooled(nn.Flatten(), nn.Linear(8, 2)), {}, r"heads: number 0 must give \(n, 3\), .* got \(n, 2\)"),
+        (pooled(nn.Conv2d(8, 3, 1)), {}, r"heads: number 0 must give \(n, 3\), .* got \(n, 3, 1, 1\)"),
+        (Keyed(), {}, "module: .* got dict of logits, loss: pass one of these, from Keyed"),
+        (Sneaky(), {}, "module: Sneaky changes its input in place"),
+        (FIXED, {}, "statistics other than 'running' .* got InstanceNorm2d at '0'"),
+        (FIXED, {"statistics": "recalibrated"}, "statistics other than 'running' .* got InstanceNorm2d at '0'"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(head, options, message):
+    extractor, usual = part()
+    seen = batches_of(extractor)
+    options = {"head_classes": [CLASSES], "common": COMMON} | options
+    with pytest.raises((ValueError, RuntimeError), match=message):
+        recombination.accuracy_matrix([extractor], [head or usual], small_set(), **options)
+    assert not seen or head not in (None, FIXED), "before the work"
+
+
+def test_outputs_without_names_images_and_shapes_are_refused():
+    extractor, head = part()
+    with pytest.raises(ValueError, match=r"head: must give \(n, 3\), .* got \(n, 4\)"):
+        recombination.class_accuracy(extractor, pooled(nn.Flatten(), nn.Linear(8, 4)), small_set())
+    with pytest.raises(ValueError, match="module: .* got dict of logits, loss: pass one of these, from Keyed"):
+        recombination.class_accuracy(Keyed(), head, small_set())
+    with pytest.raises(ValueError, match=r"logits: must be \(5, outputs\).*got \(5, 3, 1\)"):
+        recombination.accuracy(torch.zeros(5, 3, 1), torch.zeros(5, dtype=torch.int64), torch.arange(3))
+    image_set = small_set()
+    cats = replace(image_set, test=image_set.test[image_set.test.labels == 0])
+    with pytest.raises(ValueError, match="image_set: .* no test images of .'dog', 'eel'"):
+        recombination.accuracy_matrix([extractor], [head], cats, head_classes=[CLASSES], common=("dog", "eel"))
