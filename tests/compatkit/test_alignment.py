@@ -80,15 +80,7 @@ def test_procrustes_is_the_nearest_of_all_rotations_scales_and_shifts():
         assert error(Affine(weight, new.mean(0) - old.mean(0) @ weight), old, new) > least
 
 
-def test_ridge_recovers_an_affine_map():
-    old, weight, shift = randn(80, 5) - 2, randn(5, 3, seed=1), randn(3, seed=2)
-    fit = ridge(old, old @ weight + shift)
-    assert torch.allclose(fit.weight, weight, atol=1e-4) and torch.allclose(fit.bias, shift, atol=1e-3)
-    nearly = ridge(old, old @ weight + shift, penalties=(1e-12,))
-    assert torch.allclose(nearly.weight, weight, atol=1e-9) and torch.allclose(nearly.bias, shift, atol=1e-9)
-
-
-@pytest.mark.parametrize("penalty", [1e-3, 0.1, 5.0])
+@pytest.mark.parametrize("penalty", [1e-3, 5.0])
 @pytest.mark.parametrize(("n", "d_old", "d_new"), [(30, 4, 2), (6, 9, 3)])
 def test_ridge_against_the_normal_equations(penalty, n, d_old, d_new):
     old, new = 3 * randn(n, d_old) + 1, randn(n, d_new, seed=1)
@@ -135,15 +127,6 @@ def test_low_rank_against_the_svd_of_the_fit(penalty, rank):
     assert torch.allclose(fit(old), new.mean(0) + (old - old.mean(0)) @ weight, atol=1e-9)
 
 
-def test_low_rank_is_the_nearest_of_its_rank():
-    old = randn(60, 4)
-    new = old @ randn(4, 3, seed=1) + randn(60, 3, seed=2)
-    fit = low_rank(old, new, (1,), (1e-12,))
-    for i in range(20):
-        down, up = fit.down + 0.02 * randn(4, 1, seed=i), fit.up + 0.02 * randn(1, 3, seed=i + 50)
-        assert error(Affine(down @ up, new.mean(0) - old.mean(0) @ down @ up), old, new) > error(fit, old, new)
-
-
 def test_low_rank_takes_the_rank_that_is_best_on_every_fifth_row():
     weight = randn(24, 1, seed=1) @ randn(1, 24, seed=2)
     old = randn(100, 24)
@@ -179,13 +162,6 @@ def test_maps_are_in_the_precision_of_the_embeddings(name):
     assert fit.weight.dtype == fit.bias.dtype == torch.float32 and fit(old).shape == (20, 3)
     exact = CLOSED_FORMS[name](old.double(), new.double())
     assert torch.allclose(fit.weight.double(), exact.weight, atol=1e-5)
-
-
-def test_fitting_is_not_worse_than_doing_nothing():
-    old = randn(100, 4)
-    new = old @ (torch.eye(4, dtype=old.dtype) + 0.3 * randn(4, 4, seed=1)) + randn(4, seed=2)
-    nothing, turned, bent = (error(CLOSED_FORMS[name](old, new), old, new) for name in CLOSED_FORMS)
-    assert list(CLOSED_FORMS) == ["identity", "Procrustes", "ridge"] and bent < turned < nothing
 
 
 @pytest.mark.parametrize("fit", [procrustes, ridge])

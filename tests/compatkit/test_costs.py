@@ -11,7 +11,7 @@ from compatkit import costs
 from compatkit.costs import macs
 from compatkit.fct import Transformation
 
-from ..reproduction.test_embedders import same, state
+from ..samples import same, state
 
 
 def test_the_published_number_of_multiplications():
