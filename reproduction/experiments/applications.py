@@ -194,7 +194,7 @@ def classifier(preset: str, seeds: Sequence[int] | None = None) -> Plan[Classifi
 
     Published, CIFAR-10, head updated on the frozen Wide ResNet-56: ResNet-56 91.7, MobileNetV2 91.6, Wide ResNet-56
     91.9; with the rotation head frozen in place of the extractor 91.5, 91.2, 92.3; upper bounds 94.6, 93.3, 94.9; lower
-    bound 50.
+    bound 50. Beyond the paper, where two things change at once: extractors that learnt rotation as well, frozen.
     """
     return [
         (variant, replace(run, variant=variant))

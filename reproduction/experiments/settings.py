@@ -164,7 +164,11 @@ class AdaptationRun:
 
 
 ARCHITECTURES = ("ResNet", "Wide ResNet", "MobileNetV2")
-VARIANTS = ("extractor frozen", "RP frozen", "independent", "upper bound", "upper bound, changed architecture")
+LEARNT_ROTATION = ("RP frozen", "RP, extractor frozen")
+VARIANTS = (
+    *("extractor frozen", *LEARNT_ROTATION, "independent"),
+    *("upper bound", "upper bound, changed architecture"),
+)
 """How the head is updated, and what that is compared with."""
 
 
@@ -176,7 +180,8 @@ class ClassifierRun:
     Attributes:
         data: name of an image set, see ``images.load``.
         first_classes: how many classes there are at first.
-        variant: "extractor frozen" (Sec. 5.2) or "RP frozen" (App. D) while the head is updated; "independent":
+        variant: "extractor frozen" (Sec. 5.2) or "RP frozen" (App. D) while the head is updated; between the two "RP,
+            extractor frozen", whose extractors have learnt under a rotation head as well; "independent":
             extractors that were trained under heads of their own; "upper bound": each network trained on all classes,
             as it is or under the common head ("changed architecture").
         networks, widths, splits: of each of ``ARCHITECTURES``, see ``models.build`` and ``models.split``; the last one

@@ -16,7 +16,7 @@ from compatkit.objectives import Pretext, Target
 from compatkit.recombination import all_logits, recombine
 from compatkit.training import Task
 
-from ..experiments.settings import ARCHITECTURES, ClassifierRun
+from ..experiments.settings import ARCHITECTURES, LEARNT_ROTATION, ClassifierRun
 from .context import Context, check_filled
 from .networks import cut_network
 
@@ -68,7 +68,7 @@ def run(config: ClassifierRun, context: Context) -> dict[str, float | list]:
             whole,
             stage=reference,
             label=f"{config}: head on {reference}",
-            rotation_head=rotation_head,
+            rotation_head=rotation_head if config.variant == "RP frozen" else None,
             recipe=config.tune_recipe,
             seed=16 * config.seed + 12,
         )
@@ -91,7 +91,7 @@ def _first_networks(
     if config.variant == "independent":
         outputs = len(image_set.classes)
         heads = [auxiliary_head(head, outputs, seed=seed + 6 + i) for i in range(len(cut))]
-    rotation_head = auxiliary_head(head, 4, seed=seed + 9) if config.variant == "RP frozen" else None
+    rotation_head = auxiliary_head(head, 4, seed=seed + 9) if config.variant in LEARNT_ROTATION else None
     pretexts = [] if rotation_head is None else [Pretext(rotation_head)]
     tasks = [
         Task(image_set, _fitted(extractor, head, seed + 3 + i), [Target(own), *pretexts], seed + i)
