@@ -32,6 +32,7 @@ def test_the_last_block_gives_the_embedding_and_only_pooling_follows(name, dim, 
     maps = net[:-1](images)
     assert maps.shape[:2] == (2, dim) and net(images).shape == (2, dim)
     assert torch.allclose(net(images), maps.mean((2, 3)), atol=1e-6)
+    assert (maps.min() == 0) == options.get("final_relu", True), "no embedding is negative"
     assert models.split_points(net)[:1] in (["stem"], ["block0"])
 
 
@@ -43,13 +44,6 @@ def test_the_final_relu_may_be_left_out(name, size):
     raw = left_out(images)
     assert raw.min() < 0 < raw.max()
     assert torch.equal(kept(images), raw.relu())
-
-
-@pytest.mark.parametrize("name", ["resnet8", "torchvision:resnet18", "torchvision:resnet50"])
-def test_embeddings_are_not_negative(name):
-    net = unsettled(embedder(name, 6, seed=0)).eval()
-    found = net[:-1](torch.randn(4, 3, 32, 32))
-    assert found.min() == 0 < found.max()
 
 
 @pytest.mark.parametrize(
@@ -79,13 +73,9 @@ def test_weights_follow_from_the_seed_alone(name):
     first = state(embedder(name, 4, seed=7))
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    assert same(first, state(embedder(name, 4, seed=7)))
-    assert not same(first, state(embedder(name, 4, seed=8)))
-    drawn = []
-    for _ in range(2):
-        torch.manual_seed(3)
-        drawn.append(state(embedder(name, 4)))
-    assert same(*drawn) and not same(first, drawn[0]) and not torch.equal(torch.get_rng_state(), before)
+    assert same(first, state(embedder(name, 4, seed=7))) and not same(first, state(embedder(name, 4, seed=8)))
+    torch.manual_seed(7)
+    assert same(first, state(embedder(name, 4))), "without a seed torch's own"
 
 
 def small(width, dim, channels):
@@ -144,7 +134,7 @@ def coded():
     return unsettled(embedder("resnet8", 6, width=4, seed=0)), image_set
 
 
-@pytest.mark.parametrize("batch_size", [1, 7, 23, 512])
+@pytest.mark.parametrize("batch_size", [1, 7, 512])
 def test_each_image_is_encoded_on_its_own_and_in_order(coded, batch_size):
     model, image_set = coded
     found = encode(model, image_set, image_set.test, batch_size=batch_size)

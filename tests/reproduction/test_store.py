@@ -21,9 +21,6 @@ def template():
     return record()  # provenance asks git, which is slow to ask once a record
 
 
-# ---- files and records
-
-
 def start(code, *arguments):
     return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], cwd=CHECKOUT)
 
@@ -86,8 +83,9 @@ def test_corrupt_middle_line_names_file_and_line(template, tmp_path, line):
     store.append(template, tmp_path)
     path = tmp_path / "smoke" / "fig2.jsonl"
     path.write_bytes(path.read_bytes() + line + b"\n" + path.read_bytes())
-    with pytest.raises(ValueError, match=r"fig2\.jsonl, line 2"):
-        store.load("fig2", "smoke", tmp_path)
+    for load in (lambda: store.load("fig2", "smoke", tmp_path), lambda: store.load_all("smoke", tmp_path)):
+        with pytest.raises(ValueError, match=r"fig2\.jsonl, line 2: not"):
+            load()
 
 
 def test_newest_record_of_a_run_in_order_of_first_appearance(template, tmp_path):
@@ -97,8 +95,11 @@ def test_newest_record_of_a_run_in_order_of_first_appearance(template, tmp_path)
     assert [(r["run_id"], r["metrics"]["accuracy"]) for r in loaded] == [("a", 3.0), ("b", 2.0)]
 
 
-def test_missing_file_has_no_records(tmp_path):
-    assert store.load("fig2", "smoke", tmp_path) == []
+def test_no_file_no_folder_and_an_empty_one_have_no_records(tmp_path):
+    assert store.load("fig2", "smoke", tmp_path) == [] and store.load_all("smoke", tmp_path) == {}
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "smoke").mkdir()
+    assert store.load_all("smoke", tmp_path) == {}
 
 
 def made_at(template, second, **changes):
@@ -134,22 +135,6 @@ def test_records_of_all_experiments_are_those_of_each(template, tmp_path, monkey
     assert store.load_all("smoke")["a"]["provenance"]["started"].endswith("03+00:00")
 
 
-def test_no_folder_and_an_empty_one_have_no_records(tmp_path):
-    assert store.load_all("smoke", tmp_path) == {}
-    assert not list(tmp_path.iterdir())
-    (tmp_path / "smoke").mkdir()
-    assert store.load_all("smoke", tmp_path) == {}
-
-
-def test_a_corrupt_line_of_any_experiment_is_named(template, tmp_path):
-    for name in ("fig2", "fig8"):
-        store.append(template | {"experiment": name}, tmp_path)
-    with open(tmp_path / "smoke" / "fig8.jsonl", "a") as file:
-        file.write("no json\n")
-    with pytest.raises(ValueError, match=r"fig8\.jsonl, line 2: not JSON"):
-        store.load_all("smoke", tmp_path)
-
-
 @pytest.mark.parametrize("value", [math.nan, math.inf, [0.1, -math.inf], {"deep": [math.nan]}])
 def test_numbers_that_are_not_finite_are_refused(template, tmp_path, value):
     with pytest.raises(ValueError, match="finite"):
@@ -171,12 +156,12 @@ def test_run_id_is_of_kind_config_and_images():
     config, data = {"seed": 1, "method": "DCC", "net": {"depth": 8, "width": 16}}, {"digits": "0123"}
     first = store.run_id("PairRun", config, data)
     assert first == store.run_id("PairRun", dict(reversed(config.items())), data) and len(first) == 12
-    others = [
-        store.run_id("UpdateRun", config, data),
-        store.run_id("PairRun", config | {"seed": 2}, data),
-        store.run_id("PairRun", config, {"digits": "4567"}),
+    kinds = [
+        ("UpdateRun", config, data),
+        ("PairRun", config | {"seed": 2}, data),
+        ("PairRun", config, {"digits": "4567"}),
     ]
-    assert len({first, *others}) == 4
+    assert len({first, *(store.run_id(*kind) for kind in kinds)}) == 4
     assert store.run_id("x", {"seed": 0, "ks": (1, 5)}, {}) == store.run_id("x", {"seed": 0, "ks": [1, 5]}, {})
     with pytest.raises(ValueError, match="seed"):
         store.run_id("PairRun", {"method": "DCC"}, {})

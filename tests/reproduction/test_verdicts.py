@@ -55,11 +55,6 @@ def test_judge(expected, differences, direction):
     assert of(differences, direction).word == expected
 
 
-def test_every_verdict_is_tested():
-    marks = [mark for mark in test_judge.pytestmark if mark.name == "parametrize"]
-    assert {case[0] for case in marks[0].args[1]} == set(verdicts.VERDICTS) - {"not judged", "mixed", "not testable"}
-
-
 @pytest.mark.parametrize(("direction", "bound"), [("above", 1.0), ("not below", -1.0)])
 def test_what_is_shown_lies_beyond_the_margin_by_its_whole_interval(direction, bound):
     half = 0.8957  # of the 95 % interval of NOISE: t(2) * 0.3606 / sqrt(3)
