@@ -69,7 +69,7 @@ def naive_arrangement(image, arrangement):
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(("channels", "size"), [(3, 6), (1, 4), (3, 2)])
+@pytest.mark.parametrize(("channels", "size"), [(3, 6), (1, 2)])
 def test_arrangements_against_a_loop_over_pixels(dtype, memory_format, channels, size):
     images = torch.randint(256, (24, channels, size, size)).to(dtype).contiguous(memory_format=memory_format)
     numbers = torch.randperm(24)

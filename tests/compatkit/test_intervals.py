@@ -38,13 +38,9 @@ def test_difference_against_scipy():
 
 def test_interval_covers_as_often_as_it_says():
     generator = random.Random(1)
-    trials = 2000
-    hits = 0
-    for _ in range(trials):
-        got = intervals.interval([generator.gauss(0, 1) for _ in range(4)])
-        hits += got.low <= 0 <= got.high
-    # four standard errors of a share of 0.95
-    assert abs(hits / trials - 0.95) < 4 * math.sqrt(0.95 * 0.05 / trials)
+    drawn = (intervals.interval([generator.gauss(0, 1) for _ in range(4)]) for _ in range(2000))
+    hits = sum(found.low <= 0 <= found.high for found in drawn)
+    assert abs(hits / 2000 - 0.95) < 4 * math.sqrt(0.95 * 0.05 / 2000), "four standard errors of a share of 0.95"
 
 
 def test_interval_of_one_value_and_of_none():

@@ -69,29 +69,28 @@ def test_pretexts_are_rotations_and_arrangements():
     assert counts == {"rotation": 4, "jigsaw": math.factorial(4)}
 
 
-def test_the_loss_of_the_rotation_pretext_is_that_of_sampled_turns():
-    extractor, head = nn.Conv2d(3, 2, 3), nn.Sequential(nn.Flatten(), nn.Linear(2 * 36, 4))
-    images, turns = torch.randn(6, 3, 8, 8), torch.tensor([3, 0, 1, 2, 1, 3])
-    found = objectives.pretext_loss(extractor, head, images, turns, objectives.PRETEXTS["rotation"])
-    total = 0.0
-    for image, turn in zip(images, turns.tolist(), strict=True):
-        total -= log_softmax(head(extractor(image.rot90(turn, (1, 2))[None]))[0].tolist())[turn]
-    assert found.item() == pytest.approx(total / 6, rel=1e-5)
+def arranged(image, number):
+    """One image (c, 8, 8) with its quarters in another order."""
+    places = [image[:, i : i + 4, j : j + 4] for i, j in ((0, 0), (0, 4), (4, 0), (4, 4))]
+    quarters = [places[i] for i in list(itertools.permutations(range(4)))[number]]
+    return torch.cat([torch.cat(quarters[:2], 2), torch.cat(quarters[2:], 2)], 1)
 
 
-def test_the_jigsaw_loss_is_the_mean_over_images_of_the_cross_entropy():
-    extractor, head = nn.Conv2d(3, 2, 3), nn.Sequential(nn.Flatten(), nn.Linear(2 * 36, 24))
-    images, numbers = torch.randn(7, 3, 8, 8), torch.tensor([0, 23, 1, 6, 17, 17, 9])
-    orders, total = list(itertools.permutations(range(4))), 0.0
-    for image, number in zip(images, numbers.tolist(), strict=True):
-        top_left, top_right, bottom_left, bottom_right = (
-            image[:, i : i + 4, j : j + 4] for i, j in ((0, 0), (0, 4), (4, 0), (4, 4))
-        )
-        quarters = [(top_left, top_right, bottom_left, bottom_right)[i] for i in orders[number]]
-        shown = torch.cat([torch.cat(quarters[:2], 2), torch.cat(quarters[2:], 2)], 1)
-        total -= log_softmax(head(extractor(shown[None]))[0].tolist())[number]
-    found = objectives.pretext_loss(extractor, head, images, numbers, objectives.PRETEXTS["jigsaw"])
-    assert found.item() == pytest.approx(total / 7, rel=1e-5)
+@pytest.mark.parametrize(
+    ("pretext", "shown", "numbers"),
+    [
+        ("rotation", lambda image, turn: image.rot90(turn, (1, 2)), [3, 0, 1, 2, 1, 3]),
+        ("jigsaw", arranged, [0, 23, 1, 6, 17, 17, 9]),
+    ],
+)
+def test_the_loss_of_a_pretext_is_the_mean_over_images_of_the_cross_entropy(pretext, shown, numbers):
+    pretext = objectives.PRETEXTS[pretext]
+    extractor, head = nn.Conv2d(3, 2, 3), nn.Sequential(nn.Flatten(), nn.Linear(2 * 36, pretext.variants))
+    images, total = torch.randn(len(numbers), 3, 8, 8), 0.0
+    for image, number in zip(images, numbers, strict=True):
+        total -= log_softmax(head(extractor(shown(image, number)[None]))[0].tolist())[number]
+    found = objectives.pretext_loss(extractor, head, images, torch.tensor(numbers), pretext)
+    assert found.item() == pytest.approx(total / len(numbers), rel=1e-5)
 
 
 @pytest.mark.parametrize("count", [4, 24])

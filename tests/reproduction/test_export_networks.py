@@ -54,14 +54,10 @@ def rounded(pair):
     }
 
 
-def test_a_file_holds_what_was_written(networks, file):
+def test_a_file_holds_what_was_written_with_weights_in_half_precision(networks, pair, file):
     found = export.read(file)
     assert found.header == networks.header
     np.testing.assert_array_equal(found.numbers, networks.numbers)
-
-
-def test_weights_are_those_of_the_networks_in_half_precision(pair, file):
-    found = export.read(file)
     for role, network in rounded(pair).items():
         arrays = found.header["networks"][role]["arrays"]
         assert list(arrays) == [name for name, _ in network.named_parameters()]
@@ -71,15 +67,18 @@ def test_weights_are_those_of_the_networks_in_half_precision(pair, file):
             np.testing.assert_array_equal(held, values.detach().numpy())
 
 
-def test_every_recombination_is_there(pair, networks):
+def test_every_recombination_is_there_with_the_record_beside_what_is_measured(pair, networks):
     points = split_points(rounded(pair)["a"])
     wanted = [
         (role, head, at) for role, other in ("ab", "ba") for head, at in [(role, None), *((other, p) for p in points)]
     ]
-    assert [(c["extractor"], c["head"], c["split"]) for c in networks.header["combinations"]] == wanted
-    for combination in networks.header["combinations"]:
+    combinations = {(c["extractor"], c["head"], c["split"]): c for c in networks.header["combinations"]}
+    assert list(combinations) == wanted
+    for combination in combinations.values():
         assert combination["outputs"] == list(range(9 if combination["split"] else 10)), "9 is not shared"
         assert combination["images"] == (180 if combination["split"] else 200)
+    recorded = {where: c["recorded"] for where, c in combinations.items() if c["recorded"] is not None}
+    assert recorded == {("a", "a", None): 0.25, ("b", "a", "stem"): 0.5}
 
 
 @torch.no_grad()
@@ -135,15 +134,6 @@ def test_accuracy_is_that_of_the_networks_before_they_were_rounded(pair, network
             (logits,), labels = all_logits(extractor, [head], sets[combination["extractor"]], **options)
             whole = accuracy(logits, labels, output_index(sets[combination["head"]].classes, pair.common))
             assert combination["accuracy"] == pytest.approx(whole, abs=0.01) and whole > 0.15, "better than chance"
-
-
-def test_the_record_stands_beside_what_is_measured(networks):
-    recorded = {
-        (c["extractor"], c["head"], c["split"]): c["recorded"]
-        for c in networks.header["combinations"]
-        if c["recorded"] is not None
-    }
-    assert recorded == {("a", "a", None): 0.25, ("b", "a", "stem"): 0.5}
 
 
 @pytest.mark.parametrize(

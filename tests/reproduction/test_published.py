@@ -118,6 +118,3 @@ def test_unknown_numbers_name_near_misses():
         published.paper_numbers("gigly")
     with pytest.raises(KeyError, match="fig2_pretrained"):
         published.paper_numbers("gygli", "fig22")
-
-
-# ---- verdicts
