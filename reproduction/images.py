@@ -74,6 +74,18 @@ def load(name: str, root: str | os.PathLike | None = None, **options) -> ImageSe
     )
 
 
+def samples(images: ImageSet, nth: int = 0) -> Tensor:
+    """The ``nth`` test image of each class, uint8 (classes, c, s, s)."""
+    of_class = [images.test.images[images.test.labels == label][nth] for label in range(len(images.classes))]
+    return torch.stack(of_class)
+
+
+def grey(maps: Tensor) -> Tensor:
+    """Maps (n, h, w) as uint8 images (n, 1, h, w), each from its least value, black, to its greatest, white."""
+    least, greatest = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
+    return ((maps - least) / (greatest - least).clamp(min=1e-12)).mul(255).to(torch.uint8)[:, None]
+
+
 @lru_cache(STORED_SETS)
 def _read_once(path: Path, size: int, modified: int) -> ImageSet:
     return read_npz(path)

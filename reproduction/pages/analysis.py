@@ -3,20 +3,23 @@ is drawn from records alone."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from typing import Any
 
 import pandas as pd
 from IPython.display import Markdown
 
-from compatkit.intervals import Interval, interval, rank_correlation
+from compatkit.intervals import Interval, rank_correlation
 
 from ..records.claims import Records, Seeds
 from ..records.published import paper_value
 from ..records.table import ANY, Values, in_network_order, pick, rows, table
 from ..show import tables
+from ..show.dots import Panels
 from ..show.explorer import Cell, Explorer, Level, Note, View, curves, explorer, matrix
+from ..show.looks import in_order
 from .gygli import (
     BOUND,
     OWN_RP,
@@ -28,15 +31,13 @@ from .gygli import (
     by_count,
     chance_levels,
     cut_curves,
-    matrix_cells,
     n_common,
     network_layers,
     published,
     scores,
     with_block,
-    with_count,
 )
-from .sections import by_data, cells, choose, difference_table, for_each, gap_between, groups, mean_of, row_cells
+from .sections import by_data, cells, choose, for_each, gap_between, groups, mean_of, row_cells
 
 # every experiment whose networks have the same blocks, so that they can be compared block by block
 WITH_SIMILARITY = ("fig2", "fig2_pretrained", "incremental", "fig5", "fig7", "fig8", "fig9", "choices")
@@ -47,14 +48,14 @@ SIMILARITIES = ("cross-correlation", "matched cross-correlation", "CKA", "neighb
 # --- another start ----------------------------------------------------------------------------------------------------
 
 
-def against(records: Records, others: Records) -> Markdown:
+def against(records: Records, others: Records) -> Panels:
     """The difference between two experiments for each method, in points; their networks were trained apart."""
-    other_groups = by_data(others)
-    parts = {}
-    for name, group in by_data(records).items():
-        ours, theirs = scores(group), scores(other_groups[name])
-        parts[name] = {method: (ours[method], theirs[method]) for method in ours}
-    return for_each(parts, lambda pairs: difference_table("method", pairs, same_networks=False))
+    found, of_others = by_data(records), by_data(others)
+    parts = {name: (scores(group), scores(of_others[name])) for name, group in found.items()}
+    return {
+        name: {method: gap_between(ours[method], theirs[method], False) for method in ours if method != BOUND}
+        for name, (ours, theirs) in parts.items()
+    }
 
 
 # --- what the paper leaves open ---------------------------------------------------------------------------------------
@@ -111,15 +112,14 @@ def normalisation_explorer(records: Records) -> Explorer:
     return explorer(view, start={"method": "IIW+DCC"})
 
 
-def statistics_gain(records: Records) -> Markdown:
+def statistics_gain(records: Records) -> Panels:
     """The gain by the statistics of test batches for every method over running ones, in points, seed by seed."""
-
-    def show(group: Records) -> Markdown:
-        variants = {row: variant for variant, row in STATISTICS.items()}
-        batch, running = (scores(group, variant=variants[row]) for row in ("per test batch", RUNNING))
-        return difference_table("method", {m: (batch[m], running[m]) for m in batch if m != BOUND})
-
-    return for_each(by_data(choose(records, normalization="batch")), show)
+    running = next(variant for variant, row in STATISTICS.items() if row == RUNNING)
+    found = {}
+    for name, group in by_data(choose(records, normalization="batch")).items():
+        batch, averages = scores(group), scores(group, variant=running)
+        found[name] = {m: gap_between(batch[m], averages[m], True) for m in in_order(list(batch)) if m != BOUND}
+    return found
 
 
 # --- where to split ---------------------------------------------------------------------------------------------------
@@ -153,24 +153,23 @@ def split_curves(records: Records) -> Explorer:
     """Pick data and where the shared heads sit, see recombination accuracy against the place of the split, a line for
     each method."""
     at = {"data": "data", "test images": "on", "shared heads": "heads", "method": "method", "split layer": "layer"}
-    found = cells(split_values(records), at, {"on": ROLES})
-    return explorer(cut_curves(found, records), ordered={"split layer": boundaries(records)})
+    found = [cell for group in by_data(records).values() for cell in cells(split_values(group), at, {"on": ROLES})]
+    places = in_network_order(cell.at["split layer"] for cell in found)
+    return explorer(cut_curves(found, records), ordered={"split layer": places})
 
 
-def split_explorer(records: Records) -> Explorer:
-    """Pick method, split layer and data, see extractor x head for networks cut there."""
-    layers = boundaries(records)
-    values, found = with_block(table(records), layers), []
-    for (heads, data, method, layer), shown in groups(split_values(records), "heads", "data", "method", "layer"):
-        made_to_fit = shown["block"].iloc[0]
-        runs = values[(values["data"] == data) & (values["method"] == method) & (values["block"] == made_to_fit)]
-        at = {"data": data, "shared heads": heads, "method": method, "split layer": layer}
-        found += matrix_cells(at, runs, layer=layer)
-    view, start = (
-        matrix(found, "extractor of", "head of"),
-        {"split layer": block_of("stage2", layers), "method": "IIW+RP"},
-    )
-    return explorer(view, ordered={"split layer": layers}, start=start)
+def after_the_last_block(records: Records) -> Panels:
+    """Recombination accuracy, in %, of methods with the same start, cut after the last block: their shared heads after
+    stage 2, and a class head at the cut."""
+    found = {}
+    for name, group in by_data(records).items():
+        values, last = split_values(group), boundaries(group)[-1]
+        values = values[(values["on"] == "mean") & (values["layer"] == last)]
+        usual = rows(values[values["heads"] == HEADS[1]], "method")
+        at_split = rows(values[(values["heads"] == HEADS[0]) & (values["method"] == "IIW+DCC")], "method")
+        shown = {m: mean_of(usual[m]) for m in ("IIW", "IIW+RP", "IIW+DCC")}
+        found[name] = shown | {f"{method} there": mean_of(seeds) for method, seeds in at_split.items()}
+    return found
 
 
 # --- how many classes -------------------------------------------------------------------------------------------------
@@ -205,14 +204,10 @@ def _counts(records: Records) -> list[str]:
     return [str(n) for n in range(2, max(map(n_common, by_data(records).values())) + 1)]
 
 
-def classes_explorer(records: Records) -> Explorer:
-    """Pick the number of classes and data, see extractor x head."""
-    found = []
-    for name, group in by_data(choose(records, method="IIW+DCC")).items():
-        for (count,), runs in groups(with_count(group), "count"):
-            found += matrix_cells({"data": name, "classes": str(count)}, runs)
-    view = matrix(found, "extractor of", "head of")
-    return explorer(view, ordered={"classes": _counts(records)}, start={"classes": found[-1].at["classes"]})
+def lost_by_fewer(group: Records) -> dict[str, Interval | None]:
+    """The difference between a shared head for so many classes and one for all common classes, in points."""
+    *fewer, (_, whole) = by_count(group).items()
+    return {f"{count} classes": gap_between(seeds, whole, False) for count, seeds in fewer}
 
 
 # --- similarity -------------------------------------------------------------------------------------------------------
@@ -232,7 +227,7 @@ def cka_explorer(records: Records) -> Explorer:
 def channels_explorer(records: Records) -> Explorer:
     """Fig. 6. Pick method and test images, see the correlation of every channel with its counterpart, by position and
     under the optimal permutation, of one pair of networks: the first seed."""
-    numbers, levels = published("fig6"), []
+    numbers, levels = published("fig6", "cross-correlation"), []
     kinds = {"channel correlations": "by position", "matched channel correlations": "optimally permuted"}
     start = {False: "random", True: "pre-trained"}
     values = pick(table(records), kinds, on=("a", "b"))
@@ -328,21 +323,28 @@ def similarity_explorer(records: Records) -> Explorer:
     return explorer(view, ordered={"split layer": layers}, start={"split layer": block_of("stage2", layers)})
 
 
-def rank_correlations(records: Records, layer: str = "stage2") -> Markdown:
-    """A test whether similarity orders pairs of networks as recombination accuracy does: Spearman's correlation over
-    all pairs; and, of two pairs that differ in nothing but the seed, how often the more similar one fits better
-    (guessing: half of the time), mean over settings. That mean has no interval: all settings share a few seeds."""
+def ranks(records: Records, layer: str = "stage2") -> Panels:
+    """Spearman's correlation between similarity and recombination accuracy over all pairs of networks, by measure."""
+    return _by_measure(records, layer, _correlation)
 
-    def show(group: Records) -> Markdown:
-        body, at, values = [], block_of(layer, network_layers(group)), table(group)
-        for measure in similarities(values):
-            overall, alike = _correlation(values, measure, at), agreement(values, measure, at)
-            within = [f"{interval(alike).mean:.0%}" if alike else "–", str(len(alike))]
-            body.append([measure, _in_words(overall), str(overall.n), *within])
-        header = ["similarity", "rank correlation", "n", "the more similar seed fits better", "settings"]
-        return tables.table(header, body)
 
-    return for_each(by_data(records), show)
+def agreements(records: Records, layer: str = "stage2") -> Panels:
+    """How often, in %, the more similar one of two pairs that differ in nothing but the seed fits better, by measure:
+    the mean over settings. It has no interval, for all settings share a few seeds."""
+
+    def mean(values: Values, measure: str, at: str) -> Interval:
+        shares = agreement(values, measure, at)
+        return Interval(100 * sum(shares) / len(shares), math.nan, math.nan, 1)
+
+    return _by_measure(records, layer, mean)
+
+
+def _by_measure(records: Records, layer: str, found: Callable[[Values, str, str], Interval]) -> Panels:
+    panels = {}
+    for name, group in by_data(records).items():
+        at, values = block_of(layer, network_layers(group)), table(group)
+        panels[name] = {measure: found(values, measure, at) for measure in similarities(values)}
+    return panels
 
 
 def chance_table(records: Records) -> Markdown:

@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 from IPython.display import Markdown
 
-from compatkit.intervals import estimate, interval
+from compatkit.intervals import Interval, interval
 
 from ..records.claims import Records, Seeds
 from ..records.published import paper_numbers, paper_value
 from ..records.table import ANY, Rows, Values, pick, rows, table
-from ..records.verdicts import judge_level, level_margin
 from ..show import tables
+from ..show.dots import Panels
 from ..show.explorer import Cell, Explorer, Level, Note, curves, explorer, matrix
-from .sections import by_data, cells, compared, difference_table, differs, for_each, groups, mean_of, questions
+from .sections import by_data, cells, gap_between, groups, mean_of
 
 # --- domain adaptation (Sec. 5.1) -------------------------------------------------------------------------------------
 
@@ -30,6 +30,7 @@ BEYOND = {
     "adapted, running statistics": ("adapted", "running statistics"),
 }
 """Rows of Table 1, and rows beyond it: case and variant."""
+ARROWS = {"a to b": "{a} → {b}", "b to a": "{b} → {a}"}
 DIRECTIONS = {"a to b": "CIFAR-10 -> STL-10", "b to a": "STL-10 -> CIFAR-10", "mean": "mean"}
 """Ours, and the columns of Table 1."""
 
@@ -60,59 +61,75 @@ KINDS = ("rotation", "rotation, larger steps", "jigsaw")
 
 
 def adaptation_table(records: Records) -> Markdown:
-    """Table 1, paper | ours, in both directions and their mean. A verdict is on the level of the mean, and only where
-    everything is the paper's."""
-
-    def show(group: Records) -> Markdown:
-        columns, config = [], group[0]["config"]
-        for direction, printed in DIRECTIONS.items():
-            found = by_adaptation(group, direction)
-            columns.append(compared(found, group, "gygli", "table1", printed, "test accuracy"))
-        names = ("{a} → {b}".format(**config), "{b} → {a}".format(**config), "mean")
-        header = ["", "paper: CIFAR-10 → STL-10, back, mean, %", *(f"{name}, %" for name in names), "n"]
-        body = [
-            [
-                cells[0]["row"],
-                " · ".join(tables.number(c["paper"]) for c in cells) if cells[0]["paper"] else "–",
-                *(tables.span(c["ours"]) for c in cells),
-                str(cells[-1]["n"]),
-            ]
-            for cells in zip(*columns, strict=True)
-        ]
-        return tables.judged(header, body, [cell["verdict"] for cell in columns[-1]])
-
-    return for_each(by_data(records), show)
+    """Table 1, paper | ours, in both directions; without verdicts, which are on differences."""
+    printed = {(r["row"], r["column"]): r["value"] for r in paper_numbers("gygli", "table1")}
+    theirs, ours = list(DIRECTIONS.values())[:2], {}
+    for group in by_data(records).values():
+        for direction, arrow in ARROWS.items():
+            ours[arrow.format(**group[0]["config"])] = by_adaptation(group, direction)
+    places = dict.fromkeys([row for row, _ in printed] + [row for found in ours.values() for row in found])
+    body = [
+        [row]
+        + [tables.number(printed.get((row, column))) for column in theirs]
+        + [tables.span(mean_of(found.get(row, {}))) for found in ours.values()]
+        for row in places
+    ]
+    return tables.table(["%", *(f"paper, {column.replace('->', '→')}" for column in theirs), *ours], body)
 
 
-def adaptation_differences(records: Records, statements: Mapping[str, tuple[str, str]]) -> Markdown:
-    """Questions of ours, "text: (one, other)": by how much one row of ``by_adaptation`` is above another, seed by seed,
-    mean over both directions.
+_PANEL = {
+    "source model": "source model",
+    "source model with test BN": "with test BN",
+    "adapted through RP": "adapted",
+    "adapted by larger steps": "by larger steps",
+    "source model, on the source": "at home",
+    "source model with test BN, on the source": "at home, test BN",
+}
+"""Rows of ``by_adaptation`` that are drawn, and their names there."""
+_ASKED = {
+    "test BN at home": ("source model with test BN, on the source", "source model, on the source"),
+    "frozen less moving head": ("adapted through RP", "adapted, rotation head moves"),
+    "larger steps": ("adapted by larger steps", "adapted through RP"),
+    "jigsaw on test BN": ("with a jigsaw: adapted", "with a jigsaw: with test BN"),
+    "running statistics": ("adapted, running statistics", "adapted through RP"),
+}
+"""Questions of ours: by how much one row of ``by_adaptation`` is above another."""
 
-    Beside its rows there are "gain by rotation" and "gain by a jigsaw", each over its own source model with test BN.
-    """
 
-    def show(group: Records) -> Markdown:
-        found = by_adaptation(group, "mean")
-        for name, after, before in (
-            ("gain by rotation", "adapted through RP", "source model with test BN"),
-            ("gain by a jigsaw", "with a jigsaw: adapted", "with a jigsaw: with test BN"),
-        ):
-            found[name] = {seed: found[after][seed] - found[before][seed] for seed in found[after]}
-        return questions(found, statements)
+def adaptation_panels(records: Records) -> Panels:
+    """Table 1: average class accuracy in %, mean over both directions, for each pair of sets."""
+    return {
+        name: {said: mean_of(found[row]) for row, said in _PANEL.items()}
+        for name, group in by_data(records).items()
+        if (found := by_adaptation(group, "mean"))
+    }
 
-    return for_each(by_data(records), show)
+
+def printed_adaptation() -> dict[str, float | None]:
+    """What the paper prints of the rows of ``adaptation_panels``: the mean of both directions."""
+    return {
+        said: paper_value("gygli", "table1", row, "mean", "test accuracy") for row, said in list(_PANEL.items())[:3]
+    }
+
+
+def adaptation_questions(records: Records) -> Panels:
+    """By how much one way to adapt is above another on the same networks, in points, seed by seed."""
+    found = {name: by_adaptation(group, "mean") for name, group in by_data(records).items()}
+    return {
+        name: {said: gap_between(of[one], of[other], True) for said, (one, other) in _ASKED.items()}
+        for name, of in found.items()
+    }
 
 
 def adaptation_explorer(records: Records) -> Explorer:
     """Pick direction, pretext and what moves: accuracy on target and source, and on the pretext, by adaptation step."""
-    arrows = {"a to b": "{a} → {b}", "b to a": "{b} → {a}"}
     heads = {"": "stays as it is", "head moves": "moves"}
     asked = {"target": "target", "source": "source", "pretext": "question"}
     found, levels = [], []
     at = {"data": "arrow", "question": "row", "its head": "variant", "accuracy on the": "measure", "steps": "step"}
     words = {"row": {kind: kind for kind in KINDS}, "variant": heads, "measure": asked}
     for group in by_data(records).values():
-        names = {d: arrow.format(**group[0]["config"]) for d, arrow in arrows.items()}
+        names = {d: arrow.format(**group[0]["config"]) for d, arrow in ARROWS.items()}
         values = table(group)
         values = values.assign(arrow=pd.Categorical(values["direction"].map(names), categories=list(names.values())))
         found += cells(pick(values, asked, variant=heads), at, words)
@@ -147,48 +164,31 @@ def by_deployment(group: Records, row: str) -> Rows:
     return {theirs: found.get(ours, {}) for ours, theirs in ARCHITECTURES.items()}
 
 
-def classifier_table(records: Records) -> Markdown:
-    """Figs. 3 and 11, paper | ours: accuracy on all classes with the head that was updated on the Wide ResNet. Levels
-    are judged only where everything is the paper's."""
-    printed = _printed_deployments()
-
-    def show(group: Records) -> Markdown:
-        body, verdicts = [], []
-        for column in (
-            "extractor frozen",
-            "RP frozen",
-            "upper bound",
-            "upper bound, changed architecture",
-            "independent",
-        ):
-            for row, seeds in by_deployment(group, column).items():
-                ours = estimate((100, list(seeds.values()))) if seeds else None
-                paper = printed.get((row, column))
-                span = tables.span(ours and ours.interval())
-                body.append([row, column, tables.number(paper), span, str(len(seeds))])
-                verdicts.append(judge_level(ours, paper, level_margin("accuracy"), differs(group)))
-        return tables.judged(["deployed", "how", "paper, %", "ours, %", "n"], body, verdicts)
-
-    return for_each(by_data(records), show)
+DEPLOYED = {
+    "extractor frozen": "extractor frozen",
+    "RP, extractor frozen": "RP, extractor frozen",
+    "RP frozen": "RP frozen",
+    "upper bound": "upper bound",
+    "upper bound, changed architecture": "changed architecture",
+    "independent": "independent",
+}
+"""How a network can be deployed, and what figures call it."""
 
 
-def classifier_differences(records: Records) -> Markdown:
-    """The worth of a common head, beyond the paper: against extractors that were trained under heads of their own."""
-
-    def show(group: Records) -> Markdown:
-        frozen, independent = (by_deployment(group, variant) for variant in ("extractor frozen", "independent"))
-        # on the reference the head serves the extractor that it was updated on
-        others = [theirs for ours, theirs in ARCHITECTURES.items() if ours != REFERENCE]
-        text = "{}: a common head above heads of their own"
-        pairs = {text.format(name): (frozen[name], independent[name]) for name in others}
-        return difference_table("question", pairs, same_networks=False)
-
-    return for_each(by_data(records), show)
+def deployment_panels(records: Records) -> Panels:
+    """Figs. 3 and 11: accuracy on all classes in %, of each deployed network, with the head that was updated on the
+    Wide ResNet."""
+    panels: dict[str, dict[str, Interval | None]] = {}
+    for variant, said in DEPLOYED.items():
+        for network, seeds in by_deployment(records, variant).items():
+            panels.setdefault(network, {})[said] = mean_of(seeds)
+    return panels
 
 
-def _printed_deployments() -> dict[tuple[str, str], float | None]:
-    """Fig. 11, which has the numbers of Fig. 3 as well, by deployed architecture and variant."""
-    return {(r["row"], r["column"]): r["value"] for r in paper_numbers("gygli", "fig11")}
+def printed_deployments() -> dict[tuple[str, str], float | None]:
+    """Fig. 11, which has the numbers of Fig. 3 as well, by deployed network and what figures call it."""
+    printed = paper_numbers("gygli", "fig11")
+    return {(r["row"], DEPLOYED[r["column"]]): r["value"] for r in printed if r["column"] in DEPLOYED}
 
 
 def classifier_explorer(records: Records) -> Explorer:
@@ -196,7 +196,7 @@ def classifier_explorer(records: Records) -> Explorer:
     one, other, values = "updated on", "deployed on", table(records)
     at = {"data": "data", "while the head learns": "row", "accuracy on": "measure", one: "other", other: "case"}
     names = {name: name for name in ARCHITECTURES}
-    learning = {row: row for row in ("extractor frozen", "RP frozen", "independent")}
+    learning = {row: row for row in ("extractor frozen", "RP, extractor frozen", "RP frozen", "independent")}
     words = {"row": learning, "measure": CLASSES, "other": names, "case": names}
     found = cells(pick(values, CLASSES, case=ANY, other=names), at, words)
     notes = [
@@ -226,8 +226,6 @@ def architecture_costs(values: Values) -> dict[str, str]:
 
 TRANSFERS = ("RP", "RP+IIW", "IIW", "re-initialised head", "independent")
 BASELINE = "re-initialised head"
-PUBLISHED_DIRECT = {"IIW": "–", "re-initialised head": "chance", "independent": "chance"}
-"""In words, where Sec. 5.3 has no number for direct recombination."""
 
 
 def by_target(records: Records) -> dict[str, list[Mapping]]:
@@ -264,61 +262,37 @@ def by_epoch(group: Records, epochs: int) -> Rows:
     return {method: found[method] for method in TRANSFERS}
 
 
-def transfer_table(records: Records) -> Markdown:
-    """Fig. 4: accuracy directly, after one epoch and after all; the paper prints the range of the first alone."""
-    lowest, highest = (
-        paper_value("gygli", "fig4", "direct recombination", column, "accuracy") for column in ("lowest", "highest")
-    )
-
-    def show(group: Records) -> Markdown:
-        epochs = sorted({0, 1, group[0]["config"]["epochs"]})
-        columns = [by_epoch(group, count) for count in epochs]
-        body = [
-            [method, PUBLISHED_DIRECT.get(method, f"{lowest} to {highest}")]
-            + [tables.span(mean_of(found[method])) for found in columns]
-            + [str(len(columns[0][method]))]
-            for method in TRANSFERS
-        ]
-        after = ["direct, %", *(f"{_epochs(count)}, %" for count in epochs[1:])]
-        return tables.table(["", "paper, direct, %", *after, "n"], body)
-
-    return for_each(by_target(records), show)
+def direct_panels(records: Records) -> Panels:
+    """Fig. 4 before fine-tuning: accuracy on each target in %."""
+    return {
+        name: {method: mean_of(seeds) for method, seeds in by_epoch(group, 0).items()}
+        for name, group in by_target(records).items()
+    }
 
 
-def _epochs(count: int) -> str:
-    return f"{count} epoch{'s' if count > 1 else ''}"
+def direct_gains(records: Records) -> Panels:
+    """What the same start and the common rotation head add before fine-tuning, in points; networks are trained
+    apart."""
+    pairs = {
+        "IIW on RP": ("RP+IIW", "RP"),
+        "RP on IIW": ("RP+IIW", "IIW"),
+        "IIW on independent": ("IIW", "independent"),
+    }
+    found = {name: by_epoch(group, 0) for name, group in by_target(records).items()}
+    return {
+        name: {said: gap_between(of[one], of[other], False) for said, (one, other) in pairs.items()}
+        for name, of in found.items()
+    }
 
 
-def transfer_differences(records: Records, statements: Mapping[str, tuple[str, str, int]]) -> Markdown:
-    """Questions of ours, "text: (one, other, epochs)": by how much one method is above another after so many epochs;
-    their networks were trained apart."""
-
-    def show(group: Records) -> Markdown:
-        found = {epochs: by_epoch(group, epochs) for *_, epochs in statements.values()}
-        pairs = {text: (found[epochs][one], found[epochs][other]) for text, (one, other, epochs) in statements.items()}
-        return difference_table("question", pairs, same_networks=False)
-
-    return for_each(by_target(records), show)
-
-
-def savings(records: Records) -> Markdown:
-    """Steps and seconds until each method is as good as the baseline, a re-initialised head, after 1 epoch and at the
-    end: mean over the seeds that get there, each against the baseline of its seed."""
-
-    def show(group: Records) -> Markdown:
-        body, values = [], table(group)
-        curves = pick(values, "accuracy")
-        seconds = pick(values, "seconds per step")["value"].min()
-        for epochs in sorted({1, group[0]["config"]["epochs"]}):
-            goals = by_epoch(group, epochs)[BASELINE]
-            good = curves[curves["value"] >= curves["seed"].map(goals).astype(float)]
-            reached = good.groupby(["method", "seed"], observed=True)["step"].min()
-            for method in TRANSFERS:
-                steps = reached[method].tolist() if method in reached.index else []
-                mean = interval(steps) if steps else None
-                took = "–" if mean is None else f"{mean.mean * seconds:.1f}"
-                there = f"{len(steps)} of {curves[curves['method'] == method]['run'].nunique()}"
-                body.append([_epochs(epochs), method, tables.span(mean), took, there])
-        return tables.table(["as good as the baseline after", "", "steps", "seconds", "seeds that get there"], body)
-
-    return for_each(by_target(records), show)
+def savings(records: Records) -> Panels:
+    """Steps until each method is as good as the baseline, a re-initialised head, after one epoch: mean over the seeds
+    that get there, each against the baseline of its seed."""
+    panels = {}
+    for name, group in by_target(records).items():
+        curves, goals = pick(table(group), "accuracy"), by_epoch(group, 1)[BASELINE]
+        good = curves[curves["value"] >= curves["seed"].map(goals).astype(float)]
+        reached = good.groupby(["method", "seed"], observed=True)["step"].min()
+        there = [method for method in TRANSFERS if method in reached.index]
+        panels[name] = {method: interval(reached[method].tolist()) for method in there}
+    return panels

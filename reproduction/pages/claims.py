@@ -7,7 +7,7 @@ import functools
 import html
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,6 +110,25 @@ def numbers(claim: Claim, found: Evidence) -> tuple[str, str]:
     _, digits = UNITS[claim.unit]
     how = {"signed": claim.kind != "level", "digits": digits}
     return tables.number(claim.published, **how), tables.span(found.ours, **how)
+
+
+def finder(sources: Sequence[Source]) -> Callable[..., str]:
+    """Our number on a claim, for a sentence: the difference that gives its verdict, "+12.8 ± 5.8".
+
+    What it gives takes the claim's id and, where several sets of images give the verdict, the name of one; of several
+    it raises ValueError otherwise.
+    """
+    known = {claim.id: claim for claim in claims()}
+
+    def number(id_: str, images: str = "") -> str:
+        (one,) = judged([known[id_]], sources)
+        found = [own for own in one.evidence if own.images == images] if images else one.speaking
+        if len(found) != 1:
+            there = ", ".join(own.images for own in one.evidence)
+            raise ValueError(f"images: must be one of {there} for {id_}, got {images!r}")
+        return numbers(one.claim, found[0])[1]
+
+    return number
 
 
 # --- rows of the report and of cards ----------------------------------------------------------------------------------

@@ -3,19 +3,18 @@ explorers of Fig. 2. The explorers of the other figures stand in ``analysis``.""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
-from IPython.display import Markdown
 
-from ..records.claims import Records, Seeds
+from compatkit.intervals import Interval
+
+from ..records.claims import Records, Seeds, Side
 from ..records.published import paper_numbers
 from ..records.table import ANY, Rows, Values, in_network_order, pick, rows, table
-from ..show import tables
+from ..records.verdicts import share
 from ..show.explorer import Cell, Explorer, Level, View, curves, explorer, matrix
-from .sections import by_data, cells, compared, for_each, groups, mean_of, questions
+from .sections import by_data, cells, groups
 
 MEASURES = {
     "recombination": "recombination accuracy",
@@ -61,15 +60,6 @@ STATISTICS = {
     "recalibrated statistics": "recomputed on test set",
     "": "per test batch",
 }
-
-
-def by_normalization(records: Records) -> Rows:
-    """Fig. 5's seven choices: three ways to use one and the same BN network, and four networks without or beyond BN."""
-    values = pick(table(records), "recombination", variant=STATISTICS)
-    plain = rows(values[values["normalization"] == "batch"], "variant")
-    return {row: plain[variant] for variant, row in STATISTICS.items()} | rows(
-        values[(values["normalization"] != "batch") & (values["variant"] == "")]
-    )
 
 
 def by_correlation(records: Records) -> Rows:
@@ -134,13 +124,6 @@ def with_block(values: Values, layers: Sequence[str]) -> Values:
     return values.assign(block=pd.Categorical(blocks, categories=list(layers)))
 
 
-def by_split(records: Records, on: str = "mean") -> Rows:
-    """Fig. 8: one method by the boundary at which its networks were made to fit and cut, from the images on."""
-    layers = boundaries(records)
-    found = rows(with_block(pick(table(records), "recombination", on=on), layers), "block")
-    return {at: found[at] for at in layers if at in found}
-
-
 def cut_when_tested(records: Records, on: str = "mean") -> Rows:
     """Recombination accuracy by boundary of networks that were made to fit after stage 2, cut there or elsewhere."""
     values = pick(table(records), "recombination", on=on, layer=ANY, split_at="stage2")
@@ -148,75 +131,35 @@ def cut_when_tested(records: Records, on: str = "mean") -> Rows:
     return {at: found[at] for at in in_network_order(found)}
 
 
-@dataclass(frozen=True)
-class Item:
-    """The way in which a figure or table of the paper is read from records. ``scale``: from our unit to the paper's.
-    ``printed``: the item's name in paper.csv where it is another."""
-
-    rows: Callable[[Records], Rows]
-    metric: str = "recombination accuracy"
-    scale: float = 100
-    printed: str = ""
+# --- numbers of the paper, and shares of the gap ----------------------------------------------------------------------
 
 
-ITEMS = {
-    "fig2": Item(scores),
-    "own tasks": Item(partial(scores, measure="own task"), metric="own-task accuracy", printed="fig2"),
-    "fig2_pretrained": Item(scores),
-    "sec4_incremental": Item(by_scheme),
-    "fig5": Item(by_normalization),
-    "fig6": Item(by_correlation, metric="cross-correlation", scale=1),
-    "fig7": Item(scores),
-    "fig8": Item(by_split),
-    "fig9": Item(by_classes),
-}
-"""What ``comparison`` and ``differences`` know."""
+def shares(records: Records) -> dict[str, dict[str, Interval | None]]:
+    """The share of the gap, in %, that each method closes on each pair of data sets: 0 are networks trained apart and
+    recombined, 100 those that were never taken apart."""
+
+    def side(row: str, metric: str = "recombination/mean") -> Side:
+        return Side("", row, metric, ())
+
+    ends, found = (side(BOUND, "not recombined/mean"), side("independent")), {}
+    for name, group in by_data(records).items():
+        methods = dict.fromkeys(r["row"] for r in group if r["row"] not in ("independent", BOUND))
+        closed = {method: share((side(method), *ends), {"": group}) for method in methods}
+        found[name] = {method: one and one.scaled(100).interval() for method, one in closed.items()}
+    return found
 
 
-# --- tables -----------------------------------------------------------------------------------------------------------
+def printed_shares(item: str = "fig2") -> dict[str, float]:
+    """The shares of the gap, in %, that the paper's own numbers give."""
+    printed = {row: value for row, value in published(item).items() if value is not None}
+    start, end = printed.pop("independent"), printed.pop(BOUND)
+    return {row: 100 * (value - start) / (end - start) for row, value in printed.items()}
 
 
-def comparison(records: Records, item: str = "fig2") -> Markdown:
-    """Paper | ours for each pair of data sets; levels are judged only where everything is the paper's."""
-    how = ITEMS[item]
-    unit, digits = ("%", 1) if how.scale == 100 else ("correlation", 2)
-
-    def show(group: Records) -> Markdown:
-        found = compared(how.rows(group), group, "gygli", how.printed or item, "mean", how.metric, how.scale)
-        return tables.comparison(found, unit, digits)
-
-    return for_each(by_data(records), show)
-
-
-def beside(*experiments: Records, item: str = "fig2") -> Markdown:
-    """The number of each row of the paper, and ours, on each pair of data sets of each experiment: mean ± half
-    width."""
-    found = {name: ITEMS[item].rows(group) for part in experiments for name, group in by_data(part).items()}
-    body = [
-        [
-            row,
-            tables.number(printed),
-            *(tables.span(mean_of(ours.get(row, {}), ITEMS[item].scale)) for ours in found.values()),
-        ]
-        for row, printed in published(item).items()
-    ]
-    counts = {name: sorted({len(seeds) for seeds in ours.values()}) for name, ours in found.items()}
-    ours = [f"{name}, %, n = {' to '.join(map(str, dict.fromkeys((n[0], n[-1]))))}" for name, n in counts.items()]
-    return tables.table(["", "paper, %", *ours], body)
-
-
-def differences(records: Records, statements: Mapping[str, tuple[str, str]], item: str = "fig2") -> Markdown:
-    """``sections.questions`` of the rows of an item, in the paper's unit. The networks were trained apart."""
-    how = ITEMS[item]
-    return for_each(
-        by_data(records), lambda group: questions(how.rows(group), statements, how.scale, same_networks=False)
-    )
-
-
-def published(item: str) -> dict[str, float | None]:
+def published(item: str, metric: str = "recombination accuracy") -> dict[str, float | None]:
     """The paper's numbers of an item by row, mean over both data sets, None where it printed none."""
-    printed = paper_numbers("gygli", ITEMS[item].printed or item)
-    return {r["row"]: r["value"] for r in printed if (r["column"], r["metric"]) == ("mean", ITEMS[item].metric)}
+    printed = paper_numbers("gygli", item)
+    return {r["row"]: r["value"] for r in printed if (r["column"], r["metric"]) == ("mean", metric)}
 
 
 # --- explorers of Fig. 2 ----------------------------------------------------------------------------------------------
@@ -227,7 +170,7 @@ def methods_explorer(records: Records, item: str = "fig2") -> Explorer:
     ``item``."""
     numbers = {"recombination accuracy": published(item)}
     if item == "fig2":
-        numbers[MEASURES["own task"]] = published("own tasks")
+        numbers[MEASURES["own task"]] = published("fig2", "own-task accuracy")
 
     def paper(at: Mapping[str, str]) -> float | None:
         return numbers.get(at["measure"], {}).get(at["method"]) if at["test images"] == ROLES["mean"] else None

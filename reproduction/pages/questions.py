@@ -10,31 +10,27 @@ from IPython.display import Markdown
 from ..records.claims import Records
 from ..records.table import Rows, Values, natural, pick, rows, table
 from ..show import tables
+from ..show.dots import Panels
 from ..show.explorer import Explorer, curves, explorer
 from .gygli import ROLES, chance_levels
 from .ramanujan import BARE
-from .sections import by_data, cells, difference_table, for_each, groups, mean_of, row_cells
+from .sections import by_data, cells, difference_table, for_each, gap_between, groups, mean_of, row_cells
 
 Lines = dict[str, Rows]  # {line: {place: {seed: value}}}
 
 # --- paper A ----------------------------------------------------------------------------------------------------------
 
 
-def index_table(records: Records) -> Markdown:
+def index_gain(records: Records) -> Panels:
     """The gain in points, for each method and split, when classes have the same index in both tasks."""
-    places = {"stage2": "after stage 2"}
-
-    def show(group: Records) -> Markdown:
-        values = pick(table(group), "recombination")
-        pairs = {
-            f"{method}, {places.get(at, 'after the last block')}": tuple(
-                rows(part, "numbering")[n] for n in ("as a", "shifted")
-            )
-            for (method, at), part in groups(values, "method", "split_at")
-        }
-        return difference_table("method and split", pairs, same_networks=False)
-
-    return for_each(by_data(records), show)
+    places, found = {"stage2": "stage 2"}, {}
+    for name, group in by_data(records).items():
+        values, gains = pick(table(group), "recombination"), {}
+        for (method, at), part in groups(values, "method", "split_at"):
+            same, other = (rows(part, "numbering")[kind] for kind in ("as a", "shifted"))
+            gains[f"{method}, {places.get(at, 'last block')}"] = gap_between(same, other, False)
+        found[name] = gains
+    return found
 
 
 def turned_explorer(records: Records) -> Explorer:

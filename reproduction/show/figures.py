@@ -1,72 +1,16 @@
-"""Plotly figures that are drawn once, from what a cell has made; those of records are explorers. Nothing here trains or
-needs torch, and no figure has colours for paper or ink: the page gives them, by day and by night."""
+"""Pictures that are drawn once, from images that a cell has made. Nothing here trains or needs torch."""
 
 from __future__ import annotations
 
 import base64
 import html
 import io
-from collections.abc import Mapping, Sequence
-from itertools import cycle
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
 from IPython.display import HTML
-
-from .looks import PALETTE
-
-
-def loss_curves(history: Sequence[Mapping], names: Sequence[str]) -> go.Figure:
-    """The loss terms of ``training.train``'s history against steps, a colour for each network, a dash for each term."""
-    figure = go.Figure()
-    rows_of = [[row for row in history if row.get("task") == task] for task in range(len(names))]
-    terms = dict.fromkeys(
-        term for rows in rows_of for term in (rows[0] if rows else {}) if term not in ("step", "task")
-    )
-    dashes = dict(zip(terms, cycle(("solid", "dash", "dot", "dashdot", "longdash")), strict=False))
-    for task, (name, rows) in enumerate(zip(names, rows_of, strict=True)):
-        colour = PALETTE[task % len(PALETTE)]
-        for term, dash in dashes.items():
-            if rows and term in rows[0]:
-                figure.add_scatter(
-                    x=[row["step"] for row in rows],
-                    y=[row[term] for row in rows],
-                    line={"color": colour, "dash": dash},
-                    name=f"{name}: {term}",
-                )
-    figure.update_layout(
-        xaxis={"title": {"text": "step"}},
-        yaxis={"title": {"text": "loss"}, "type": "log"},
-        height=340,
-    )
-    return figure
-
-
-def heat_map(
-    values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], titles: tuple[str, str]
-) -> go.Figure:
-    """A matrix of similarities in 0..1, written into its fields; first row at the bottom, as layers are counted.
-
-    titles: what the rows are, and the columns.
-    """
-    figure = go.Figure(
-        go.Heatmap(
-            z=[[round(v, 3) for v in row] for row in values],
-            x=list(columns),
-            y=list(rows),
-            texttemplate="%{z:.2f}",
-            hovertemplate="%{y} and %{x}: %{z:.2f}<extra></extra>",
-            zmin=0,
-            zmax=1,
-            showscale=False,
-            xgap=2,
-            ygap=2,
-        )
-    )
-    rows_title, columns_title = ({"text": text, "standoff": 12} for text in titles)  # clear of the labels
-    figure.update_layout(yaxis={"title": rows_title}, xaxis={"title": columns_title}, height=450)
-    return figure
 
 
 def tiles(rows: Mapping[str, Any], caption: str, alt: str = "") -> HTML:

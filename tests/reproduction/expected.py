@@ -4,6 +4,8 @@ import statistics
 
 from scipy import stats
 
+from reproduction.show import tables
+
 
 def welch(one, other):
     """The difference of means of networks trained apart, times 100, as tables print it."""
@@ -15,3 +17,8 @@ def welch(one, other):
 
 def lines(markdown):
     return [line.replace("\N{NO-BREAK SPACE}", " ") for line in markdown.data.splitlines()]
+
+
+def said(panels):
+    """The numbers of a figure of dots, as differences: {panel: {row: "+1.0 ± 2.0"}}."""
+    return {title: {row: tables.span(one, signed=True) for row, one in rows.items()} for title, rows in panels.items()}

@@ -258,3 +258,11 @@ def test_a_file_of_a_package_is_found_without_importing_it(tmp_path, monkeypatch
         package_file("heavy_package", "data/other.txt")
     with pytest.raises(ImportError, match=r"no_package is needed here: pip install 'compatkit\[data\]'"):
         package_file("no_package", "numbers.txt")
+
+
+def test_samples_and_maps_are_tiles():
+    s = small_set()
+    first = images.samples(s)
+    assert len(first) == len(s.classes) and torch.equal(first[1], s.test.images[s.test.labels == 1][0])
+    maps = torch.tensor([[[0.0, 2.0]], [[-1.0, -1.0]]])
+    assert images.grey(maps).tolist() == [[[[0, 255]]], [[[0, 0]]]], "each on its own scale, also where nothing differs"

@@ -8,7 +8,6 @@ import pytest
 from reproduction.pages import claims, gygli, sections
 from reproduction.records.verdicts import Source
 
-from .expected import welch
 from .explored import levels, means, options, shown, starts
 from .recorded import LAYERS, METHODS, pair_record
 
@@ -26,28 +25,23 @@ def test_the_upper_bound_is_not_recombined(records):
     assert gygli.scores(records[:12], "recombination", "a")["RP"][0] == pytest.approx(0.52)
 
 
-def test_comparison_has_a_table_for_each_pair(records):
-    text = gygli.comparison(records).data.replace("\N{NO-BREAK SPACE}", " ")
-    assert text.count("| independent |") == 2
-    assert text.count("*Levels are not judged: other images.*") == 1, "one pair is not the paper's"
-    assert "| RP | 50.1 | 51.0 ± 2.5 | 3 |" in text, "other data"
-    assert "| RP | ◌ open (needs 5 seeds) | 50.1 | 51.0 ± 2.5 | 3 |" in text, "the paper's data: the level"
-    assert "| upper bound | ✕ contradicted | 85.6 | 90.1 ± 0.2 | 3 |" in text
+def test_a_share_of_the_gap_lies_between_networks_apart_and_never_taken_apart(records):
+    found = gygli.shares(records)["x × y"]
+    assert list(found) == ["RP", "DCC"] and found["RP"].mean == pytest.approx(100 * (0.51 - 0.11) / (0.901 - 0.11))
+    assert gygli.printed_shares()["RP"] == pytest.approx(100 * (50.1 - 10.6) / (85.6 - 10.6))
+
+
+def test_a_sentence_takes_the_number_that_gives_the_verdict(records):
+    ours = claims.finder([Source("laptop", {"fig2": records}, {})])
+    with pytest.raises(ValueError, match="must be one of x × y, cifar10 × stl10"):
+        ours("a-dcc-rp")
+    assert ours("a-dcc-rp", "x × y") == "+30.0 ± 2.3"
+    assert claims.finder([Source("laptop", {"fig2": records[:12]}, {})])("a-dcc-rp") == "+30.0 ± 2.3"
 
 
 def test_provenance_names_each_pair(records):
     text = sections.provenance(records).data
     assert text.count("12 runs at preset laptop") == 2 and "x × y" in text and text.count("<details>") == 2
-
-
-def test_differences_are_of_common_seeds_and_networks_trained_apart(records):
-    rp, alone, dcc = ([base + 0.01 * s for s in range(3)] for base in (0.5, 0.1, 0.8))
-    text = gygli.differences(records[:12], {"RP helps": ("RP", "independent"), "RP wins": ("RP", "DCC")}).data
-    assert f"| RP helps | {welch(rp, alone)} | 3 |" in text and f"| RP wins | {welch(rp, dcc)} | 3 |" in text
-    some = [r for r in records[:12] if (r["row"], r["seed"]) != ("RP", 1)]
-    text = gygli.differences(some, {"RP helps": ("RP", "independent")}).data
-    assert f"| RP helps | {welch(rp[::2], alone[::2])} | 2 |" in text
-    assert "| no | – | 0 |" in gygli.differences(some, {"no": ("RP", "IIW")}).data
 
 
 def plain(found):
@@ -113,8 +107,9 @@ def test_every_method_has_its_bar_on_every_test_set_in_every_measure(records):
         key = "not recombined" if (measure, method) == ("recombination accuracy", "upper bound") else key
         expected = [100 * r["metrics"][f"{key}/{roles[role]}"] for r in group]
         assert values == pytest.approx(expected) and mean == pytest.approx(fmean(expected), abs=0.006) and n == 3
-        printed = {"recombination accuracy": "fig2", "accuracy on the own task, all classes": "own tasks"}.get(measure)
-        assert paper == (gygli.published(printed).get(method) if printed and role == "mean of both sets" else None)
+        printed = {"recombination accuracy": measure, "accuracy on the own task, all classes": "own-task accuracy"}
+        known = gygli.published("fig2", printed[measure]) if measure in printed and role == "mean of both sets" else {}
+        assert paper == known.get(method)
     chosen = {where[:3] for where in found}
     assert len(chosen) == 2 * 3 * 3 and len(found) == 4 * len(chosen)
     assert levels(gygli.methods_explorer(records)) == {

@@ -1,0 +1,123 @@
+"""Means with their intervals, drawn once and readable on a phone: where a table of numbers would hide which is more."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+
+from IPython.display import HTML
+
+from compatkit.intervals import Interval
+
+from .looks import PAPER, look
+from .tables import span
+
+_WIDTH, _LINE, _TOP = 340, 22, 26  # px of a panel, of a row, and above the first
+_PATHS = {
+    "circle": "M-5 0A5 5 0 1 1 5 0A5 5 0 1 1-5 0Z",
+    "square": "M-4.5-4.5H4.5V4.5H-4.5Z",
+    "diamond": "M0-6L6 0L0 6L-6 0Z",
+    "triangle-up": "M0-6L5.5 4.5H-5.5Z",
+    "triangle-down": "M0 6L5.5-4.5H-5.5Z",
+}
+
+Panels = Mapping[str, Mapping[str, Interval | None]]
+"""What stands above a panel, and its rows."""
+
+
+def dots(
+    panels: Panels,
+    caption: str,
+    *,
+    unit: str = "points",
+    ends: tuple[float, float] | None = None,
+    digits: int = 1,
+    paper: Mapping[str | tuple[str, str], float | None] | None = None,
+) -> HTML:
+    """A figure of means with their 95 % intervals: a panel for each set of images, all on one scale, side by side where
+    there is room. A row's name gives its look, and the number stands beside it.
+
+    Args:
+        panels: rows of each panel; those without a value are left out.
+        caption: HTML.
+        unit: of the values; "points" are differences, and have a sign.
+        ends: of the axis; by default what the values take, with zero.
+        digits: after the point.
+        paper: what the paper printed, by row, or by panel and row where panels differ.
+    """
+    panels = {title: {n: one for n, one in rows.items() if one is not None} for title, rows in panels.items()}
+    printed = {
+        title: {name: (paper or {}).get((title, name), (paper or {}).get(name)) for name in rows}
+        for title, rows in panels.items()
+    }
+    taken = [0.0] + [end for rows in panels.values() for one in rows.values() for end in _ends(one)]
+    taken += [value for values in printed.values() for value in values.values() if value is not None]
+    scale = ends or (min(taken), max(taken))
+    left = 14 + 6.8 * max(len(name) for rows in panels.values() for name in rows)
+    drawn = [_panel(title, rows, printed[title], left, scale, unit, digits) for title, rows in panels.items() if rows]
+    style = "display:flex;flex-wrap:wrap;gap:0.5rem 1.5rem;margin:0"
+    under = f'<figcaption style="flex:0 0 100%">{caption}</figcaption>'
+    return HTML(f'<figure class="compatkit-picture" style="{style}">{"".join(drawn)}{under}</figure>')
+
+
+def _panel(
+    title: str,
+    rows: Mapping[str, Interval],
+    printed: Mapping[str, float | None],
+    left: float,
+    scale: tuple[float, float],
+    unit: str,
+    digits: int,
+) -> str:
+    right, bottom, (low, high) = _WIDTH - 92, _TOP + _LINE * len(rows), scale
+
+    def x(value: float) -> float:
+        return left + (right - left) * (min(max(value, low), high) - low) / ((high - low) or 1)
+
+    zero = x(min(max(0, low), high))
+    parts = [
+        _text(0, 13, title, weight=600),
+        _line(zero, _TOP - 6, zero, bottom, 'stroke-dasharray="3 3" opacity=".6"'),
+    ]
+    said = []
+    for place, (name, one) in enumerate(rows.items()):
+        y, (colour, mark, _) = _TOP + 10 + _LINE * place, look(name, 0)
+        if one.n > 1:
+            parts.append(_line(x(one.low), y, x(one.high), y, f'stroke-width="2" stroke="{colour}"'))
+        parts.append(_mark(x(one.mean), y, mark, colour))
+        if (value := printed[name]) is not None:
+            parts.append(_mark(x(value), y, "diamond-open", PAPER))
+        number = span(one, signed=unit == "points", digits=digits)
+        parts += [_text(0, y + 4, name), _text(_WIDTH, y + 4, number, "end")]
+        said.append(f"{name} {number}")
+    parts.append(_line(left, bottom, right, bottom, 'opacity=".5"'))
+    for at, text in (
+        (x(low), f"{low:.{digits if high < 2 else 0}f}"),
+        ((left + right) / 2, unit),
+        (x(high), f"{high:.0f}"),
+    ):
+        parts.append(_text(at, bottom + 15, text, "middle", 11))
+    alt, box = html.escape(f"{title}, {unit}: {', '.join(said)}."), f"0 0 {_WIDTH} {bottom + 20}"
+    style = f"flex:1 1 300px;min-width:0;max-width:{1.15 * _WIDTH:.0f}px;height:auto"
+    return f'<svg role="img" aria-label="{alt}" viewBox="{box}" style="{style}">{"".join(parts)}</svg>'
+
+
+def _ends(one: Interval) -> tuple[float, ...]:
+    return (one.low, one.high) if one.n > 1 else (one.mean,)
+
+
+def _mark(x: float, y: float, mark: str, colour: str) -> str:
+    """A mark by plotly's name for it, filled or open."""
+    fill = "none" if mark.endswith("-open") else colour
+    drawn = f'd="{_PATHS[mark.removesuffix("-open")]}" fill="{fill}" stroke="{colour}" stroke-width="2"'
+    return f'<path transform="translate({x:.1f} {y:g})" {drawn}/>'
+
+
+def _line(x0: float, y0: float, x1: float, y1: float, more: str) -> str:
+    ink = "" if "stroke=" in more else 'stroke="currentColor" '
+    return f'<path d="M{x0:.1f} {y0:g}L{x1:.1f} {y1:g}" {ink}{more}/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str = "start", size: int = 13, weight: int = 400) -> str:
+    how = f'text-anchor="{anchor}" font-size="{size}" font-weight="{weight}"'
+    return f'<text x="{x:.1f}" y="{y:.1f}" fill="currentColor" {how}>{html.escape(text)}</text>'
