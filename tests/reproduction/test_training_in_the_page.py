@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-from functools import cache
 
 import numpy as np
 import pytest
@@ -17,21 +14,9 @@ from reproduction import images
 from reproduction.runs.export import digits, scripts
 from reproduction.show import programs
 
-NODE = shutil.which("node")
-needs_node = pytest.mark.skipif(not NODE, reason="NO SCRIPT WAS RUN: install node")
+from .in_node import DATA, a_run, in_node, needs_node
+
 SIDE, OUTPUTS, COMMON, WIDTH = 8, 10, 9, 6
-
-
-def in_node(code: str, **given):
-    """What a function body in JavaScript returns, with the training of the page and what is given in scope."""
-    source = (programs.SITE / "training.js").read_text(encoding="utf-8")
-    exported = (programs.SITE / "exported.js").read_text(encoding="utf-8")
-    script = (
-        f"globalThis.document = {{}};{exported};{source};const given = {json.dumps(given)};"
-        f"const found = ((training) => {{{code}}})(compatkitTraining());console.log(JSON.stringify(found));"
-    )
-    done = subprocess.run([NODE, "-"], input=script, capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
 
 
 SETS = """
@@ -142,11 +127,6 @@ def test_a_step_is_one_of_adam_on_each_network_at_the_rate_of_the_cycle():
         np.testing.assert_allclose(moved, -rate * np.sign(grad), rtol=1e-4)  # the first step of Adam
 
 
-DATA = """
-    const data = training.unpacked(given.header, compatkitExported.bytes(given.header.bytes, given.header.count));
-"""
-
-
 @pytest.fixture(scope="module")
 def header():
     return scripts.read(programs.EXPORTED / f"{digits.NAME}.js", "compatkitDigits", "name")
@@ -204,22 +184,6 @@ def test_accuracies_by_seed_are_pinned(method, header):
         method=method,
     )
     assert found == pytest.approx(IN_PAGE[method][0], abs=0.02)
-
-
-@cache
-def a_run():
-    """What the page hands over after a few steps."""
-    return in_node(
-        DATA
-        + """
-        const setting = { start: true, classes: true, rotation: false, shared: 9, width: 8, seed: 0, steps: 12 };
-        const pair = training.create(data, setting);
-        while (pair.step < 12) training.step(pair);
-        const accuracies = training.evaluate(pair);
-        return { setting, accuracies, weights: training.weights(pair) };
-        """,
-        header=scripts.read(programs.EXPORTED / f"{digits.NAME}.js", "compatkitDigits", "name"),
-    )
 
 
 @needs_node
