@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .devices import described
 from .inspection import as_precise
-from .moments import SHAPES, Kernels, Seen, arithmetic, as_map, check_enough, check_lengths, check_shape, grid
+from .moments import SHAPES, Kernels, Samples, as_maps, check_shape, grid
 from .normalization import evaluation
 
 
@@ -28,40 +28,52 @@ def layer_features(
 ) -> dict[str, Tensor]:
     """The outputs of layers of a network for a batch of images.
 
-    Hooks and modes are as before afterwards, also after an error. Operations in place change neither the copies nor
-    ``images``.
+    Hooks and modes are as before afterwards, also after an error. What the network does in place changes neither the
+    outputs nor ``images``.
 
     Args:
-        net: run once.
+        net: runs once; twice where a layer's output is changed in place though no module says so (``inplace``).
         names: as in ``net.named_modules()``.
         images: normalised, (n, c, h, w); the network gets them in the precision of its parameters.
         statistics: how BN normalises, "batch" or "running", see ``normalization``.
 
     Returns:
-        Copies of the outputs, by name.
+        The outputs, by name.
 
     Raises:
         ValueError: there is no such layer (the message lists them), or it does not put out exactly one tensor in a run.
     """
-    modules = _check_layers(net, names, "names")
+    modules = {name: module for name, module in _check_layers(net, names, "names").items() if name in names}
+    inplace = torch.is_inference_mode_enabled() or any(getattr(part, "inplace", False) for part in net.modules())
+    with evaluation(net, statistics):
+        outputs, changed = _outputs(net, modules, images, copies=inplace)
+        if changed:
+            outputs, _ = _outputs(net, modules, images, copies=True)
+    return {name: outputs[name] for name in names}
+
+
+def _outputs(
+    net: nn.Module, modules: Mapping[str, nn.Module], images: Tensor, *, copies: bool
+) -> tuple[dict[str, Tensor], bool]:
+    """What the modules put out in a run of ``net``, or copies of it; and whether any of it was changed later."""
     seen: dict[str, Tensor] = {}
+    versions: dict[str, int] = {}
 
     def keep(name: str, output: Tensor) -> None:
         if name in seen or not isinstance(output, Tensor):
             what = "more than once" if name in seen else f"and puts out a {described(output)}"
             raise ValueError(f"names: a layer must put out one tensor in a run, but {name!r} runs {what}")
-        seen[name] = output.detach().clone()
+        seen[name] = output.clone() if copies else output
+        versions[name] = 0 if copies else output._version
 
     with ExitStack() as stack:
-        stack.enter_context(evaluation(net, statistics))
-        for name in dict.fromkeys(names):
-            hook = modules[name].register_forward_hook(lambda _, inputs, output, name=name: keep(name, output))
+        for name, module in modules.items():
+            hook = module.register_forward_hook(lambda _, inputs, output, name=name: keep(name, output))
             stack.callback(hook.remove)
         net(as_precise(images, net).clone())
-    idle = [name for name in names if name not in seen]
-    if idle:
+    if idle := [name for name in modules if name not in seen]:
         raise ValueError(f"names: a layer must put out one tensor in a run, but {idle} did not run")
-    return {name: seen[name] for name in names}
+    return seen, not copies and any(seen[name]._version != version for name, version in versions.items())
 
 
 @torch.no_grad()
@@ -105,15 +117,13 @@ def cka_map(
 
     Source: Kornblith et al. 2019; paper B, Sec. 5.7.
     """
-    names_a, names_b = _default_layers(net_a, layers_a, "layers_a"), _default_layers(net_b, layers_b, "layers_b")
-    cka, seen = CKAMap(unbiased=unbiased, pooled=pooled, flatten=flatten), Seen()
+    names_a, names_b = _chosen(net_a, layers_a, "layers_a"), _chosen(net_b, layers_b, "layers_b")
+    cka = CKAMap(unbiased=unbiased, pooled=pooled, flatten=flatten)
     for batch in _batches(images, batch_size):
-        seen.add({"images": batch}, torch.float64)
-        asked = [*names_a, *names_b] if net_b is net_a else names_a
+        asked = list(dict.fromkeys([*names_a, *names_b])) if net_b is net_a else names_a
         run_a = layer_features(net_a, asked, batch, statistics=statistics)
         run_b = run_a if net_b is net_a else layer_features(net_b, names_b, batch, statistics=statistics)
-        cka._add({name: run_a[name] for name in names_a}, {name: run_b[name] for name in names_b})
-    seen.check()
+        cka._add({name: run_a[name] for name in names_a}, {name: run_b[name] for name in names_b}, copy=False)
     return names_a, names_b, cka.compute()
 
 
@@ -129,43 +139,42 @@ class CKAMap:
 
     def __init__(self, *, unbiased: bool = False, pooled: bool = False, flatten: bool = False):
         self.unbiased, self.pooled, self.flatten = unbiased, pooled, flatten
-        self._names: tuple[list[str], list[str]] | None = None
+        self._shapes: list[dict[str, tuple[int, ...]]] = []
         self._kernels: dict[tuple[int, int], Kernels] = {}
-        self._seen = Seen()
 
     def update(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> CKAMap:
-        """Add a batch. On a GPU ``compute`` says whether it is finite, so that no batch waits.
+        """Add a batch; whether it is finite is seen by ``compute``.
 
         Args:
             a, b: what the layers of either network put out for the same images, by name, as ``layer_features`` returns
                 it: (n, c), (n, c, h, w) or tokens (n, t, c).
 
         Raises:
-            ValueError: no layer, other layers than in the batches before, unequal n, or outputs of other shapes or not
-                finite.
+            ValueError: no layer, other layers than in the batches before or of other shapes, unequal n, or outputs of
+                other shapes.
         """
-        return self._add(*({name: x.clone() for name, x in side.items()} for side in (a, b)))
+        return self._add(a, b, copy=True)
 
-    def _add(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> CKAMap:
-        names = list(a), list(b)
-        if not all(names) or names != (self._names or names):
-            raise ValueError(f"a, b: the same layers are needed in every batch, got {names}, before {self._names}")
-        layers = {(net, name): x for net, side in (("a", a), ("b", b)) for name, x in side.items()}
-        for (net, name), x in layers.items():
-            check_shape(f"{net}: layer {name!r}", x, SHAPES)
-            check_lengths(next(iter(layers.values())), x)
-        self._seen.add({f"{net}: layer {name!r}": x for (net, name), x in layers.items()}, arithmetic(*layers.values()))
-        self._names = names
-        maps = {key: x.detach().flatten(1) if self.flatten else as_map(x.detach()) for key, x in layers.items()}
+    def _add(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor], *, copy: bool) -> CKAMap:
+        sides = [{f"{net}: layer {name!r}": x for name, x in side.items()} for net, side in (("a", a), ("b", b))]
+        if not (a and b):
+            raise ValueError(f"a, b: at least one layer of each is needed, got {[*a]} and {[*b]}")
+        maps = as_maps(sides[0] | sides[1])
+        if self.flatten:
+            maps = {key: x.flatten(1) for key, x in maps.items()}
+        shapes = [{key: tuple(maps[key].shape[1:]) for key in side} for side in sides]
+        if shapes != (self._shapes or shapes):
+            raise ValueError(f"a, b: every batch needs the same layers and shapes, got {shapes}, before {self._shapes}")
+        self._shapes = shapes
         for size, pairs in self._pairs(maps).items():
-            sides = {key: _averaged(maps[key], size) for key in dict.fromkeys(key for pair in pairs for key in pair)}
-            self._kernels.setdefault(size, Kernels(pairs, self.unbiased)).add(sides)
+            kernels = self._kernels.setdefault(size, Kernels(pairs, self.unbiased))
+            kernels.add({key: _averaged(maps[key], size) for key in kernels.names}, copy=copy)
         return self
 
-    def _pairs(self, maps: Mapping[tuple[str, str], Tensor]) -> dict[tuple[int, int], list[tuple]]:
-        """The pairs, by height and width, of layers that are compared on it."""
-        found: dict[tuple[int, int], list[tuple]] = {}
-        for x, y in product(*([key for key in maps if key[0] == net] for net in "ab")):
+    def _pairs(self, maps: Mapping[str, Tensor]) -> dict[tuple[int, int], list[tuple[str, str]]]:
+        """The pairs of layers that are compared, by height and width on which they are."""
+        found: dict[tuple[int, int], list[tuple[str, str]]] = {}
+        for x, y in product(*self._shapes):
             (height, width), (other_height, other_width) = grid(maps[x]), grid(maps[y])
             # tokens have no rows and columns: beside a map both are averaged
             averaged = self.pooled or (width == 1) != (other_width == 1)
@@ -179,11 +188,11 @@ class CKAMap:
         Raises:
             ValueError: fewer than 2 samples so far (4 if unbiased), or not all finite.
         """
-        self._seen.check()
-        rows, columns = self._names or ([], [])
-        check_enough(min((kernels.n for kernels in self._kernels.values()), default=0), 4 if self.unbiased else 2)
+        if not self._kernels:
+            Samples().check(4 if self.unbiased else 2)
         found = {pair: value for kernels in self._kernels.values() for pair, value in kernels.alignments().items()}
-        return torch.stack([torch.stack([found[("a", x), ("b", y)] for y in columns]) for x in rows]).cpu()
+        rows, columns = self._shapes
+        return torch.stack([torch.stack([found[x, y] for y in columns]) for x in rows]).cpu()
 
 
 def _averaged(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -196,25 +205,20 @@ def _batches(images: Tensor | Iterable[Tensor], batch_size: int) -> Iterator[Ten
         raise ValueError(f"batch_size: must be at least 1, got {batch_size}")
     if isinstance(images, Tensor):
         images = images.chunk(math.ceil(len(images) / batch_size)) if len(images) else ()
-    shape = None
+    batch = None
     for batch in images:
         check_shape("images", batch, SHAPES)
-        if batch.shape[1:] != (shape or batch.shape[1:]):
-            raise ValueError(f"images: all must be {tuple(shape or ())} like the first, got {tuple(batch.shape[1:])}")
-        shape = batch.shape[1:]
         yield batch
-    if shape is None:
+    if batch is None:
         raise ValueError("images: at least one batch is needed, got none")
 
 
-def _default_layers(net: nn.Module, names: Sequence[str] | None, argument: str) -> list[str]:
-    if isinstance(names, str):
-        _check_layers(net, names, argument)
-    names = layer_names(net) if names is None else list(dict.fromkeys(names))
+def _chosen(net: nn.Module, names: Sequence[str] | None, argument: str) -> list[str]:
+    names = layer_names(net) if names is None else names
     if not names:
         raise ValueError(f"{argument}: at least one layer is needed, got none of a {type(net).__name__}")
     _check_layers(net, names, argument)
-    return names
+    return list(dict.fromkeys(names))
 
 
 def _check_layers(net: nn.Module, names: Sequence[str], argument: str) -> dict[str, nn.Module]:

@@ -1,18 +1,16 @@
-"""What similarity is computed from: samples that were checked, sums of products of centred ones, and HSIC.
+"""What similarity is computed from: samples that were checked and centred, sums of their products, and HSIC.
 
-Where an input is float64 everything is. Others are centred about a mean that is summed in double precision, multiplied
-in blocks in single precision, which is 2 times as fast on a CPU and up to 64 times on a GPU, and the blocks are added
-up in double. So an offset costs no accuracy, and what follows from the sums is within 1e-6 of its value in exact
-arithmetic, or 3e-6 (1e-5 above a thousand channels) where these take so few values that products round the same way.
+Where an input is float64 everything is. Others are centred and multiplied in blocks in single precision, which is 2
+times as fast on a CPU and up to 64 times on a GPU, and the blocks are added up in double. So an offset costs no
+accuracy, and what follows from the sums is within 1e-6 of its value in exact arithmetic, or 3e-6 where samples take so
+few values that products round the same way.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,188 +18,170 @@ from torch import Tensor
 from .devices import described
 
 CHUNK = 2**20  # values worked on at a time, which a cache holds: 4 MiB of float32
-BLOCK = 256  # samples whose products are summed in single precision, before the sum goes on in double
-NARROW, STEP = 64, 64  # of fewer channels BLAS may add up one product after another, so fewer are summed
-WIDE = 1024  # terms summed where a sum in double costs more: of many channels, and of inner products of samples
+ROWS = 1024  # samples that are worked on at a time at least
+BLOCK = 512  # terms summed in single precision, before the sum goes on in double
+NARROW = 64  # of fewer channels BLAS may add up one product after another, so as many terms are summed
 PANEL = 64  # columns at a time: of a symmetric product only the panels from the diagonal on are computed
-CANCELLED = 1e-6  # what is this small beside the terms that it is the difference of is rounding
+CANCELLED = 1e-12  # what is this small beside the terms that it is the difference of is rounding
+LARGEST = 1e15  # the magnitude up to which sums of squares are numbers in single precision
 SHAPES = {2: "(n, channels)", 3: "(n, tokens, channels)", 4: "(n, channels, height, width)"}
-LARGEST = {torch.float32: 1e15, torch.float64: 1e70}  # sums of squares, and in float64 fourth powers, are numbers
-
-Sides = Mapping[Any, Tensor]
-"""Samples (n, p), or maps (n, p, h, w) of one height and width, of the same images, by key; p may differ."""
 
 
-def arithmetic(*sides: Tensor) -> torch.dtype:
-    """float64 if one of them is, or else float32."""
-    return torch.float64 if any(x.dtype == torch.float64 for x in sides) else torch.float32
+class Samples:
+    """Batches of representations of the same images, checked and cut into chunks of centred samples.
 
+    Magnitudes stay on the device until ``check`` asks for them, so that no batch makes a GPU wait.
 
-def rows(x: Tensor) -> Tensor:
-    """(n, c) or (n, c, h, w) as samples (n, c) or (n * h * w, c)."""
-    return x.flatten(2).movedim(1, 2).flatten(0, 1) if x.ndim == 4 else x
+    Attributes:
+        n: samples so far.
+        channels: of each side, by name.
+    """
 
+    def __init__(self) -> None:
+        self.n = 0
+        self.channels: dict[str, int] = {}
+        self._extents: dict[str, Tensor] = {}
+        self._origins: dict[str, Tensor] = {}
 
-class Moments:
-    """Sums over the samples of two sides, about an origin near their means, and moments about the means from them."""
-
-    def __init__(self):
-        self.n, self._seen = 0, Seen()
-        self._origins: dict[Any, Tensor] = {}
-        self._sums: list[Tensor] = []
-
-    def add(self, x: Tensor, y: Tensor) -> None:
-        """Add a batch of samples, maps or tokens."""
-        x, y = paired(x, y)
-        sides, dtype = {"x": x, "y": y}, arithmetic(x, y)
-        self._seen.add(sides, dtype)
-        for chunk in _centred(sides, self._origins, dtype):
-            x, y = chunk["x"], chunk["y"]
-            if not self._sums:
-                self._sums = [x.new_zeros(p, dtype=torch.float64) for p in (x.shape[1], y.shape[1]) * 2]
-                self._sums.append(x.new_zeros(x.shape[1], y.shape[1], dtype=torch.float64))
-            self.n += len(x)
-            for total, part in zip(
-                self._sums, (x.sum(0), y.sum(0), x.square().sum(0), y.square().sum(0)), strict=False
-            ):
-                total += part
-            _add_product(self._sums[-1], x, y)
-
-    def about_means(self) -> tuple[Tensor, Tensor, Tensor]:
-        """X^T Y (p, q), and the sums of squares (p,) and (q,), all float64.
+    def add(self, sides: Mapping[str, Tensor]) -> None:
+        """Add a batch: (n, p), or maps (n, p, h, w) of one height and width, by name.
 
         Raises:
-            ValueError: fewer than 2 samples, or not all finite.
+            ValueError: a side has other channels than before.
         """
-        self._seen.check()
-        check_enough(self.n, 2)
-        x, y, xx, yy, xy = self._sums
-        return xy - x.outer(y) / self.n, xx - x.square() / self.n, yy - y.square() / self.n
+        for name, x in sides.items():
+            if (before := self.channels.setdefault(name, x.shape[1])) != x.shape[1]:
+                raise ValueError(f"{name}: earlier batches had {before} channels, all must have them, got {x.shape[1]}")
+            low, high = x.aminmax()  # NaN wins both, and each maximum below; no copy of x, as isfinite takes
+            extent = torch.maximum(-low, high).double()
+            self._extents[name] = extent.maximum(self._extents.get(name, extent))
+        self.n += x[:, 0].numel()
+
+    def centred(self, sides: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+        """A batch in chunks of samples (rows, p), each side about its mean in the first chunk of all."""
+        dtype = _arithmetic(sides.values())
+        widest, positions = max(x[0].numel() for x in sides.values()), max(x[0, 0].numel() for x in sides.values())
+        images = max(1, CHUNK // widest, ROWS // positions)
+        for parts in zip(*(x.split(images) for x in sides.values()), strict=True):
+            chunk = {name: _rows(part).to(dtype) for name, part in zip(sides, parts, strict=True)}
+            self._origins = self._origins or {name: near_mean(x) for name, x in chunk.items()}
+            yield {name: x - self._origins[name] for name, x in chunk.items()}
+
+    def check(self, least: int) -> None:
+        """Raise ValueError unless the samples are enough, all finite, and of magnitudes that can be squared."""
+        if self.n < least:
+            raise ValueError(f"at least {least} samples are needed{' if unbiased' * (least == 4)}, got {self.n}")
+        for name, extent in zip(self._extents, torch.stack([*self._extents.values()]).tolist(), strict=True):
+            if not math.isfinite(extent):
+                raise ValueError(f"{name}: must be finite, got NaN or infinite values")
+            if extent > LARGEST or 0 < extent < 1 / LARGEST:
+                raise ValueError(
+                    f"{name}: the largest magnitude must lie within {1 / LARGEST:g} .. {LARGEST:g}, so that sums of "
+                    f"products are numbers, got {extent:g}; scale it first"
+                )
 
 
 class Kernels:
     """HSIC of two linear kernels, for pairs of sides that hold the same samples.
 
-    HSIC is <K, L> of the inner products K, L (n, n) of samples, which is less work while they are fewer than the
-    channels of two sides, and they are kept meanwhile; from then on it follows from products of channels.
+    It follows from the inner products K, L (n, n) of samples, which is less work while they are fewer than the channels
+    of two sides, and copies are kept meanwhile; from then on from the products of channels.
 
     Args:
-        pairs: of keys.
+        pairs: of names.
         unbiased: HSIC_1 of Song et al. 2012 in place of the biased form.
     """
 
-    def __init__(self, pairs: Sequence[tuple[Any, Any]], unbiased: bool):
-        self.n = 0
-        self._unbiased, self._pairs = unbiased, pairs
-        self._selves = [(key, key) for key in dict.fromkeys(key for pair in pairs for key in pair)]
-        self._channels: dict[Any, int] = {}
-        self._kept: list[Sides] = []
-        self._origins: dict[Any, Tensor] = {}
-        self._sums: dict[Any, Tensor] = {}  # of a side by its key, of products by a pair of keys
+    def __init__(self, pairs: Sequence[tuple[str, str]], unbiased: bool):
+        self.samples, self.pairs, self.unbiased = Samples(), pairs, unbiased
+        self.names = list(dict.fromkeys(name for pair in pairs for name in pair))
+        self._products = [*pairs, *((name, name) for name in self.names)]
+        self._kept: list[Mapping[str, Tensor]] = []
+        self._sums: dict[str | tuple[str, str], Tensor] = {}  # of a side by its name, of products by a pair of names
 
-    def add(self, sides: Sides) -> None:
-        """Add a batch, which is kept and must not change."""
-        self._channels = {key: x.shape[1] for key, x in sides.items()}
+    def add(self, sides: Mapping[str, Tensor], *, copy: bool) -> None:
+        """Add a batch, as to ``Samples``. Without ``copy`` it must not change later."""
+        self.samples.add(sides)
         self._kept.append(sides)
-        self.n += next(iter(sides.values()))[:, 0].numel()
-        if self.n >= max(self._channels[i] + self._channels[j] for i, j in self._pairs):
+        if self.samples.n >= max(sum(map(self.samples.channels.__getitem__, pair)) for pair in self.pairs):
             self._fold()
+        elif copy:
+            self._kept[-1] = {name: x.clone() for name, x in sides.items()}
 
-    def alignments(self) -> dict[tuple[Any, Any], Tensor]:
-        """HSIC of each pair by the root of those of both with themselves; 0 where one of these is."""
-        if self._sums:
-            self._fold()
+    def alignments(self) -> dict[tuple[str, str], Tensor]:
+        """HSIC of each pair by the root of those of both with themselves; 0 where one of these is.
+
+        Raises:
+            ValueError: as ``Samples.check``.
+        """
+        self.samples.check(4 if self.unbiased else 2)
         hsic = self._by_channels() if self._sums else self._by_samples()
-        return {(i, j): ratio(hsic[i, j], hsic[i, i], hsic[j, j]) for i, j in self._pairs}
-
-    def warn_of_width(self) -> None:
-        """Warn where unrelated features would score far above 0 for their width alone."""
-        widest = max(self._channels.values())
-        if not self._unbiased and widest > self.n / 4:
-            warnings.warn(
-                f"biased CKA of {widest} channels and {self.n} samples is far from 0 for unrelated features; compare "
-                "it with its permutation_test, or take unbiased=True",
-                stacklevel=4,
-            )
+        return {(i, j): ratio(hsic[i, j], hsic[i, i], hsic[j, j]) for i, j in self.pairs}
 
     def _fold(self) -> None:
-        """Put what was kept among the sums. Those of HSIC_1 may cancel, and are in double precision."""
-        for sides in self._kept:
-            dtype = torch.float64 if self._unbiased else arithmetic(*sides.values())
-            for chunk in _centred(sides, self._origins, dtype):
-                if self._unbiased:
-                    chunk = {key: torch.cat([x, x.square().sum(1, keepdim=True)], 1) for key, x in chunk.items()}
-                for key, x in chunk.items():
-                    self._sum(key, len(x.T)).add_(x.sum(0))
-                for i, j in [*self._pairs, *self._selves]:
-                    _add_product(self._sum((i, j), len(chunk[i].T), len(chunk[j].T)), chunk[i], chunk[j])
+        """Put what was kept among the sums. HSIC_1 needs the squared length of each sample beside its channels; its
+        sums may cancel, and are in double precision."""
+        for chunk in (chunk for sides in self._kept for chunk in self.samples.centred(sides)):
+            if self.unbiased:
+                double = {name: x.double() for name, x in chunk.items()}
+                chunk = {name: torch.cat([x, x.square().sum(1, True)], 1) for name, x in double.items()}
+            for i, x in chunk.items():
+                self._sum(i, x[0]).add_(x.sum(0))
+            for i, j in self._products:
+                add_product(self._sum((i, j), chunk[i][0].outer(chunk[j][0])), chunk[i], chunk[j])
         self._kept = []
 
-    def _sum(self, key: Any, *size: int) -> Tensor:
+    def _sum(self, key: str | tuple[str, str], like: Tensor) -> Tensor:
         if key not in self._sums:
-            self._sums[key] = next(iter(self._origins.values())).new_zeros(size, dtype=torch.float64)
+            self._sums[key] = torch.zeros_like(like, dtype=torch.float64)
         return self._sums[key]
 
-    def _by_channels(self) -> dict[tuple[Any, Any], Tensor]:
-        hsic, sums = _hsic_1 if self._unbiased else _hsic, self._sums
-        found = {(i, j): hsic(self.n, sums[i, j], sums[i], sums[j]) for i, j in self._pairs}
-        return found | {(i, i): hsic(self.n, _whole(sums[i, i]), sums[i], sums[i]) for i, _ in self._selves}
+    def _by_channels(self) -> dict[tuple[str, str], Tensor]:
+        n, found = self.samples.n, {}
+        for i, j in self._products:
+            x, y, xy = self._sums[i], self._sums[j], self._sums[i, j]
+            xy = _whole(xy) if i == j else xy
+            if not self.unbiased:
+                found[i, j] = (xy - x.outer(y) / n).square().sum()
+                continue
+            # row i of K less its diagonal has the sum x_i . sum x - a_i, with a_i = |x_i|^2
+            x, a, y, b = x[:-1], x[-1], y[:-1], y[-1]
+            xy, bx, ay, ab = xy[:-1, :-1], xy[:-1, -1], xy[-1, :-1], xy[-1, -1]
+            rows = x @ xy @ y - x @ bx - ay @ y + ab
+            found[i, j] = _hsic_1(n, xy.square().sum(), ab, rows, (x @ x - a) * (y @ y - b))
+        return found
 
-    def _by_samples(self) -> dict[tuple[Any, Any], Tensor]:
-        keys, dtype = list(self._kept[0]), arithmetic(*(x for sides in self._kept for x in sides.values()))
-        grams = torch.empty(len(keys), self.n**2, dtype=torch.float64, device=self._kept[0][keys[0]].device)
-        for row, key in zip(grams, keys, strict=True):
-            samples = [rows(sides[key]) for sides in self._kept]
-            row.copy_(_gram(samples[0] if len(samples) == 1 else torch.cat(samples), dtype, self._unbiased).flatten())
-        table = grams @ grams.T
-        return {(i, j): table[keys.index(i), keys.index(j)] for i, j in [*self._pairs, *self._selves]}
+    def _by_samples(self) -> dict[tuple[str, str], Tensor]:
+        n, kept = self.samples.n, [{name: _rows(x) for name, x in sides.items()} for sides in self._kept]
+        dtype = _arithmetic(x for sides in kept for x in sides.values())
+        grams = kept[0][self.names[0]].new_zeros(len(self.names), n, n, dtype=torch.float64)
+        for gram, name in zip(grams, self.names, strict=True):
+            for columns in zip(*(sides[name].split(BLOCK, 1) for sides in kept), strict=True):
+                terms = torch.cat(columns).to(dtype)
+                terms = (terms - near_mean(terms)).T
+                add_product(gram, terms, terms)
+            gram.copy_(_whole(gram))
+        flat, diagonals, rows = grams.flatten(1), grams.diagonal(dim1=1, dim2=2), grams.sum(2)
+        if self.unbiased:
+            rows = rows - diagonals
+        whole, both, totals = flat @ flat.T, rows @ rows.T, rows.sum(1)
+        if self.unbiased:
+            table = _hsic_1(n, whole, diagonals @ diagonals.T, both, totals.outer(totals))
+        else:
+            table = whole - both * (2 / n) + totals.outer(totals) / n**2
+        return {(i, j): table[self.names.index(i), self.names.index(j)] for i, j in self._products}
 
 
-def _gram(x: Tensor, dtype: torch.dtype, unbiased: bool) -> Tensor:
-    """Inner products (n, n) of samples (n, p) about their mean, so that <K, L> is HSIC; float64.
+def _hsic_1(n: int, whole: Tensor, diagonal: Tensor, rows: Tensor, totals: Tensor) -> Tensor:
+    """HSIC_1 times n (n - 3), of inner products K and L of which K~ and L~ have diagonals set to 0 (Song et al. 2012,
+    Eq. 5; no origin changes it):
 
-    unbiased: without those of a sample with itself, and centred so that the mean of <K, L> over unrelated samples is 0:
-    HSIC_1 times n (n - 3) (Song et al. 2012; Székely and Rizzo 2014).
+        tr(K~ L~) + 1^T K~ 1 1^T L~ 1 / ((n - 1) (n - 2)) - 2 1^T K~ L~ 1 / (n - 2)
+
+    whole: tr(K L). diagonal: of it what K and L have on their diagonals. rows: 1^T K~ L~ 1. totals: 1^T K~ 1 1^T L~ 1.
     """
-    n, total = len(x), x.new_zeros(len(x), len(x), dtype=torch.float64)
-    mean = x.new_full((n,), 1 / n, dtype=dtype)  # near enough: what it leaves is taken out below
-    with _full_precision(x.device.type):
-        for part in x.to(dtype).split(WIDE, 1):
-            columns = (part - mean @ part).T
-            _add_product(total, columns, columns, WIDE)
-    k = _whole(total)
-    before = k.norm()
-    less = 2 if unbiased else 0
-    if unbiased:
-        k.fill_diagonal_(0)
-    sums = k.sum(0) / (n - less)
-    sums -= sums.sum() / (2 * (n - less // 2))
-    k.sub_(sums).sub_(sums[:, None])
-    if unbiased:
-        k.fill_diagonal_(0)
-    return k.mul_(k.norm() > CANCELLED * before)
-
-
-def _hsic(n: int, xy: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """||Y^T X||_F^2 of centred samples, from sums of x y^T, of x and of y about any origin."""
-    return (xy - x.outer(y) / n).square().sum()
-
-
-def _hsic_1(n: int, xy: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """HSIC_1 times n (n - 3), from sums of the same, where each sample has its squared length appended.
-
-    With K~ = X X^T and L~ = Y Y^T, diagonals set to 0, it is (Song et al. 2012, Eq. 5)
-
-        tr(K~ L~) + 1^T K~ 1 1^T L~ 1 / ((n - 1) (n - 2)) - 2 1^T K~ L~ 1 / (n - 2),
-
-    which no origin changes. Row i of K~ has the sum x_i . sum x - a_i, a_i = |x_i|^2; with b_i = |y_i|^2 of y likewise.
-    """
-    xy, bx, ay, ab = xy[:-1, :-1], xy[:-1, -1], xy[-1, :-1], xy[-1, -1]
-    x, a, y, b = x[:-1], x[-1], y[:-1], y[-1]
-    trace = xy.square().sum() - ab
-    rows_of_both = x @ xy @ y - x @ bx - ay @ y + ab
-    value = trace + (x @ x - a) * (y @ y - b) / ((n - 1) * (n - 2)) - 2 * rows_of_both / (n - 2)
-    return value * (value.abs() > CANCELLED**2 * (trace + ab))
+    value = whole - diagonal + totals / ((n - 1) * (n - 2)) - 2 * rows / (n - 2)
+    return value * (value.abs() > CANCELLED * whole)
 
 
 def ratio(xy: Tensor, xx: Tensor, yy: Tensor) -> Tensor:
@@ -209,35 +189,15 @@ def ratio(xy: Tensor, xx: Tensor, yy: Tensor) -> Tensor:
     return torch.where((xx > 0) & (yy > 0), xy / (xx.sqrt() * yy.sqrt()), 0.0).clamp(-1, 1)
 
 
-def _centred(sides: Sides, origins: dict[Any, Tensor], dtype: torch.dtype) -> Iterator[dict[Any, Tensor]]:
-    """The samples (n, p) of a batch in chunks, each side about its origin: the mean of the first batch."""
-    for key, x in sides.items():
-        if key not in origins:
-            # of a sample first, which makes constant channels exactly 0
-            first = {key: rows(x[:1])[0].to(dtype)}
-            total = sum(part[key].sum(0).double() for part in _chunks({key: x}, first, dtype))
-            origins[key] = (first[key] + total / x[:, 0].numel()).to(dtype)
-    yield from _chunks(sides, origins, dtype)
-
-
-def _chunks(sides: Sides, origins: Mapping[Any, Tensor], dtype: torch.dtype) -> Iterator[dict[Any, Tensor]]:
-    first = next(iter(sides.values()))
-    widest = max(x[0].numel() for x in sides.values())
-    images = max(1, CHUNK // widest, WIDE * len(first) // first[:, 0].numel())
-    for parts in zip(*(x.split(images) for x in sides.values()), strict=True):
-        yield {key: rows(part).to(dtype) - origins[key].to(dtype) for key, part in zip(sides, parts, strict=True)}
-
-
-def _add_product(total: Tensor, x: Tensor, y: Tensor, least: int = BLOCK) -> None:
+def add_product(total: Tensor, x: Tensor, y: Tensor) -> None:
     """Add X^T Y of (n, p) and (n, q) to a float64 matrix, of one tensor with itself from the diagonal on."""
-    block = max(least, min(WIDE, total.numel() // WIDE**2 * BLOCK))
     with _full_precision(x.device.type):
-        if min(x.shape[1], y.shape[1]) < NARROW and len(x) >= STEP:
-            whole = len(x) // STEP * STEP
-            a, b = (side[:whole].unflatten(0, (-1, STEP)) for side in (x, y))
+        if min(x.shape[1], y.shape[1]) < NARROW:
+            steps = len(x) // NARROW * NARROW
+            a, b = (side[:steps].unflatten(0, (-1, NARROW)) for side in (x, y))
             total += (a.mT @ b).sum(0, dtype=torch.float64)
-            x, y = x[whole:], y[whole:]
-        for a, b in zip(x.split(block), y.split(block), strict=True):
+            x, y = x[steps:], y[steps:]
+        for a, b in zip(x.split(BLOCK), y.split(BLOCK), strict=True):
             if x is not y:
                 total += a.T @ b
                 continue
@@ -246,8 +206,13 @@ def _add_product(total: Tensor, x: Tensor, y: Tensor, least: int = BLOCK) -> Non
 
 
 def _whole(upper: Tensor) -> Tensor:
-    """The symmetric matrix of which ``_add_product`` has made the panels from the diagonal on."""
+    """The symmetric matrix of which ``add_product`` has made the panels from the diagonal on."""
     return upper.triu() + upper.triu(1).T
+
+
+def near_mean(x: Tensor) -> Tensor:
+    """The mean, about the first sample, by which constant channels become exactly 0."""
+    return x[0] + (x - x[0]).mean(0)
 
 
 @contextmanager
@@ -262,42 +227,17 @@ def _full_precision(device: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(allowed)
 
 
-# What is checked
-
-
-def paired(x: Tensor, y: Tensor, flatten: bool = False, shapes: Mapping[int, str] = SHAPES) -> tuple[Tensor, Tensor]:
-    """Samples (n, p) and (n, q), or maps of one height and width, of either side; their values are not looked at.
+def as_maps(sides: Mapping[str, Tensor], shapes: Mapping[int, str] = SHAPES) -> dict[str, Tensor]:
+    """Representations of the same images, by name, as samples (n, p) or maps (n, p, h, w); tokens (n, t, c) as a map
+    (n, c, t, 1), for each is a position.
 
     Raises:
-        ValueError: other shapes, or unequal n, or unequal height and width unless ``flatten``.
+        ValueError: what is no floating-point tensor of one of these shapes, or empty, and unequal n.
     """
-    check_shape("x", x, shapes)
-    check_shape("y", y, shapes)
-    check_lengths(x, y)
-    if flatten:
-        return x.detach().flatten(1), y.detach().flatten(1)
-    x, y = as_map(x.detach()), as_map(y.detach())
-    if grid(x) != grid(y):
-        raise ValueError(
-            f"x, y: positions count as samples, so height and width must be equal, got {grid(x)} and {grid(y)}"
-        )
-    return x, y
-
-
-def as_map(x: Tensor) -> Tensor:
-    """Tokens (n, t, c) as a map (n, c, t, 1): each is a position; all else as it is."""
-    return x.movedim(1, 2).unsqueeze(3) if x.ndim == 3 else x
-
-
-def grid(x: Tensor) -> tuple[int, int]:
-    """Height and width of maps (n, c, h, w); of samples (n, c) 1 and 1."""
-    return (x.shape[2], x.shape[3]) if x.ndim == 4 else (1, 1)
-
-
-def check_lengths(x: Tensor, y: Tensor) -> None:
-    """Raise ValueError unless both hold as many samples."""
-    if len(x) != len(y):
-        raise ValueError(f"x, y: must hold the same samples, got {len(x)} and {len(y)} of them")
+    for name, x in sides.items():
+        check_shape(name, x, shapes)
+    check_lengths(sides)
+    return {name: x.detach().movedim(1, 2).unsqueeze(3) if x.ndim == 3 else x.detach() for name, x in sides.items()}
 
 
 def check_shape(name: str, x: Tensor, shapes: Mapping[int, str]) -> None:
@@ -310,54 +250,24 @@ def check_shape(name: str, x: Tensor, shapes: Mapping[int, str]) -> None:
         raise ValueError(f"{name}: must not be empty, got shape {tuple(x.shape)}")
 
 
-def check_enough(n: int, least: int) -> None:
-    """Raise ValueError if samples are too few."""
-    if n < least:
-        raise ValueError(f"x, y: at least {least} samples are needed{' if unbiased' * (least == 4)}, got {n}")
+def check_lengths(sides: Mapping[str, Tensor]) -> None:
+    """Raise ValueError unless all hold as many samples."""
+    (first, length), *others = ((name, len(x)) for name, x in sides.items())
+    for name, other in others:
+        if other != length:
+            raise ValueError(f"{first}, {name}: must hold the same samples, got {length} and {other} of them")
 
 
-class Seen:
-    """What was seen of each side so far: channels, and the largest magnitude. On a CPU a batch is refused for it at
-    once, elsewhere ``check`` asks in the end: the answer stays on the device until then, and no batch waits for it."""
-
-    def __init__(self):
-        self._channels: dict[str, int] = {}
-        self._extents: dict[str, tuple[Tensor, float]] = {}
-
-    def add(self, sides: Mapping[str, Tensor], dtype: torch.dtype) -> Seen:
-        """Add a batch, by name, that will be multiplied in this precision.
-
-        Raises:
-            ValueError: other numbers of channels than before, or values that cannot be worked with.
-        """
-        for name, x in sides.items():
-            if (before := self._channels.get(name, x.shape[1])) != x.shape[1]:
-                raise ValueError(f"{name}: earlier batches had {before} channels, all must have them, got {x.shape[1]}")
-        extents = {}
-        for name, x in sides.items():
-            low, high = x.detach().aminmax()  # NaN wins both, and each maximum below; no copy of x, as isfinite takes
-            extent, most = torch.maximum(-low, high).double(), LARGEST[dtype]
-            if x.device.type == "cpu":
-                _check_extent(name, extent.item(), most)
-            largest, least = self._extents.get(name, (extent, most))
-            extents[name] = largest.maximum(extent), min(least, most)
-        self._channels |= {name: x.shape[1] for name, x in sides.items()}
-        self._extents |= extents
-        return self
-
-    def check(self) -> None:
-        """Raise ValueError unless all can be worked with."""
-        if self._extents:
-            extents = torch.stack([extent for extent, _ in self._extents.values()]).tolist()
-            for (name, (_, most)), extent in zip(self._extents.items(), extents, strict=True):
-                _check_extent(name, extent, most)
+def grid(x: Tensor) -> tuple[int, int]:
+    """Height and width of maps (n, c, h, w); of samples (n, c) 1 and 1."""
+    return (x.shape[2], x.shape[3]) if x.ndim == 4 else (1, 1)
 
 
-def _check_extent(name: str, extent: float, most: float) -> None:
-    if not math.isfinite(extent):
-        raise ValueError(f"{name}: must be finite, got NaN or infinite values")
-    if extent > most or 0 < extent < 1 / most:
-        raise ValueError(
-            f"{name}: the largest magnitude must lie within {1 / most:g} .. {most:g}, so that sums of products are "
-            f"numbers, got {extent:g}; scale it first"
-        )
+def _arithmetic(sides: Iterable[Tensor]) -> torch.dtype:
+    """float64 if one of them is, or else float32."""
+    return torch.float64 if any(x.dtype == torch.float64 for x in sides) else torch.float32
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(n, c) or (n, c, h, w) as samples (n, c) or (n * h * w, c)."""
+    return x.flatten(2).movedim(1, 2).flatten(0, 1) if x.ndim == 4 else x

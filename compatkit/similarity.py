@@ -1,9 +1,9 @@
 """How alike two representations of the same images are, and how alike chance alone would make them.
 
 Paper A compares feature extractors by the correlation of their channels (App. C.2), paper B by CKA (Tab. 6). Beside
-these stand Procrustes, similarity of dissimilarities, and shared neighbours. Every measure is a class with ``update(x,
-y)`` and ``compute()``, whose value over batches is that of the whole set, and a function of the whole set;
-``permutation_test`` holds any of them against images that are paired at random.
+these stand Procrustes, similarity of dissimilarities, and shared neighbours. A measure is a function of the whole set;
+correlation and CKA are also classes with ``update(x, y)`` and ``compute()``, whose value over batches is that of the
+whole set. ``permutation_test`` holds any measure against images that are paired at random.
 
 In feature maps (n, c, h, w) each position counts as a sample, in tokens (n, t, c) each token, so two of them need the
 same height and width, or number. A representation that is constant is similar to nothing: 0, never NaN. Of the
@@ -22,18 +22,17 @@ from torch import Tensor
 
 from .extras import require
 from .moments import (
+    ROWS,
     Kernels,
-    Moments,
-    Seen,
-    arithmetic,
-    check_enough,
+    Samples,
+    add_product,
+    as_maps,
     check_lengths,
     check_shape,
-    paired,
+    grid,
+    near_mean,
     ratio,
 )
-
-ROWS = 1024  # samples that are compared with all others at a time
 
 
 def cross_correlation(x: Tensor, y: Tensor) -> Tensor:
@@ -57,13 +56,23 @@ def cross_correlation(x: Tensor, y: Tensor) -> Tensor:
 class CrossCorrelation:
     """``cross_correlation`` over batches: the value of the whole set, in memory for p x q numbers and a batch."""
 
-    def __init__(self):
-        self._moments = Moments()
+    def __init__(self) -> None:
+        self._samples = Samples()
+        self._sums: list[Tensor] = []
 
     def update(self, x: Tensor, y: Tensor) -> CrossCorrelation:
-        """Add a batch, with shapes and errors as in ``cross_correlation``; any number of samples. On a GPU
-        ``compute`` says whether they are finite, so that no batch waits."""
-        self._moments.add(x, y)
+        """Add a batch of any number of samples, with shapes as in ``cross_correlation``; whether they are finite is
+        seen by ``compute``."""
+        sides = _paired(x, y)
+        self._samples.add(sides)
+        for chunk in self._samples.centred(sides):
+            x, y = chunk["x"], chunk["y"]
+            sums = [x.sum(0), y.sum(0), x.square().sum(0), y.square().sum(0)]
+            if not self._sums:
+                self._sums = [torch.zeros_like(part, dtype=torch.float64) for part in (*sums, x[0].outer(y[0]))]
+            for total, part in zip(self._sums, sums, strict=False):
+                total += part
+            add_product(self._sums[-1], x, y)
         return self
 
     def compute(self) -> Tensor:
@@ -72,9 +81,26 @@ class CrossCorrelation:
         Raises:
             ValueError: they are fewer than 2, or not all finite.
         """
-        xy, xx, yy = self._moments.about_means()
+        xy, xx, yy = self._about_means()
         x, y = (torch.where(squares > 0, squares.rsqrt(), 0.0) for squares in (xx, yy))
         return (xy * x[:, None]).mul_(y).clamp_(-1, 1)
+
+    def _about_means(self) -> tuple[Tensor, Tensor, Tensor]:
+        """X^T Y (p, q) of centred samples, and the sums of squares (p,) and (q,)."""
+        self._samples.check(2)
+        x, y, xx, yy, xy = self._sums
+        n = self._samples.n
+        return xy - x.outer(y) / n, xx - x.square() / n, yy - y.square() / n
+
+
+def _paired(x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    sides = as_maps({"x": x, "y": y})
+    if grid(sides["x"]) != grid(sides["y"]):
+        raise ValueError(
+            "x, y: positions count as samples, so height and width must be equal, got "
+            f"{grid(sides['x'])} and {grid(sides['y'])}"
+        )
+    return sides
 
 
 def match_channels(corr: Tensor) -> tuple[Tensor, float]:
@@ -95,8 +121,9 @@ def match_channels(corr: Tensor) -> tuple[Tensor, float]:
     """
     optimize = require("scipy.optimize", "similarity")
     check_shape("corr", corr, {2: "(p, q)"})
-    Seen().add({"corr": corr}, torch.float64).check()
     table = corr.detach().double().cpu()
+    if not table.isfinite().all():
+        raise ValueError("corr: must be finite, got NaN or infinite values")
     rows, columns = map(torch.from_numpy, optimize.linear_sum_assignment(table.numpy(), maximize=True))
     permutation = torch.full((len(corr),), -1)
     permutation[rows] = columns
@@ -116,24 +143,8 @@ def procrustes_similarity(x: Tensor, y: Tensor) -> float:
 
     Source: Schönemann 1966; Williams et al. 2021.
     """
-    return ProcrustesSimilarity().update(x, y).compute()
-
-
-class ProcrustesSimilarity:
-    """``procrustes_similarity`` over batches: the value of the whole set, in memory for p x q numbers and a batch."""
-
-    def __init__(self):
-        self._moments = Moments()
-
-    def update(self, x: Tensor, y: Tensor) -> ProcrustesSimilarity:
-        """Add a batch, as in ``CrossCorrelation.update``."""
-        self._moments.add(x, y)
-        return self
-
-    def compute(self) -> float:
-        """The value of all samples so far, with errors as in ``CrossCorrelation.compute``."""
-        xy, xx, yy = self._moments.about_means()
-        return ratio(torch.linalg.svdvals(xy).sum(), xx.sum(), yy.sum()).item()
+    xy, xx, yy = CrossCorrelation().update(x, y)._about_means()
+    return ratio(torch.linalg.svdvals(xy).sum(), xx.sum(), yy.sum()).item()
 
 
 def linear_cka(x: Tensor, y: Tensor, *, unbiased: bool = False, flatten: bool = False) -> float:
@@ -158,7 +169,7 @@ def linear_cka(x: Tensor, y: Tensor, *, unbiased: bool = False, flatten: bool = 
 
     Source: Kornblith et al. 2019.
     """
-    return CKA(unbiased=unbiased, flatten=flatten)._add(x, y).compute()
+    return CKA(unbiased=unbiased, flatten=flatten)._add(x, y, copy=False).compute()
 
 
 class CKA:
@@ -169,18 +180,17 @@ class CKA:
 
     def __init__(self, *, unbiased: bool = False, flatten: bool = False):
         self.unbiased, self.flatten = unbiased, flatten
-        self._kernels, self._seen = Kernels([("x", "y")], unbiased), Seen()
+        self._kernels = Kernels([("x", "y")], unbiased)
 
     def update(self, x: Tensor, y: Tensor) -> CKA:
-        """Add a batch, with shapes and errors as in ``linear_cka``; any number of samples. On a GPU
-        ``compute`` says whether they are finite, so that no batch waits."""
-        return self._add(x, y, copies=True)
+        """Add a batch of any number of samples, with shapes as in ``linear_cka``; whether they are finite is seen by
+        ``compute``."""
+        return self._add(x, y, copy=True)
 
-    def _add(self, x: Tensor, y: Tensor, *, copies: bool = False) -> CKA:
-        x, y = paired(x, y, self.flatten)
-        sides = {"x": x.clone(), "y": y.clone()} if copies else {"x": x, "y": y}
-        self._seen.add(sides, arithmetic(x, y))
-        self._kernels.add(sides)
+    def _add(self, x: Tensor, y: Tensor, *, copy: bool) -> CKA:
+        sides = as_maps({"x": x, "y": y}) if self.flatten else _paired(x, y)
+        flat = {name: side.flatten(1) if self.flatten else side for name, side in sides.items()}
+        self._kernels.add(flat, copy=copy)
         return self
 
     def compute(self) -> float:
@@ -188,11 +198,18 @@ class CKA:
 
         Raises:
             ValueError: they are fewer than 2 (4 if unbiased), or not all finite.
+
+        Warns:
+            As ``linear_cka``.
         """
-        self._seen.check()
-        check_enough(self._kernels.n, 4 if self.unbiased else 2)
-        self._kernels.warn_of_width()
-        return self._kernels.alignments()["x", "y"].item()
+        found, samples = self._kernels.alignments()["x", "y"], self._kernels.samples
+        if not self.unbiased and max(samples.channels.values()) > samples.n / 4:
+            warnings.warn(
+                f"biased CKA of {max(samples.channels.values())} channels and {samples.n} samples is far from 0 for "
+                "unrelated features; compare it with its permutation_test, or take unbiased=True",
+                stacklevel=3,
+            )
+        return found.item()
 
 
 def rsa(x: Tensor, y: Tensor) -> float:
@@ -207,25 +224,15 @@ def rsa(x: Tensor, y: Tensor) -> float:
 
     Source: Kriegeskorte et al. 2008.
     """
-    return RSA().update(x, y).compute()
+    x, y = (_ranks(_dissimilarities(side)) for side in _in_double(x, y, least=3))
+    return ratio(x @ y, x @ x, y @ y).item()
 
 
-class RSA:
-    """``rsa`` over batches, of which copies are kept: the value of the whole set, in memory for 2 n^2 numbers."""
-
-    def __init__(self):
-        self._samples = _Samples()
-
-    def update(self, x: Tensor, y: Tensor) -> RSA:
-        """Add a batch, with shapes and errors as in ``rsa``; any number of samples."""
-        self._samples.add(x, y)
-        return self
-
-    @torch.no_grad()
-    def compute(self) -> float:
-        """The value of all samples so far; errors as in ``rsa``."""
-        x, y = (_ranks(_dissimilarities(side)) for side in self._samples.joined(3))
-        return ratio(x @ y, x @ x, y @ y).item()
+def _in_double(x: Tensor, y: Tensor, least: int) -> tuple[Tensor, Tensor]:
+    sides, samples = as_maps({"x": x, "y": y}, {2: "(n, channels)"}), Samples()
+    samples.add(sides)
+    samples.check(least)
+    return sides["x"].double(), sides["y"].double()
 
 
 def _dissimilarities(x: Tensor) -> Tensor:
@@ -257,36 +264,17 @@ def mutual_knn(x: Tensor, y: Tensor, k: int = 10) -> float:
 
     Source: Huh et al. 2024.
     """
-    return MutualKNN(k).update(x, y).compute()
-
-
-class MutualKNN:
-    """``mutual_knn`` over batches, of which float64 copies are kept: the value of the whole set."""
-
-    def __init__(self, k: int = 10):
-        self.k, self._samples = k, _Samples()
-
-    def update(self, x: Tensor, y: Tensor) -> MutualKNN:
-        """Add a batch, with shapes and errors as in ``mutual_knn``; any number of samples."""
-        self._samples.add(x, y)
-        return self
-
-    @torch.no_grad()
-    def compute(self) -> float:
-        """The value of all samples so far; errors as in ``mutual_knn``."""
-        x, y = self._samples.joined(2)
-        if not 1 <= self.k < len(x):
-            raise ValueError(f"k: must be between 1 and n - 1 = {len(x) - 1}, got {self.k}")
-        x, y = (side - side[0] for side in (x, y))  # what is constant becomes exactly 0
-        x, y = (side - side.mean(0) for side in (x, y))
-        if not (x.any() and y.any()):
-            return 0.0
-        shared = torch.zeros((), dtype=torch.int64, device=x.device)
-        for start in range(0, len(x), ROWS):
-            near_x, near_y = (_neighbours(side, start, self.k) for side in (x, y))
-            among = torch.zeros(len(near_x), len(x), dtype=torch.bool, device=x.device).scatter_(1, near_x, True)
-            shared += among.gather(1, near_y).sum()
-        return shared.item() / (self.k * len(x))
+    x, y = (side - near_mean(side) for side in _in_double(x, y, least=2))
+    if not 1 <= k < len(x):
+        raise ValueError(f"k: must be between 1 and n - 1 = {len(x) - 1}, got {k}")
+    if not (x.any() and y.any()):
+        return 0.0
+    shared = torch.zeros((), dtype=torch.int64, device=x.device)
+    for start in range(0, len(x), ROWS):
+        near_x, near_y = (_neighbours(side, start, k) for side in (x, y))
+        among = torch.zeros(len(near_x), len(x), dtype=torch.bool, device=x.device).scatter_(1, near_x, True)
+        shared += among.gather(1, near_y).sum()
+    return shared.item() / (k * len(x))
 
 
 def _neighbours(x: Tensor, start: int, k: int) -> Tensor:
@@ -339,7 +327,7 @@ def permutation_test(
     """
     if permutations < 1:
         raise ValueError(f"permutations: must be at least 1, got {permutations}")
-    check_lengths(x, y)
+    check_lengths({"x": x, "y": y})
     generator = torch.Generator().manual_seed(seed)
     value = measure(x, y)
     with warnings.catch_warnings():
@@ -347,21 +335,3 @@ def permutation_test(
         orders = (torch.randperm(len(y), generator=generator).to(y.device) for _ in range(permutations))
         null = torch.tensor([measure(x, y[order]) for order in orders], dtype=torch.float64)
     return Calibrated(value, null)
-
-
-class _Samples:
-    """Copies of the samples of both sides, in float64."""
-
-    def __init__(self):
-        self._kept: list[list[Tensor]] = []
-        self._seen = Seen()
-
-    def add(self, x: Tensor, y: Tensor) -> None:
-        x, y = paired(x, y, shapes={2: "(n, channels)"})
-        self._seen.add({"x": x, "y": y}, torch.float64)
-        self._kept.append([x.double().clone(), y.double().clone()])
-
-    def joined(self, least: int) -> list[Tensor]:
-        self._seen.check()
-        check_enough(sum(len(x) for x, _ in self._kept), least)
-        return [torch.cat(side) for side in zip(*self._kept, strict=True)]
