@@ -332,4 +332,4 @@ def kernel_regression(fitted: Pairs, at: Pairs) -> Tensor:
     width = apart.flatten()[:: max(1, apart.numel() // 10_000)].median().clamp_min(1e-12)
     kernel = torch.exp(-apart / width).double() + 0.3 * torch.eye(len(x), dtype=torch.float64)
     weights = torch.linalg.solve(kernel, (fitted.new - linear(x)).double())
-    return linear(y) + (torch.exp(-torch.cdist(y, x).square() / width).double() @ weights).float()
+    return linear(y) + (torch.exp(-torch.cdist(y, x).square() / width).double() @ weights).to(y.dtype)

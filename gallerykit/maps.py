@@ -111,7 +111,7 @@ class Map:
     """one of ``METHODS``"""
     ends: Ends
     tensors: dict[str, np.ndarray]
-    """float32"""
+    """in whose type it is computed, float32 or float64"""
     sides: Sides | None = None
     """what tells embeddings of the one end from those of the other; None where their width does"""
     about: dict[str, str] = field(default_factory=dict)
@@ -129,7 +129,7 @@ class Map:
         return f"new/{name}" if self.ends.direction == "gallery" else f"{name}/old"
 
     def __call__(self, x: np.ndarray, side: np.ndarray | None = None) -> np.ndarray:
-        """The embeddings in the other space, float32.
+        """The embeddings in the other space.
 
         A closed form is one matrix product and an offset, for a query as for a gallery.
 
@@ -144,18 +144,18 @@ class Map:
             ValueError: another width, or embeddings that look like those of the other end.
         """
         ends = self.ends
-        x = _checked("x", x, ends.d_in)
+        x = self._checked("x", x, ends.d_in)
         if (side is None) != (ends.d_side == 0):
             wanted = f"of width {ends.d_side}" if ends.d_side else "None"
             raise ValueError(f"side: must be {wanted} for this map, got {None if side is None else np.shape(side)}")
         if side is not None:
-            side = _checked("side", side, ends.d_side)
+            side = self._checked("side", side, ends.d_side)
         if x.ndim == 1 and self.sides is not None:
             self.sides.check(x, "x")
         step = max(1, STEP_NUMBERS // max(ends.d_in, ends.d_out))
         if x.ndim == 1 or len(x) <= step:
             return self._mapped(x, side)
-        mapped = np.empty((len(x), ends.d_out), np.float32)
+        mapped = np.empty((len(x), ends.d_out), x.dtype)
         for rows in (slice(start, start + step) for start in range(0, len(x), step)):
             mapped[rows] = self._mapped(x[rows], None if side is None else side[rows])
         return mapped
@@ -164,6 +164,12 @@ class Map:
         mapped = self._function(x, side)  # type: ignore[attr-defined]
         mapped = _unit(mapped) if self.ends.unit else mapped
         return mapped * x.any(-1, keepdims=True) if self.ends.metric == "cosine" else mapped
+
+    def _checked(self, name: str, x: np.ndarray, width: int) -> np.ndarray:
+        x = np.asarray(x, next(iter(self.tensors.values())).dtype)
+        if x.ndim not in (1, 2) or x.shape[-1] != width:
+            raise ValueError(f"{name}: must be (n, {width}) or ({width},), got {x.shape}")
+        return x
 
     def digest(self) -> str:
         """12 hex digits that tell it from any other."""
@@ -356,13 +362,6 @@ def _checksum(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) ->
     return found.hexdigest()
 
 
-def _checked(name: str, x: np.ndarray, width: int) -> np.ndarray:
-    x = np.asarray(x, np.float32)
-    if x.ndim not in (1, 2) or x.shape[-1] != width:
-        raise ValueError(f"{name}: must be (n, {width}) or ({width},), got {x.shape}")
-    return x
-
-
 # The maps in numpy: each a function of (n, d) or (d,), and of side-information or None
 
 _Function = Callable[[np.ndarray, "np.ndarray | None"], np.ndarray]
@@ -405,7 +404,7 @@ def _transformation(t: Mapping[str, np.ndarray]) -> _Function:
     weight, bias = t["mixer.6.weight"].T, t["mixer.6.bias"]
 
     def function(x: np.ndarray, side: np.ndarray | None) -> np.ndarray:
-        side = np.zeros((*x.shape[:-1], 1), np.float32) if side is None else side
+        side = np.zeros((*x.shape[:-1], 1), x.dtype) if side is None else side
         x = np.concatenate([_relu(z, *layers) for z, layers in zip((x, side), branches, strict=True)], -1)
         return _relu(x, *mixer) @ weight + bias
 
@@ -416,7 +415,8 @@ def _folded(t: Mapping[str, np.ndarray], linear: str, bn: str) -> tuple[np.ndarr
     """A linear layer and the BN after it, with running statistics, as one: weight (d_in, d_out) and bias."""
     factor = t[f"{bn}.weight"] / np.sqrt(t[f"{bn}.running_var"].astype(np.float64) + BN_EPSILON)
     bias = t[f"{bn}.bias"] - factor * t[f"{bn}.running_mean"]
-    return (t[f"{linear}.weight"].T * factor).astype(np.float32), bias.astype(np.float32)
+    weight = t[f"{linear}.weight"]
+    return (weight.T * factor).astype(weight.dtype), bias.astype(weight.dtype)
 
 
 def _relu(x: np.ndarray, *layers: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
@@ -428,7 +428,7 @@ def _relu(x: np.ndarray, *layers: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
 def _appended(x: np.ndarray, side: np.ndarray | None, width: int) -> np.ndarray:
     """Side-information after x, filled up with a zero where residual takes it in place of none."""
     x = x if side is None else np.concatenate([x, side], -1)
-    return x if x.shape[-1] == width else np.concatenate([x, np.zeros((*x.shape[:-1], 1), np.float32)], -1)
+    return x if x.shape[-1] == width else np.concatenate([x, np.zeros((*x.shape[:-1], 1), x.dtype)], -1)
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

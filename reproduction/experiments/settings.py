@@ -454,7 +454,37 @@ class ModelsRun:
         return f"{items}, {self.old} to {self.new}{beside}{h}, seed {self.seed}"
 
 
-KINDS = (PairRun, AdaptationRun, ClassifierRun, TransferRun, UpdateRun, ModelsRun)
+@dataclass(frozen=True)
+class AdviceRun:
+    """What gallerykit says of a change of model, held against items that it has not seen.
+
+    Attributes:
+        asked: for "advice"; or whether two models lie in one store, of planted "mixtures".
+        data: as for ``ModelsRun``, or "words".
+        old, new, pool, fitted, gallery: as for ``ModelsRun``; a fifth of the pairs is held out, as the tool does.
+        steps: of the training of residual.
+        seed: of the items, of what is held out, and of residual.
+    """
+
+    asked: str = "advice"
+    data: str = "cifar100"
+    old: str = "lite0@64"
+    new: str = "lite2@112"
+    pool: int = 20_000
+    fitted: int = 5_000
+    gallery: int = 3_000
+    steps: int = 1_000
+    seed: int = 0
+
+    def __post_init__(self):
+        check_choices(self, {"asked": ("advice", "mixtures")})
+        check_numbers(self, fitted=100, gallery=20, steps=1)
+
+    def __str__(self) -> str:
+        return f"{self.asked}, {self.fitted} pairs of {self.data}, {self.old} to {self.new}, seed {self.seed}"
+
+
+KINDS = (PairRun, AdaptationRun, ClassifierRun, TransferRun, UpdateRun, ModelsRun, AdviceRun)
 
 
 def networks(config: object) -> frozenset:

@@ -3,8 +3,8 @@
 from types import ModuleType
 from typing import Any
 
-from ..experiments.settings import AdaptationRun, ClassifierRun, ModelsRun, PairRun, TransferRun, UpdateRun
-from . import adaptation, classifier, models, pair, transfer, update
+from ..experiments.settings import AdaptationRun, AdviceRun, ClassifierRun, ModelsRun, PairRun, TransferRun, UpdateRun
+from . import adaptation, advice, classifier, models, pair, transfer, update
 
 # For each class of settings the module with its check(config, context) and run(config, context).
 KINDS: dict[type, ModuleType] = {
@@ -14,6 +14,7 @@ KINDS: dict[type, ModuleType] = {
     TransferRun: transfer,
     UpdateRun: update,
     ModelsRun: models,
+    AdviceRun: advice,
 }
 
 

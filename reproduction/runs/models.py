@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +23,8 @@ from compatkit.fct import FitTransformation, Transformation, transform
 from compatkit.files import lock_file, write_atomically
 from compatkit.retrieval import evaluate, nearest
 
-from .. import real_models
-from ..experiments.settings import ModelsRun
+from .. import real_models, word_vectors
+from ..experiments.settings import AdviceRun, ModelsRun
 from .context import Context
 
 NEIGHBOURS = 10
@@ -47,10 +48,7 @@ def check(config: ModelsRun, context: Context) -> None:
 
 def run(config: ModelsRun, context: Context) -> dict[str, float]:
     """Fit the maps on the pairs, carry the gallery, search it; see ``measure`` for what is returned."""
-    pool = POOLS[config.data](config.pool, context)
-    items = torch.randperm(config.pool, generator=torch.Generator().manual_seed(seed_for(config.seed, "items")))
-    pairs, gallery = items[: config.fitted], items[config.fitted : config.fitted + config.gallery]
-    old, new = (F.normalize(pool.embed(model), dim=1) for model in (config.old, config.new))
+    pool, pairs, gallery, old, new = drawn(config, context)
     cases = {"old/old": (old[gallery], old[gallery]), "new/new": (new[gallery], new[gallery])}
 
     def carry(name: str, carried: Tensor) -> None:
@@ -74,6 +72,15 @@ def run(config: ModelsRun, context: Context) -> dict[str, float]:
     back = ridge(new[pairs], old[pairs])
     cases["ridge(new)/old"] = F.normalize(back(new[gallery]), dim=1), old[gallery]
     return measure(cases, pool.labels[gallery]) | cascade(old[gallery], new[gallery], pool.labels[gallery])
+
+
+def drawn(config: ModelsRun | AdviceRun, context: Context) -> tuple[Any, Tensor, Tensor, Tensor, Tensor]:
+    """The pool, the rows of the pairs and of the gallery, and both embeddings of all."""
+    pool = POOLS[config.data](config.pool, context)
+    items = torch.randperm(config.pool, generator=torch.Generator().manual_seed(seed_for(config.seed, "items")))
+    pairs, gallery = items[: config.fitted], items[config.fitted : config.fitted + config.gallery]
+    old, new = (F.normalize(pool.embed(model), dim=1) for model in (config.old, config.new))
+    return pool, pairs, gallery, old, new
 
 
 def _by_h(config: ModelsRun, context: Context, old: Tensor, side: Tensor, new: Tensor, pairs: Tensor) -> Tensor:
@@ -193,6 +200,19 @@ class Glosses:
         return real_models.sketches(self.texts, size) if side == "sketch" else self.embed(side)
 
 
+class Words:
+    """The most frequent English words, without labels."""
+
+    labels = None
+
+    def __init__(self, n: int, context: Context):
+        self.data = word_vectors.load(n)
+        context.data["words"] = hashlib.sha256("\n".join(self.data.words).encode()).hexdigest()[:12]
+
+    def embed(self, model: str) -> Tensor:
+        return torch.from_numpy({"glove50": self.data.old, "glove100": self.data.new}[model])
+
+
 class Planted:
     """Items of five classes with twelve hidden numbers: the model "half" sees eight of them, "whole" all; "rest" are
     the others. Made from integers, for rehearsals."""
@@ -210,7 +230,7 @@ class Planted:
         return self.embed(side)
 
 
-POOLS = {"cifar100": Images, "glosses": Glosses, "planted": Planted}
+POOLS = {"cifar100": Images, "glosses": Glosses, "words": Words, "planted": Planted}
 
 
 def _noise(n: int, d: int, start: int) -> Tensor:
