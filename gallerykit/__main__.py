@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -10,7 +11,6 @@ from typing import Any, get_args, get_type_hints
 
 from compatkit.extras import require
 
-from . import command_line
 from .upgrade import Plan, Upgrade, option
 
 STORES = """\b
@@ -38,7 +38,7 @@ EXTRAS = {
     "qdrant_client": "qdrant", "distributed": "dask",
 }  # fmt: skip
 """Packages that parts of the command need, and the extra of compatkit that holds each."""
-INTERRUPTED = "interrupted: the same command goes on from here."
+INTERRUPTED = "gallerykit: interrupted: the same command goes on from here."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,11 +79,30 @@ class Inspect:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and do as it says. Returns the exit status."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    names = {one.name for command in (Plan, Upgrade, Carry) for one in fields(command)}
-    flags = {name: f"--{name.replace('_', '-')}" for name in names}
-    return command_line.call("gallerykit", lambda: _parse(given), INTERRUPTED, flags)
+    """Parse the command line and do as it says.
+
+    Returns:
+        The exit status: 0 done; 1 failed; 2 bad input; 3 advised against, and no gallery written; 130 interrupted.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        return _parse(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        print(f"\n{INTERRUPTED}", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        print(f"gallerykit: {_with_flags(str(error))}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError | FileNotFoundError | NotADirectoryError) else 1
+
+
+def _with_flags(text: str) -> str:
+    """The message of a function, ``name, other: what is wrong``, for who typed flags."""
+    flags = {
+        one.name: f"--{one.name.replace('_', '-')}" for command in (Plan, Upgrade, Carry) for one in fields(command)
+    }
+    names, colon, rest = text.partition(": ")
+    return ", ".join(flags.get(name, name) for name in names.split(", ")) + colon + rest
 
 
 def _parse(arguments: list[str]) -> int:

@@ -32,7 +32,6 @@ def recommend(
     maps: dict[str, Map],
     *,
     enough: float = 0.5,
-    backfill_seconds: float | None = None,
 ) -> Advice:
     """What to do, and why.
 
@@ -40,27 +39,22 @@ def recommend(
     as equal if their 95 % intervals overlap. The best has the highest score, the choice is the simplest map that equals
     it. In this order:
 
-    1. Back-fill all if that is not slower than the choice.
-    2. Do nothing if the choice is identity and the old embeddings can be searched as they are.
-    3. Keep the old model if no map finds more, by the interval of the difference query by query, while queries can
+    1. Do nothing if the choice is identity and the old embeddings can be searched as they are.
+    2. Keep the old model if no map finds more, by the interval of the difference query by query, while queries can
        still be embedded by it.
-    4. Back-fill if there are no labels and the best map's agreement is below ``enough``, in the gallery where its size
+    3. Back-fill if there are no labels and the best map's agreement is below ``enough``, in the gallery where its size
        is known.
-    5. Otherwise use the choice.
+    4. Otherwise use the choice.
 
     Args:
         comparison: what ``compare`` measured.
         plan: of the same maps and pairs.
         maps: by label.
         enough: the least agreement, in 0..1, of a map that may be used.
-        backfill_seconds: what the new model takes for 10 000 items; None if not known.
     """
     choice, best = comparison.ways[comparison.choice], comparison.ways[comparison.best]
     path = plan.best
     on_the_way = _on_the_way(path, plan)
-    if backfill_seconds is not None and backfill_seconds <= choice.seconds:
-        price = f"takes {backfill_seconds:.3g} s for 10 000 items, {choice.name} {choice.seconds:.3g} s"
-        return Advice("back-fill", None, None, f"Back-fill: it is exact and {price}.")
     if "identity" in choice.name and _serves_as_it_is(maps[choice.name]):
         return Advice(
             "nothing",
@@ -88,8 +82,6 @@ def recommend(
         f"Use {choice.name}: it has {_scored(comparison, choice.name)}, and {why}. {percent(choice.lost)} % of the "
         f"held-out queries work today and no longer would, {percent(choice.won)} % the other way round."
     )
-    if backfill_seconds is not None and choice.seconds:
-        text += f" Back-filling would take {backfill_seconds / choice.seconds:,.0f} times as long."
     return Advice("map", choice.name, path.name, text + on_the_way)
 
 

@@ -1,8 +1,8 @@
 """Embeddings as a column of Arrow tables: ``NAME.parquet``, a folder of such files, ``NAME.arrow``.
 
 A fragment is some row groups of a Parquet file, or an Arrow IPC file. Other columns are carried along; the name of the
-space is in the metadata of the schema. A fragment of the new table is a file; a folder keeps them as they are, and one
-file is joined from them.
+space is in the metadata of the schema. A fragment of the new table is a file of the new folder, ``part-000000.parquet``
+and so on, or one file is joined from them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,11 +71,6 @@ class Table:
     def fragments(self) -> Sequence[Fragment]:
         return self._fragments
 
-    def file_of(self, fragment: Fragment) -> str | None:
-        """Its file's name where it is a whole one of a folder."""
-        i, groups = fragment.place
-        return self._paths[i].name if self._path.is_dir() and groups is None else None
-
     def read(self, fragment: Fragment, columns: Sequence[str], size: int) -> Iterator[Any]:
         i, groups = fragment.place
         (part,) = self._dataset_of(self._paths[i]).get_fragments()
@@ -89,13 +83,6 @@ class Table:
 
     def state(self) -> Any:
         return [file_state(path) for path in self._paths]
-
-    @cached_property
-    def codec(self) -> str:
-        """The compression of its Parquet files."""
-        (part,) = self._dataset_of(self._paths[0]).get_fragments()
-        known = self._format == "parquet" and part.metadata.num_row_groups
-        return part.metadata.row_group(0).column(0).compression if known else "SNAPPY"
 
 
 def _parquet_files(folder: Path) -> list[Path]:
@@ -136,9 +123,7 @@ class NewTable(NewFile):
         return self.folder / "parts"
 
     def write(self, index: int, fragment: Fragment, reader: Any) -> None:
-        source = self.gallery.source
-        name = source.file_of(fragment) if isinstance(source, Table) and self._is_folder else None
-        name = name or f"part-{index:06d}.parquet"
+        name = f"part-{index:06d}.parquet"
         with replacing(self._hidden / name) as file, self._writer(file) as writer:
             for batch in reader:
                 writer.write_batch(batch)
@@ -147,8 +132,7 @@ class NewTable(NewFile):
     def _writer(self, file: Any) -> Any:
         if self.path.suffix == ".arrow":
             return pa.ipc.new_file(file, self.schema)
-        codec = getattr(self.gallery.source, "codec", "SNAPPY")
-        return require("pyarrow.parquet", "gallery").ParquetWriter(file, self.schema, compression=codec)
+        return require("pyarrow.parquet", "gallery").ParquetWriter(file, self.schema)
 
     def publish(self) -> None:
         names = list(self.notes().values())

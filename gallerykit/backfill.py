@@ -8,14 +8,13 @@ model would, so that together the middle may be worse than either end; apart it 
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from pyarrow.csv import write_csv
 from torch import Tensor
 
 from compatkit.files import replacing
@@ -25,12 +24,13 @@ from .compare import Comparison, Judge, method_of
 from .maps import Map, Pairs
 from .metrics import similarity
 from .printed import columns, percent
-from .store import Gallery, batch_rows
+from .store import Gallery, pa
 
 SHARES = (0.0, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 TAIL = 50
 OFTEN = 50  # results of a search that count an item as found
 COUNTED = 5_000  # searches
+BLOCK = 2_000  # items at a time, each of which has a number for every search
 PLANNED = ("Procrustes", "lambda-orthogonal", "ridge")
 """Maps of which plans are made, beside the one that is chosen."""
 
@@ -166,43 +166,35 @@ def stands_out(scores: Tensor, reference: Tensor) -> Tensor:
     return (scores - last) / (nearest - last).mean(1, keepdim=True).clamp_min(1e-12)
 
 
-def times_found(queries: Tensor, items: Tensor, metric: str, most: int = OFTEN) -> Tensor:
-    """How many searches have each item (n,) among their first results, as many as are a fiftieth of the items and at
-    most ``most``."""
-    times = torch.zeros(len(items))
-    for rows in queries.split(1_000):
-        found = similarity(rows, items, metric).topk(max(1, min(most, len(items) // 50))).indices
-        times += torch.bincount(found.flatten(), minlength=len(items))
-    return times
+def times_found(queries: Tensor, items: Tensor, metric: str) -> Tensor:
+    """How many searches have each item (n,) among their first results: as many as are a fiftieth of the items, and at
+    most 50."""
+    return often_found(queries, items.split(BLOCK), metric, max(1, min(OFTEN, len(items) // 50)))
 
 
-def often_found(gallery: Gallery, queries: Tensor, metric: str) -> np.ndarray:
-    """How many searches have each item (n,) of a gallery among their first 50, read in blocks."""
-    best, rows_of_best, row = None, None, 0
-    for block in gallery.blocks("vector", batch_rows(gallery.width("vector"))):
-        items = torch.from_numpy(np.array(block, np.float32))
-        scores = similarity(queries, items, metric)
-        rows = torch.arange(row, row + len(items)).expand(len(queries), -1)
-        if best is not None and rows_of_best is not None:
-            scores, rows = torch.cat([best, scores], 1), torch.cat([rows_of_best, rows], 1)
-        best, chosen = scores.topk(min(OFTEN, scores.shape[1]))
-        rows_of_best, row = rows.gather(1, chosen), row + len(items)
-    assert rows_of_best is not None
-    return torch.bincount(rows_of_best.flatten(), minlength=row).numpy()
+def often_found(queries: Tensor, blocks: Iterable[Tensor], metric: str, most: int = OFTEN) -> Tensor:
+    """How many searches have each item (n,) among their first ``most``, items in blocks."""
+    best, found, row = queries.new_zeros(len(queries), 0), torch.zeros(len(queries), 0, dtype=torch.int64), 0
+    for block in blocks:
+        scores = torch.cat([best, similarity(queries, block, metric)], 1)
+        rows = torch.cat([found, torch.arange(row, row + len(block)).expand(len(queries), -1)], 1)
+        best, chosen = scores.topk(min(most, scores.shape[1]))
+        found, row = rows.gather(1, chosen), row + len(block)
+    return torch.bincount(found.flatten(), minlength=row)
 
 
-def write_list(path: str | os.PathLike, ids: np.ndarray, times: np.ndarray) -> None:
-    """Write a CSV of items and how often searches found them, those found most often first.
+def write_list(path: str | os.PathLike, gallery: Gallery, queries: Tensor, metric: str) -> None:
+    """Write a CSV of the ids of a gallery (or its rows) and how often searches found each, most often found first.
 
     Args:
         path: of the file, which is replaced.
-        ids: of the items, or their rows.
-        times: (n,), see ``often_found``.
+        gallery: read in blocks.
+        queries: the searches.
+        metric: of the search.
     """
-    order = np.argsort(-times, kind="stable")
+    blocks = (torch.from_numpy(np.array(block, np.float32)) for block in gallery.blocks("vector", BLOCK))
+    times = often_found(queries, blocks, metric)
+    order = times.argsort(descending=True, stable=True).numpy()
+    ids = np.arange(len(times)) if gallery.ids is None else gallery.ids
     with replacing(path) as file:
-        text = io.TextIOWrapper(file, "utf-8", newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["id", "times_found"])
-        writer.writerows((ids[i], times[i]) for i in order)
-        text.detach()  # written out, and the file left open
+        write_csv(pa.table({"id": ids[order], "times_found": times.numpy()[order]}), file)

@@ -25,7 +25,7 @@ from compatkit.progress import progress
 
 from .maps import Ends, Map, load_map
 from .scheduler import workers_of
-from .store import Fragment, Gallery, Target, as_float, batch_rows, disk_of, pa, places_of, vector_field
+from .store import Fragment, Gallery, Target, as_float, batch_rows, pa, places_of, vector_field
 from .stores import absolute, open_source, open_target
 
 UNIT_TOLERANCE = 1e-3  # by which a length may differ from 1: float16 does not come nearer
@@ -70,7 +70,7 @@ def carry(
     """
     mapped = map if isinstance(map, Map) else load_map(map)
     target = open_target(out)
-    with workers_of(scheduler) as executor, target.held(), disk_of(target):
+    with workers_of(scheduler) as executor, target.held():
         work = Work.of(gallery, target, absolute(out), side, columns)
         opened = work.opened(mapped, target)
         target.check_new(overwrite)

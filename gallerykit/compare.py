@@ -18,7 +18,6 @@ from torch import Tensor
 
 from compatkit import costs
 from compatkit.intervals import Interval, difference, interval
-from compatkit.progress import progress
 
 from .maps import METHODS, Map, Pairs
 from .metrics import METRICS, similarity
@@ -203,7 +202,6 @@ def compare(
     metric: str = "l2",
     gallery_size: int | None = None,
     old_model: bool = True,
-    show_progress: bool = False,
 ) -> Comparison:
     """Measure every way on pairs that no map was fitted on; with labels also as retrieval by class.
 
@@ -214,7 +212,6 @@ def compare(
         metric: that the gallery will be searched with, one of ``metrics.METRICS``.
         gallery_size: how many items it will have; None if that is not known.
         old_model: whether queries can still be embedded by the old model; False leaves ways out that need it.
-        show_progress: one line a map.
 
     Raises:
         ValueError: embeddings that are all the same, or no two items with one label.
@@ -251,7 +248,7 @@ def compare(
 
     ways = {OLD: way(OLD, old, 0, item + beside, at_scale=old)}
     by_map: dict[str, Tensor] = {}
-    for _, (label, one) in zip(progress(0, len(maps), "comparing", "map", show_progress), maps.items(), strict=True):
+    for label, one in maps.items():
         seconds = costs.seconds(partial(judge.mapped, one)) * 10_000 / len(held_out)
         by_map[label] = judge.by(one)
         stored = new_item if one.ends.direction == "gallery" else item

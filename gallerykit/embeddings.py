@@ -1,11 +1,11 @@
 """Embeddings with what a search needs beside them: which model made them, of which items, and at what length.
 
 Two models put the same image at different places, and nothing in an array of numbers says which model it is of.
-Here it is said, and ``evaluate`` and ``nearest`` refuse to compare what does not belong together.
+Here it is said, and ``check_together`` refuses what does not belong together.
 
     new = Embeddings(vectors, ids, space=fingerprint(model))
     new.save("new.npz")
-    nearest(new, Embeddings.load("gallery.npz"))  # ValueError, if the gallery is another model's
+    check_together(new, Embeddings.load("gallery.npz"))  # ValueError, if the gallery is another model's
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,12 +22,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
-from compatkit import retrieval
 from compatkit.devices import content, described
 from compatkit.files import replacing
-from compatkit.inspection import is_jit_frozen
 
 UNIT_TOLERANCE = 1e-3  # by which a length may differ from 1: float16 does not come nearer
 # what NumPy, zipfile and JSON raise for a file that is not theirs, or not whole
@@ -105,53 +103,28 @@ def fingerprint(module: nn.Module) -> str:
 
     Raises:
         ValueError: a module without parameters and buffers, for nothing would tell it from others; or one whose state
-            has something in it that cannot be read.
+            has something in it that is neither a plain tensor nor a number.
     """
-    state = {name: x for name, x in _state(module).items() if not name.endswith("_extra_state")}
-    if not state:
+    found, empty = hashlib.sha256(), True
+    for name, value in module.state_dict().items():
+        if not name.endswith(NOT_WEIGHTS):
+            empty = False
+            for part in _contents(re.sub(WRAPPER, "", name), value):
+                found.update(part)
+    if empty:
         raise ValueError(f"module: one with parameters or buffers is needed, got {type(module).__name__} without any")
-    found = hashlib.sha256()
-    for name, value in state.items():
-        for part in _contents(name, value):
-            found.update(part)
     return found.hexdigest()[:12]
 
 
-WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel, AveragedModel)
-
-
-def _state(module: nn.Module) -> dict[str, object]:
-    """The state dict, with what ``torch.jit`` leaves out, and by the names that it has without any wrapper."""
-    state = module.state_dict()
-    parts = list(module.named_modules(remove_duplicate=False))
-    if any(is_jit_frozen(part) for _, part in parts):
-        raise ValueError("module: torch.jit.freeze leaves no weights to name a model by; give it as it was before")
-    for name, part in parts:
-        if isinstance(part, torch.jit.ScriptModule):
-            values = {f"{name}.{key}": getattr(part, key) for key in part._concrete_type.get_attributes()}
-            state |= {key: value for key, value in values.items() if isinstance(value, torch.ScriptObject)}
-    for name, part in reversed(parts):  # the innermost first
-        # the former is what torch.compile has wrapped
-        inner = "_orig_mod" if "_orig_mod" in part._modules else "module" if isinstance(part, WRAPPERS) else None
-        if inner is not None:
-            outer = f"{name}." if name else ""
-            within = f"{outer}{inner}."  # what else begins with ``outer`` is the wrapper's, such as a count
-            state = {
-                outer + key.removeprefix(within) if key.startswith(within) else key: value
-                for key, value in state.items()
-                if key.startswith(within) or not key.startswith(outer)
-            }
-    return state
+WRAPPER = r"(?<![^.])(_orig_mod|module)\."
+"""What torch.compile, DataParallel and AveragedModel put into names."""
+NOT_WEIGHTS = ("_extra_state", "n_averaged")
 
 
 def _contents(name: str, value: object) -> Iterator[bytes]:
     """Everything that an entry of a state dict says."""
-    if isinstance(value, torch.ScriptObject):  # packed weights
-        value = value.__getstate__()
-    if isinstance(value, Tensor) and hasattr(value, "__tensor_flatten__"):  # quantised by torchao
-        parts, about = value.__tensor_flatten__()
-        value = [repr(about), *(getattr(value, part) for part in parts)]
-    if isinstance(value, Tensor):
+    if type(value) in (Tensor, nn.Parameter):
+        assert isinstance(value, Tensor)
         yield f"{name} {value.dtype} {tuple(value.shape)}\n".encode()
         yield content(value.dequantize() if value.is_quantized else value)
     elif isinstance(value, list | tuple):
@@ -163,68 +136,22 @@ def _contents(name: str, value: object) -> Iterator[bytes]:
         raise ValueError(f"module: {name} of its state must be made of tensors and numbers, got {type(value).__name__}")
 
 
-def evaluate(
-    query: Embeddings,
-    query_labels: Tensor,
-    gallery: Embeddings,
-    gallery_labels: Tensor,
-    *,
-    compatible: bool = False,
-    leave_out_own: bool = False,
-    **options,
-) -> retrieval.RetrievalScores:
-    """``retrieval.evaluate`` of embeddings that belong together.
+def check_together(query: Embeddings, gallery: Embeddings, *, compatible: bool = False) -> None:
+    """Raise ValueError unless queries may be compared with a gallery: of one space, and of length 1 both or neither.
 
     Args:
-        query, gallery: of one space, unless ``compatible``.
-        query_labels, gallery_labels: integers, one an item.
+        query, gallery: what ``compatkit.retrieval`` is to search.
         compatible: allow two spaces, because the models were trained to fit.
-        leave_out_own: the gallery item with the id of the query is left out for it.
-        options: ``ks`` and ``chunk``.
-
-    Raises:
-        ValueError: different spaces, named in the message; rows of length 1 against others; integer ids against text;
-            and as ``retrieval.evaluate`` does.
     """
-    _check_together(query, gallery, compatible)
-    if leave_out_own:
-        device = query.vectors.device
-        own = (torch.from_numpy(codes).to(device) for codes in _codes(query.ids, gallery.ids))
-        options |= dict(zip(("query_ids", "gallery_ids"), own, strict=True))
-    return retrieval.evaluate(query.vectors, query_labels, gallery.vectors, gallery_labels, **options)
-
-
-def nearest(
-    query: Embeddings,
-    gallery: Embeddings,
-    k: int = 5,
-    *,
-    compatible: bool = False,
-    leave_out_own: bool = False,
-    **options,
-) -> tuple[Tensor, np.ndarray]:
-    """The k nearest items of the gallery, nearest first.
-
-    Args:
-        query, gallery: of one space, unless ``compatible``.
-        k: how many.
-        compatible, leave_out_own: as in ``evaluate``.
-        options: ``chunk``.
-
-    Returns:
-        Distances (n, k) and ids (n, k).
-
-    Raises:
-        ValueError: as in ``evaluate``.
-    """
-    _check_together(query, gallery, compatible)
-    distances, rows = retrieval.nearest(query.vectors, gallery.vectors, k + leave_out_own, **options)
-    if leave_out_own:
-        own, theirs = (torch.from_numpy(codes).to(rows.device) for codes in _codes(query.ids, gallery.ids))
-        is_own = theirs[rows] == own[:, None]
-        is_own[:, -1] |= ~is_own.any(1)  # ids are unique: one goes, the query's own or else the farthest
-        distances, rows = distances[~is_own].view(-1, k), rows[~is_own].view(-1, k)
-    return distances, gallery.ids[rows.cpu().numpy()]
+    if query.space != gallery.space and not compatible:
+        made = f" (made from {gallery.made_from!r})" if gallery.made_from else ""
+        raise ValueError(
+            f"query, gallery: are of different spaces, {query.space!r} and {gallery.space!r}{made}. Transform the old "
+            "one (gallerykit upgrade), or pass compatible=True if the two models were trained to fit"
+        )
+    if query.unit != gallery.unit:
+        lengths = ["of length 1" if x.unit else "of any length" for x in (query, gallery)]
+        raise ValueError(f"query, gallery: rows must both have length 1 or both not, got {lengths[0]} and {lengths[1]}")
 
 
 def is_unit(vectors: Tensor) -> bool:
@@ -265,23 +192,3 @@ def _ids(ids: object, n: int) -> np.ndarray:
     if len(values) < n:
         raise ValueError(f"ids: must be unique, got {values[counts.argmax()]!s} {counts.max()} times")
     return ids
-
-
-def _codes(query: np.ndarray, gallery: np.ndarray) -> list[np.ndarray]:
-    """The same integer for the same id."""
-    if query.dtype.kind != gallery.dtype.kind:
-        raise ValueError(f"query, gallery: ids must both be integers or both text, got {query.dtype}, {gallery.dtype}")
-    codes = np.unique(np.concatenate([query, gallery]), return_inverse=True)[1].reshape(-1)
-    return np.split(codes, [len(query)])
-
-
-def _check_together(query: Embeddings, gallery: Embeddings, compatible: bool) -> None:
-    if query.space != gallery.space and not compatible:
-        made = f" (made from {gallery.made_from!r})" if gallery.made_from else ""
-        raise ValueError(
-            f"query, gallery: are of different spaces, {query.space!r} and {gallery.space!r}{made}. Transform the old "
-            "one (gallerykit upgrade), or pass compatible=True if the two models were trained to fit"
-        )
-    if query.unit != gallery.unit:
-        lengths = ["of length 1" if x.unit else "of any length" for x in (query, gallery)]
-        raise ValueError(f"query, gallery: rows must both have length 1 or both not, got {lengths[0]} and {lengths[1]}")

@@ -25,7 +25,6 @@ def read_pairs(
     labels: str | os.PathLike | None = None,
     columns: Mapping[str, str] | None = None,
     metric: str = "l2",
-    require_all: bool = False,
     tell: Callable[[str], object] = print,
 ) -> Pairs:
     """Paired embeddings from files and tables (see ``stores``), by id where both have ids and by order otherwise.
@@ -37,12 +36,11 @@ def read_pairs(
         labels: integers or text, in place of a column ``label`` of ``old`` or ``new``; likewise.
         columns: what the columns of ``store.ROLES`` are called, where they are called otherwise.
         metric: of the search; pairs with embeddings of zeros, as of items that failed, have no cosine and are left out.
-        require_all: refuse ids that are not everywhere.
         tell: gets a sentence with the numbers where items are left out.
 
     Raises:
-        ValueError: unequal numbers of rows without ids, ids that are not unique or not all the same (``require_all``),
-            NaN or numbers beyond float32, or too few pairs.
+        ValueError: unequal numbers of rows without ids, ids that are not unique, NaN or numbers beyond float32, or too
+            few pairs.
     """
     urls = {"old": old, "new": new, "side": side, "labels": labels}
     found = {name: Gallery(name, open_source(url, columns), columns) for name, url in urls.items() if url is not None}
@@ -59,7 +57,7 @@ def read_pairs(
     for name, gallery in found.items():
         if name != "labels":
             gallery.width(roles[name])
-    rows = _joined(found, require_all, tell)
+    rows = _joined(found, tell)
     matrices = {
         name: _matrix(name, found[name], roles[name], rows[name]) for name in ("old", "new", "side") if name in found
     }
@@ -89,7 +87,7 @@ def _labels(gallery: Gallery, role: str) -> np.ndarray:
     return gallery.values(role).to_numpy(zero_copy_only=False)
 
 
-def _joined(found: dict[str, Gallery], require_all: bool, tell: Callable[[str], object]) -> dict[str, np.ndarray]:
+def _joined(found: dict[str, Gallery], tell: Callable[[str], object]) -> dict[str, np.ndarray]:
     """The rows of the items that all have, in the order of ``old``."""
     counts = {name: gallery.source.rows for name, gallery in found.items()}
     _check_enough(counts["old"])
@@ -98,8 +96,6 @@ def _joined(found: dict[str, Gallery], require_all: bool, tell: Callable[[str], 
     number = int(everywhere.sum())
     if any(count != number for count in counts.values()):
         said = ", ".join(f"{count} of {name}" for name, count in counts.items())
-        if require_all:
-            raise ValueError(f"ids must all match (--require-all): {number} items are everywhere, of {said}")
         tell(f"{number} items are paired by their ids, of {said}.")
     _check_enough(number)
     return {name: place[everywhere] for name, place in places.items()}

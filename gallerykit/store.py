@@ -7,13 +7,12 @@ end. A fragment that is written is not written again: that is all there is to re
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -421,24 +420,6 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def disk_of(target: Target) -> Iterator[None]:
-    """Say of a full disk what to do."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:
-        cause: BaseException | None = error
-        while cause is not None and getattr(cause, "errno", None) not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            cause = cause.__cause__ or cause.__context__
-        if cause is None and "No space left" not in str(error):
-            raise
-        raise OSError(
-            errno.ENOSPC,
-            f"the disk of {target.folder.parent} is full. The old gallery is untouched and there is nothing new at "
-            f"{target.name}. With space made, the same command goes on; to give up, remove {target.folder}",
-        ) from error
 
 
 def without_password(url: str) -> str:

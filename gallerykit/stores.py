@@ -1,14 +1,4 @@
-"""Where embeddings lie, and where new ones go: the store that a file name or an address stands for.
-
-====================================  ===========================================================
-``items.npy``                         one array: embeddings (n, d), side-information (n, d) or labels (n,)
-``items.npz``                         what ``Embeddings.save`` wrote: embeddings, ids and the name of their space
-``items.parquet``, ``items/``         a Parquet file, or a folder of such files in the order of their names
-``items.arrow``                       an Arrow IPC file
-``lance:db#items``                    the table ``items`` of the LanceDB in the folder ``db``
-``postgresql://user@host/db#items``   a PostgreSQL table with a column of pgvector; ``#schema.items`` works, too
-``qdrant:http://host:6333#items``     a collection of Qdrant; ``qdrant:FOLDER#items`` for its client's local mode
-====================================  ===========================================================
+"""Where embeddings lie, and where new ones go: the store that a file name or an address of ``FORMS`` stands for.
 
 A second ``#`` names the column of vectors: ``items.parquet#embedding_v1``, ``lance:db#items#embedding_v1``. As what is
 to be made, ``lance:db#items#v2`` is a new column of the gallery's own table, and ``qdrant:...#items#v2`` a new named

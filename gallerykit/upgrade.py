@@ -9,13 +9,10 @@ model are compared, and one is advised. ``upgrade`` then puts the gallery throug
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
 
 from .maps import CLOSED_FORMS, DIRECTIONS, METHODS, NETWORKS, Map, fit, split
 
@@ -69,7 +66,6 @@ class Plan:
         'what columns are called, such as: id "Item ID"; roles: id, vector ("embedding"), side, label',
         default_factory=dict,
     )
-    require_all: bool = option("refuse pairs whose ids match only in part", default=False)
     metric: Literal["l2", "cosine", "ip"] = option("of the search: L2 distance, cosine or inner product", default="l2")
     method: str = option(
         "auto takes what is advised, of the closed forms; all trains residual and h as well, which takes minutes; a "
@@ -85,15 +81,10 @@ class Plan:
         "how many items a gallery has that is not given: agreement is extrapolated to that many", default=None
     )
     enough: float = option("share of neighbours that a map must keep, without labels", default=0.5)
-    backfill_seconds: float | None = option(
-        "what the new model takes for 10 000 items: prices are compared with it", default=None
-    )
     save_map: str | None = option("keep the map that is advised or named, as NAME.safetensors", default=None)
     backfill_list: str | None = option(
         "write the ids of the gallery as NAME.csv, in the order to embed them anew in", default=None
     )
-    steps: int = option("of the training of residual and h", default=2_000)
-    seed: int = option("which pairs are held out, and of the training", default=0)
     show_progress: bool = option("bars, where a terminal is watching", default=True)
 
     def run(self, tell: Callable[[str], object] = print) -> Done:
@@ -114,8 +105,7 @@ class Plan:
 
         methods, directions = self._checked()
         pairs = read_pairs(
-            self.old, self.new, side=self.side, labels=self.labels, columns=self.columns, metric=self.metric,
-            require_all=self.require_all, tell=tell,
+            self.old, self.new, side=self.side, labels=self.labels, columns=self.columns, metric=self.metric, tell=tell
         )  # fmt: skip
         size = self.gallery_size
         gallery = None
@@ -124,24 +114,20 @@ class Plan:
             if (width := gallery.width("vector")) != pairs.old.shape[1]:
                 raise ValueError(f"gallery: must have the width of old, {pairs.old.shape[1]}, got {width}")
             size = gallery.source.rows
-        to_fit, held_out = split(pairs, self.seed)
+        to_fit, held_out = split(pairs)
         maps = fit(
-            to_fit, methods, directions=directions, metric=self.metric, steps=self.steps, seed=self.seed,
-            show_progress=self.show_progress,
+            to_fit, methods, directions=directions, metric=self.metric, show_progress=self.show_progress
         )  # fmt: skip
         comparison = compare(
-            maps, to_fit, held_out, metric=self.metric, gallery_size=size, old_model=self.old_model,
-            show_progress=self.show_progress,
+            maps, to_fit, held_out, metric=self.metric, gallery_size=size, old_model=self.old_model
         )  # fmt: skip
         plan = backfill.plan(comparison, maps, to_fit, held_out)
-        advice = recommend(comparison, plan, maps, enough=self.enough, backfill_seconds=self.backfill_seconds)
+        advice = recommend(comparison, plan, maps, enough=self.enough)
         tell("\n\n".join([comparison.table(), plan.table(), advice.text]))
         label = advice.map if self.method in ("auto", "all") else self._named(maps)
         chosen = None if label is None else _scored(maps[label], comparison)
         if self.backfill_list is not None and gallery is not None:
-            times = backfill.often_found(gallery, pairs.old[: backfill.COUNTED], self.metric)
-            ids = np.arange(len(times)) if gallery.ids is None else gallery.ids
-            backfill.write_list(self.backfill_list, ids, times)
+            backfill.write_list(self.backfill_list, gallery, pairs.old[: backfill.COUNTED], self.metric)
         if self.save_map is not None and chosen is not None:
             chosen.save(self.save_map)
         return Done(comparison, plan, advice, chosen, maps=maps)
@@ -153,11 +139,8 @@ class Plan:
             raise ValueError(f"method: must be one of auto, all, {', '.join(METHODS)}, got {self.method!r}")
         if not 0 <= self.enough <= 1:
             raise ValueError(f"enough: must be a share, 0 .. 1, got {self.enough}")
-        if self.backfill_seconds is not None and not 0 <= self.backfill_seconds < math.inf:
-            raise ValueError(f"backfill_seconds: must be a time, got {self.backfill_seconds}")
-        for name in ("steps", "gallery_size"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise ValueError(f"{name}: must be at least 1, got {value}")
+        if self.gallery_size is not None and self.gallery_size < 1:
+            raise ValueError(f"gallery_size: must be at least 1, got {self.gallery_size}")
         for name, suffix in (("save_map", ".safetensors"), ("backfill_list", ".csv")):
             path = getattr(self, name)
             if path is not None and Path(path).suffix != suffix:

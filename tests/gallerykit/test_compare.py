@@ -11,7 +11,7 @@ from compatkit import retrieval
 from compatkit.intervals import Interval
 from gallerykit import backfill
 from gallerykit.advice import recommend
-from gallerykit.backfill import Path, Plan, Stage, often_found, plan, stands_out, times_found
+from gallerykit.backfill import Path, Plan, Stage, plan, stands_out, times_found
 from gallerykit.compare import NEW, OLD, Comparison, Judge, Way, cascade, ceiling, compare
 from gallerykit.maps import fit, split
 from gallerykit.metrics import METRICS, similarity
@@ -129,17 +129,18 @@ def test_ranks_are_comparable_in_galleries_of_any_size():
 def test_those_found_most_often_come_first(world):
     generator = torch.Generator().manual_seed(0)
     queries, items = (torch.randn(n, 6, generator=generator) for n in (80, 260))
-    near = similarity(queries, items, "l2").topk(50).indices
-    wanted = torch.bincount(near.flatten(), minlength=260)
+    near = similarity(queries, items, "l2")
+    wanted = [torch.bincount(near.topk(k).indices.flatten(), minlength=260) for k in (5, 50)]
+    assert (times_found(queries, items, "l2") == wanted[0]).all()
     for kind in ("parquet", "lance"):
         gallery = Gallery("gallery", open_source(world.put(kind, "items", table(items.numpy()))))
-        assert (often_found(gallery, queries, "l2") == wanted.numpy()).all()
-    few = times_found(queries, items, "l2", 50)
-    assert few.sum() == 80 * (260 // 50)
-    backfill.write_list("list.csv", IDS, wanted.numpy())
-    lines = (world.folder / "list.csv").read_text().splitlines()
-    assert lines[0] == "id,times_found" and len(lines) == 261
-    assert lines[1] == f"{IDS[wanted.argmax()]},{wanted.max()}"
+        backfill.write_list("list.csv", gallery, queries, "l2")
+        first, *rows = (world.folder / "list.csv").read_text().splitlines()
+        listed = [tuple(map(int, row.split(","))) for row in rows]
+        assert first == '"id","times_found"' and dict(listed) == dict(
+            zip(IDS.tolist(), wanted[1].tolist(), strict=True)
+        )
+        assert [times for _, times in listed] == sorted(wanted[1].tolist(), reverse=True)
 
 
 # Advice, on comparisons that are made up
@@ -188,14 +189,11 @@ DEEP = Path(
         ({"new/ridge": 0.4}, {"labelled": False}, "back-fill", None, "50 % would be enough"),
         ({"new/ridge": 0.25}, {"labelled": False}, "keep", None, "Keep the old model"),
         ({"new/ridge": 0.6, "new/identity": 0.6}, {}, "nothing", None, "Do nothing"),
-        ({"new/ridge": 0.5}, {"backfill_seconds": 0.5}, "back-fill", None, "Back-fill: it is exact and takes 0.5 s"),
-        ({"new/ridge": 0.5}, {"backfill_seconds": 50.0}, "map", "new/ridge", "would take 50 times as long"),
     ],
 )
 def test_advice_follows_the_rule(scores, options, action, label, said):
-    seconds = {"backfill_seconds": options.pop("backfill_seconds")} if "backfill_seconds" in options else {}
     maps = fit(noisy(200, labelled=False), ["identity"])
-    found = recommend(made_up(scores, **options), Plan((EVEN, DEEP)), maps, **seconds)
+    found = recommend(made_up(scores, **options), Plan((EVEN, DEEP)), maps)
     assert (found.action, found.map) == (action, label) and said in found.text
     if action in ("keep", "map"):
         assert (

@@ -1,6 +1,7 @@
 """The commands: plan, upgrade, carry and inspect, as they are typed."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def test_a_map_of_queries(files, capsys):
         ({"--method": "magic"}, "--method: must be one of auto, all, identity"),
         ({"--enough": "7"}, "--enough: must be a share, 0 .. 1, got 7.0"),
         ({"--save-map": "m.bin"}, "--save-map: must be NAME.safetensors, got m.bin"),
-        ({"--steps": "0"}, "--steps: must be at least 1, got 0"),
+        ({"--gallery-size": "0"}, "--gallery-size: must be at least 1, got 0"),
         ({"--gallery": "none.npy"}, "No such file"),
         ({"--gallery": "new.parquet"}, "--gallery: must have the width of old, 6, got 7"),
         ({"--out": "new.parquet"}, "--out: .*new.parquet exists already; name another, or overwrite"),
@@ -113,6 +114,22 @@ def test_help_is_quick_and_says_what_is_missing():
         [sys.executable, "-m", "gallerykit", "plan", "--metric", "l3"], capture_output=True, text=True
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr and "l3" in done.stderr
+
+
+def test_interrupted_and_where_the_reader_knows_no_plus_minus(files, monkeypatch, capsys):
+    typed = ["plan", *(part for pair in files.items() for part in pair)]
+    done = subprocess.run(
+        [sys.executable, "-m", "gallerykit", *typed],
+        capture_output=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )
+    assert done.returncode == 0 and rb"\xb1" in done.stdout, done.stderr
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gallerykit.upgrade.split", interrupt)
+    assert main(typed) == 130 and "the same command goes on" in capsys.readouterr().err
 
 
 # PostgreSQL says how to search, and what it says works
