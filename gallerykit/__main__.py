@@ -16,7 +16,6 @@ from .upgrade import Plan, Upgrade, option
 STORES = """\b
 A store is one of
   items.npy                        a NumPy array (n, width)
-  items.npz                        what gallerykit.embeddings saved
   items.parquet, items/            a Parquet file, or a folder of them
   items.arrow                      an Arrow IPC file
   lance:db#items                   the table items of the LanceDB in the folder db

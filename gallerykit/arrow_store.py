@@ -141,19 +141,14 @@ class NewTable(NewFile):
         if self._is_folder:
             os.rename(self._hidden, self.path)
         else:
-            whole = self.folder / "whole"
-            if len(names) == 1 and self.path.suffix != ".npz":
-                whole = self._hidden / names[0]
-            else:
-                self.join(itertools.chain.from_iterable(map(self._batches, names)), whole)
+            whole = self._hidden / names[0]
+            if len(names) > 1:
+                whole = self.folder / "whole"
+                with replacing(whole) as file, self._writer(file) as writer:
+                    for batch in itertools.chain.from_iterable(map(self._batches, names)):
+                        writer.write_batch(batch)
             os.replace(whole, self.path)
         sync(self.path.parent)
-
-    def join(self, parts: Iterator[Any], whole: Path) -> None:
-        """Make one file of the batches of all fragments."""
-        with replacing(whole) as file, self._writer(file) as writer:
-            for batch in parts:
-                writer.write_batch(batch)
 
     def _batches(self, name: str) -> Iterator[Any]:
         kind = "ipc" if self.path.suffix == ".arrow" else "parquet"

@@ -13,8 +13,8 @@ import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from compatkit.progress import progress
 
 from .maps import Ends, Map, load_map
 from .scheduler import workers_of
-from .store import Fragment, Gallery, Target, as_float, batch_rows, pa, places_of, vector_field
+from .store import Fragment, Gallery, Target, as_float, as_vectors, batch_rows, pa, places_of, vector_field
 from .stores import absolute, open_source, open_target
 
 UNIT_TOLERANCE = 1e-3  # by which a length may differ from 1: float16 does not come nearer
@@ -51,8 +51,8 @@ def carry(
     Args:
         map: of ``fit``, or its file.
         gallery: what is mapped, see ``stores``.
-        out: what is made. All other columns are carried along; a ``.npy`` takes the vectors alone, PostgreSQL and an
-            ``.npz`` ids and vectors. Numbers have the type of the new model's.
+        out: what is made. All other columns are carried along; a ``.npy`` takes the vectors alone, PostgreSQL
+            ids and vectors. Numbers have the type of the new model's.
         side: side-information in place of the gallery's column ``side``; by id where both have ids.
         columns: as in ``pairs.read_pairs``.
         scheduler: address of a scheduler of Dask whose workers do it, see ``scheduler``.
@@ -69,24 +69,25 @@ def carry(
             kept, and the same call goes on.
     """
     mapped = map if isinstance(map, Map) else load_map(map)
-    target = open_target(out)
+    names = tuple(sorted((columns or {}).items()))
+    work = Work(absolute(gallery), absolute(out), None if side is None else absolute(side), names)
+    target = work.target
     with workers_of(scheduler) as executor, target.held():
-        work = Work.of(gallery, target, absolute(out), side, columns)
-        opened = work.opened(mapped, target)
+        work.take(mapped)
         target.check_new(overwrite)
         target.check()
-        source, fragments = opened.gallery.source, opened.gallery.source.fragments()
-        state = [source.state(), None if work.side is None else open_source(work.side, columns).state()]
-        job = json.dumps([mapped.digest(), state, [asdict(one) for one in fragments], work.columns], sort_keys=True)
+        source, fragments = work.gallery.source, work.gallery.source.fragments()
+        state = [source.state(), None if work.beside is None else work.beside.source.state()]
+        job = json.dumps([mapped.digest(), state, [asdict(one) for one in fragments], names], sort_keys=True)
         done = target.begin(job)
         try:
-            opened.check(fragments)
-            _align_side(opened, work)
-            mapped.save(work.map)
+            work.check(fragments)
+            work.align_side()
+            mapped.save(work.map_file)
             todo = [(i, one) for i, one in enumerate(fragments) if i not in done]
-            _run(todo, len(fragments), opened, work, executor, show_progress)
-            if (found := open_source(work.gallery, columns)).state() != state[0]:
-                raise ValueError(f"gallery: {found.name} has changed meanwhile; run the command again")
+            _run(todo, len(fragments), work, executor, show_progress)
+            if open_source(work.of, columns).state() != state[0]:
+                raise ValueError(f"gallery: {source.name} has changed meanwhile; run the command again")
         except ValueError:
             target.discard()
             raise
@@ -103,45 +104,52 @@ def carry(
 
 @dataclass(frozen=True)
 class Work:
-    """All that a worker needs to know."""
+    """A gallery on its way through a map: four names, which is all that a worker is told, and what they stand for."""
 
-    gallery: str
+    of: str
     out: str
     side: str | None
     columns: tuple[tuple[str, str], ...]
-    folder: str
+    folder: str = ""
+    """the hidden one of the client, whose working directory may be another; empty for the target's own"""
 
-    @classmethod
-    def of(cls, gallery: Any, target: Target, out: str, side: Any, columns: Mapping[str, str] | None) -> Work:
-        names = tuple(sorted((columns or {}).items()))
-        place = None if side is None else absolute(side)
-        return cls(absolute(gallery), out, place, names, str(target.folder.absolute()))
+    @cached_property
+    def gallery(self) -> Gallery:
+        return Gallery("gallery", open_source(self.of, dict(self.columns)), dict(self.columns))
+
+    @cached_property
+    def beside(self) -> Gallery | None:
+        """Side-information with a source of its own."""
+        if self.side is None:
+            return None
+        return Gallery("side", open_source(self.side, dict(self.columns)), dict(self.columns))
+
+    @cached_property
+    def target(self) -> Target:
+        target = open_target(self.out)
+        target.folder = Path(self.folder or target.folder).absolute()
+        return target
 
     @property
-    def map(self) -> Path:
-        return Path(self.folder, "map.safetensors")
+    def map_file(self) -> Path:
+        return self.target.folder / "map.safetensors"
 
     @property
     def aligned(self) -> Path:
         """Side-information in the order of the gallery."""
-        return Path(self.folder, "side.npy")
+        return self.target.folder / "side.npy"
 
-    def opened(self, map: Map, target: Target) -> Opened:
-        columns = dict(self.columns)
-        gallery = Gallery("gallery", open_source(self.gallery, columns), columns)
-        opened = Opened(map, gallery, target, self)
-        target.bind(gallery, opened.schema, map.ends.metric)
-        return opened
+    def take(self, map: Map) -> None:
+        """Have this map, and the schema of what is made by it."""
+        self.__dict__["map"] = map
+        self.target.bind(self.gallery, self.schema, map.ends.metric)
 
+    def for_worker(self) -> Work:
+        return replace(self, folder=str(self.target.folder))
 
-@dataclass(frozen=True, eq=False)
-class Opened:
-    """A map, and what goes through it to where."""
-
-    map: Map
-    gallery: Gallery
-    target: Target
-    work: Work
+    @cached_property
+    def map(self) -> Map:
+        return load_map(self.map_file)
 
     @cached_property
     def names(self) -> list[str]:
@@ -157,7 +165,7 @@ class Opened:
         ends, vector, old = self.map.ends, self.gallery.columns["vector"], self.gallery.source.schema
         self._check_ends(ends)
         dtype = np.dtype(ends.dtype)
-        if self.work.out.startswith(("postgres", "qdrant:")) and dtype == np.float64:
+        if self.out.startswith(("postgres", "qdrant:")) and dtype == np.float64:
             dtype = np.dtype(np.float32)  # they have nothing wider
         fields = [vector_field(vector, ends.d_out, dtype) if name == vector else old.field(name) for name in self.names]
         about = {
@@ -168,19 +176,20 @@ class Opened:
         return pa.schema(fields, about | {k: v for k, v in spaces.items() if v})
 
     def _check_ends(self, ends: Ends) -> None:
-        gallery = self.gallery
+        gallery, beside = self.gallery, self.beside
         width = gallery.width("vector")
         if width != ends.d_in:
             raise ValueError(f"gallery: must have the width of the map, {ends.d_in}, got {width}")
         if gallery.space and ends.from_space and gallery.space != ends.from_space:
             raise ValueError(f"gallery: must be of the space of the map, {ends.from_space!r}, got {gallery.space!r}")
-        if self.work.side is not None and not ends.d_side:
+        if beside is not None and not ends.d_side:
             raise ValueError("side: must be left out, for the map takes none")
-        if ends.d_side and self.work.side is None:
-            if not gallery.has("side"):
+        if ends.d_side:
+            if beside is None and not gallery.has("side"):
                 raise ValueError(f"side: is needed, for the map takes some and {gallery.source.name} has none")
-            if (found := gallery.width("side")) != ends.d_side:
-                raise ValueError(f"side: must have the width of the map, {ends.d_side}, got {found}")
+            width = gallery.width("side") if beside is None else beside.width(_role(beside))
+            if width != ends.d_side:
+                raise ValueError(f"side: must have the width of the map, {ends.d_side}, got {width}")
 
     def check(self, fragments: Sequence[Fragment]) -> None:
         """That the gallery looks like what the map was fitted on, by rows here and there; and that the first row is of
@@ -191,30 +200,48 @@ class Opened:
         if self.map.sides is not None:
             self.map.sides.check(self.gallery.sample(LOOKED_AT), "gallery")
 
+    def align_side(self) -> None:
+        """Write side-information that has a source of its own in the order of the gallery."""
+        if (beside := self.beside) is None:
+            return
+        places = places_of("side", beside, self.gallery, "the gallery")
+        if (places < 0).any():
+            raise ValueError(f"side: must have all items of the gallery, {int((places < 0).sum())} miss")
+        target, width, row = np.full(beside.source.rows, -1), self.map.ends.d_side, 0
+        target[places] = np.arange(len(places))
+        hidden = self.aligned.with_suffix(".part.npy")
+        aligned = np.lib.format.open_memmap(hidden, "w+", np.float32, (len(places), width))
+        for block in beside.blocks(_role(beside), batch_rows(width)):
+            to = target[row : row + len(block)]
+            aligned[to[to >= 0]] = block[to >= 0]
+            row += len(block)
+        aligned.flush()
+        hidden.replace(self.aligned)
+
     def batches(self, fragment: Fragment) -> Iterator[Any]:
         """What is written of a fragment."""
         ends, columns, row = self.map.ends, self.gallery.columns, fragment.start
-        beside = columns["side"] if ends.d_side and self.work.side is None else None
-        read = list(dict.fromkeys([*self.names, columns["vector"], *filter(None, [beside])]))
-        aligned = np.load(self.work.aligned, mmap_mode="r") if self.work.side is not None else None
+        column = columns["side"] if ends.d_side and self.side is None else None
+        read = list(dict.fromkeys([*self.names, columns["vector"], *filter(None, [column])]))
+        aligned = np.load(self.aligned, mmap_mode="r") if self.side is not None else None
         for batch in self.gallery.source.read(fragment, read, batch_rows(max(ends.d_in, ends.d_out))):
             old = as_float("gallery", self.gallery.vectors("vector", batch, row, ends.d_in), row)
             if ends.unit_in:
                 _check_unit(old, row, ends.metric)
             side = None
-            if beside is not None:
+            if column is not None:
                 side = as_float("side", self.gallery.vectors("side", batch, row, ends.d_side), row)
             elif aligned is not None:
                 side = as_float("side", aligned[row : row + len(old)], row)
             new = self.map(old, side)
             kind = self.schema.field(columns["vector"]).type
             new = as_float("gallery, transformed", new, row, kind.value_type.to_pandas_dtype())
-            flat = pa.FixedSizeListArray.from_arrays(pa.array(new.reshape(-1)), new.shape[1])
-            arrays = [flat if name == columns["vector"] else batch.column(name) for name in self.names]
+            arrays = [as_vectors(new) if name == columns["vector"] else batch.column(name) for name in self.names]
             yield pa.record_batch(arrays, schema=self.schema)
             row += len(old)
 
     def carry(self, index: int, fragment: Fragment) -> None:
+        """Write a fragment."""
         errors: list[Exception] = []
 
         def kept() -> Iterator[Any]:
@@ -232,77 +259,40 @@ class Opened:
             raise
 
 
-def _run(
-    todo: Sequence[tuple[int, Fragment]],
-    total: int,
-    opened: Opened,
-    work: Work,
-    executor: Executor | None,
-    shown: bool,
-) -> None:
-    call: Any = opened.carry if executor is None else partial(carry_fragment, work)
-    with _executor(executor, opened.target.threads) as pool:
+def _role(beside: Gallery) -> str:
+    return "side" if beside.has("side") else "vector"
+
+
+def _run(todo: Sequence[tuple[int, Fragment]], total: int, work: Work, executor: Executor | None, shown: bool) -> None:
+    call: Any = work.carry if executor is None else partial(carry_fragment, work.for_worker())
+    with nullcontext(executor) if executor is not None else ThreadPoolExecutor(work.target.threads) as pool:
         calls = [pool.submit(call, index, fragment) for index, fragment in todo]
         try:
             for _, one in zip(progress(total - len(todo), total, "gallery", "fragment", shown), calls, strict=True):
                 one.result()
         except BaseException:
-            work.map.unlink(missing_ok=True)  # so that no other call begins
+            work.map_file.unlink(missing_ok=True)  # so that no other call begins
             # a scheduler says of a call that runs that it is cancelled, and goes on with it: all of its are waited for
             wait(calls if executor is not None else [one for one in calls if not one.cancel()])
             raise
 
 
-@contextmanager
-def _executor(executor: Executor | None, threads: int) -> Iterator[Executor]:
-    if executor is not None:
-        yield executor
-        return
-    with ThreadPoolExecutor(threads) as pool:
-        yield pool
-
-
 def carry_fragment(work: Work, index: int, fragment: Fragment) -> None:
     """What a worker does: one fragment, unless it is there. Dask calls again for what a worker had returned before it
     died."""
-    if not work.map.exists():
+    file = Path(work.folder, "map.safetensors")
+    if not file.exists():
         raise FileNotFoundError(
-            f"scheduler: a worker on {socket.gethostname()} does not find {work.map}; the folder of --out, or the "
+            f"scheduler: a worker on {socket.gethostname()} does not find {file}; the folder of --out, or the "
             "working directory for a database, must be on a disk that all workers share"
         )
-    _opened_by_worker(work, work.map.stat().st_mtime_ns).carry(index, fragment)
+    _opened_by_worker(work, file.stat().st_mtime_ns).carry(index, fragment)
 
 
 @lru_cache(2)
-def _opened_by_worker(work: Work, when: int) -> Opened:
-    target = open_target(work.out)
-    target.folder = Path(work.folder)  # of the client, whose working directory may be another
-    return work.opened(load_map(work.map), target)
-
-
-def _align_side(opened: Opened, work: Work) -> None:
-    """Write side-information that has a source of its own in the order of the gallery."""
-    if work.side is None:
-        return
-    columns = dict(work.columns)
-    side = Gallery("side", open_source(work.side, columns), columns)
-    role, ends = "side" if side.has("side") else "vector", opened.map.ends
-    if (width := side.width(role)) != ends.d_side:
-        raise ValueError(f"side: must have the width of the map, {ends.d_side}, got {width}")
-    places = places_of("side", side, opened.gallery, "the gallery")
-    if (places < 0).any():
-        raise ValueError(f"side: must have all items of the gallery, {int((places < 0).sum())} miss")
-    target = np.full(side.source.rows, -1)
-    target[places] = np.arange(len(places))
-    hidden = work.aligned.with_suffix(".part.npy")
-    aligned = np.lib.format.open_memmap(hidden, "w+", np.float32, (len(places), width))
-    row = 0
-    for block in side.blocks(role, batch_rows(width)):
-        to = target[row : row + len(block)]
-        aligned[to[to >= 0]] = block[to >= 0]
-        row += len(block)
-    aligned.flush()
-    hidden.replace(work.aligned)
+def _opened_by_worker(work: Work, when: int) -> Work:
+    work.take(work.map)
+    return work
 
 
 def _check_unit(x: np.ndarray, row: int, metric: str) -> None:

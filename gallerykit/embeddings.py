@@ -4,18 +4,15 @@ Two models put the same image at different places, and nothing in an array of nu
 Here it is said, and ``check_together`` refuses what does not belong together.
 
     new = Embeddings(vectors, ids, space=fingerprint(model))
-    new.save("new.npz")
-    check_together(new, Embeddings.load("gallery.npz"))  # ValueError, if the gallery is another model's
+    new.save("new.parquet")
+    check_together(new, Embeddings.load("gallery.parquet"))  # ValueError, if the gallery is another model's
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,11 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from compatkit.devices import content, described
+from compatkit.extras import require
 from compatkit.files import replacing
 
+from .store import ROLES, as_vectors, pa
+
+pq = require("pyarrow.parquet", "gallery")
+
 UNIT_TOLERANCE = 1e-3  # by which a length may differ from 1: float16 does not come nearer
-# what NumPy, zipfile and JSON raise for a file that is not theirs, or not whole
-BROKEN = (ValueError, TypeError, AttributeError, LookupError, EOFError, OSError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,31 +69,30 @@ class Embeddings:
         return len(self.vectors)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write an uncompressed ``.npz``, so that a reader sees the old file or the whole new one."""
-        vectors = self.vectors.detach().cpu().contiguous().numpy()
-        about = _about(self.space, self.made_from, bool(self.unit), self.ids, vectors)
+        """Write a Parquet file, which the command takes, too, so that a reader sees the old one or the whole new one."""
+        about = {"compatkit.space": self.space, "compatkit.made_from": self.made_from}
+        columns = {ROLES["id"]: self.ids, ROLES["vector"]: as_vectors(self.vectors.detach().cpu().numpy())}
         with replacing(path) as file:
-            np.savez(file, vectors=vectors, ids=self.ids, about=about)
+            pq.write_table(pa.table(columns).replace_schema_metadata(about), file, write_page_checksum=True)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Embeddings:
-        """What ``save`` wrote, on the CPU.
+        """What ``save`` or the command wrote, on the CPU.
 
         Raises:
             ValueError: the file is cut, altered or of another kind.
+            FileNotFoundError: there is none.
         """
-        try:
-            with open(path, "rb") as content, np.load(content, allow_pickle=False) as file:
-                vectors, ids, about = file["vectors"], file["ids"], json.loads(str(file["about"]))
-                space, made_from, unit = about["space"], about["made_from"], about["unit"]
-                again = _about(space, made_from, unit, ids, vectors)
-        except (FileNotFoundError, PermissionError, IsADirectoryError):
-            raise
-        except BROKEN as e:
-            raise ValueError(f"path: {path} is not a whole file of Embeddings.save ({e})") from e
-        if json.loads(str(again)) != about:
-            raise ValueError(f"path: {path} was altered after it was written: its checksum does not hold")
-        return cls(torch.from_numpy(vectors), ids, space, made_from, unit)
+        with open(path, "rb") as file:
+            try:
+                table = pq.read_table(file, page_checksum_verification=True)
+                about = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+                space, ids = about["compatkit.space"], table[ROLES["id"]].to_numpy()
+                vectors = np.stack(table[ROLES["vector"]].to_numpy(zero_copy_only=False))
+            except (pa.ArrowInvalid, OSError, KeyError, ValueError) as error:
+                raise ValueError(f"path: {path} is not a whole file of Embeddings.save ({error})") from error
+        ids = ids.astype(str) if ids.dtype == object else ids
+        return cls(torch.from_numpy(vectors), ids, space, about.get("compatkit.made_from", ""))
 
 
 def fingerprint(module: nn.Module) -> str:
@@ -158,15 +157,6 @@ def is_unit(vectors: Tensor) -> bool:
     """Whether all rows (n, d) have length 1, as far as float16 can."""
     wide = torch.promote_types(vectors.dtype, torch.float32)
     return bool(((torch.linalg.vector_norm(vectors, dim=1, dtype=wide) - 1).abs() <= UNIT_TOLERANCE).all())
-
-
-def _about(space: str, made_from: str, unit: bool, ids: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    """What a file says of its vectors: JSON with a checksum of all it holds."""
-    about = {"space": space, "made_from": made_from, "unit": bool(unit), "width": int(vectors.shape[1])}
-    found = hashlib.sha256(json.dumps([about, list(vectors.shape), str(vectors.dtype), str(ids.dtype)]).encode())
-    found.update(np.ascontiguousarray(ids).data)
-    found.update(np.ascontiguousarray(vectors).data)
-    return np.array(json.dumps(about | {"sha256": found.hexdigest()}))
 
 
 def _check_vectors(x: Tensor) -> None:

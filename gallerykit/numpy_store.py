@@ -1,20 +1,15 @@
-"""Embeddings as NumPy arrays: ``NAME.npy``, and ``NAME.npz`` as ``Embeddings.save`` writes it.
-
-A ``.npy`` is read and written in place, at the offset of each fragment, so that it may be larger than memory. An
-``.npz`` is one fragment, in memory.
-"""
+"""Embeddings as a NumPy array, ``NAME.npy``, read and written in place, at the offset of each fragment: it may be larger
+than memory."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from .arrow_store import NewTable
 from .store import (
     ROLES,
     Fragment,
@@ -26,9 +21,6 @@ from .store import (
     sync,
     vector_field,
 )  # fmt: skip
-
-if TYPE_CHECKING:
-    from .embeddings import Embeddings
 
 
 class Array:
@@ -89,37 +81,6 @@ class Array:
         return file_state(self._path)
 
 
-class Saved:
-    """An ``.npz`` of ``Embeddings.save``. As ``store.Source``."""
-
-    vector: str | None = None
-
-    def __init__(self, path: Path):
-        self.name, self._path = str(path), path
-        whole = self._whole
-        about = {"compatkit.space": whole.space}
-        ids = pa.field("id", pa.string() if whole.ids.dtype.kind == "U" else pa.int64())
-        field = vector_field(ROLES["vector"], whole.width, whole.vectors.numpy().dtype)
-        self.rows, self.schema = len(whole), pa.schema([ids, field], about)
-
-    @cached_property
-    def _whole(self) -> Embeddings:
-        from .embeddings import Embeddings  # with torch, which nothing else here needs
-
-        return Embeddings.load(self._path)
-
-    def fragments(self) -> Sequence[Fragment]:
-        return [Fragment(0, self.rows)]
-
-    def read(self, fragment: Fragment, columns: Sequence[str], size: int) -> Iterator[Any]:
-        whole = self._whole
-        table = pa.table([pa.array(whole.ids), as_vectors(whole.vectors.numpy())], schema=self.schema)
-        yield from table.select(list(columns)).to_batches(size)
-
-    def state(self) -> Any:
-        return file_state(self._path)
-
-
 class NewArray(NewFile):
     """A ``.npy`` of the vectors alone. As ``store.Target``."""
 
@@ -152,31 +113,3 @@ class NewArray(NewFile):
     def publish(self) -> None:
         os.replace(self._hidden, self.path)
         sync(self.path.parent)
-
-
-class NewSaved(NewTable):
-    """An ``.npz`` as ``Embeddings.save`` writes it, made in memory at the end. As ``store.Target``."""
-
-    kept: Sequence[str] | None = ("id", "vector")
-
-    def check(self) -> None:
-        super().check()
-        if b"compatkit.space" not in (self.schema.metadata or {}) or len(self.schema) < 2:
-            raise ValueError(
-                "out: an .npz of Embeddings needs ids and the name of the new space: save gallery and new with "
-                "Embeddings.save, or name a file of another kind"
-            )
-
-    def join(self, parts: Iterator[Any], whole: Path) -> None:
-        import torch
-
-        from .embeddings import Embeddings
-
-        table = pa.Table.from_batches(parts, self.schema)
-        about = {key.decode(): value.decode() for key, value in self.schema.metadata.items()}
-        flat = table.column(1).combine_chunks().flatten()
-        ids = table.column(0).to_numpy()
-        ids = ids.astype(str) if ids.dtype == object else ids
-        made_from = about.get("compatkit.made_from", "")
-        vectors = torch.from_numpy(np.array(flat).reshape(len(table), -1))
-        Embeddings(vectors, ids, about["compatkit.space"], made_from).save(whole)

@@ -122,13 +122,10 @@ class Table:
             self.schema = pa.schema([self._field(database, name, wanted) for name in names])
 
     def _kinds(self, database: _Database) -> dict[str, str]:
-        """Types by column: of a domain what it is made of, of pgvector without its schema."""
+        """Types by column, of pgvector without its schema."""
         kinds = database.rows(
-            "WITH RECURSIVE types (oid, base) AS (SELECT oid, oid FROM pg_type UNION ALL SELECT types.oid, "
-            "typbasetype FROM types JOIN pg_type t ON t.oid = base WHERE typtype = 'd') "
-            "SELECT attname, format_type(base, NULL) FROM pg_attribute JOIN types ON types.oid = atttypid "
-            "JOIN pg_type t ON t.oid = base WHERE typtype <> 'd' AND attrelid = {}::regclass AND attnum > 0 "
-            "AND NOT attisdropped ORDER BY attnum",
+            "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = {}::regclass "
+            "AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
             quoted(*self.table),
         )
         return {name: kind.removeprefix(database.pgvector or "") for name, kind in kinds}
@@ -340,37 +337,19 @@ class NewTable(Hidden):
 
     def switch(self) -> str:
         key, vector, new = (*map(quoted, self.schema.names), quoted(*self._table))
-        (operators, sign), kind, by, width = (
-            METRICS[self.metric],
-            self._kind,
-            vector,
-            self.schema.field(1).type.list_size,
-        )
+        operators, sign = METRICS[self.metric]
+        kind, by, width = self._kind, vector, self.schema.field(1).type.list_size
         with self._open() as database:
             within = database.pgvector or ""
-        if INDEXED[kind] < width <= INDEXED["halfvec"]:
-            kind, by = "halfvec", f"{vector}::{within}halfvec({width})"
-        index = (
-            f"CREATE INDEX ON {new} USING hnsw ({by if by == vector else f'({by})'} {within}{kind}_{operators}_ops);"
-        )
-        if width > INDEXED[kind]:
+        if width > INDEXED["halfvec"]:
             index = f"no index of pgvector takes {width} numbers, so that a search reads all rows;"
+        else:
+            if width > INDEXED[kind]:  # an index of half precision
+                kind, by = "halfvec", f"({vector}::{within}halfvec({width}))"
+            index = f"CREATE INDEX ON {new} USING hnsw ({by} {within}{kind}_{operators}_ops);"
         sign = f"OPERATOR({within}{sign})" if within else sign
-        lines = [
-            f"To switch over: {index}",
-            f"then search with SELECT {key} FROM {new} ORDER BY {by} {sign} $1 LIMIT 10;",
-        ]
-        if by != vector:
-            lines += [f"The index is of half precision, since none takes {width} numbers of single precision."]
-        source = self.gallery.source
-        if isinstance(source, Table):
-            old, name = quoted(*source.table), source.table[-1]
-            lines += [f"with the other columns: FROM {new} n JOIN {old} o USING ({key}) ORDER BY n.{by} {sign} $1."]
-            if set(source.kinds) == set(self.schema.names):
-                names = ((old, name + "_old"), (new, name))
-                renamed = " ".join(f"ALTER TABLE {table} RENAME TO {quoted(to)};" for table, to in names)
-                lines += [f"Or put it in the place of the old one: BEGIN; {renamed} COMMIT;"]
-        return "\n".join([*lines, "The old table is untouched."])
+        search = f"SELECT {key} FROM {new} ORDER BY {by} {sign} $1 LIMIT 10;"
+        return f"To switch over: {index}\nthen search with {search}\nThe old table is untouched."
 
 
 def open_source(url: str, columns: dict[str, str]) -> Table:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from .store import Source, Target, without_password
 
-FORMS = "NAME.npy, NAME.npz, NAME.parquet, a folder of Parquet files, NAME.arrow, lance:FOLDER#TABLE, "
+FORMS = "NAME.npy, NAME.parquet, a folder of Parquet files, NAME.arrow, lance:FOLDER#TABLE, "
 FORMS += "postgresql://[USER@]HOST[:PORT]/DATABASE#TABLE, qdrant:URL#COLLECTION"
 SCHEMES = {
     "postgresql": "postgres_store",
@@ -41,10 +41,10 @@ def open_source(url: str | os.PathLike, columns: Mapping[str, str] | None = None
     if module := SCHEMES.get(text.partition(":")[0]):
         return import_module(f".{module}", __package__).open_source(text, dict(columns or {}))
     path, kind, vector = _file(text)
-    if kind in (".npy", ".npz"):
+    if kind == ".npy":
         from . import numpy_store
 
-        return numpy_store.Array(path) if kind == ".npy" else numpy_store.Saved(path)
+        return numpy_store.Array(path)
     from . import arrow_store
 
     return arrow_store.Table(path, vector)
@@ -61,10 +61,10 @@ def open_target(url: str | os.PathLike) -> Target:
         return import_module(f".{module}", __package__).open_target(text)
     path, kind, _ = _file(text)
     path = Path(os.path.realpath(path))
-    if kind in (".npy", ".npz"):
+    if kind == ".npy":
         from . import numpy_store
 
-        return numpy_store.NewArray(path) if kind == ".npy" else numpy_store.NewSaved(path)
+        return numpy_store.NewArray(path)
     from . import arrow_store
 
     return arrow_store.NewTable(path)
@@ -86,6 +86,6 @@ def _file(text: str) -> tuple[Path, str, str | None]:
     path = Path(name)
     if path.is_dir() or (not path.suffix and "://" not in text and not path.exists()):
         return path, "", vector or None
-    if path.suffix not in (".npy", ".npz", ".parquet", ".arrow") or "://" in text:
+    if path.suffix not in (".npy", ".parquet", ".arrow") or "://" in text:
         raise ValueError(f"{without_password(text)}: must be one of {FORMS}")
     return path, path.suffix, vector or None

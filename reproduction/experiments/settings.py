@@ -473,7 +473,7 @@ class AdviceRun:
     pool: int = 20_000
     fitted: int = 5_000
     gallery: int = 3_000
-    steps: int = 1_000
+    steps: int = 300
     seed: int = 0
 
     def __post_init__(self):

@@ -51,7 +51,7 @@ def left(world):
 def test_any_store_goes_into_any_other(world, ridge, kind, out):
     gallery = world.put(kind, "items", table())
     before, made = content(gallery), world.url(out, "made")
-    if kind == "npy" and out in ("npz", "postgresql", "qdrant"):
+    if kind == "npy" and out in ("postgresql", "qdrant"):
         with pytest.raises(ValueError, match="out: .* ids"):
             carry(ridge, gallery, made)
     else:
@@ -125,7 +125,7 @@ def test_killed_and_called_again_it_is_as_if_it_had_not_been(world, ridge, kind,
         urls = [gallery + "#straight", gallery + "#killed"]
     before = content(gallery) if not mark else None
     qdrant_store.close()  # local mode is for one process at a time
-    at = 1 if kind in ("npz", "arrow") else 2  # which are one fragment
+    at = 1 if kind == "arrow" else 2  # which is one fragment
     child = program(KILLED, when, gallery, urls[1], world.folder / "map.safetensors", at, cwd=world.folder)
     assert child.wait(120) == -signal.SIGKILL, child.stderr.read()
     child.stderr.close()
@@ -133,8 +133,8 @@ def test_killed_and_called_again_it_is_as_if_it_had_not_been(world, ridge, kind,
         with pytest.raises((FileNotFoundError, ValueError)):
             open_source(urls[1])
     mapped = []
-    inner = module.Opened.batches
-    monkeypatch.setattr(module.Opened, "batches", lambda self, one: mapped.append(one) or inner(self, one))
+    inner = module.Work.batches
+    monkeypatch.setattr(module.Work, "batches", lambda self, one: mapped.append(one) or inner(self, one))
     for url in urls[::-1]:
         carry(ridge, gallery, url, show_progress=False)
     again = len(mapped) - len(open_source(gallery).fragments())
@@ -242,7 +242,7 @@ def test_columns_of_other_names(world, ridge):
 def broken(rows, row, value):
     x = vectors(rows["embedding"]).copy()
     x[row] = value
-    return rows.set_column(2, "embedding", module.pa.chunked_array([pa.FixedSizeListArray.from_arrays(x.ravel(), 6)]))
+    return rows.set_column(2, "embedding", pa.chunked_array([pa.FixedSizeListArray.from_arrays(x.ravel(), 6)]))
 
 
 @pytest.mark.parametrize("kind", ["npy", "parquet", "arrow"])  # databases take no NaN
@@ -263,14 +263,14 @@ def test_other_ends_are_refused(world, ridge):
             "must have the width of the map, 6, got 8",
         ),
         (lambda: gallery + "x", "must be one of NAME.npy"),
-        (lambda: world.url("npz", "space"), "must be of the space of the map, 'old', got 'other'"),
+        (lambda: world.url("parquet", "space"), "must be of the space of the map, 'old', got 'other'"),
     ):
         if "space" in message:
             import torch
 
             from gallerykit.embeddings import Embeddings
 
-            Embeddings(torch.from_numpy(OLD), IDS, "other").save(world.url("npz", "space"))
+            Embeddings(torch.from_numpy(OLD), IDS, "other").save(world.url("parquet", "space"))
         with pytest.raises(ValueError, match=message):
             carry(ridge, change(), world.url("npy", "made"))
     with pytest.raises(ValueError, match="must not be a file that is read"):

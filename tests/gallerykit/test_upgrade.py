@@ -149,9 +149,9 @@ def test_types_and_schemas_of_postgres(world, files, schema, kind):
     with psycopg.connect(world.database) as connection:
         if schema != "public":
             connection.execute(f"CREATE SCHEMA {schema}; ALTER EXTENSION vector SET SCHEMA {schema}")
-        connection.execute(f"CREATE DOMAIN emb AS {schema}.vector(6)")
         connection.execute(
-            f'CREATE SCHEMA "My shop"; CREATE TABLE "My shop".items (id {kind} PRIMARY KEY, embedding emb)'
+            'CREATE SCHEMA "My shop"; '
+            f'CREATE TABLE "My shop".items (id {kind} PRIMARY KEY, embedding {schema}.vector(6))'
         )
         rows = [(i, str(x)) for i, x in zip(ids, old_model(Z).tolist(), strict=True)]
         connection.cursor().executemany(f'INSERT INTO "My shop".items VALUES (%s::{kind}, %s)', rows)
@@ -167,10 +167,6 @@ def test_types_and_schemas_of_postgres(world, files, schema, kind):
         assert types[0] == ("text" if "char" in kind else kind) and types[1].endswith("vector(7)")
         own = done.map(old_model(Z)[7])
         assert str(printed(connection, done.switch, own)[0][0]) == str(ids[7])
-        connection.execute(
-            done.switch.splitlines()[-2].partition(": ")[2].replace("BEGIN; ", "").replace("COMMIT;", "")
-        )
-    assert open_source(url).schema.field("embedding").type.list_size == 7
 
 
 @pytest.mark.parametrize(

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 import torch
 from qdrant_client import models
 
-from gallerykit import arrow_store, embeddings, maps, qdrant_store, store
+from gallerykit import arrow_store, maps, qdrant_store, store
 from gallerykit.store import Gallery, as_vectors
 from gallerykit.stores import open_source
 
 ROOT = Path(__file__).parents[2]
 N, ROWS, FRAGMENT = 300, 260, 70
-KINDS = ("npy", "npz", "parquet", "folder", "arrow", "lance", "postgresql", "qdrant")
+KINDS = ("npy", "parquet", "folder", "arrow", "lance", "postgresql", "qdrant")
 TABLES = ("parquet", "folder", "arrow", "lance")
 IDS = np.random.default_rng(9).permutation(ROWS) * 3
 
@@ -75,7 +75,7 @@ class World:
         self.folder, self.database = folder, database
 
     def url(self, kind, name):
-        of_files = {"npy": ".npy", "npz": ".npz", "parquet": ".parquet", "folder": "", "arrow": ".arrow"}
+        of_files = {"npy": ".npy", "parquet": ".parquet", "folder": "", "arrow": ".arrow"}
         if kind in of_files:
             return str(self.folder / f"{name}{of_files[kind]}")
         if kind == "postgresql":
@@ -87,8 +87,6 @@ class World:
         url, path, x = self.url(kind, name), self.folder / name, vectors(rows["embedding"])
         if kind == "npy":
             np.save(url, x)
-        elif kind == "npz":
-            embeddings.Embeddings(torch.from_numpy(np.array(x)), rows["id"].to_numpy(), "old").save(url)
         elif kind == "parquet":
             pq.write_table(rows, url, row_group_size=FRAGMENT)
         elif kind == "folder":
