@@ -69,7 +69,7 @@ class Embeddings:
         return len(self.vectors)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write a Parquet file, which the command takes, too, so that a reader sees the old one or the whole new one."""
+        """Write a Parquet file, which the command takes, too; a reader sees the old one or the whole new one."""
         about = {"compatkit.space": self.space, "compatkit.made_from": self.made_from}
         columns = {ROLES["id"]: self.ids, ROLES["vector"]: as_vectors(self.vectors.detach().cpu().numpy())}
         with replacing(path) as file:

@@ -1,5 +1,5 @@
-"""Embeddings as a NumPy array, ``NAME.npy``, read and written in place, at the offset of each fragment: it may be larger
-than memory."""
+"""Embeddings as a NumPy array, ``NAME.npy``, read and written in place, at the offset of each fragment; it may be
+larger than memory."""
 
 from __future__ import annotations
 
