@@ -1,0 +1,56 @@
+"""Runs that ask gallerykit what to do, and see what comes true."""
+
+import pytest
+import torch
+
+from reproduction.experiments import plan
+from reproduction.runs import advice
+from reproduction.runs.context import Context
+
+
+def smoke(experiment):
+    ((_, config),) = plan(experiment, "smoke")
+    return advice.run(config, Context())
+
+
+def test_what_is_advised_stands_beside_what_comes_true():
+    found = smoke("advice")
+    assert sum(found[f"advised: {one}"] for one in advice.ACTIONS) == 1
+    assert found["neighbours kept: new/new"] == 1 and found["neighbours foreseen: new/new"] == 1
+    assert found["neighbours foreseen: old/old, low"] < found["neighbours foreseen: old/old"]
+    for name, stages in found.items():
+        if name.startswith("neighbours on the way: "):
+            first = name.removeprefix("neighbours on the way: ").partition(",")[0]
+            assert stages[0] == pytest.approx(found[f"neighbours kept: {first}"], abs=0.02) and stages[-1] == 1
+    assert {"recall@10: residual/old", "reciprocal rank: old/old", "ceiling"} < found.keys()
+
+
+def test_recall_and_rank_are_those_of_a_loop():
+    generator = torch.Generator().manual_seed(0)
+    scores, labels = torch.randn(12, 40, generator=generator), torch.arange(40) % 7
+    labels[11] = 99  # an item without a match
+    scores.fill_diagonal_(-torch.inf)
+    recalls, ranks = [], []
+    for q in range(11):
+        order = [i for i in scores[q].argsort(descending=True).tolist() if i != q]
+        hits = [bool(labels[i] == labels[q]) for i in order]
+        recalls.append(sum(hits[:10]) / min(10, sum(hits)))
+        ranks.append(1 / (1 + hits.index(True)))
+    assert advice.by_class(scores, labels) == pytest.approx((sum(recalls) / 11, sum(ranks) / 11))
+
+
+def test_two_models_far_apart_are_seen_and_one_is_not(monkeypatch):
+    class Apart:
+        labels = None
+
+        def __init__(self, n, context):
+            self.x = torch.randn(n, 6, generator=torch.Generator().manual_seed(0))
+
+        def embed(self, model):
+            return self.x + (20 if model == "whole" else 0)
+
+    monkeypatch.setitem(advice.POOLS, "planted", Apart)
+    monkeypatch.setattr(advice, "STORES", 3)
+    found = smoke("mixtures")
+    assert [found[f"two models seen: {share} %"] for share in ("0", "50")] == [0, 1]
+    assert not any(found[name] for name in found if name.startswith("not told"))
