@@ -118,14 +118,11 @@ def test_arcface_logits_against_the_formula(margin):
     assert margin == 0 or (cosine.acos() + margin > math.pi).any(), "some are past half a turn"
 
 
-@pytest.mark.parametrize("margin", [0.2, 1.5])
-def test_arcface_falls_with_the_angle_also_past_half_a_turn(margin):
+def test_arcface_falls_with_the_angle_without_a_jump_also_past_half_a_turn():
     angle = torch.linspace(0.01, math.pi - 0.01, 400)
     embeddings, weight = torch.stack([angle.cos(), angle.sin()], 1), torch.tensor([[1.0, 0.0]])
-    own = arcface_logits(embeddings, weight, torch.zeros(400, dtype=torch.long), scale=1.0, margin=margin)[:, 0]
-    steps = own.diff()
-    assert (steps < 0).all() and steps.min() > -0.02, "without a jump"
-    assert (own <= angle.cos() + 1e-6).all(), "the margin makes it harder"
+    own = arcface_logits(embeddings, weight, torch.zeros(400, dtype=torch.long), scale=1.0, margin=1.5)[:, 0]
+    assert (own.diff() < 0).all() and own.diff().min() > -0.02 and (own <= angle.cos() + 1e-6).all()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -353,8 +350,7 @@ def test_views_have_the_images_shape_and_lie_in_0_to_1(shape):
 def test_a_constant_image_stays_constant_but_for_its_colour(channels):
     images = torch.randint(60, 200, (50, channels, 1, 1), generator=generator(), dtype=torch.uint8)
     found = views(images.expand(-1, -1, 8, 8), generator(1), flip=True)
-    spread = found.flatten(2).amax(2) - found.flatten(2).amin(2)
-    assert spread.max() < 1e-5
+    assert (found - found[:, :, :1, :1]).abs().max() < 1e-5
     assert (found[:, :, 0, 0] - images[:, :, 0, 0] / 255).abs().max() > 0.1
 
 
@@ -400,14 +396,10 @@ def test_a_fifth_of_the_views_is_grey():
     found = encoders._recoloured(images, generator(), 0.5)
     grey = (found.amax(1) - found.amin(1)).amax((1, 2)) == 0
     assert 0.17 < grey.float().mean() < 0.23
+    luma = 0.299 * 0.5 + 0.587 * 0.3 + 0.114 * 0.4
+    assert torch.isclose(found[grey], torch.tensor(luma)).any(), "of those that are not recoloured before"
     unchanged = (found == images).all(1).all(1).all(1)
     assert 0.13 < unchanged.float().mean() < 0.19, "a fifth is not recoloured, and four fifths of it are not grey"
-
-
-def test_grey_is_the_luma():
-    image = torch.tensor([1.0, 0.5, 0.25]).view(1, 3, 1, 1)
-    assert encoders._grey(image).item() == pytest.approx(0.299 + 0.587 * 0.5 + 0.114 * 0.25)
-    assert torch.equal(encoders._grey(image[:, :1]), image[:, :1])
 
 
 def turned(images, turns):

@@ -269,7 +269,7 @@ def test_a_transformation_of_few_pairs_takes_as_many_steps(tasks, monkeypatch):
 @pytest.mark.parametrize("loss", ["softmax", "arcface"])
 def test_bct_starts_from_the_weights_of_the_independent_model(tasks, loss):
     made = trainer(method="BCT", loss=loss, scale=16.0, margin=0.2)
-    made.version(0), made.version(1), made._compatible()
+    made.version(0), made.version(1), made.embed_compatibly(made.update.gallery)
     (_, old, *_), (label, independent, weights, _), (bct_label, compatible, bct_weights, _) = tasks
     assert (label, bct_label) == ("version 2", "compatible new version")
     assert all(same(a, b) for a, b in zip(weights, bct_weights, strict=True))
@@ -284,7 +284,7 @@ def test_bct_starts_from_the_weights_of_the_independent_model(tasks, loss):
 
 def test_bct_may_know_all_classes_by_their_mean_old_embeddings(tasks):
     made = trainer(method="BCT, synthesised")
-    made._compatible()
+    made.embed_compatibly(made.update.gallery)
     weight, index = (part(tasks[-1][1], "compatible", what) for what in ("old", "index"))
     old, fitted = part(tasks[0][1], "target", "classifier").weight, made.update.sets[1].train
     assert index.tolist() == list(range(12))
@@ -297,7 +297,7 @@ def test_bct_finds_known_classes_by_name_in_any_order(tasks):
     made = trainer(method="BCT")
     names = made.update.sets[1].classes
     made.update.sets[1] = made.update.sets[1].subset(names[::-1])
-    made._compatible()
+    made.embed_compatibly(made.update.gallery)
     assert part(tasks[-1][1], "compatible", "index").tolist() == [-1] * 8 + [3, 2, 1, 0]
 
 
@@ -476,15 +476,16 @@ def test_the_gallery_is_carried_hop_by_hop(tmp_path):
         h, g = made.transformation(f"h {i}", *pairs, new), made.transformation(f"g {i}", *pairs, made.store(i, fitted))
         carried, side = fct.transform(h, carried, side), fct.transform(g, carried, side)
     direct = made.transformation("d", made.embed(0, fitted), made.store(0, fitted), new)
-    expected = {
+    searched = {
         "v3/v3": made.embed(2, gallery),
         "v3/hops": carried,
         "v3/direct": fct.transform(direct, made.embed(0, gallery), made.store(0, gallery)),
         "v3/one hop": fct.transform(h, made.embed(1, gallery), made.store(1, gallery)),
     }
-    found = update._sequence(made)
-    for case, searched in expected.items():
-        assert torch.equal(found[case][0], expected["v3/v3"]) and torch.equal(found[case][1], searched), case
+    first = {"v1/v1": (made.embed(0, gallery),) * 2}
+    wanted = update.measure(first | {case: (searched["v3/v3"], x) for case, x in searched.items()}, made.update)
+    assert wanted.items() <= VERSIONS.run(tmp_path, classes=(4, 8, 12)).items()
+    assert len({wanted[f"mAP@1.0: {case}"] for case in searched}) == 4
 
 
 def test_without_the_old_embedding_h_sees_side_information_alone(monkeypatch):
