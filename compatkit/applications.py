@@ -11,7 +11,7 @@ trained parts, leaves them as they are, and returns new ones with the history of
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -160,12 +160,6 @@ def transfer(
     network = recombine(_copy(extractor), _copy(head))
     task = Task(image_set, network[0], [Target(network[1])], seed)
     return network, train([task], recipe, probe=_bound(probe, *network), **options)
-
-
-def log_steps(steps: int, marks: Collection[int] = ()) -> list[int]:
-    """The steps at which a training is looked at: 0, 1, 2, 4, 8, ... steps, at ``marks``, and at the end."""
-    powers = [2**k for k in range(steps.bit_length()) if 2**k < steps]
-    return sorted({0, *powers, *(mark for mark in marks if 0 <= mark <= steps), steps})
 
 
 def _copy(module: Module) -> Module:

@@ -11,10 +11,11 @@ from typing import Any
 import pandas as pd
 from IPython.display import Markdown
 
-from compatkit.intervals import Interval, rank_correlation
+from compatkit.intervals import Interval
 
 from ..records.claims import Records, Seeds
 from ..records.published import paper_value
+from ..records.statistics import rank_correlation
 from ..records.table import ANY, Values, in_network_order, pick, rows, table
 from ..show import tables
 from ..show.dots import Panels

@@ -6,19 +6,12 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from compatkit.intervals import (
-    Estimate,
-    Interval,
-    benjamini_hochberg,
-    estimate,
-    estimate_difference,
-    holm,
-    share_of_gap,
-)
+from compatkit.intervals import Estimate, Interval, estimate, estimate_difference
 
 from .claims import NOT_TESTABLE, UNITS, Claim, Records, Seeds, Side, by_images, chosen, images_in_words, values
 from .provenance import drawn, is_stale
 from .published import near_misses, paper_numbers
+from .statistics import benjamini_hochberg, holm, share_of_gap
 
 DECIDED = ("shown", "contradicted", "equal")
 VERDICTS = (*DECIDED, "mixed", "open", "not judged", "not run", "not testable")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from compatkit.applications import adapt, log_steps
+from compatkit.applications import adapt
 from compatkit.images import ImageSet, Split, common_classes, with_equal_channels
 from compatkit.models import auxiliary_head
 from compatkit.objectives import Pretext, PretextTask, Target, pretext_of
@@ -13,7 +13,7 @@ from compatkit.recombination import class_accuracy
 from compatkit.training import Task
 
 from ..experiments.settings import AdaptationRun
-from .context import Context, check_filled
+from .context import Context, check_filled, log_steps
 from .networks import cut_network
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -109,3 +109,9 @@ def check_enough(name: str, image_set: ImageSet, wanted: int) -> None:
     """
     if wanted > len(image_set.train):
         raise ValueError(f"{name}: {image_set.name} has {len(image_set.train)} training images, got {wanted}")
+
+
+def log_steps(steps: int, marks: Collection[int] = ()) -> list[int]:
+    """The steps at which a training is looked at: 0, 1, 2, 4, 8, ... steps, at ``marks``, and at the end."""
+    powers = [2**k for k in range(steps.bit_length()) if 2**k < steps]
+    return sorted({0, *powers, *(mark for mark in marks if 0 <= mark <= steps), steps})

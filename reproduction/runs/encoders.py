@@ -92,6 +92,37 @@ class Influence(Term):
         return (self.like.of_each(embeddings, self.old, rows) / share).mean()
 
 
+@torch.no_grad()
+def synthesised_classifier(old_classifier: Tensor, embeddings: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """An old classifier for classes that it was not trained on, for backward compatible training on all classes of the
+    new task: the weight of each class is the direction of its mean old embedding, at the mean length of the trained
+    weights.
+
+    Trained weights are not kept for the classes that have them: they tell classes apart by their differences, while
+    means of embeddings that are not negative have a large product with any such embedding, so that in a mixture of the
+    two every image would look like a new class.
+
+    Args:
+        old_classifier: (old classes, d).
+        embeddings, labels: (n, d) and (n,), old embeddings and new labels of the new training images.
+        num_classes: of the new task.
+
+    Returns:
+        (num_classes, d).
+
+    Raises:
+        ValueError: a class has no image.
+
+    Source: Shen et al. 2020, Sec. 3.3; for all classes as in openBCT, its first author's re-implementation; one length
+    for all is ours.
+    """
+    empty = (labels.bincount(minlength=num_classes) == 0).nonzero().flatten().tolist()
+    if empty:
+        raise ValueError(f"labels: classes {empty} have no image to take a mean embedding of")
+    sums = embeddings.new_zeros(num_classes, embeddings.shape[1]).index_add_(0, labels, embeddings)
+    return F.normalize(sums, dim=1) * old_classifier.norm(dim=1).mean()
+
+
 @dataclass(frozen=True)
 class Mixup(Term):
     """Another term on blends of two images with the label of the one that has the larger share, which is drawn evenly

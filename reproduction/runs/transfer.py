@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import nn
 
 from compatkit import costs
-from compatkit.applications import log_steps, transfer
+from compatkit.applications import transfer
 from compatkit.images import ImageSet, with_equal_channels
 from compatkit.models import auxiliary_head
 from compatkit.objectives import Pretext, Target
@@ -15,7 +15,7 @@ from compatkit.recombination import class_accuracy
 from compatkit.training import Task, freeze
 
 from ..experiments.settings import TransferRun
-from .context import Context, check_filled
+from .context import Context, check_filled, log_steps
 from .networks import cut_network
 
 TIMED_STEPS = 10

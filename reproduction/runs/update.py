@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from compatkit import costs
 from compatkit.alignment import CLOSED_FORMS, fit_width, procrustes, ridge
 from compatkit.devices import seed_for
-from compatkit.fct import FitTransformation, Transformation, synthesised_classifier, transform
+from compatkit.fct import FitTransformation, Transformation, transform
 from compatkit.images import ImageSet, Split
 from compatkit.models import count_parameters
 from compatkit.objectives import Term
@@ -39,6 +39,7 @@ from .encoders import (
     decoder,
     linear_classifier,
     projection_head,
+    synthesised_classifier,
 )
 
 # --- data -------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from compatkit import models, training
-from compatkit.applications import adapt, log_steps, transfer, update_head
+from compatkit.applications import adapt, transfer, update_head
 from compatkit.normalization import batch_norms
 from compatkit.objectives import Pretext, Target
 from compatkit.recipes import Recipe
@@ -183,10 +183,3 @@ def updating(head, classes=("cat", "dog", "eel")):
 def test_what_does_not_fit_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
-
-
-@pytest.mark.parametrize("steps", [1, 2, 9, 1000])
-@pytest.mark.parametrize("marks", [(), (5, 6, 100_000), [0, 1]])
-def test_steps_to_look_at(steps, marks):
-    always = {0, *marks, *(2**k for k in range(12)), steps}
-    assert log_steps(steps, marks) == sorted(step for step in always if step <= steps)

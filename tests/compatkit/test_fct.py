@@ -1,14 +1,13 @@
 """The transformation layer by layer, how it is fitted, and the classifier that BCT synthesises."""
 
 import copy
-import math
 
 import pytest
 import torch
 from torch import nn
 
 from compatkit import models, training
-from compatkit.fct import FitTransformation, Residual, Transformation, synthesised_classifier, transform
+from compatkit.fct import FitTransformation, Residual, Transformation, transform
 from compatkit.normalization import batch_norms
 from compatkit.recipes import Recipe
 
@@ -200,17 +199,3 @@ def test_transforming_is_independent_of_chunks_and_leaves_the_module_alone(chunk
     found = transform(h, old, side, chunk=chunk)
     assert same(before, state(h)) and modes == [m.training for m in h.modules()]
     assert not found.requires_grad and torch.allclose(found, h.eval()(old, side), atol=1e-6)
-
-
-def test_every_class_gets_its_mean_old_embedding_at_the_mean_length_of_trained_weights():
-    weight = torch.tensor([[3.0, 4.0], [0.0, 1.0], [9.0, 0.0]])  # lengths 5, 1 and 9
-    embeddings = torch.tensor([[1.0, 0.0], [1.0, 2.0], [50.0, 0.0], [2.0, 7.0], [0.0, 3.0]])
-    found = synthesised_classifier(weight, embeddings, torch.tensor([1, 1, 0, 2, 1]), 3)
-    lengths = math.hypot(2 / 3, 5 / 3), math.hypot(2, 7)
-    expected = [[5, 0], [5 * 2 / 3 / lengths[0], 5 * 5 / 3 / lengths[0]], [5 * 2 / lengths[1], 5 * 7 / lengths[1]]]
-    assert torch.allclose(found, torch.tensor(expected))
-
-
-def test_a_class_without_an_image_is_an_error():
-    with pytest.raises(ValueError, match=r"labels: classes \[1, 3\]"):
-        synthesised_classifier(torch.ones(1, 2), torch.ones(3, 2), torch.tensor([0, 0, 2]), 4)

@@ -26,6 +26,7 @@ from reproduction.runs.encoders import (
     linear_classifier,
     nt_xent,
     projection_head,
+    synthesised_classifier,
     views,
 )
 
@@ -452,3 +453,17 @@ def test_reconstruction_is_the_squared_error_mean_over_pixels():
     assert list(found) == ["reconstruction"] and found["reconstruction"].item() == pytest.approx(expected, rel=1e-4)
     plain, _ = Batches(task.data, 6)(0)
     assert torch.equal(batch.images, plain)
+
+
+def test_every_class_gets_its_mean_old_embedding_at_the_mean_length_of_trained_weights():
+    weight = torch.tensor([[3.0, 4.0], [0.0, 1.0], [9.0, 0.0]])  # lengths 5, 1 and 9
+    embeddings = torch.tensor([[1.0, 0.0], [1.0, 2.0], [50.0, 0.0], [2.0, 7.0], [0.0, 3.0]])
+    found = synthesised_classifier(weight, embeddings, torch.tensor([1, 1, 0, 2, 1]), 3)
+    lengths = math.hypot(2 / 3, 5 / 3), math.hypot(2, 7)
+    expected = [[5, 0], [5 * 2 / 3 / lengths[0], 5 * 5 / 3 / lengths[0]], [5 * 2 / lengths[1], 5 * 7 / lengths[1]]]
+    assert torch.allclose(found, torch.tensor(expected))
+
+
+def test_a_class_without_an_image_is_an_error():
+    with pytest.raises(ValueError, match=r"labels: classes \[1, 3\]"):
+        synthesised_classifier(torch.ones(1, 2), torch.ones(3, 2), torch.tensor([0, 0, 2]), 4)

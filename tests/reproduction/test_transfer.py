@@ -8,6 +8,7 @@ import torch
 
 from reproduction.experiments.settings import TRANSFER_METHODS
 from reproduction.images import load
+from reproduction.runs.context import log_steps
 
 from ..conftest import each_step, part
 from ..samples import same, state
@@ -117,3 +118,10 @@ def test_methods_share_the_networks_that_they_have_in_common(tmp_path, monkeypat
 def test_an_epoch_of_few_images_is_one_batch():
     metrics = TRANSFER.run(n_train=9, epochs=3)
     assert metrics["steps in an epoch"] == 1 and metrics["steps"] == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9, 1000])
+@pytest.mark.parametrize("marks", [(), (5, 6, 100_000), [0, 1]])
+def test_steps_to_look_at(steps, marks):
+    always = {0, *marks, *(2**k for k in range(12)), steps}
+    assert log_steps(steps, marks) == sorted(step for step in always if step <= steps)

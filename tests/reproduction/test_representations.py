@@ -12,8 +12,8 @@ from compatkit.layers import layer_features
 from compatkit.normalization import evaluation
 from compatkit.objectives import DCC, Alignment, Target, alignment_loss
 from compatkit.recipes import Recipe
-from compatkit.representations import Relative, SimplexHead, simplex
 from compatkit.training import Task, freeze, train
+from reproduction.runs.representations import Relative, SimplexHead, simplex
 
 from ..samples import small_set
 
