@@ -1,5 +1,6 @@
 """Retrieval against its definitions, with ties, own items and queries without a match, in whatever order and chunks."""
 
+import copy
 import math
 import subprocess
 import sys
@@ -8,8 +9,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
-from compatkit.retrieval import RetrievalScores, evaluate, nearest, negative_flips
+from compatkit import models
+from compatkit.retrieval import RetrievalScores, encode, evaluate, nearest, negative_flips
+
+from ..samples import same, small_set, state, unsettled
 
 seeds = st.integers(0, 10**6)
 few = settings(max_examples=25, deadline=None, derandomize=True)
@@ -361,3 +366,49 @@ def test_bad_neighbours():
         nearest(x, x, chunk=-1)
     with pytest.raises(ValueError, match="gallery: .*NaN"):
         nearest(x, broken(x, math.nan))
+
+
+# Embeddings
+
+
+@pytest.fixture
+def model():
+    return unsettled(models.split(models.build("resnet8", 3, seed=0, width=4), "pool")[0])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 512])
+def test_each_image_is_encoded_on_its_own_in_order_and_leaves_the_model_as_it_was(model, batch_size):
+    image_set, other = small_set(n=23), small_set(n=9, seed=4)
+    image_set.train.images.div_(4, rounding_mode="floor")
+    model.train()
+    model.stage1_block1.eval()
+    before, modes = state(model), [m.training for m in model.modules()]
+    for split in (image_set.test, other.test):
+        found = encode(model, image_set, split, batch_size=batch_size)
+        assert found.shape == (len(split), 16) and found.dtype == torch.float32 and not found.requires_grad
+        assert same(before, state(model)) and modes == [m.training for m in model.modules()]
+        alone, (mean, std) = copy.deepcopy(model).eval(), image_set.pixel_statistics
+        for image, embedding in zip(split.images, found, strict=True):
+            assert torch.allclose(embedding, alone((image[None].float() / 255 - mean) / std)[0], atol=1e-4)
+
+
+def test_embeddings_are_at_least_single_precision_and_may_have_unit_length(model):
+    image_set = small_set(n=23)
+    plain, unit = (encode(model, image_set, image_set.test, unit=unit) for unit in (False, True))
+    assert torch.allclose(unit.norm(dim=1), torch.ones(23)) and not torch.allclose(plain, unit, atol=0.05)
+    assert torch.allclose(unit * plain.norm(dim=1, keepdim=True), plain, atol=1e-6)
+    half, double = (encode(copy.deepcopy(model).to(t), image_set, image_set.test) for t in (torch.half, torch.double))
+    assert half.dtype == torch.float32 and double.dtype == torch.float64
+    assert torch.allclose(plain.double(), double, atol=1e-5)
+
+
+def test_a_model_that_gives_no_tensor_or_has_no_statistics_is_refused():
+    class Keyed(nn.Module):
+        def forward(self, x):
+            return {"embedding": x}
+
+    image_set = small_set()
+    with pytest.raises(ValueError, match="module: must give one tensor, got dict of embedding: pass one"):
+        encode(Keyed(), image_set, image_set.test)
+    with pytest.raises(ValueError, match="'running' needs .* got BatchNorm2d at ''"):
+        encode(nn.BatchNorm2d(3, track_running_stats=False), image_set, image_set.test)

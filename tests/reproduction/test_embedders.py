@@ -1,16 +1,13 @@
-"""Embedders of any width from a seed alone; encoding depends on the image and on nothing beside it."""
+"""Embedders of any width from a seed alone."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from compatkit import models
-from compatkit.normalization import batch_norms
-from compatkit.retrieval import encode
 from reproduction.runs.embedders import embedder
 
-from ..samples import same, small_set, state, unsettled
+from ..samples import same, state, unsettled
 
 
 @pytest.mark.parametrize(
@@ -126,79 +123,3 @@ def test_all_but_the_last_block_is_the_usual_network():
     )
     assert ours == usual
     assert embedder("resnet8", 5, width=4).stage3_block1.conv1.stride == (2, 2)
-
-
-@pytest.fixture
-def coded():
-    image_set = small_set(n=23)
-    return unsettled(embedder("resnet8", 6, width=4, seed=0)), image_set
-
-
-@pytest.mark.parametrize("batch_size", [1, 7, 512])
-def test_each_image_is_encoded_on_its_own_and_in_order(coded, batch_size):
-    model, image_set = coded
-    found = encode(model, image_set, image_set.test, batch_size=batch_size)
-    assert found.shape == (23, 6) and found.dtype == torch.float32 and not found.requires_grad
-    model.eval()
-    mean, std = image_set.pixel_statistics
-    for i in (0, 1, 11, 22):
-        alone = model((image_set.test.images[i : i + 1].float() / 255 - mean) / std)
-        assert torch.allclose(found[i], alone[0], atol=1e-5)
-
-
-def test_images_are_normalised_by_the_given_set(coded):
-    model, image_set = coded
-    other = small_set(n=9, seed=4)
-    other.train.images.div_(4, rounding_mode="floor")
-    by_own, by_other = (encode(model, by, other.test) for by in (other, image_set))
-    assert not torch.allclose(by_own, by_other, atol=1e-2)
-    model.eval()
-    assert torch.allclose(by_other, model(image_set.normalise(other.test.images)), atol=1e-5)
-
-
-def test_encoding_leaves_the_model_as_it_was(coded):
-    model, image_set = coded
-    model.train()
-    model.stage1_block1.eval()
-    before, modes = state(model), [m.training for m in model.modules()]
-    encode(model, image_set, image_set.test, batch_size=5)
-    assert same(before, state(model)) and modes == [m.training for m in model.modules()]
-    assert all(bn.track_running_stats for bn in batch_norms(model))
-
-
-def test_embeddings_may_be_scaled_to_unit_length(coded):
-    model, image_set = coded
-    plain, unit = (encode(model, image_set, image_set.test, unit=unit) for unit in (False, True))
-    assert torch.allclose(unit.norm(dim=1), torch.ones(23))
-    assert torch.allclose(unit * plain.norm(dim=1, keepdim=True), plain, atol=1e-6)
-    assert not torch.allclose(plain.norm(dim=1), torch.ones(23), atol=0.05)
-
-
-def test_embeddings_are_float32_whatever_the_model_gives(coded):
-    model, image_set = coded
-
-    class Half(nn.Module):
-        def forward(self, x):
-            return x.half()
-
-    assert encode(nn.Sequential(model, Half()), image_set, image_set.test).dtype == torch.float32
-
-
-def test_a_model_in_double_precision_embeds_in_double_precision():
-    image_set = small_set()
-    model = embedder("resnet8", 4, width=4, seed=0)
-    single = encode(model, image_set, image_set.test)
-    double = encode(model.double(), image_set, image_set.test)
-    assert double.dtype == torch.float64 and torch.allclose(single.double(), double, atol=1e-5)
-
-
-def test_a_model_that_gives_no_tensor_or_has_no_statistics_is_refused():
-    class Keyed(nn.Module):
-        def forward(self, x):
-            return {"embedding": x}
-
-    image_set = small_set()
-    with pytest.raises(ValueError, match="module: must give one tensor, got dict of embedding: pass one"):
-        encode(Keyed(), image_set, image_set.test)
-    with pytest.raises(ValueError, match="'running' needs .* got BatchNorm2d at ''"):
-        encode(nn.BatchNorm2d(3, track_running_stats=False), image_set, image_set.test)
