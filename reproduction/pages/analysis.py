@@ -348,22 +348,30 @@ def _by_measure(records: Records, layer: str, found: Callable[[Values, str, str]
     return panels
 
 
-def chance_table(records: Records) -> Markdown:
-    """For each measure and method: the score of features averaged over positions, its mean over images that are paired
-    at random, what is above that, and the largest p-value of any pair of networks on either test set."""
+def above_chance(records: Records, one: str = "DCC", other: str = "independent") -> Panels:
+    """The difference between two methods in recombination accuracy, 0..1, and in each similarity of features averaged
+    over positions, held against images that are paired at random: 0 is their score, 1 that of the same features."""
+    found = {}
+    for name, group in by_data(records).items():
+        values = table(group)
+        held = [m for m in values["measure"].cat.categories if m.startswith("pooled ")]
+        scores = {"recombination": rows(pick(values, "recombination"))}
+        for measure in held:
+            scores[measure.removeprefix("pooled ")] = rows(pick(values, measure, layer=ANY, variant="above chance"))
+        found[name] = {measure: gap_between(of[one], of[other], False, 1) for measure, of in scores.items()}
+    return found
 
-    def show(group: Records) -> Markdown:
-        values, body = table(group), []
-        for measure in (name for name in values["measure"].cat.categories if name.startswith("pooled ")):
-            of = {v: pick(values, measure, layer=ANY, variant=v, on=ANY) for v in ("", "chance", "above chance", "p")}
-            scores, chance, above = (rows(part[part["on"] == "mean"]) for part in list(of.values())[:3])
-            worst = of["p"][of["p"]["on"] != "mean"].groupby("row", observed=True)["value"].max()
-            for row in scores:
-                spans = [tables.span(mean_of(found[row], 1), digits=2) for found in (scores, chance, above)]
-                body.append([measure.removeprefix("pooled "), row, *spans, f"{worst[row]:.2f}", str(len(scores[row]))])
-        return tables.table(["measure", "method", "score", "by chance", "above chance", "p at most", "n"], body)
 
-    return for_each(by_data(records), show)
+def by_chance(records: Records) -> dict[tuple[str, str], float]:
+    """By method and similarity the largest p-value of any pair of networks on either test set: how often images that
+    are paired at random score as high."""
+    values = table(records)
+    held = [m for m in values["measure"].cat.categories if m.startswith("pooled ")]
+    values = pick(values, held, layer=ANY, variant="p", on=("a", "b"))
+    return {
+        (method, measure.removeprefix("pooled ")): float(part["value"].max())
+        for (method, measure), part in groups(values, "method", "measure")
+    }
 
 
 def agreement(values: Values, measure: str, layer: str) -> list[float]:

@@ -9,12 +9,11 @@ from IPython.display import Markdown
 
 from ..records.claims import Records
 from ..records.table import Rows, Values, natural, pick, rows, table
-from ..show import tables
 from ..show.dots import Panels
 from ..show.explorer import Explorer, curves, explorer
 from .gygli import ROLES, chance_levels
 from .ramanujan import BARE
-from .sections import by_data, cells, difference_table, for_each, gap_between, groups, mean_of, row_cells
+from .sections import by_data, cells, choose, difference_table, for_each, gap_between, groups, mean_of, row_cells
 
 Lines = dict[str, Rows]  # {line: {place: {seed: value}}}
 
@@ -40,26 +39,23 @@ def turned_explorer(records: Records) -> Explorer:
     return _pair_explorer(records, values, "turned", shares, "images turned at random")
 
 
-def noise_table(records: Records) -> Markdown:
-    """Accuracy of heads on clustered noise, as it is and through a trained stitch, beside features of the other
-    network, as they are and through a trained stitch, %."""
-    cases = {
-        "noise, as it is": ("noise", "as it is"),
-        "noise, stitched by labels": ("noise", "stitched by labels"),
-        "features, as they are": ("recombination", ""),
-        "features, stitched by labels": ("recombination", "stitched by labels"),
-    }
+FOOLED = {
+    "noise, as it is": ("noise", "as it is"),
+    "noise, stitched": ("noise", "stitched by labels"),
+    "features, as they are": ("recombination", ""),
+    "features, stitched": ("recombination", "stitched by labels"),
+}
 
-    def show(group: Records) -> Markdown:
+
+def fooled(records: Records, method: str = "independent") -> Panels:
+    """Accuracy, in %, of the heads of one method's networks on clustered noise and on features of the other network, as
+    they are and through a stitch that was trained on labels."""
+    found = {}
+    for name, group in by_data(choose(records, method=method)).items():
         values = table(group)
-        found = {said: rows(pick(values, name, variant=variant, on="mean")) for said, (name, variant) in cases.items()}
-        body = [
-            [row, *(tables.span(mean_of(of[row])) for of in found.values()), str(len(found["noise, as it is"][row]))]
-            for row in found["noise, as it is"]
-        ]
-        return tables.table(["networks", *cases, "n"], body)
-
-    return for_each(by_data(records), show)
+        cases = {words: rows(pick(values, what, variant=how))[method] for words, (what, how) in FOOLED.items()}
+        found[name] = {words: mean_of(seeds) for words, seeds in cases.items()}
+    return found
 
 
 def stitched_explorer(records: Records) -> Explorer:

@@ -252,13 +252,17 @@ def test_what_was_not_run_on_a_pair_is_not_offered_there():
     assert ("x × y", "pre-trained") in found and ("u × v", "pre-trained") not in found
 
 
-def test_scores_stand_beside_chance():
-    records = [record("DCC", seed, row="DCC") for seed in range(2)]
+def test_scores_above_chance_are_set_against_each_other():
+    records = [record(method, seed, row=method) for method in ("independent", "DCC") for seed in range(2)]
     for one in records:
-        values = {"": 0.5, ", chance": 0.1, ", above chance": 0.4, ", p": 0.01 * (1 + one["seed"])}
+        score = 0.1 * (1 + one["seed"]) * (2 if one["row"] == "DCC" else 1)
+        values = {"": 0.5, ", chance": 0.1, ", above chance": score, ", p": 0.01 * (1 + one["seed"])}
         one["metrics"] |= {f"pooled RSA at stem{v}/{on}": x for v, x in values.items() for on in ("a", "b", "mean")}
-    text = analysis.chance_table(records).data.replace("\N{NO-BREAK SPACE}", " ")
-    assert "| RSA | DCC | 0.50 ± 0.00 | 0.10 ± 0.00 | 0.40 ± 0.00 | 0.02 | 2 |" in text
+    found = analysis.above_chance(records)["x × y"]
+    assert list(found) == ["recombination", "RSA"]
+    gap = found["RSA"]
+    assert gap.mean == pytest.approx(0.15) and gap.low < 0 < gap.high, "networks trained apart are no pairs"
+    assert analysis.by_chance(records) == {("independent", "RSA"): 0.02, ("DCC", "RSA"): 0.02}
 
 
 def test_similarity_is_a_point_for_each_pair_of_networks():
