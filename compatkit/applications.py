@@ -1,4 +1,4 @@
-"""What compatible networks are good for, as functions for networks of your own (Gygli et al., Sec. 5). Each takes
+"""Applications of compatible networks, as functions for networks of your own (Gygli et al., Sec. 5). Each takes
 trained parts, leaves them as they are, and returns new ones with the history of their training.
 
     extractor, _ = adapt(extractor, rotation_head, images)            # to a domain without labels

@@ -1,4 +1,4 @@
-"""What it costs to run a network: multiplications, counted, and seconds, measured."""
+"""Costs of running a network: multiplications, counted, and seconds, measured."""
 
 from __future__ import annotations
 

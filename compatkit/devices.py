@@ -1,4 +1,4 @@
-"""Where the arithmetic is done, at what precision, and from which random stream."""
+"""Devices and precisions of the arithmetic, digests of tensors, and random streams."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Transformation(nn.Module):
             self.mixer = nn.Sequential(*_layers(4 * d_new, width, width), nn.Linear(width, d_new))
 
     def forward(self, old: Tensor, side: Tensor) -> Tensor:
-        """(n, d_new) from old (n, d_old) and side (n, d_side).
+        """Map old (n, d_old) and side (n, d_side) to (n, d_new).
 
         Where no side-information was stored, zeros, as in Sec. 5.1 (the authors' public code passes the old embedding
         once more).

@@ -134,7 +134,7 @@ class ImageSet:
         return ImageSet(self.name, converted(self.train), converted(self.test), self.classes)
 
     def subset(self, classes: Sequence[str]) -> ImageSet:
-        """Only the images of ``classes``; label i of the result means ``classes[i]``."""
+        """The images of ``classes`` alone; label i of the result means ``classes[i]``."""
         index = class_index(self.classes, classes)
         return ImageSet(self.name, _relabel(self.train, index), _relabel(self.test, index), tuple(classes))
 

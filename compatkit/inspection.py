@@ -1,4 +1,4 @@
-"""What a module takes and gives: shapes found without running it, and inputs that stay as they are when it runs."""
+"""Shapes that a module takes and gives, found without running it, and inputs that stay as they are when it runs."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def as_precise(x: Tensor, module: nn.Module) -> Tensor:
 
 
 def read_only(module: nn.Module, x: Tensor) -> Tensor:
-    """``module(x)`` with ``x`` as it was afterwards: what begins with an in-place operation, such as
+    """Run ``module(x)`` and leave ``x`` as it was: what begins with an in-place operation, such as
     ``ReLU(inplace=True)``, gets a copy, for others will read ``x`` as well.
 
     Raises:

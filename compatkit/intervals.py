@@ -28,7 +28,7 @@ class Interval:
         return (self.high - self.low) / 2
 
     def format(self, percent: bool = False, digits: int | None = None) -> str:
-        """``65.8 ± 1.2 (n = 10)``.
+        """Format the interval as ``65.8 ± 1.2 (n = 10)``.
 
         Args:
             percent: show fractions times 100.

@@ -1,4 +1,4 @@
-"""What similarity is computed from: samples that were checked and centred, sums of their products, and HSIC.
+"""Samples that are checked and centred, sums of their products, and HSIC: the ground of every similarity.
 
 Where an input is float64 everything is. Others are centred and multiplied in blocks in single precision, which is 2
 times as fast on a CPU and up to 64 times on a GPU, and the blocks are added up in double. So an offset costs no

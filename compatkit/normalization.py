@@ -1,4 +1,4 @@
-"""Which statistics batch normalisation uses when a network is evaluated, and what can take its place (paper A, Sec. 4
+"""Statistics that batch normalisation uses when a network is evaluated, and what can take its place (paper A, Sec. 4
 and App. C.1).
 
 A recombined network meets features whose statistics its head has never aggregated. Three choices:

@@ -1,4 +1,4 @@
-"""What makes networks compatible: the loss terms of paper A (Gygli et al., Sec. 3), and IIW.
+"""Objectives that make networks compatible: the loss terms of paper A (Gygli et al., Sec. 3), and IIW.
 
 A term is what a task learns from beside others: a loss with the modules that it needs, as ``training.Task`` takes them,
 
@@ -126,7 +126,7 @@ four quarters, in all 24 orders, for their nine pieces."""
 
 
 def pretext_of(name: str) -> PretextTask:
-    """One of ``PRETEXTS``.
+    """Find one of ``PRETEXTS`` by its name.
 
     Raises:
         ValueError: for another name.
@@ -168,7 +168,7 @@ class Minibatch:
 
     @property
     def features(self) -> Tensor:
-        """Those of the task's own network."""
+        """The features of the task's own network."""
         return self.features_of(self.network)
 
     def features_of(self, network: nn.Module) -> Tensor:

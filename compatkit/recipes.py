@@ -1,4 +1,4 @@
-"""How to train: the settings of one call of ``training.train``, and the recipes that the papers name."""
+"""Recipes: the settings of one call of ``training.train``, and those that the papers name."""
 
 from __future__ import annotations
 

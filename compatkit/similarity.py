@@ -1,4 +1,4 @@
-"""How alike two representations of the same images are, and how alike chance alone would make them.
+"""Similarity of two representations of the same images, beside that which chance alone would give.
 
 Paper A compares feature extractors by the correlation of their channels (App. C.2), paper B by CKA (Tab. 6). Beside
 these stand Procrustes, similarity of dissimilarities, and shared neighbours. A measure is a function of the whole set;

@@ -17,7 +17,7 @@ Blocks = Iterator[tuple[str, nn.Module]]
 
 
 class SpatialMean(nn.Module):
-    """(n, c, h, w) -> (n, c)."""
+    """The mean over positions: (n, c, h, w) -> (n, c)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3))
@@ -44,7 +44,7 @@ class Tokens(nn.Module):
 
 
 class ClassToken(nn.Module):
-    """(n, tokens, c) -> (n, c): the first token."""
+    """The first token: (n, tokens, c) -> (n, c)."""
 
     def forward(self, tokens: Tensor) -> Tensor:
         return tokens[:, 0]

@@ -90,7 +90,7 @@ class Task:
     def minibatches(
         self, recipe: Recipe, prepare: Callable[[Tensor], Tensor] = lambda x: x
     ) -> Callable[[int], Minibatch]:
-        """``draw(step)``: one minibatch, each of its tensors through ``prepare``."""
+        """A function ``draw(step)`` that gives one minibatch, each of its tensors through ``prepare``."""
         source: Batches | Rows
         if isinstance(self.data, ImageSet):
             source = Batches(self.data, recipe.batch_size, seed=self.seed, crop=recipe.crop, flip=recipe.flip)
@@ -207,7 +207,7 @@ def train(
 
 
 def train_once(tasks: Sequence[Task], recipe: Recipe, folder: Path | None, **options) -> list[dict]:
-    """``train``, for networks that several runs need: the first one trains them, the others wait and load the weights.
+    """Train networks that several runs need: the first one trains them, the others wait and load the weights.
 
     Args:
         tasks, recipe, options: as in ``train``.

@@ -1,4 +1,4 @@
-"""What to do, given how all ways compare and what each path to the new model gives."""
+"""Advice on a change of model, given how all ways compare and what each path to the new model gives."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .printed import count, percent, percent_between
 
 @dataclass(frozen=True)
 class Advice:
-    """What ``recommend`` says."""
+    """The advice of ``recommend``."""
 
     action: str
     """"nothing": the old gallery serves the new model as it is; "keep" the old model; "map"; "back-fill" all"""
@@ -33,7 +33,7 @@ def recommend(
     *,
     enough: float = 0.5,
 ) -> Advice:
-    """What to do, and why.
+    """Recommend what to do, and say why.
 
     The score is mAP where there are labels, and agreement with the new model's neighbours otherwise. Two maps are taken
     as equal if their 95 % intervals overlap. The best has the highest score, the choice is the simplest map that equals

@@ -37,7 +37,7 @@ PLANNED = ("Procrustes", "lambda-orthogonal", "ridge")
 
 @dataclass(frozen=True)
 class Stage:
-    """What a gallery gives of which this share is embedded anew."""
+    """The scores of a gallery of which this share is embedded anew."""
 
     share: float
     score: Interval
@@ -58,12 +58,12 @@ class Path:
 
     @property
     def sinks(self) -> bool:
-        """Whether somewhere on the way it is worse than at both ends."""
+        """Tell whether the path is worse somewhere on the way than at both ends."""
         return any(one.above.mean < 0 for one in self.stages)
 
     @property
     def sinks_surely(self) -> bool:
-        """By a whole interval."""
+        """Tell whether it is so by a whole interval."""
         return any(one.above.high < 0 for one in self.stages)
 
     @property
@@ -98,7 +98,7 @@ class Plan:
 
 
 def plan(comparison: Comparison, maps: Mapping[str, Map], fitted: Pairs, held_out: Pairs) -> Plan:
-    """What each path gives by the share that is embedded anew, measured on pairs that no map was fitted on.
+    """The scores of each path by the share that is embedded anew, measured on pairs that no map was fitted on.
 
     Args:
         comparison: of the same maps and pairs, see ``compare.compare``.
@@ -167,13 +167,13 @@ def stands_out(scores: Tensor, reference: Tensor) -> Tensor:
 
 
 def times_found(queries: Tensor, items: Tensor, metric: str) -> Tensor:
-    """How many searches have each item (n,) among their first results: as many as are a fiftieth of the items, and at
-    most 50."""
+    """Count the searches that have each item (n,) among their first results: as many as are a fiftieth of the items,
+    and at most 50."""
     return often_found(queries, items.split(BLOCK), metric, max(1, min(OFTEN, len(items) // 50)))
 
 
 def often_found(queries: Tensor, blocks: Iterable[Tensor], metric: str, most: int = OFTEN) -> Tensor:
-    """How many searches have each item (n,) among their first ``most``, items in blocks."""
+    """Count the searches that have each item (n,) among their first ``most``, items in blocks."""
     best, found, row = queries.new_zeros(len(queries), 0), torch.zeros(len(queries), 0, dtype=torch.int64), 0
     for block in blocks:
         scores = torch.cat([best, similarity(queries, block, metric)], 1)

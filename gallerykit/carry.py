@@ -161,7 +161,7 @@ class Work:
 
     @cached_property
     def schema(self) -> Any:
-        """Of what is made: fixed lists in place of the old vectors, and the spaces."""
+        """The schema of what is made: fixed lists in place of the old vectors, and the spaces."""
         ends, vector, old = self.map.ends, self.gallery.columns["vector"], self.gallery.source.schema
         self._check_ends(ends)
         dtype = np.dtype(ends.dtype)
@@ -219,7 +219,7 @@ class Work:
         hidden.replace(self.aligned)
 
     def batches(self, fragment: Fragment) -> Iterator[Any]:
-        """What is written of a fragment."""
+        """The batches that are written of a fragment."""
         ends, columns, row = self.map.ends, self.gallery.columns, fragment.start
         column = columns["side"] if ends.d_side and self.side is None else None
         read = list(dict.fromkeys([*self.names, columns["vector"], *filter(None, [column])]))
@@ -278,7 +278,7 @@ def _run(todo: Sequence[tuple[int, Fragment]], total: int, work: Work, executor:
 
 
 def carry_fragment(work: Work, index: int, fragment: Fragment) -> None:
-    """What a worker does: one fragment, unless it is there. Dask calls again for what a worker had returned before it
+    """Carry one fragment, unless it is there. Dask calls again for what a worker had returned before it
     died."""
     file = Path(work.folder, "map.safetensors")
     if not file.exists():

@@ -34,7 +34,7 @@ OLD, NEW = "old/old", "new/new"
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """What queries find, one number a query."""
+    """The scores of queries, one number a query."""
 
     kept: Tensor
     """(q, 10): whether each of the 10 nearest by new/new is among the 10 nearest found, the nearest first"""
@@ -45,7 +45,7 @@ class Scores:
 
     @property
     def values(self) -> list[float]:
-        """What is judged: average precision, or the share of neighbours kept where there are no labels."""
+        """The scores that are judged: average precision, or the share of neighbours kept where there are no labels."""
         return (self.kept.mean(1) if self.precision is None else self.precision).tolist()
 
     @property
@@ -79,7 +79,7 @@ class Judge:
                 )
 
     def similarity(self, query: Tensor, items: Tensor) -> Tensor:
-        """(q, n), without a query's own item."""
+        """Similarities (q, n), without a query's own item."""
         return similarity(query, items, self.metric).fill_diagonal_(-torch.inf)
 
     def by(self, one: Map) -> Tensor:
@@ -111,7 +111,7 @@ class Judge:
 
 @dataclass(frozen=True)
 class Way:
-    """What one way gave on the held-out pairs, with 95 % intervals over queries, and its price."""
+    """The scores of one way on the held-out pairs, with 95 % intervals over queries, and its price."""
 
     name: str
     """``new/ridge + side``: mapped items found by new queries; ``ridge/old``: old items by mapped ones; ``old/old, 200

@@ -1,4 +1,4 @@
-"""Which models made the vectors of a store."""
+"""Detection of which models made the vectors of a store."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ class Embeddings:
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Embeddings:
-        """What ``save`` or the command wrote, on the CPU.
+        """Read what ``save`` or the command wrote, on the CPU.
 
         Raises:
             ValueError: the file is cut, altered or of another kind.
@@ -154,7 +154,7 @@ def check_together(query: Embeddings, gallery: Embeddings, *, compatible: bool =
 
 
 def is_unit(vectors: Tensor) -> bool:
-    """Whether all rows (n, d) have length 1, as far as float16 can."""
+    """Tell whether all rows (n, d) have length 1, as far as float16 can."""
     wide = torch.promote_types(vectors.dtype, torch.float32)
     return bool(((torch.linalg.vector_norm(vectors, dim=1, dtype=wide) - 1).abs() <= UNIT_TOLERANCE).all())
 

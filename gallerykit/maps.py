@@ -83,7 +83,7 @@ class Pairs:
 
 @dataclass(frozen=True)
 class Ends:
-    """What a map goes from, and to."""
+    """The two ends of a map: what it goes from, and to."""
 
     d_in: int
     d_side: int
@@ -123,8 +123,8 @@ class Map:
 
     @property
     def label(self) -> str:
-        """``new/ridge + side`` searches a mapped gallery by new queries, ``ridge/old`` the old gallery by mapped
-        ones."""
+        """The name of a way to search: ``new/ridge + side`` searches a mapped gallery by new queries, ``ridge/old`` the
+        old gallery by mapped ones."""
         name = self.name + " + side" * bool(self.ends.d_side)
         return f"new/{name}" if self.ends.direction == "gallery" else f"{name}/old"
 
@@ -218,7 +218,7 @@ class Map:
 
 
 def load_map(path: str | os.PathLike) -> Map:
-    """What ``Map.save`` wrote; neither torch nor pyarrow is needed.
+    """Read what ``Map.save`` wrote; neither torch nor pyarrow is needed.
 
     Args:
         path: NAME.safetensors.

@@ -1,4 +1,4 @@
-"""What a gallery can be searched with: L2 distance, cosine or inner product."""
+"""Metrics that a gallery can be searched with: L2 distance, cosine or inner product."""
 
 from __future__ import annotations
 

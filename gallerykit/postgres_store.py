@@ -35,8 +35,8 @@ INDEXED = {"vector": 2_000, "halfvec": 4_000}
 
 
 def parts(url: str) -> tuple[str, list[str], str | None]:
-    """What libpq connects to; the table, perhaps after its schema; a column or None. No message repeats what may be a
-    password."""
+    """Split an address into what libpq connects to; the table, perhaps after its schema; a column or None. No message
+    repeats what may be a password."""
     connection, _, rest = url.partition("#")
     table, _, vector = rest.partition("#")
     authority = re.sub(r"^postgres(ql)?://", "", connection)
@@ -156,7 +156,7 @@ class Table:
         return pa.field(name, pa.int64() if kind in INTEGERS else pa.string(), metadata=about)
 
     def fragments(self) -> Sequence[Fragment]:
-        """Between keys, so that each is read in the same time."""
+        """Fragments between keys, so that each is read in the same time."""
         widest = max([field.type.list_size for field in self.schema if pa.types.is_fixed_size_list(field.type)] or [1])
         even = even_fragments(self.rows, max(1, widest))
         query = (

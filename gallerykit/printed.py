@@ -8,17 +8,17 @@ from compatkit.intervals import Interval
 
 
 def percent(x: Interval | None) -> str:
-    """``38.4 ± 0.6``, of a share, ± half an interval; empty for None."""
+    """Format a share as ``38.4 ± 0.6``, ± half an interval; empty for None."""
     return "" if x is None else f"{100 * x.mean:.1f} ± {100 * x.half_width:.1f}"
 
 
 def percent_between(x: Interval | None) -> str:
-    """``33.6 (29.1 .. 37.0)``, of a share with the ends of its interval; empty for None."""
+    """Format a share with the ends of its interval as ``33.6 (29.1 .. 37.0)``; empty for None."""
     return "" if x is None else f"{100 * x.mean:.1f} ({100 * x.low:.1f} .. {100 * x.high:.1f})"
 
 
 def count(x: int) -> str:
-    """``40 087``."""
+    """Format a count as ``40 087``."""
     return f"{x:,}".replace(",", " ")
 
 

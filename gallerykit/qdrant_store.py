@@ -31,7 +31,7 @@ SCROLL = 1_024
 
 
 def parts(url: str) -> tuple[str, str, str | None]:
-    """Where it is, collection, and vector or None."""
+    """Split an address into place, collection, and vector or None."""
     place, _, rest = url.removeprefix("qdrant:").partition("#")
     collection, _, vector = rest.partition("#")
     if not place or not collection or "@" in place:

@@ -1,4 +1,4 @@
-"""What tells the embeddings on the two sides of a map apart."""
+"""A discriminant that tells the embeddings on the two sides of a map apart."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHRINK = 0.05  # towards numbers that are independent of each other
 
 @dataclass(frozen=True, eq=False)
 class Sides:
-    """What tells embeddings of the two sides of a map apart: a linear discriminant of their numbers and squares."""
+    """A linear discriminant of numbers and squares that tells embeddings of the two sides of a map apart."""
 
     weights: np.ndarray
     """(2, d): of the numbers and of their squares"""
@@ -25,7 +25,7 @@ class Sides:
 
     @classmethod
     def of(cls, own: np.ndarray, other: np.ndarray) -> Sides:
-        """From embeddings (n, d) and (m, d) of both models.
+        """Fit it to embeddings (n, d) and (m, d) of both models.
 
         Source: Fisher 1936.
         """
@@ -52,13 +52,13 @@ class Sides:
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
     def score(self, x: np.ndarray) -> np.ndarray:
-        """(n,) for rows (n, d), a number for one row: the larger, the more like the map's own side."""
+        """Scores (n,) of rows (n, d), a number for one row: the larger, the more like the map's own side."""
         x = np.asarray(x, np.float32)
         return np.dot(x, self.weights[0]) + np.dot(x * x, self.weights[1])
 
     @property
     def told_apart(self) -> bool:
-        """Whether the two sides differ by more than their rows do among themselves."""
+        """Tell whether the two sides differ by more than their rows do among themselves."""
         (own, spread), (other, spread_of_other) = self.scores[:, :2].tolist()
         return own - other > spread + spread_of_other
 
@@ -82,7 +82,7 @@ class Sides:
             )
 
     def told(self, scores: np.ndarray) -> str:
-        """Of which model rows with these scores (n,) are, in words.
+        """Say of which model rows with these scores (n,) are.
 
         Rows nearer to the other mean are counted, and corrected by how many are on the pairs of either side. What is
         within three standard errors of none is not told.

@@ -1,4 +1,4 @@
-"""What a store of embeddings is: a gallery is a sequence of fragments.
+"""Stores of embeddings: a gallery is a sequence of fragments.
 
 A fragment is some rows in the order of the store, read as Arrow record batches. A new gallery is written in the same
 fragments, each to a file, a version or a transaction of its own where nobody sees it, and all become visible at the
@@ -77,7 +77,7 @@ class Target(Protocol):
         """Keep other runs from writing the same."""
 
     def bind(self, gallery: Gallery, schema: Any, metric: str) -> None:
-        """What it is made of, the columns that it will have, and what it will be searched by."""
+        """Tell what it is made of, the columns that it will have, and what it will be searched by."""
 
     def check_new(self, overwrite: bool) -> None:
         """Raise ValueError if this is there already."""
@@ -100,7 +100,7 @@ class Target(Protocol):
         """Leave nothing of what is hidden."""
 
     def switch(self) -> str:
-        """How to search what was made in place of the old gallery."""
+        """Instructions for searching what was made in place of the old gallery."""
 
 
 class Hidden:
@@ -139,7 +139,7 @@ class Hidden:
         write_atomically(self.folder / "done" / f"{index}.json", json.dumps(value))
 
     def notes(self) -> dict[int, Any]:
-        """What was noted, in order."""
+        """The notes, in order."""
         found = sorted((int(path.stem), path) for path in self.folder.glob("done/[0-9]*.json"))
         return {index: json.loads(path.read_bytes()) for index, path in found}
 
@@ -190,7 +190,7 @@ class Gallery:
         return (self.source.schema.metadata or {}).get(b"compatkit.space", b"").decode()
 
     def has(self, role: str) -> bool:
-        """Whether there is such a column. One that the caller has named must be there."""
+        """Tell whether there is such a column. One that the caller has named must be there."""
         found = self.columns[role] in self.source.schema.names
         if not found and role in self._named:
             raise self._without(role)
@@ -279,7 +279,7 @@ class Gallery:
         return np.concatenate(found)
 
     def vectors(self, role: str, batch: Any, row: int, width: int | None = None) -> np.ndarray:
-        """Those of a batch (n, width) whose first row is ``row``.
+        """The vectors (n, width) of a batch whose first row is ``row``.
 
         Raises:
             ValueError: a row is empty, or as wide as no other.

@@ -1,4 +1,4 @@
-"""Where embeddings lie, and where new ones go: the store that a file name or an address of ``FORMS`` stands for.
+"""Places where embeddings lie, and where new ones go: the store that a file name or an address of ``FORMS`` stands for.
 
 A second ``#`` names the column of vectors: ``items.parquet#embedding_v1``, ``lance:db#items#embedding_v1``. As what is
 to be made, ``lance:db#items#v2`` is a new column of the gallery's own table, and ``qdrant:...#items#v2`` a new named
@@ -51,7 +51,7 @@ def open_source(url: str | os.PathLike, columns: Mapping[str, str] | None = None
 
 
 def open_target(url: str | os.PathLike) -> Target:
-    """What is to be made at ``url``; nothing is written yet. A symbolic link to a file stands for its target.
+    """Open what is to be made at ``url``; nothing is written yet. A symbolic link to a file stands for its target.
 
     Raises:
         ValueError, ImportError, ConnectionError: as ``open_source``.

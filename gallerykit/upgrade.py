@@ -1,4 +1,4 @@
-"""From an old model's gallery to a new model's: the commands ``gallerykit plan`` and ``gallerykit upgrade``.
+"""The way from an old model's gallery to a new model's: the commands ``gallerykit plan`` and ``gallerykit upgrade``.
 
 Of some items both embeddings are known. On most of these pairs maps are fitted, on the rest all ways to serve the new
 model are compared, and one is advised. ``upgrade`` then puts the gallery through the map that is advised or named.
@@ -29,7 +29,7 @@ def option(text: str, **default: Any) -> Any:
 
 @dataclass(frozen=True)
 class Done:
-    """What was found and done."""
+    """The findings of a command, and what it did."""
 
     comparison: Comparison
     plan: Paths
@@ -174,7 +174,7 @@ class Upgrade(Plan):
     overwrite: bool = option("replace the file --out", default=False)
 
     def run(self, tell: Callable[[str], object] = print) -> Done:
-        """As ``Plan.run``, and then ``carry.carry``."""
+        """Do what ``Plan.run`` does, and then ``carry.carry``."""
         from .carry import carry
         from .stores import open_target
 

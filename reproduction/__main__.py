@@ -111,7 +111,7 @@ def list_experiments() -> None:
 @_experiments
 @_preset("paper")
 def settings(experiments: Sequence[str], preset: str) -> None:
-    """Every setting of an experiment (default: all), by the names that --set takes."""
+    """Print every setting of an experiment (default: all), by the names that --set takes."""
     from .experiments.presets import settings as settings_of
 
     for name in _known(experiments):

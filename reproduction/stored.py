@@ -1,4 +1,4 @@
-"""Where named image sets lie as files, and their digests; read without torch."""
+"""Files of named image sets, and their digests; read without torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every config checks of its settings, so that a bad one fails before the first run."""
+"""Checks that every config makes of its settings, so that a bad one fails before the first run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which runs of a plan have a record, and all records that can speak for a claim. Needs no torch."""
+"""Evidence: which runs of a plan have a record, and all records that can speak for a claim. Needs no torch."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def recorded(
     settings: Mapping[str, Any] | None = None,
     root: str | os.PathLike | None = None,
 ) -> list[dict]:
-    """Those records of ``runner.records`` that are there already; nothing is made."""
+    """The records of ``runner.records`` that are there already; nothing is made."""
     return _recorded(experiment, plan(experiment, preset, seeds, settings), preset, root)
 
 

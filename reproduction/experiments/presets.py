@@ -74,8 +74,8 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def preset_runs(base: Any, presets: Mapping[str, Mapping], preset: str, seeds: Sequence[int] | None) -> list:
-    """``base`` with the settings of a preset, for each of its sets of images (overrides as well) and each seed,
-    ``seeds`` if given.
+    """Configs: ``base`` with the settings of a preset, for each of its sets of images (overrides as well) and each
+    seed, ``seeds`` if given.
 
     Raises:
         ValueError: an unknown preset.

@@ -1,4 +1,4 @@
-"""What a run can be set to: a frozen dataclass for each kind of run, whose defaults are the papers'. How runs are made
+"""Settings of runs: a frozen dataclass for each kind of run, whose defaults are the papers'. How runs are made
 stands in ``runs``; nothing here needs torch, so that plans are made and listed at once."""
 
 from __future__ import annotations
@@ -456,7 +456,7 @@ class ModelsRun:
 
 @dataclass(frozen=True)
 class AdviceRun:
-    """What gallerykit says of a change of model, held against items that it has not seen.
+    """The advice of gallerykit on a change of model, held against items that it has not seen.
 
     Attributes:
         asked: for "advice"; or whether two models lie in one store, of planted "mixtures".

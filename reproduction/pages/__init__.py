@@ -1,2 +1,2 @@
-"""What the chapters show: tables and explorers made from records, one module for each paper. Nothing here needs
+"""Contents of the chapters: tables and explorers made from records, one module for each paper. Nothing here needs
 torch."""

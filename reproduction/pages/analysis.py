@@ -260,8 +260,8 @@ def similarities(values: Values) -> list[str]:
 
 
 def alike_and_fit(values: Values, measure: str, layer: str) -> Values:
-    """Of each pair of networks cut after ``layer`` the similarity of their features there, ``alike``, and recombination
-    accuracy, ``fit``, each the mean of both test sets."""
+    """For each pair of networks cut after ``layer``, the similarity of their features there, ``alike``, and
+    recombination accuracy, ``fit``, each the mean of both test sets."""
     alike, fit = (pick(values, name, layer=layer).set_index("run") for name in (measure, "recombination"))
     return alike[list(PAIR)].assign(alike=alike["value"], fit=fit["value"])
 
@@ -330,8 +330,8 @@ def ranks(records: Records, layer: str = "stage2") -> Panels:
 
 
 def agreements(records: Records, layer: str = "stage2") -> Panels:
-    """How often, in %, the more similar one of two pairs that differ in nothing but the seed fits better, by measure:
-    the mean over settings. It has no interval, for all settings share a few seeds."""
+    """The share of cases, in %, in which the more similar one of two pairs that differ in nothing but the seed fits
+    better, by measure: the mean over settings. It has no interval, for all settings share a few seeds."""
 
     def mean(values: Values, measure: str, at: str) -> Interval:
         shares = agreement(values, measure, at)
@@ -363,7 +363,7 @@ def above_chance(records: Records, one: str = "DCC", other: str = "independent")
 
 
 def by_chance(records: Records) -> dict[tuple[str, str], float]:
-    """By method and similarity the largest p-value of any pair of networks on either test set: how often images that
+    """The largest p-value, by method and similarity, of any pair of networks on either test set: how often images that
     are paired at random score as high."""
     values = table(records)
     held = [m for m in values["measure"].cat.categories if m.startswith("pooled ")]

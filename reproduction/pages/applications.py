@@ -1,4 +1,4 @@
-"""What the chapters on paper A's applications (Gygli et al., Sec. 5) show, from the records of
+"""Contents of the chapters on paper A's applications (Gygli et al., Sec. 5), from the records of
 ``experiments.applications``: tables and explorers."""
 
 from __future__ import annotations
@@ -106,14 +106,14 @@ def adaptation_panels(records: Records) -> Panels:
 
 
 def printed_adaptation() -> dict[str, float | None]:
-    """What the paper prints of the rows of ``adaptation_panels``: the mean of both directions."""
+    """The printed numbers of the rows of ``adaptation_panels``: the mean of both directions."""
     return {
         said: paper_value("gygli", "table1", row, "mean", "test accuracy") for row, said in list(_PANEL.items())[:3]
     }
 
 
 def adaptation_questions(records: Records) -> Panels:
-    """By how much one way to adapt is above another on the same networks, in points, seed by seed."""
+    """Differences between ways to adapt on the same networks, in points, seed by seed."""
     found = {name: by_adaptation(group, "mean") for name, group in by_data(records).items()}
     return {
         name: {said: gap_between(of[one], of[other], True) for said, (one, other) in _ASKED.items()}
@@ -271,7 +271,7 @@ def direct_panels(records: Records) -> Panels:
 
 
 def direct_gains(records: Records) -> Panels:
-    """What the same start and the common rotation head add before fine-tuning, in points; networks are trained
+    """Gains of the same start and of the common rotation head before fine-tuning, in points; networks are trained
     apart."""
     pairs = {
         "IIW on RP": ("RP+IIW", "RP"),

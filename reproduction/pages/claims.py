@@ -1,4 +1,4 @@
-"""What the papers claim, and the verdict on each claim: in the card and the tables of a chapter, and in the report."""
+"""Claims of the papers, and the verdict on each: in the card and the tables of a chapter, and in the report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""How much of the gap is closed: the one scale on which both papers, and images of every kind, stand side by side."""
+"""Shares of the gap that are closed: the one scale on which both papers, and images of every kind, stand side by
+side."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ def of_recombination(sources: Sequence[Source]) -> Markdown:
 
 
 def of_others(records: Records) -> Markdown:
-    """What others would do, on the scale of paper A's methods."""
+    """Methods that others would use, on the scale of paper A's methods."""
     methods = ("IIW", "RP", "DCC", "alignment", "simplex", "relative")
     start, end = _accuracy("independent", of="others"), _accuracy("upper bound", "not recombined/mean", "others")
     rows = {method: (_accuracy(method, of="others"), None) for method in methods}

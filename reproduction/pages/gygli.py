@@ -1,4 +1,4 @@
-"""What the chapters on paper A (Gygli et al.) show, from the records of ``experiments.gygli``: tables and the
+"""Contents of the chapters on paper A (Gygli et al.), from the records of ``experiments.gygli``: tables and the
 explorers of Fig. 2. The explorers of the other figures stand in ``analysis``."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the chapter on models of other makers shows: what each way to change a model keeps, what is worth storing."""
+"""Contents of the chapter on models of other makers: what each way to change a model keeps, what is worth storing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the chapter on a real move shows of searches that it has made: the words found, and the neighbours kept."""
+"""Contents of the chapter on a real move, from searches that it has made: the words found, and the neighbours kept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the chapters on questions of our own show: a late split, rotations that cannot be told, permuted and stitched
+"""Contents of the chapters on questions of our own: a late split, rotations that cannot be told, permuted and stitched
 networks; how much the old model has learnt, and when h beats ridge regression."""
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def recovered(records: Records, measure: str = "CMC top-1") -> Markdown:
 
 
 def against_ridge(records: Records, measure: str = "CMC top-1") -> Markdown:
-    """By how much h beats ridge regression on the same inputs, in points, by images to fit on and width of h."""
+    """The lead of h over ridge regression on the same inputs, in points, by images to fit on and width of h."""
 
     def show(group: Records) -> Markdown:
         of_h, of_ridge = (rows(pick(table(group), measure, case=name)) for name in ("new/h", "new/ridge(old, side)"))

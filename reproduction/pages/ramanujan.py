@@ -1,4 +1,4 @@
-"""What the chapters on paper B (Ramanujan et al.) show, from the records of ``experiments.ramanujan``: tables and
+"""Contents of the chapters on paper B (Ramanujan et al.), from the records of ``experiments.ramanujan``: tables and
 explorers."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What all chapters show of their records: a table for each set of images, differences, where the runs come from."""
+"""Contents that all chapters have: a table for each set of images, differences, where the runs come from."""
 
 from __future__ import annotations
 

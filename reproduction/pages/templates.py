@@ -1,4 +1,4 @@
-"""What stands in the pages around the numbers: templates in ``reproduction/site``, filled."""
+"""Words and markup around the numbers of the pages: templates in ``reproduction/site``, filled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the papers claim: the rows of ``claims.csv``, and what records say of each.
+"""Claims of the papers: the rows of ``claims.csv``, and what records say of each.
 
 A claim is a sentence that states a difference, an order or a level. Its two sides are rows of a plan and what is
 measured of them; a level has one side, and the paper's number in place of the other.
@@ -76,7 +76,7 @@ class Claim:
 
     @property
     def sides(self) -> tuple[Side, ...]:
-        """What is measured for it: one, other and start as far as they are rows of a plan."""
+        """The sides that are measured for it: one, other and start as far as they are rows of a plan."""
         return tuple(side for side in (self.one, self.other, self.start) if isinstance(side, Side))
 
     @property
@@ -141,8 +141,8 @@ def _side(row: Mapping[str, str], text: str) -> Side | float | None:
 
 
 def images(config: Mapping) -> tuple:
-    """What the runs have in common that a claim takes together: a pair of sets in either order, the source of several
-    targets, one set with the classes of each version."""
+    """The images that runs have in common which a claim takes together: a pair of sets in either order, the source of
+    several targets, one set with the classes of each version."""
     if "a" in config:
         return tuple(sorted((config["a"], config["b"])))
     if "classes" in config:

@@ -1,4 +1,4 @@
-"""Which runs have a record: the records of a preset by what was run."""
+"""Index of records: those of a preset by what was run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where records come from, and whether the code would still make them."""
+"""Provenance of records, and whether the code would still make them."""
 
 from __future__ import annotations
 

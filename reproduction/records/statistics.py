@@ -1,4 +1,4 @@
-"""What verdicts and figures need beside intervals of means: shares of a gap, corrections for many tests, and rank
+"""Statistics of verdicts and figures beside intervals of means: shares of a gap, corrections for many tests, and rank
 correlations."""
 
 from __future__ import annotations

@@ -129,7 +129,7 @@ def pick(values: Values, measure: str | Sequence[str], **where: Any) -> Values:
 
 
 def rows(values: Values, by: str = "row", *, mean: bool = False) -> Rows:
-    """``{place: {seed: value}}``, places in order of appearance, seeds in rising order.
+    """Values as ``{place: {seed: value}}``, places in order of appearance, seeds in rising order.
 
     Args:
         values: one for each place and seed.

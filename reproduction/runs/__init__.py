@@ -1,1 +1,2 @@
-"""From an experiment and a preset to records: the runner, and golden numbers that tell when a record is out of date."""
+"""Runs, from an experiment and a preset to records: the runner, and golden numbers that tell when a record is out of
+date."""

@@ -44,7 +44,7 @@ def run(config: AdviceRun, context: Context) -> dict[str, float | list[float]]:
 
 
 def advice(config: AdviceRun, context: Context) -> dict[str, float | list[float]]:
-    """What is advised, what is foreseen from held-out pairs, and what the same measure says of the gallery.
+    """The advice, what is foreseen from held-out pairs, and what the same measure says of the gallery.
 
     "advised: ACTION" is 1 for one; "map advised: MAP" and "path advised: PATH" are 1 where they stand. "neighbours
     foreseen: WAY" (", low", ", high": the interval) and "neighbours kept: WAY" are the share of the 10 nearest by
@@ -104,8 +104,8 @@ def by_class(scores: Tensor, labels: Tensor) -> tuple[float, float]:
 
 
 def mixtures(config: AdviceRun, context: Context) -> dict[str, float | list[float]]:
-    """How often ``gallerykit inspect`` says that two models lie in a store: "two models seen: SHARE", by the share of
-    rows that are by the new model, and "not told: SHARE", that it cannot be told."""
+    """The share of cases in which ``gallerykit inspect`` says that two models lie in a store: "two models seen: SHARE",
+    by the share of rows that are by the new model, and "not told: SHARE", that it cannot be told."""
     _, pairs, unseen, old, new = drawn(config, context)
     sides = fit(Pairs(old[pairs], new[pairs]), ["identity"], directions=["gallery"])["new/identity"].sides
     generator = torch.Generator().manual_seed(seed_for(config.seed, "mixtures"))

@@ -1,4 +1,4 @@
-"""Where a run is made, and what it leaves behind: given to every run beside its config."""
+"""The context of a run, where it is made and what it leaves behind: given to every run beside its config."""
 
 from __future__ import annotations
 
@@ -42,17 +42,18 @@ class Context:
     networks: dict[str, nn.Module] = field(default_factory=dict)
 
     def load(self, name: str, **options) -> ImageSet:
-        """``images.load``, noted."""
+        """Load a set by ``images.load``, and note it."""
         image_set = load(name, **options)
         self.data[name] = image_set.digest
         return image_set
 
     def train(self, tasks: Sequence[Task], recipe: Recipe, stage: str, label: str) -> list[dict]:
-        """``training.train`` with a checkpoint of its own for each ``stage`` of the run; ``label`` names the bar."""
+        """Train by ``training.train`` with a checkpoint of its own for each ``stage`` of the run; ``label`` names the
+        bar."""
         return self._noted(train(tasks, self._shortened(recipe), **self._options(stage, label)))
 
     def train_once(self, tasks: Sequence[Task], recipe: Recipe, label: str) -> list[dict]:
-        """``training.train_once`` in the shared folder."""
+        """Train by ``training.train_once`` in the shared folder."""
         options = {"label": label, "show_progress": self.show_progress}
         return self._noted(train_once(tasks, self._shortened(recipe), self.shared, **options))
 

@@ -1,5 +1,5 @@
-"""What an embedder can learn from: labels, two views of one image (SimCLR), or the image itself (Ramanujan et al.,
-Secs. 3.4 and 5.1). Each class here is a term of a ``training.Task``.
+"""Objectives that an embedder can learn from: labels, two views of one image (SimCLR), or the image itself (Ramanujan
+et al., Secs. 3.4 and 5.1). Each class here is a term of a ``training.Task``.
 
 The embedding is what the network gives; the head on top of it (classifier, projection, decoder) is dropped after
 training.
@@ -329,7 +329,8 @@ class Reconstruction(Term):
 
 
 def decoder(dim: int, channels: int, size: int, *, width: int = 16, seed: int | None = None) -> nn.Sequential:
-    """From embeddings (n, dim) to images: a linear map to a quarter of the side, then two steps of upsampling.
+    """A decoder from embeddings (n, dim) to images: a linear map to a quarter of the side, then two steps of
+    upsampling.
 
     Paper B's decoder follows MobileNetV2; ours is smaller.
 

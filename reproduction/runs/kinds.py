@@ -1,4 +1,4 @@
-"""How each kind of run is checked and made."""
+"""Kinds of runs, and how each is checked and made."""
 
 from types import ModuleType
 from typing import Any

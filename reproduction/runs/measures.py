@@ -1,4 +1,4 @@
-"""What is measured of two networks that may fit each other: accuracy after the swap, and how alike their features are.
+"""Measures of two networks that may fit each other: accuracy after the swap, and how alike their features are.
 
 Every measure is a number for each of the two test sets, "measure/a" and "measure/b"; where both are scalars, their mean
 is "measure/mean". Accuracies are in 0..1.
@@ -99,7 +99,7 @@ class Probe:
 
     @cached_property
     def pooled(self) -> list[Tensor]:
-        """Of each network the features (n, channels) where training has cut it, averaged over positions."""
+        """The features (n, channels) of each network where training has cut it, averaged over positions."""
         sides = zip(*([averaged(side[self.cut]) for side in sides] for sides in self.features()), strict=True)
         return [torch.cat(side) for side in sides]
 
@@ -120,7 +120,7 @@ def probes(
 
 
 def measure(of: Sequence[Probe], names: Iterable[str] = ()) -> dict[str, float | list]:
-    """What is measured before the test images of each set, "measure/a" and "measure/b", and their mean where they are
+    """The measures before the test images of each set, "measure/a" and "measure/b", and their mean where they are
     scalars.
 
     Args:
@@ -232,7 +232,7 @@ def similarities(probe: Probe) -> dict[str, float | list]:
 
 
 def against_chance(probe: Probe) -> dict[str, float]:
-    """How alike features are where training has cut the networks, averaged over positions, beside images that are
+    """The similarity of features where training has cut the networks, averaged over positions, beside images that are
     paired at random.
 
     For "pooled correlation" (channels by place) and the other ``SCORES``: "M at B", the score after this block; "M at

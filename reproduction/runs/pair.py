@@ -196,7 +196,7 @@ def _sets(config: PairRun, context: Context) -> tuple[ImageSet, ImageSet]:
 
 
 def numbered_as(wanted: Sequence[str], classes: Sequence[str], shift: int = 0) -> list[str]:
-    """``classes`` in an order in which those that ``wanted`` has as well stand ``shift`` places after their place
+    """Order ``classes`` so that those that ``wanted`` has as well stand ``shift`` places after their place
     there, around the end; the others fill the gaps."""
     places = [name if name in classes else None for name in wanted[: len(classes)]]
     others = iter([name for name in classes if name not in places])

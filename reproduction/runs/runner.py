@@ -1,4 +1,5 @@
-"""From run configs to records: what is stored is not run again, what was interrupted goes on, the rest is trained."""
+"""The runner, from configs to records: what is stored is not run again, what was interrupted goes on, the rest is
+trained."""
 
 from __future__ import annotations
 
@@ -80,7 +81,7 @@ def named(config: Any) -> tuple[str, dict]:
 
 
 def missing(wanted: Sequence[Any], preset: str, root: str | os.PathLike | None = None) -> list:
-    """Those configs whose runs have no record."""
+    """The configs whose runs have no record."""
     found = index(preset, root, KINDS)
     return [config for config in wanted if found.record(config) is None]
 

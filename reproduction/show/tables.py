@@ -35,7 +35,8 @@ def table(header: Sequence[str], body: Sequence[Sequence[str]]) -> Markdown:
 
 
 def folded(summary: str, *contents: Markdown) -> Markdown:
-    """What a reader can do without, such as the tables of levels of a section, behind one line that opens it."""
+    """Contents that a reader can do without, such as the tables of levels of a section, behind one line that opens
+    it."""
     # blank lines: what stands between them is Markdown again
     inside = "\n\n".join(content.data for content in contents)
     return Markdown(f"<details><summary>{summary}</summary>\n\n{inside}\n\n</details>")

@@ -1,1 +1,1 @@
-"""What was trained, as files that a page loads, so that a reader can try it without a server."""
+"""Exports of what was trained, as files that a page loads, so that a reader can try it without a server."""

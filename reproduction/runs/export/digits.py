@@ -53,7 +53,7 @@ def export(preset: str, folder: str | os.PathLike) -> Path:
 
 
 def content(preset: str) -> dict[str, Any]:
-    """What a file holds, see above."""
+    """The content of a file, see above."""
     sets, packed = [], []
     for name in SETS:
         whole = images.load(name).limit(TRAIN, TEST)
@@ -121,8 +121,8 @@ def networks(trained: Mapping[str, Any]) -> list[tuple[nn.Sequential, nn.Sequent
 
 
 def replaced(trained: Mapping[str, Any], networks: Sequence[tuple[nn.Module, nn.Module]]) -> dict[str, Any]:
-    """What ``Program.trained`` holds, with the weights of other networks: given to it, the program goes on with them.
-    Heads that both share stay.
+    """The state that ``Program.trained`` holds, with the weights of other networks: given to it, the program goes on
+    with them. Heads that both share stay.
 
     Args:
         trained: what ``Program.trained`` holds once a run has ended.

@@ -60,7 +60,7 @@ def export(preset: str, folder: str | os.PathLike) -> Path:
 
 
 def gallery(runs: Mapping[tuple[str, str], UpdateRun], preset: str, shared: Path) -> dict[str, Any]:
-    """What a file holds, see above; the weights that runs have in common are kept in ``shared``."""
+    """The content of a file, see above; the weights that runs have in common are kept in ``shared``."""
     context = Context(show_progress=True, shared=shared)
     tables: dict[str, list[Tensor]] = {}
     beside = {}

@@ -55,7 +55,7 @@ _REGISTRY = "compatkitNetworks"
 
 @dataclass(frozen=True)
 class Networks:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
         header: all of it but the numbers.
@@ -96,7 +96,7 @@ def export(run: PairRun, preset: str, folder: str | os.PathLike) -> tuple[Path, 
 
 
 def file_name(method: str) -> str:
-    """Of the networks of a method; without the plus sign, which some web servers take for a space."""
+    """The name of the file of a method's networks; without the plus sign, which some web servers take for a space."""
     return f"{method.replace('+', '-')}.js"
 
 
@@ -112,7 +112,7 @@ class Numbers:
         self.count = 0
 
     def place(self, name: str, values: Tensor) -> int:
-        """Where these values begin."""
+        """Add values, and tell where they begin."""
         halves = values.detach().half().cpu().numpy().ravel()
         if not np.isfinite(halves).all():
             raise ValueError(f"{name}: has values that half precision cannot hold, got up to {values.abs().max():g}")

@@ -48,7 +48,7 @@ def read(path: str | os.PathLike, registry: str, name: str) -> dict[str, Any]:
 
 
 def not_whole(path: str | os.PathLike, reason: object) -> ValueError:
-    """What to raise where a file cannot be used."""
+    """The error to raise where a file cannot be used."""
     return ValueError(f"{path}: not what python -m reproduction export writes ({reason}); it writes it anew")
 
 

@@ -1,4 +1,4 @@
-"""What is put between extractor a and head b of exported networks, as a file that a page loads: nothing, the optimal
+"""Seams between extractor a and head b of exported networks, as a file that a page loads: nothing, the optimal
 permutation of channels, or an affine map of them that was fitted on a few images.
 
 A file is a script (see ``export.scripts``) that puts into ``compatkitSeams``, under "seam-METHOD":
@@ -59,7 +59,7 @@ def export(method: str, preset: str, folder: str | os.PathLike) -> tuple[Path, d
 
 
 def seam(found: networks.Networks, sets: Sequence[ImageSet], preset: str) -> dict[str, Any]:
-    """What a file holds, see above.
+    """The content of a file, see above.
 
     Args:
         found: networks as they lie in a file.

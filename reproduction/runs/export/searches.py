@@ -65,7 +65,7 @@ def export(run: UpdateRun, preset: str, folder: str | os.PathLike) -> tuple[Path
 
 
 def searches(cases: Cases, update: Update, recorded: dict[str, Any]) -> dict[str, Any]:
-    """What a file holds beside its name, see above.
+    """The content of a file beside its name, see above.
 
     Args:
         cases: embeddings of the whole gallery, as a query and as it is searched, with those of ``CASES`` among them.
