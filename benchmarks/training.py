@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from compatkit import models, recombination
 from compatkit.batches import Batches
 from compatkit.images import ImageSet, Split
-from compatkit.objectives import Target, target_loss
+from compatkit.objectives import Target
 from compatkit.recipes import Recipe
 from compatkit.training import Task, train, uses_bf16
 from reproduction.experiments import configs
@@ -109,7 +110,7 @@ def plain_steps(network: str, width: int, device: str, recipe: Recipe, batches: 
     def function() -> None:
         for images, labels in batches:
             with torch.autocast(device, torch.bfloat16, enabled=uses_bf16(recipe, device)):
-                loss = target_loss(net(images.contiguous(memory_format=layout)), labels)
+                loss = F.cross_entropy(net(images.contiguous(memory_format=layout)), labels)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -41,18 +41,6 @@ def described(x: object) -> str:
     return type(x).__name__ + (f" of {', '.join(map(str, x))}: pass one of these" if isinstance(x, Mapping) else "")
 
 
-def check_device(device: torch.device | str) -> None:
-    """Raise ValueError unless the device can be used.
-
-    Raises:
-        ValueError: there is no such device here.
-    """
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device: {str(device)!r} cannot be used here ({str(error).splitlines()[0]})") from error
-
-
 def seed_for(*purpose: object) -> int:
     """A seed that belongs to what it is for, such as ("SimCLR", 0), and to nothing else: 56 bits."""
     # hashed, because a CPU generator looks at 32 bits of its seed only

@@ -26,18 +26,6 @@ from .recipes import Recipe
 # --- losses -----------------------------------------------------------------------------------------------------------
 
 
-def target_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """The target task: cross-entropy, mean over the minibatch.
-
-    Args:
-        logits: (n, classes).
-        labels: (n,).
-
-    Source: paper A, first term of eqs. (1) and (2).
-    """
-    return F.cross_entropy(logits, labels)
-
-
 def dcc_loss(logits: Tensor, common_labels: Tensor) -> Tensor:
     """Discriminating common classes: l_c(c(f(x)), y) * 1[y in C], mean over the minibatch.
 
@@ -96,18 +84,6 @@ def unit_length_loss(features: Tensor) -> Tensor:
     # the gradient of a norm is not defined at 0, where ReLU puts many features
     length = (features.square().sum(1) + 1e-12).sqrt()
     return (length - 1).square().mean()
-
-
-def alignment_loss(features: Tensor, others: Tensor) -> Tensor:
-    """The angle between the features of two networks for the same images: 1 - cosine over the channels,
-    mean over images and positions. Neither length counts, so that nothing is gained by shrinking features.
-
-    Args:
-        features, others: (n, c) or (n, c, h, w).
-
-    Source: hints between networks, Romero et al. 2015; the cosine, in place of the squared distance, is ours.
-    """
-    return 1 - F.cosine_similarity(features, others, dim=1, eps=1e-6).mean()
 
 
 class PretextTask(NamedTuple):
@@ -234,13 +210,16 @@ class Term:
 
 @dataclass(frozen=True)
 class Target(Term):
-    """The network's own task, see ``target_loss``."""
+    """The network's own task: cross-entropy, mean over the minibatch.
+
+    Source: paper A, first term of eqs. (1) and (2).
+    """
 
     head: nn.Module
     name = "target"
 
     def loss(self, batch: Minibatch) -> Tensor:
-        return target_loss(read_only(self.head, batch.features), batch.labels)
+        return F.cross_entropy(read_only(self.head, batch.features), batch.labels)
 
 
 @dataclass(frozen=True)
@@ -295,22 +274,6 @@ class UnitLength(Term):
 
     def loss(self, batch: Minibatch) -> Tensor:
         return unit_length_loss(batch.features)
-
-
-@dataclass(frozen=True)
-class Alignment(Term):
-    """Features drawn to those of another network on the same images, see ``alignment_loss``. A partner that is not
-    frozen is drawn as well.
-
-    Attributes:
-        partner: the other extractor, whose features have the same shape.
-    """
-
-    partner: nn.Module
-    name = "alignment"
-
-    def loss(self, batch: Minibatch) -> Tensor:
-        return alignment_loss(batch.features, batch.features_of(self.partner))
 
 
 # --- the same start ---------------------------------------------------------------------------------------------------

@@ -17,13 +17,13 @@ from compatkit.images import ImageSet, Split, class_index, common_classes, with_
 from compatkit.inspection import sized_layers
 from compatkit.models import auxiliary_head, build, split
 from compatkit.normalization import REPLACEMENTS, UnitLength, replace_batch_norm
-from compatkit.objectives import DCC, Alignment, Pretext, Target, Term, identical_initial_weights
+from compatkit.objectives import DCC, Pretext, Target, Term, identical_initial_weights
 from compatkit.training import Task, freeze
 
 from ..experiments.settings import PairRun
 from .context import Context, check_enough, check_filled
 from .measures import Probe, measure, probes
-from .representations import Relative, SimplexHead
+from .representations import Alignment, Relative, SimplexHead
 
 
 @dataclass

@@ -1,11 +1,15 @@
-"""Features that networks share without training together: towards the corners of a fixed simplex, or as cosines to the
-features of anchor images. What paper A's methods stand beside; not in the papers."""
+"""Features that networks share by other means than paper A's: towards the corners of a fixed simplex, as cosines to the
+features of anchor images, or drawn to those of a partner."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from compatkit.objectives import Minibatch, Term
 
 
 def pooled(features: Tensor) -> Tensor:
@@ -79,3 +83,21 @@ class Relative(nn.Module):
             anchors = block.forward(anchors)  # not called, so that hooks see images alone
         directions, each = F.normalize(pooled(anchors), dim=1), F.normalize(features, dim=1)
         return torch.einsum("nc...,kc->nk...", each, directions)
+
+
+@dataclass(frozen=True)
+class Alignment(Term):
+    """The angle between the features of two networks for the same images: 1 - cosine over the channels, mean over
+    images and positions. Neither length counts, so that nothing is gained by shrinking features.
+
+    Attributes:
+        partner: the other extractor, whose features have the same shape; it is drawn as well unless it is frozen.
+
+    Source: hints between networks, Romero et al. 2015; the cosine, in place of the squared distance, is ours.
+    """
+
+    partner: nn.Module
+    name = "alignment"
+
+    def loss(self, batch: Minibatch) -> Tensor:
+        return 1 - F.cosine_similarity(batch.features, batch.features_of(self.partner), dim=1, eps=1e-6).mean()

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from compatkit.devices import check_device, default_device
+from compatkit.devices import default_device
 from compatkit.files import lock_file, remove_unheld
 from compatkit.progress import progress
 from compatkit.training import uses_bf16
@@ -337,3 +337,11 @@ def _peak_memory_mb(device: str) -> float:
         return 0.0
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3  # bytes there, kilobytes elsewhere
+
+
+def check_device(device: torch.device | str) -> None:
+    """Raise ValueError unless the device can be used here."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device: {str(device)!r} cannot be used here ({str(error).splitlines()[0]})") from error

@@ -106,11 +106,14 @@ def test_sampled_variants_are_even_and_depend_on_the_step(count):
     assert not torch.equal(drawn(7, seed=1), variants[7])
 
 
-def test_target_loss():
-    logits, labels = torch.randn(6, 4), torch.tensor([0, 3, 2, 1, 1, 0])
-    rows = zip(logits.tolist(), labels.tolist(), strict=True)
+def test_the_target_is_the_mean_cross_entropy():
+    task = Task(
+        (torch.randn(6, 4), torch.tensor([0, 3, 2, 1, 1, 0])), nn.Identity(), [objectives.Target(nn.Identity())]
+    )
+    batch = task.minibatches(Recipe(batch_size=6))(0)
+    rows = zip(batch.images.tolist(), batch.labels.tolist(), strict=True)
     expected = sum(-log_softmax(row)[y] for row, y in rows) / 6
-    assert objectives.target_loss(logits, labels).item() == pytest.approx(expected, rel=1e-5)
+    assert task.losses(batch)["target"].item() == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (3, 5, 2, 4)])

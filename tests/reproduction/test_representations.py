@@ -10,10 +10,10 @@ from torch import nn
 from compatkit import models
 from compatkit.layers import layer_features
 from compatkit.normalization import evaluation
-from compatkit.objectives import DCC, Alignment, Target, alignment_loss
+from compatkit.objectives import DCC, Target
 from compatkit.recipes import Recipe
 from compatkit.training import Task, freeze, train
-from reproduction.runs.representations import Relative, SimplexHead, simplex
+from reproduction.runs.representations import Alignment, Relative, SimplexHead, simplex
 
 from ..samples import small_set
 
@@ -106,8 +106,15 @@ def test_the_alignment_loss_is_one_minus_the_cosine_at_each_position():
     for image, i, j in itertools.product(range(3), range(2), range(2)):
         x, y = a[image, :, i, j].tolist(), b[image, :, i, j].tolist()
         total += 1 - sum(p * q for p, q in zip(x, y, strict=True)) / math.hypot(*x) / math.hypot(*y)
-    assert alignment_loss(a, b).item() == pytest.approx(total / 12, rel=1e-5)
-    assert alignment_loss(a, 3 * a).item() == pytest.approx(0, abs=1e-6), "lengths do not count"
+
+    def loss(x, y):
+        own, partner = (nn.Module() for _ in range(2))
+        own.forward, partner.forward = lambda _: x, lambda _: y
+        task = Task((torch.zeros(3, 1), torch.zeros(3)), own, [Alignment(partner)])
+        return task.losses(task.minibatches(Recipe(batch_size=3))(0))["alignment"].item()
+
+    assert loss(a, b) == pytest.approx(total / 12, rel=1e-5)
+    assert loss(a, 3 * a) == pytest.approx(0, abs=1e-6), "lengths do not count"
 
 
 @pytest.mark.parametrize("frozen", [False, True])
