@@ -38,12 +38,18 @@ from .gygli import (
     scores,
     with_block,
 )
-from .sections import by_data, cells, choose, for_each, gap_between, groups, mean_of, row_cells
+from .sections import by_data, cells, choose, gap_between, groups, mean_of, row_cells
 
 # every experiment whose networks have the same blocks, so that they can be compared block by block
 WITH_SIMILARITY = ("fig2", "fig2_pretrained", "incremental", "fig5", "fig7", "fig8", "fig9", "choices")
 TEST_BATCHES = {f"test batches of {n}": f"test batches of {n}" for n in (8, 32, 128)}
-SIMILARITIES = ("cross-correlation", "matched cross-correlation", "CKA", "neighbours")
+SIMILARITIES = {
+    "cross-correlation": "correlation",
+    "matched cross-correlation": "matched",
+    "CKA": "CKA",
+    "neighbours": "neighbours",
+}
+"""Measures of similarity, and what figures call them."""
 
 
 # --- another start ----------------------------------------------------------------------------------------------------
@@ -70,19 +76,17 @@ OUR_CHOICE = "our choice"  # the row of runs that decide as we did
 def choices_table(records: Records) -> Markdown:
     """The change in recombination accuracy by each open choice, in points, by method: choices of testing on the same
     networks, choices of training on others."""
-    shown = ("IIW", "RP", "DCC", "IIW+RP", "IIW+RP+DCC")
-
-    def show(group: Records) -> Markdown:
+    shown, body = ("IIW", "RP", "DCC", "IIW+RP", "IIW+RP+DCC"), []
+    for name, group in by_data(records).items():
         values = pick(table(group), "recombination", variant=ANY)
         by_row = {row: runs for (row,), runs in groups(values, "row")}
         tested = {variant: rows(runs, "method") for (variant,), runs in groups(by_row.pop(OUR_CHOICE), "variant")}
         trained = {row: rows(runs[runs["variant"] == ""], "method") for row, runs in by_row.items()}
         changed = [(text, tested[variant], True) for variant, text in OPEN_CHOICES.items()]
         changed += [(row, found, False) for row, found in trained.items()]
-        body = [[text, *(_effect(found.get(m), tested[""][m], same) for m in shown)] for text, found, same in changed]
-        return tables.table(["instead of our choice", *shown], body)
-
-    return for_each(by_data(records), show)
+        effects = [[_effect(found.get(m), tested[""][m], same) for m in shown] for _, found, same in changed]
+        body += [[text, name, *line] for (text, *_), line in zip(changed, effects, strict=True)]
+    return tables.table(["instead of our choice", "images", *shown], body)
 
 
 def _effect(changed: Seeds | None, usual: Seeds, same_networks: bool) -> str:
@@ -333,18 +337,18 @@ def agreements(records: Records, layer: str = "stage2") -> Panels:
     """The share of cases, in %, in which the more similar one of two pairs that differ in nothing but the seed fits
     better, by measure: the mean over settings. It has no interval, for all settings share a few seeds."""
 
-    def mean(values: Values, measure: str, at: str) -> Interval:
+    def mean(values: Values, measure: str, at: str) -> Interval | None:
         shares = agreement(values, measure, at)
-        return Interval(100 * sum(shares) / len(shares), math.nan, math.nan, 1)
+        return Interval(100 * sum(shares) / len(shares), math.nan, math.nan, 1) if shares else None
 
     return _by_measure(records, layer, mean)
 
 
-def _by_measure(records: Records, layer: str, found: Callable[[Values, str, str], Interval]) -> Panels:
+def _by_measure(records: Records, layer: str, found: Callable[[Values, str, str], Interval | None]) -> Panels:
     panels = {}
     for name, group in by_data(records).items():
         at, values = block_of(layer, network_layers(group)), table(group)
-        panels[name] = {measure: found(values, measure, at) for measure in similarities(values)}
+        panels[name] = {SIMILARITIES[measure]: found(values, measure, at) for measure in similarities(values)}
     return panels
 
 

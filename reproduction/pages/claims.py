@@ -113,20 +113,26 @@ def numbers(claim: Claim, found: Evidence) -> tuple[str, str]:
 
 
 def finder(sources: Sequence[Source]) -> Callable[..., str]:
-    """Our number on a claim, for a sentence: the difference that gives its verdict, "+12.8 ± 5.8".
+    """Our numbers on claims, for sentences.
 
-    What it gives takes the claim's id and, where several sets of images give the verdict, the name of one; of several
-    it raises ValueError otherwise.
+    What it gives is a function of the claim's id. It returns the difference that gives the verdict, "+12.8 ± 5.8", and
+    a dash where nothing is on record. ``images``: the set of images, where several give the verdict. ``sign``: the one
+    that the words of the sentence give, "+" or "-", which is left out; ValueError where the number has the other.
     """
     known = {claim.id: claim for claim in claims()}
 
-    def number(id_: str, images: str = "") -> str:
+    def number(id_: str, images: str = "", sign: str = "") -> str:
         (one,) = judged([known[id_]], sources)
         found = [own for own in one.evidence if own.images == images] if images else one.speaking
+        if not one.evidence:
+            return "–"
         if len(found) != 1:
             there = ", ".join(own.images for own in one.evidence)
             raise ValueError(f"images: must be one of {there} for {id_}, got {images!r}")
-        return numbers(one.claim, found[0])[1]
+        text = numbers(one.claim, found[0])[1]
+        if not text.startswith(sign):
+            raise ValueError(f"sign: {id_} is {text}, got {sign!r}")
+        return text.removeprefix(sign)
 
     return number
 

@@ -53,7 +53,7 @@ def dots(
     taken = [0.0] + [end for rows in panels.values() for one in rows.values() for end in _ends(one)]
     taken += [value for values in printed.values() for value in values.values() if value is not None]
     scale = ends or (min(taken), max(taken))
-    left = 14 + 6.8 * max(len(name) for rows in panels.values() for name in rows)
+    left = 14 + 6.8 * max((len(name) for rows in panels.values() for name in rows), default=0)
     drawn = [_panel(title, rows, printed[title], left, scale, unit, digits) for title, rows in panels.items() if rows]
     style = "display:flex;flex-wrap:wrap;gap:0.5rem 1.5rem;margin:0"
     under = f'<figcaption style="flex:0 0 100%">{caption}</figcaption>'
@@ -91,14 +91,11 @@ def _panel(
         parts += [_text(0, y + 4, name), _text(_WIDTH, y + 4, number, "end")]
         said.append(f"{name} {number}")
     parts.append(_line(left, bottom, right, bottom, 'opacity=".5"'))
-    for at, text in (
-        (x(low), f"{low:.{digits if high < 2 else 0}f}"),
-        ((left + right) / 2, unit),
-        (x(high), f"{high:.0f}"),
-    ):
-        parts.append(_text(at, bottom + 15, text, "middle", 11))
+    for at, end in ((x(low), low), (x(high), high)):
+        parts.append(_text(at, bottom + 15, f"{end:.{digits if high < 2 else 0}f}", "middle", 11))
+    parts.append(_text(_WIDTH, 13, unit, "end", 11))
     alt, box = html.escape(f"{title}, {unit}: {', '.join(said)}."), f"0 0 {_WIDTH} {bottom + 20}"
-    style = f"flex:1 1 300px;min-width:0;max-width:{1.15 * _WIDTH:.0f}px;height:auto"
+    style = f"flex:0 1 {_WIDTH + 10}px;min-width:0;height:auto"
     return f'<svg role="img" aria-label="{alt}" viewBox="{box}" style="{style}">{"".join(parts)}</svg>'
 
 

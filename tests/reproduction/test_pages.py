@@ -36,7 +36,10 @@ def test_a_sentence_takes_the_number_that_gives_the_verdict(records):
     with pytest.raises(ValueError, match="must be one of x × y, cifar10 × stl10"):
         ours("a-dcc-rp")
     assert ours("a-dcc-rp", "x × y") == "+30.0 ± 2.3"
-    assert claims.finder([Source("laptop", {"fig2": records[:12]}, {})])("a-dcc-rp") == "+30.0 ± 2.3"
+    ours = claims.finder([Source("laptop", {"fig2": records[:12]}, {})])
+    assert (ours("a-dcc-rp"), ours("a-dcc-rp", sign="+"), ours("a-pre-iiw")) == ("+30.0 ± 2.3", "30.0 ± 2.3", "–")
+    with pytest.raises(ValueError, match="a-dcc-rp is .30.0 ± 2.3, got '-'"):
+        ours("a-dcc-rp", sign="-")
 
 
 def test_provenance_names_each_pair(records):
