@@ -313,7 +313,8 @@ def torch_threads(count: int) -> Iterator[None]:
 
 def _device_name(job: Job) -> str:
     name = torch.cuda.get_device_name(job.device) if job.device.startswith("cuda") else job.device
-    return f"{name}, bf16" if uses_bf16(job.config.recipe, job.device) else name
+    recipe = getattr(job.config, "recipe", None)  # none where the tool alone trains
+    return f"{name}, bf16" if recipe and uses_bf16(recipe, job.device) else name
 
 
 def _reset_peak_memory(device: str) -> None:

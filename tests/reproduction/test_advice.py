@@ -4,17 +4,12 @@ import pytest
 import torch
 
 from reproduction.experiments import plan
-from reproduction.runs import advice
+from reproduction.runs import advice, runner
 from reproduction.runs.context import Context
 
 
-def smoke(experiment):
-    ((_, config),) = plan(experiment, "smoke")
-    return advice.run(config, Context())
-
-
-def test_what_is_advised_stands_beside_what_comes_true():
-    found = smoke("advice")
+def test_what_is_advised_stands_beside_what_comes_true(tmp_path):
+    found = runner.records("advice", "smoke", root=tmp_path, show_progress=False)[0]["metrics"]
     assert sum(found[f"advised: {one}"] for one in advice.ACTIONS) == 1
     assert found["neighbours kept: new/new"] == 1 and found["neighbours foreseen: new/new"] == 1
     assert found["neighbours foreseen: old/old, low"] < found["neighbours foreseen: old/old"]
@@ -51,6 +46,7 @@ def test_two_models_far_apart_are_seen_and_one_is_not(monkeypatch):
 
     monkeypatch.setitem(advice.POOLS, "planted", Apart)
     monkeypatch.setattr(advice, "STORES", 3)
-    found = smoke("mixtures")
+    ((_, config),) = plan("mixtures", "smoke")
+    found = advice.run(config, Context())
     assert [found[f"two models seen: {share} %"] for share in ("0", "50")] == [0, 1]
     assert not any(found[name] for name in found if name.startswith("not told"))
