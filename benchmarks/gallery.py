@@ -5,7 +5,9 @@ whole call, until the new file is safe on the disk. The plain loop is ``x @ weig
 same size, read from a memory map and written to a file; unlike ours it looks for no NaN and cannot go on after an
 interruption. A linear map is bound by memory and disk, so its promise is a share of the speed of a copy of the same
 file; a query is bound by reading the matrix of its map, 2.25 MiB, from beyond the second-level cache. Other stores are
-held to what their own clients take to load the same rows in bulk.
+held to what their own clients take to load the same rows in bulk. From the rows a second of two workers of Dask on this
+machine follows, beside them, what a thousand million such items would take on N machines with two workers each, as long
+as the store keeps up with all of them.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import threadpoolctl
 import torch
+from distributed import LocalCluster
 
 from gallerykit import maps, numpy_store, store
 from gallerykit.carry import carry as carried
@@ -150,27 +153,40 @@ def against_arithmetic(folder: Path, rows: int, rounds: int) -> Row:
 def against_clients(folder: Path, rows: int, rounds: int) -> list[Row]:
     """A Parquet gallery into other stores, and the same rows by the bulk load of each store's own client."""
     table = pa.table({"id": np.arange(rows), "embedding": store.as_vectors(np.load(folder / "tenth.npy"))})
-    pq.write_table(table, folder / "tenth.parquet")
+    pq.write_table(table, folder / "tenth.parquet", row_group_size=rows // 8)
     one, found, server = fitted(folder, "ridge"), [], None
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
 
-    def compared(name: str, url: str, load: Callable[[pa.Table, int], object]) -> Row:
+    def by_workers(name: str, url: str) -> Row:
+        def took(out: str, scheduler: str | None) -> float:
+            gallery = folder / "tenth.parquet"
+            return seconds(lambda: carried(one, gallery, out, scheduler=scheduler, show_progress=False))
+
+        took(url.format("warm"), cluster.scheduler_address)  # what imports take
+        alone, both = took(url.format("alone"), None), took(url.format("both"), cluster.scheduler_address)
+        hours = ", ".join(f"{1e9 * both / rows / n / 3600:,.2g} hours on {n}" for n in (1, 10, 100))
+        note = (
+            f"{rows / alone:,.0f} in one process; 10^9 items: {hours} machines, {8 * WIDTH * 1e9 / 1e12:.1g} TB moved"
+        )
+        return Row(f"{name}, rows a second of two workers", rows / both, None, "", None, note, "rows/s")
+
+    def compared(name: str, url: str, load: Callable[[pa.Table, int], object]) -> None:
         turns = []
         for i in range(rounds + 1):
             own = seconds(lambda i=i: carried(one, folder / "tenth.parquet", url.format(i), show_progress=False))
             turns.append((own, seconds(lambda i=i: load(pq.read_table(folder / "tenth.parquet"), i))))
         note = f"{rows / statistics.median(own for own, _ in turns[1:]):,.0f} rows/s"
-        return ratio(f"{name}, {rows:,} x {WIDTH}, share of its client's bulk load", turns[1:], 0.8, note=note)
+        found.append(ratio(f"{name}, {rows:,} x {WIDTH}, share of its client's bulk load", turns[1:], 0.8, note=note))
+        found.append(by_workers(name, url))
 
-    found.append(
-        compared(
-            "a folder of Parquet", str(folder / "made{}"), lambda rows, i: pq.write_table(rows, folder / f"{i}.parquet")
-        )
+    compared(
+        "a folder of Parquet", str(folder / "made{}"), lambda rows, i: pq.write_table(rows, folder / f"{i}.parquet")
     )
     try:
         import lance
 
         load = lambda rows, i: lance.write_dataset(rows, str(folder / "db" / f"bulk{i}.lance"))  # noqa: E731
-        found.append(compared("LanceDB", f"lance:{folder / 'db'}#made{{}}", load))
+        compared("LanceDB", f"lance:{folder / 'db'}#made{{}}", load)
     except ImportError:
         found.append(Row("LanceDB", None, None, "", None, "lance is not installed"))
     try:
@@ -195,10 +211,11 @@ def against_clients(folder: Path, rows: int, rounds: int) -> list[Row]:
                         to.write_row(row)
                 cursor.execute(f"ALTER TABLE bulk{i} ADD PRIMARY KEY (id)")
 
-        found.append(compared("PostgreSQL", f"{url}#made{{}}", copy))
+        compared("PostgreSQL", f"{url}#made{{}}", copy)
     except ImportError as error:
         found.append(Row("PostgreSQL", None, None, "", None, f"{error.name} is not installed"))
     finally:
+        cluster.close()
         if server is not None:
             server.cleanup()
     return found

@@ -29,7 +29,6 @@ INTEGERS = {"smallint": "int2", "integer": "int4", "bigint": "int8"}
 TEXTS = ("text", "character varying", "character", "uuid")
 METRICS = {"l2": ("l2", "<->"), "cosine": ("cosine", "<=>"), "ip": ("ip", "<#>")}
 """pgvector's names of operator classes, and its operators."""
-LONGEST_KEY = 2_600  # bytes: an index of PostgreSQL takes a third of a page
 INDEXED = {"vector": 2_000, "halfvec": 4_000}
 """Numbers that an index of pgvector takes at most."""
 
@@ -70,14 +69,8 @@ class _Database:
         psycopg, self.sql, self.name = require("psycopg", "postgres"), require("psycopg.sql", "postgres"), url
         with _said(url):
             self.connection = psycopg.connect(connection, autocommit=True, application_name="gallerykit")
-        found = self.rows(
-            "SELECT CASE WHEN nspname = ANY (current_schemas(true)) THEN '' ELSE quote_ident(nspname) || '.' END, "
-            "set_config('search_path', current_setting('search_path') || ', ' || quote_ident(nspname), false) "
-            "FROM pg_extension e JOIN pg_namespace n ON n.oid = extnamespace WHERE extname = 'vector'"
-        )
-        self.pgvector: str | None = found[0][0] if found else None
-        """what its names need before them elsewhere; None where this database does not have it"""
-        if found:
+        self.has_vectors = bool(self.rows("SELECT 1 FROM pg_extension WHERE extname = 'vector'"))
+        if self.has_vectors:
             require("pgvector.psycopg", "postgres").register_vector(self.connection)
 
     def __call__(self, query: str, *values: Any, table: Sequence[str] | None = None, **names: str) -> Any:
@@ -122,13 +115,13 @@ class Table:
             self.schema = pa.schema([self._field(database, name, wanted) for name in names])
 
     def _kinds(self, database: _Database) -> dict[str, str]:
-        """Types by column, of pgvector without its schema."""
+        """Types by column."""
         kinds = database.rows(
             "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = {}::regclass "
             "AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
             quoted(*self.table),
         )
-        return {name: kind.removeprefix(database.pgvector or "") for name, kind in kinds}
+        return dict(kinds)
 
     def _check_key(self, database: _Database) -> None:
         if self.kinds.get(self.key) not in (*INTEGERS, *TEXTS):
@@ -253,19 +246,13 @@ class NewTable(Hidden):
         with self._open() as database:
             if database.exists():
                 raise ValueError(f"out: {self.name} exists already; name another table, since none is ever overwritten")
-            if database.pgvector is None:
+            if not database.has_vectors:
                 raise ValueError(f"out: {self.name} has no pgvector (CREATE EXTENSION vector)")
 
     def check(self) -> None:
-        ids = self.gallery.ids if len(self.schema) == 2 else None
-        if ids is None:
+        if len(self.schema) < 2 or self.gallery.ids is None:  # which also looks whether they are unique
             source = self.gallery.source.name
             raise ValueError(f"out: a gallery with ids is needed for a table of PostgreSQL, {source} has none")
-        for text in ids if ids.dtype == object else ():
-            if "\0" in text or len(text.encode()) > LONGEST_KEY:
-                raise ValueError(
-                    f"gallery: ids for PostgreSQL must have at most {LONGEST_KEY} bytes and no NUL, got {text!r:.60}"
-                )
         # made and given up again, or a right that is missing would be found out after all the work
         with self._open() as database, _said(self.name), database.connection.transaction(force_rollback=True):
             database.rows(self._creation, **self._names)
@@ -339,15 +326,12 @@ class NewTable(Hidden):
         key, vector, new = (*map(quoted, self.schema.names), quoted(*self._table))
         operators, sign = METRICS[self.metric]
         kind, by, width = self._kind, vector, self.schema.field(1).type.list_size
-        with self._open() as database:
-            within = database.pgvector or ""
         if width > INDEXED["halfvec"]:
             index = f"no index of pgvector takes {width} numbers, so that a search reads all rows;"
         else:
             if width > INDEXED[kind]:  # an index of half precision
-                kind, by = "halfvec", f"({vector}::{within}halfvec({width}))"
-            index = f"CREATE INDEX ON {new} USING hnsw ({by} {within}{kind}_{operators}_ops);"
-        sign = f"OPERATOR({within}{sign})" if within else sign
+                kind, by = "halfvec", f"({vector}::halfvec({width}))"
+            index = f"CREATE INDEX ON {new} USING hnsw ({by} {kind}_{operators}_ops);"
         search = f"SELECT {key} FROM {new} ORDER BY {by} {sign} $1 LIMIT 10;"
         return f"To switch over: {index}\nthen search with {search}\nThe old table is untouched."
 

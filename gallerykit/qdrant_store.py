@@ -40,7 +40,7 @@ def parts(url: str) -> tuple[str, str, str | None]:
 
 
 @cache
-def _client(place: str) -> Any:
+def client_at(place: str) -> Any:
     """One a process, since its local mode holds the folder."""
     client = require("qdrant_client", "qdrant").QdrantClient
     try:
@@ -53,7 +53,7 @@ def _client(place: str) -> Any:
 
 def close() -> None:
     """Let go of the folders of local mode."""
-    _client.cache_clear()
+    client_at.cache_clear()
 
 
 class Collection:
@@ -62,7 +62,7 @@ class Collection:
     def __init__(self, url: str):
         place, self.collection, self.vector = parts(url)
         self.place, self.name = place, url.rpartition("#")[0] if self.vector else url
-        self.client = _client(place)
+        self.client = client_at(place)
         if not self.client.collection_exists(self.collection):
             raise ValueError(f"{self.name}: there is no such collection")
         config = self.client.get_collection(self.collection).config.params.vectors
@@ -78,11 +78,6 @@ class Collection:
             raise ValueError(f"{self.name}: ids must all be integers or all UUIDs, got both")
         vector = vector_field(self.vector, named[key].size, "float32")
         self.schema = pa.schema([pa.field("id", kind), vector, pa.field(PAYLOAD, pa.string())])
-
-    @staticmethod
-    def client_of(url: str) -> Any:
-        """Qdrant's client at an address; in local mode the only one that this process can have."""
-        return _client(parts(url)[0])
 
     def _all_ids(self) -> list:
         found: list = []
@@ -147,7 +142,7 @@ class _Points(Hidden):
 
     @property
     def client(self) -> Any:
-        return _client(self.place)
+        return client_at(self.place)
 
     @property
     def models(self) -> Any:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
 import pandas as pd
+from IPython.display import Markdown
 
 from ..records.claims import Records
-from ..records.table import Values, pick, rows, table
-from ..show.explorer import Explorer, Level, View, explorer
+from ..records.table import ANY, Values, pick, rows, table
+from ..show import tables
+from ..show.explorer import Explorer, Level, View, curves, explorer
 from .sections import cells
 
 MEASURES = {
@@ -92,3 +98,142 @@ def stored_explorer(records: Records) -> Explorer:
         "curves", found, series="stored beside", axis="bytes", title="{measure}, %", x_title=x_title, levels=levels
     )
     return explorer(view)
+
+
+# --- the tool, asked before and after -------------------------------------------------------------------------------
+
+SAYS = {"keep": "keep the old model", "map": "map", "back-fill": "back-fill", "nothing": "do nothing"}
+SHARES = ("0 %", "10 %", "20 %", "40 %", "60 %", "80 %", "100 %")
+"""Of the gallery, that are embedded anew."""
+ADAPTERS = ("Procrustes/old", "low-rank/old", "residual/old")
+"""The maps of queries that Vejendla (2025) compares."""
+
+
+def advice_table(records: Records) -> Markdown:
+    """What is advised for each change of a model; the neighbours kept by what the advice speaks of, foreseen and come
+    true, by the old model, and by the best map in hindsight. Means over the seeds."""
+    body = []
+    for change in dict.fromkeys(record["row"] for record in records):
+        runs = [record["metrics"] for record in records if record["row"] == change]
+        said = [_advised(run) for run in runs]
+        words = (SAYS[action] + f" ({way})" * (action == "map") for action, way in said)
+        shares = (
+            _mean(run[f"neighbours foreseen: {way}"] for run, (_, way) in zip(runs, said, strict=True)),
+            _mean(run[f"neighbours kept: {way}"] for run, (_, way) in zip(runs, said, strict=True)),
+            _mean(run["neighbours kept: old/old"] for run in runs),
+            _mean(run[f"neighbours kept: {_best(run, 'kept')}"] for run in runs),
+        )
+        right = sum(action == _in_hindsight(run) for run, (action, _) in zip(runs, said, strict=True))
+        body.append([change, _most(words), *shares, f"{right} of {len(runs)}"])
+    head = ["change of model", "advice", "foreseen, %", "came true, %", "old model, %", "best map, %", "right"]
+    return tables.table(head, body)
+
+
+def right(records: Records) -> Markdown:
+    """How often the advice was the right one, and how far what was foreseen lay from what came true."""
+    runs = [record["metrics"] for record in records]
+    good = sum(_advised(run)[0] == _in_hindsight(run) for run in runs)
+    known = [(run, way) for run in runs for way in ("old/old", *_maps(run))]
+    inside, off = 0, []
+    for run, way in known:
+        foreseen, kept = f"neighbours foreseen: {way}", run[f"neighbours kept: {way}"]
+        inside += run[f"{foreseen}, low"] <= kept <= run[f"{foreseen}, high"]
+        off.append(abs(run[foreseen] - kept))
+    changes = len({record["row"] for record in records})
+    return Markdown(
+        f"**We find** that the tool's advice was right in **{good} of {len(runs)}** runs on {changes} changes of a "
+        f"model. What it foresees of a gallery is off by {100 * statistics.median(off):.1f} points, by the median of "
+        f"{len(known)} ways; {100 * inside / len(known):.0f} % of them come true within the interval."
+    )
+
+
+def _advised(run: Mapping[str, float]) -> tuple[str, str]:
+    """What is advised, and the way that it speaks of."""
+    action = next(one for one in SAYS if run[f"advised: {one}"])
+    named = [name.removeprefix("map advised: ") for name in run if name.startswith("map advised: ")]
+    return action, "old/old" if action == "keep" else named[0] if named else _best(run, "foreseen")
+
+
+def _in_hindsight(run: Mapping[str, float]) -> str:
+    """What the rule of the tool says of what came true: keep the old model where no map finds more; a map, if it keeps
+    half."""
+    best = run[f"neighbours kept: {_best(run, 'kept')}"]
+    return "keep" if best <= run["neighbours kept: old/old"] else "map" if best >= 0.5 else "back-fill"
+
+
+def _best(run: Mapping[str, float], when: str) -> str:
+    return max(_maps(run), key=lambda way: run[f"neighbours {when}: {way}"])
+
+
+def kept_by(records: Records, change: str) -> Markdown:
+    """What the old model and the best map keep after one change of a model."""
+    runs = [record["metrics"] for record in records if record["row"] == change]
+    old = _mean(run["neighbours kept: old/old"] for run in runs)
+    best = _mean(run[f"neighbours kept: {_best(run, 'kept')}"] for run in runs)
+    anew = _mean(run["neighbours kept: old/old, 200 anew"] for run in runs)
+    return Markdown(
+        f"**We find** that the old model finds **{old} %** of the new model's neighbours and the best map "
+        f"**{best} %**. "
+        f"To embed the first 200 results of each query anew finds {anew} %. ({len(runs)} draws of 5 000 pairs, judged "
+        "on 3 000 other items.)"
+    )
+
+
+def _maps(run: Mapping[str, float]) -> list[str]:
+    """The closed forms that were compared, of the gallery and of queries."""
+    ways = (name.removeprefix("neighbours foreseen: ") for name in run if name.startswith("neighbours foreseen: "))
+    return [way for way in ways if "," not in way and way not in ("old/old", "new/new")]
+
+
+def _mean(values: Iterable[float]) -> str:
+    return f"{100 * statistics.fmean(values):.1f}"
+
+
+def _most(words: Iterable[str]) -> str:
+    """The most frequent, and how often where not always."""
+    counted = Counter(words)
+    ((word, times), *others) = counted.most_common()
+    return word + f" ({times} of {counted.total()})" * bool(others)
+
+
+def way_explorer(records: Records) -> Explorer:
+    """Pick a change of a model, see how searches fare while a growing share of the gallery is embedded anew."""
+    values = table(records)
+    values = pick(values, "neighbours on the way", case=ANY, variant=ANY)
+    paths = [f"{case}, {how}" for case, how in zip(values["case"], values["variant"], strict=True)]
+    values = values.assign(
+        path=pd.Categorical(paths), share=pd.Categorical([SHARES[i] for i in values["step"]], SHARES)
+    )
+    found = cells(values, {"change of model": "row", "path": "path", "embedded anew": "share"})
+    view = curves(found, "path", "embedded anew", "embedded anew", "neighbours kept, %")
+    return explorer(view)
+
+
+def adapters_table(records: Records) -> Markdown:
+    """Maps of queries by the measure of Vejendla (2025), in % of what embedding everything anew gives, beside the old
+    model kept, and beside the share of its neighbours."""
+    body = []
+    for change in dict.fromkeys(record["row"] for record in records):
+        runs = [record["metrics"] for record in records if record["row"] == change]
+        if "recall@10: new/new" not in runs[0]:
+            continue
+        for measure in ("recall@10", "reciprocal rank", "neighbours kept"):
+            shares = [
+                _mean(run[f"{measure}: {way}"] / run[f"{measure}: new/new"] for run in runs)
+                for way in (*ADAPTERS, "old/old")
+            ]
+            limit = _mean(run["ceiling"] for run in runs) if measure == "neighbours kept" else "–"
+            body.append([change if measure == "recall@10" else "", measure, *shares, limit])
+    return tables.table(
+        ["change of model", "% of new/new", "Procrustes", "low-rank", "residual", "old model", "ceiling"], body
+    )
+
+
+def mixtures_explorer(records: Records) -> Explorer:
+    """In how many stores two models are seen, by the share of the second; at 0 % there is one."""
+    found = cells(
+        pick(table(records), "two models seen", case=ANY), {"the two models": "row", "share of the second": "case"}
+    )
+    return explorer(
+        curves(found, "the two models", "share of the second", "rows by the second model", "stores told, %")
+    )

@@ -108,7 +108,7 @@ class World:
                 values = zip(rows["note"].to_pylist(), rows["id"].to_pylist(), map(str, x.tolist()), strict=True)
                 cursor.executemany(f"INSERT INTO {name} VALUES (%s, %s, %s)", [*values])
         else:
-            client = qdrant_store.Collection.client_of(url)
+            client = qdrant_store.client_at(str(self.folder / kind))
             size = models.VectorParams(size=x.shape[1], distance=models.Distance.EUCLID)
             client.create_collection(name, vectors_config={"embedding": size})
             notes = [{"note": note} for note in rows["note"].to_pylist()]
