@@ -125,16 +125,14 @@ class Kernels:
             if self.unbiased:
                 double = {name: x.double() for name, x in chunk.items()}
                 chunk = {name: torch.cat([x, x.square().sum(1, True)], 1) for name, x in double.items()}
-            for i, x in chunk.items():
-                self._sum(i, x[0]).add_(x.sum(0))
+            if not self._sums:
+                self._sums.update((name, torch.zeros_like(x[0], dtype=torch.float64)) for name, x in chunk.items())
+                self._sums.update(((i, j), self._sums[i].outer(self._sums[j])) for i, j in self._products)
+            for name, x in chunk.items():
+                self._sums[name] += x.sum(0)
             for i, j in self._products:
-                add_product(self._sum((i, j), chunk[i][0].outer(chunk[j][0])), chunk[i], chunk[j])
+                add_product(self._sums[i, j], chunk[i], chunk[j])
         self._kept = []
-
-    def _sum(self, key: str | tuple[str, str], like: Tensor) -> Tensor:
-        if key not in self._sums:
-            self._sums[key] = torch.zeros_like(like, dtype=torch.float64)
-        return self._sums[key]
 
     def _by_channels(self) -> dict[tuple[str, str], Tensor]:
         n, found = self.samples.n, {}
@@ -157,7 +155,7 @@ class Kernels:
         grams = kept[0][self.names[0]].new_zeros(len(self.names), n, n, dtype=torch.float64)
         for gram, name in zip(grams, self.names, strict=True):
             for columns in zip(*(sides[name].split(BLOCK, 1) for sides in kept), strict=True):
-                terms = torch.cat(columns).to(dtype)
+                terms = (torch.cat(columns) if len(columns) > 1 else columns[0]).to(dtype)
                 terms = (terms - near_mean(terms)).T
                 add_product(gram, terms, terms)
             gram.copy_(_whole(gram))
@@ -168,7 +166,7 @@ class Kernels:
         if self.unbiased:
             table = _hsic_1(n, whole, diagonals @ diagonals.T, both, totals.outer(totals))
         else:
-            table = whole - both * (2 / n) + totals.outer(totals) / n**2
+            table = whole - 2 / n * both + totals.outer(totals) / n**2  # less what rounding has left of the means
         return {(i, j): table[self.names.index(i), self.names.index(j)] for i, j in self._products}
 
 
