@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from selenium import webdriver
 
+from compatkit.files import lock_file
 from reproduction import book, picture
 
 from ..conftest import data_folder
@@ -18,9 +20,15 @@ from ..conftest import data_folder
 
 @pytest.fixture(scope="session")
 def html(tmp_path_factory) -> Path:
-    """The pages, built strictly and from scratch: a second build into one folder repeats no warnings."""
-    folder = tmp_path_factory.mktemp("book")
-    return book.build(book.copy(folder / "source"), folder)
+    """The pages, built strictly and from scratch, once for all processes that test: a second build into one folder
+    repeats no warnings."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "book"
+    with lock_file(folder / "lock"):
+        if not (folder / "built").exists():
+            book.build(book.copy(folder / "source"), folder)
+            (folder / "built").touch()
+    return folder / "_build" / "html"
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -296,5 +297,6 @@ def test_every_module_is_in_the_reference_and_in_the_lists_of_modules(tmp_path):
     assert {"compatkit.training", "gallerykit", "reproduction.book", "reproduction.pages.claims"} < set(modules)
     index = "".join((folder / name).read_text(encoding="utf-8") for name in ("reference.md", "inside.md"))
     assert [m for m in modules if f"reference/{m}.md)" not in index and f"<{m}>`" not in index] == []
+    assert set(re.findall(r"\(reference/([\w.]+)\.md\)", index)) <= {*modules, *pages}, "of modules that are there"
     written = (folder / "reference" / "reproduction.records.md").read_text()
     assert all(f"automodule:: {module}\n" in written for module in pages["reproduction.records"])
