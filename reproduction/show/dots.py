@@ -55,7 +55,7 @@ def dots(
     scale = ends or (min(taken), max(taken))
     left = 14 + 6.8 * max((len(name) for rows in panels.values() for name in rows), default=0)
     drawn = [_panel(title, rows, printed[title], left, scale, unit, digits) for title, rows in panels.items() if rows]
-    style = "display:flex;flex-wrap:wrap;gap:0.5rem 1.5rem;margin:0"
+    style = "display:flex;flex-wrap:wrap;align-items:start;gap:0.5rem 1.5rem;margin:0"
     under = f'<figcaption style="flex:0 0 100%">{caption}</figcaption>'
     return HTML(f'<figure class="compatkit-picture" style="{style}">{"".join(drawn)}{under}</figure>')
 
