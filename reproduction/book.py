@@ -425,7 +425,7 @@ def _finish_pages(app: Any, exception: Exception | None) -> None:
         text = page.read_text(encoding="utf-8")
         for pattern, replacement in _MENDED.items():
             text = re.sub(pattern, replacement, text)
-        page.write_text(_without_indents(text), encoding="utf-8")
+        page.write_text(_without_indents(_without_repeated_styles(text)), encoding="utf-8")
 
 
 def _without_outputs(notebook: str) -> str:
@@ -435,6 +435,14 @@ def _without_outputs(notebook: str) -> str:
         if "outputs" in cell:
             cell |= {"outputs": [], "execution_count": None}
     return as_text(content)
+
+
+def _without_repeated_styles(text: str) -> str:
+    """A page in which the style that comes with each drawing, for live notebooks, stands once."""
+    for style in set(re.findall(r"<style>.*?</style>", text, flags=re.DOTALL)):
+        first, *rest = text.split(style)
+        text = first + style + "".join(rest)
+    return text
 
 
 def _without_indents(text: str) -> str:

@@ -84,9 +84,9 @@ def table(records: Mapping[str, Records], paper: str, *items: str) -> Markdown:
     if all(claim.kind == "question" for claim in chosen):  # no paper has a number
         header, *lines = ([*line[:2], *line[3:]] for line in (header, *lines))
     missing = [f"{c.text}{f' ({c.note})' if c.note else ''}" for c in (o.claim for o in found if not o.evidence)]
-    not_here = f"\n\nNot run here: {'; '.join(missing)}." if missing else ""
-    body = tables.table(header, lines).data
-    return Markdown(f'<div class="compatkit-claims-table">\n\n{body}\n\n</div>{not_here}')
+    not_here = [f"Not run here: {'; '.join(missing)}."] if missing else []
+    shown = [f'<div class="compatkit-claims-table">\n\n{tables.table(header, lines).data}\n\n</div>'] if lines else []
+    return Markdown("\n\n".join(shown + not_here))
 
 
 def _cell(claim: Claim, column: Mapping[str, Evidence], with_n: bool) -> str:
@@ -183,6 +183,8 @@ def _took(sources: Sequence[Source], experiments: Sequence[str]) -> str:
         runs = {r["run_id"]: r for name in experiments for r in source.records.get(name, ())}
         if runs:
             parts.append(f"{len(runs)} at {source.name} ({cpu_minutes(list(runs.values()))} minutes of one core)")
+    if not experiments:
+        return ""
     return f"Runs on record: {', '.join(parts)}." if parts else "No runs are on record."
 
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from IPython.display import Markdown
+from IPython.display import HTML
 
 from ..records.claims import Records
 from ..records.table import Rows, Values, natural, pick, rows, table
+from ..show import tables
 from ..show.dots import Panels
 from ..show.explorer import Explorer, curves, explorer
 from .gygli import ROLES, chance_levels
-from .ramanujan import BARE
-from .sections import by_data, cells, choose, difference_table, for_each, gap_between, groups, mean_of, row_cells
+from .ramanujan import BARE, plot
+from .sections import by_data, cells, choose, gap_between, groups, mean_of, row_cells
 
 Lines = dict[str, Rows]  # {line: {place: {seed: value}}}
 
@@ -81,6 +82,8 @@ RIDGE = "ridge on old and side"
 
 def by_share(records: Records, measure: str = "CMC top-1") -> Lines:
     """Each case by the share of classes that the old model has learnt."""
+    if not records:
+        return {}
     values = table(records)
     share = values["classes"].map(lambda classes: f"{classes[0] / classes[-1]:.0%}".replace("%", " %"))
     values, bare = values.assign(share=share), BARE.removeprefix("FCT ")
@@ -92,25 +95,35 @@ def by_share(records: Records, measure: str = "CMC top-1") -> Lines:
     }
 
 
-def recovered(records: Records, measure: str = "CMC top-1") -> Markdown:
-    """For each share of classes the gap from the old model to the new one, and what each transformation recovers of it,
-    in points."""
-    lines = by_share(records, measure)
-    old = lines.pop("old/old")
-    return for_each(
-        {share: {line: (found[share], seeds) for line, found in lines.items()} for share, seeds in old.items()},
-        lambda pairs: difference_table("above old/old", pairs),
-    )
+def gain(lines: Lines, share: str) -> str:
+    """How far new/h is above old/old at a share of classes, for a sentence; a dash where nothing is on record."""
+    carried, old = (lines.get(line, {}).get(share, {}) for line in ("new/h", "old/old"))
+    gap = gap_between(carried, old, same_networks=True)
+    return f"{tables.span(gap, signed=True)} points"
 
 
-def against_ridge(records: Records, measure: str = "CMC top-1") -> Markdown:
-    """The lead of h over ridge regression on the same inputs, in points, by images to fit on and width of h."""
+def recovered(records: Records, caption: str) -> HTML:
+    """Draw, for each share of classes, the gap from the old model to the new one, and what each transformation recovers
+    of it, in points."""
+    lines = by_share(records)
+    panels = {
+        share: {
+            line: gap_between(found[share], seeds, same_networks=True)
+            for line, found in lines.items()
+            if line != "old/old"
+        }
+        for share, seeds in lines["old/old"].items()
+    }
+    return plot(panels, caption)
 
-    def show(group: Records) -> Markdown:
-        of_h, of_ridge = (rows(pick(table(group), measure, case=name)) for name in ("new/h", "new/ridge(old, side)"))
-        return difference_table("fitted on, or width", {row: (of_h[row], of_ridge[row]) for row in of_h})
 
-    return for_each(by_data(records), show)
+def against_ridge(records: Records, caption: str) -> HTML:
+    """Draw the lead of h over ridge regression on the same inputs, in points, by images to fit on and width of h."""
+    panels = {}
+    for name, group in by_data(records).items():
+        of_h, of_ridge = (rows(pick(table(group), "CMC top-1", case=c)) for c in ("new/h", "new/ridge(old, side)"))
+        panels[name] = {row: gap_between(of_h[row], of_ridge[row], same_networks=True) for row in of_h}
+    return plot(panels, caption)
 
 
 def share_explorer(records: Records) -> Explorer:

@@ -4,28 +4,18 @@ explorers."""
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
 
 from ..records.claims import Records, Seeds
 from ..records.published import paper_numbers
 from ..records.table import ANY, Rows, Values, by_seed, pick, rows, table
 from ..show import tables
+from ..show.dots import Panels, dots
 from ..show.explorer import Cell, Explorer, Level, View, curves, explorer
-from .sections import (
-    by_data,
-    cells,
-    compared,
-    difference_table,
-    for_each,
-    groups,
-    mean_of,
-    measured,
-    questions,
-    row_cells,
-)
+from .sections import by_data, cells, compared, for_each, gap_between, groups, mean_of, row_cells
 
 MEASURES = ("CMC top-1", "CMC top-5", "mAP@1.0")
 QUERIES = {"all queries": "", "queries of old classes": "old", "queries of new classes": "new"}
@@ -127,97 +117,141 @@ ITEMS = {
 }
 
 
-# --- tables -----------------------------------------------------------------------------------------------------------
+# --- drawn and in tables ----------------------------------------------------------------------------------------------
+
+GAP = ("new/new", "h/h", "new/h", f"new/h {WITHOUT}", "BCT new/old", "BCT, synthesised classes, new/old")
+GAP += ("new/ridge with side-information",)
+"""What is drawn of an update, in points above old/old."""
+
+
+def plot(
+    panels: Panels,
+    caption: str,
+    unit: str = "points",
+    printed: Mapping[str, Mapping[str, float | None]] | None = None,
+    digits: int = 1,
+) -> HTML:
+    """Draw rows with their intervals, and the paper's that ``printed`` has; the caption says how to read them."""
+    if not any(panels.values()):
+        return HTML("No runs are stored here.")
+    counts = {title: {one.n for one in rows.values() if one} for title, rows in panels.items()}
+    titles = {title: f"{title}, n = {min(n)}" if len(n) == 1 else title for title, n in counts.items()}
+    paper = {(titles[title], row): value for title, rows in (printed or {}).items() for row, value in rows.items()}
+    key = "A mark and its line: the mean of n runs and its 95 % interval."
+    if any(value is not None for value in paper.values()):
+        key += " Open red diamond: the paper, on other images."
+    named = {titles[title]: rows for title, rows in panels.items()}
+    return dots(named, f"{caption} <small>{key}</small>", unit=unit, digits=digits, paper=paper)
+
+
+def drawn(
+    records: Records,
+    item: str,
+    caption: str,
+    rows: Sequence[str] = (),
+    above: str = "",
+    measure: str = "CMC top-1",
+    queries: str = "all queries",
+) -> HTML:
+    """Draw rows of an item and what the paper has for them, a frame for each set of images.
+
+    Args:
+        records: of the item's experiment.
+        item: a key of ``ITEMS``.
+        caption: HTML.
+        rows: which, in order; all that the item has by default.
+        above: the row that the others are drawn in points above, seed by seed; else they are drawn as they are, in %.
+        measure: of ``MEASURES``.
+        queries: a key of ``QUERIES``, for items of ``by_case``; the paper has numbers for all of them alone.
+    """
+    panels, printed = {}, {}
+    for name, group in by_data(records).items():
+        found = by_case(group, measure, QUERIES[queries]) if QUERIES[queries] else ITEMS[item].rows(group, measure)
+        paper = {} if QUERIES[queries] else {row: r["paper"] for row, r in _compared(group, item, measure).items()}
+        panels[name], printed[name] = _frame(found, paper, rows, above)
+    return plot(panels, caption, "points" if above else "%", printed)
+
+
+def side_by_side(updates: Mapping[str, tuple[Records, str]], caption: str) -> HTML:
+    """Draw what is recovered of several updates, in points above old/old; of each the records, and the item where the
+    paper has numbers, "" for none."""
+    panels, printed = {}, {}
+    for name, (records, item) in updates.items():
+        paper = {row: r["paper"] for row, r in _compared(records, item, "CMC top-1").items()} if item else {}
+        panels[name], printed[name] = _frame(by_case(records), paper, GAP, "old/old")
+    return plot(panels, caption, printed=printed)
+
+
+def _frame(found: Rows, paper: Mapping[str, float | None], rows: Sequence[str], above: str) -> tuple[dict, dict]:
+    """What is drawn in a frame, see ``drawn``: ours and the paper's."""
+    shown = [row for row in rows or found if found.get(row) and row != above]
+    if not above:
+        return {row: mean_of(found[row]) for row in shown}, {row: paper.get(row) for row in shown}
+    ours = {row: gap_between(found[row], found[above], same_networks=True) for row in shown}
+    start = paper.get(above)
+    return ours, {row: paper[row] - start for row in shown if paper.get(row) is not None and start is not None}
+
+
+def said(records: Records, item: str, row: str, above: str = "") -> str:
+    """A number in a sentence, CMC top-1 of records on one set of images: the level of a row in %, or how many points it
+    is above another, with the 95 % interval; a dash where nothing is on record."""
+    found = ITEMS[item].rows(records, "CMC top-1") if records else {}
+    if not above:
+        return f"{tables.span(mean_of(found.get(row, {})))} %"
+    gap = gap_between(found.get(row, {}), found.get(above, {}), same_networks=True)
+    return f"{tables.span(gap, signed=True)} points"
 
 
 def comparison(records: Records, item: str) -> Markdown:
-    """Paper | ours for each update: CMC top-1, and folded away top-5 and mAP. A verdict is on the level of CMC top-1,
-    and only where everything is the paper's."""
+    """Paper | ours for each update and measure. A verdict is on the level of CMC top-1, and only where everything is
+    the paper's."""
     first, *others = ITEMS[item].measures
 
     def show(group: Records) -> Markdown:
-        levels = _compared(group, item, first)
-        body = [[row, *_numbers(level), str(level["n"])] for row, level in levels.items()]
-        header = ["", *_columns(first), "n"]
-        shown = tables.judged(header, body, [level["verdict"] for level in levels.values()])
-        if not others:
-            return shown
-        columns = [_compared(group, item, measure) for measure in others]
-        body = [[row, *(text for column in columns for text in _numbers(column.get(row)))] for row in levels]
-        more = tables.table(["", *(text for measure in others for text in _columns(measure))], body)
-        return Markdown(f"{shown.data}\n\n{tables.folded(' and '.join(others), more).data}")
+        columns = [_compared(group, item, measure) for measure in (first, *others)]
+        body = [[row, *(t for column in columns for t in _numbers(column.get(row))), str(level["n"])]
+                for row, level in columns[0].items()]  # fmt: skip
+        header = ["", *(f"{who} {measure}, %" for measure in (first, *others) for who in ("paper", "ours")), "n"]
+        return tables.judged(header, body, [level["verdict"] for level in columns[0].values()])
 
     return for_each(by_data(records), show)
-
-
-def _columns(measure: str) -> list[str]:
-    return [f"{who} {measure}, %" for who in ("paper", "ours")]
 
 
 def _numbers(row: Mapping | None) -> list[str]:
     return [tables.number(row["paper"]), tables.span(row["ours"])] if row else ["–", "–"]
 
 
-def _compared(records: Records, item: str, measure: str) -> dict[str, dict]:
+def _compared(group: Records, item: str, measure: str) -> dict[str, dict]:
     how = ITEMS[item]
-    found = compared(how.rows(records, measure), records, "ramanujan", item, how.column, measure)
+    found = compared(how.rows(group, measure), group, "ramanujan", item, how.column, measure)
     return {row["row"]: row for row in found}
 
 
-def differences(
-    records: Records, statements: Mapping[str, tuple[str, str]], item: str, measure: str = "CMC top-1"
-) -> Markdown:
-    """``sections.questions`` of the rows of an item, in points of ``measure``, seed by seed."""
-    return for_each(by_data(records), lambda group: questions(ITEMS[item].rows(group, measure), statements))
+def architectures(records: Records, caption: str) -> HTML:
+    """Table 4, points above old/old, for each old network under the name of the paper's that it stands for."""
+    values, panels, printed = table(records), {}, {}
+    for name in dict.fromkeys(r["row"] for r in records):
+        found = _cases(values, name, {c: c for c in ("old/old", "new/new", "h/h", "new/h")}, "CMC top-1")
+        paper = {
+            r["row"]: r["value"]
+            for r in paper_numbers("ramanujan", "table4")
+            if (r["column"], r["metric"]) == (name, "CMC top-1")
+        }
+        panels[name], printed[name] = _frame(found, paper, (), "old/old")
+    return plot(panels, caption, printed=printed)
 
 
-def recovered(records: Records, queries: str = "all queries", measure: str = "CMC top-1") -> Markdown:
-    """The gap from the old model to the new one, and how much of it each way to search the old gallery recovers, in
-    points above old/old.
-
-    Args:
-        records: of Tables 1 to 3, or of Sec. 4.3.
-        queries: a key of ``QUERIES``.
-        measure: of ``MEASURES``.
-    """
-    backward, closed = ("BCT new/old", "BCT, synthesised classes, new/old"), "new/ridge with side-information"
-
-    def show(group: Records) -> Markdown:
-        found = by_case(group, measure, QUERIES[queries])
-        shown = [row for row in ("new/new", "new/h", f"new/h {WITHOUT}", *backward, closed) if row in found]
-        return difference_table(f"above old/old, {queries}", {row: (found[row], found["old/old"]) for row in shown})
-
-    return for_each(by_data(records), show)
-
-
-def architectures(records: Records, measure: str = "CMC top-1") -> Markdown:
-    """Table 4: paper | ours for each old architecture, under the name of the paper's that it stands for."""
-    values, parts = table(records), []
-    for column in dict.fromkeys(r["row"] for r in records):
-        group = [r for r in records if r["row"] == column]
-        config = group[0]["config"]
-        ours = "{old_network}, width {old_width}, {old_dim} numbers".format(**config).replace("torchvision:", "")
-        found = _cases(values, column, {c: c for c in ("old/old", "h/h", "new/h", "new/new")}, measure)
-        if same := column == "none":
-            shown = measured(found)
-        else:
-            shown = tables.comparison(compared(found, group, "ramanujan", "table4", column, measure))
-        parts.append(f"**{ours}**{', as the new one' if same else f' (in the paper {column})'}\n\n{shown.data}")
-    return Markdown("\n\n".join(parts))
-
-
-def alignments(records: Records) -> Markdown:
-    """Table 6, CKA: paper | ours for each update. A printed value is of one pair of networks, so none is judged."""
-    printed = {r["row"]: r["value"] for r in paper_numbers("ramanujan", "table6") if r["metric"] == "linear CKA"}
-
-    def show(group: Records) -> Markdown:
-        body = [
-            [row, tables.number(printed[row], digits=2), tables.span(mean_of(found, 1), digits=2), str(len(found))]
-            for row, found in rows(pick(table(group), "CKA of old and side")).items()
-        ]
-        return tables.table(["", "paper", "ours", "n"], body)
-
-    return for_each(by_data(records), show)
+def alignments(records: Records, caption: str) -> HTML:
+    """Table 6, CKA of old embeddings and side-information, for each update. A printed value is of one pair of
+    networks."""
+    paper = {r["row"]: r["value"] for r in paper_numbers("ramanujan", "table6") if r["metric"] == "linear CKA"}
+    panels = {
+        name: {
+            row: mean_of(v, 1) for row, v in rows(pick(table(group), "CKA of old and side")).items() if row != "none"
+        }
+        for name, group in by_data(records).items()
+    }
+    return plot(panels, caption, "linear CKA", dict.fromkeys(panels, paper), digits=2)
 
 
 # --- the toy ----------------------------------------------------------------------------------------------------------
@@ -276,15 +310,18 @@ def toy_explorer(records: Records) -> Explorer:
     return explorer(View("bars", found, axis="case", x_title="{measure}, %", levels=levels))
 
 
-def toy_table(records: Records) -> Markdown:
-    """new/h for each old task and each kind of side-information."""
-    found = pick(table(records), "CMC top-1", case="new/h")
-    learns = {old: rows(values, "side") for (old,), values in groups(found, "old_task")}
-    body = [
-        [side, *(tables.span(mean_of(by_task.get(side, {}))) for by_task in learns.values()), str(len(first))]
-        for side, first in next(iter(learns.values())).items()
-    ]
-    return tables.table(["stored", *(f"old model knows the {old}, %" for old in learns), "n"], body)
+def toy_drawn(records: Records, caption: str) -> HTML:
+    """New/h by what is stored, for each task of the old model; and what bounds it below and above."""
+    values, panels = _toy(records, "CMC top-1"), {}
+    for (old,), part in groups(values, "old_task"):
+        found = rows(pick(part, "CMC top-1", case="new/h"), "side")
+        other = next(side for side in ("colour", "shape") if side != old)
+        stored = {"none": "none", "what it learns": old, "what it does not learn": other}
+        stored |= {side: side for side in ("autoencoder", "SimCLR")}
+        lines = {name: found[side] for name, side in stored.items() if side in found}
+        bound = rows(pick(part, "CMC top-1", case="new/new", side="none"), "case")
+        panels[f"old model of {old}s"] = {name: mean_of(v) for name, v in (lines | bound).items()}
+    return plot(panels, caption, "%")
 
 
 # --- explorers --------------------------------------------------------------------------------------------------------
@@ -392,6 +429,18 @@ def cost_explorer(records: Records) -> Explorer:
     )
 
 
+def savings(records: Records) -> dict[str, float]:
+    """How many times fewer MACs h takes than embedding an image anew, for each width of h."""
+    if not records:
+        return {}
+    values = pick(table(records), "MACs", case=("images", "h"))
+    return {
+        f"h of width {width}": mean["images"] / mean["h"]
+        for (width,), part in groups(values.astype({"h_width": int}), "h_width")
+        if "h" in (mean := part.groupby("case", observed=True)["value"].mean())
+    }
+
+
 def width_explorer(records: Records) -> Explorer:
     """Pick a measure, see every case by the width of the embeddings."""
     shown = {c: c for c in ("old/old", "h/h", "new/h", "new/new")}
@@ -409,10 +458,13 @@ FLIPS = {c: c for c in ("new/new", "new/h", "h/h")} | {
 }
 
 
-def flips(records: Records) -> dict[str, Rows]:
+def flips(records: Records, caption: str) -> HTML:
     """The share of queries, for each update, that found their class at rank 1 by old/old and no longer do, by case."""
     values = pick(table(records), "negative flips", case=tuple(FLIPS.values()))
     if len(values):
         values = values[(values["side"] != "none") | (values["method"] == "BCT")]
     by_update = {data: rows(part, "case") for (data,), part in groups(values, "data")}
-    return {data: {shown: found[c] for shown, c in FLIPS.items() if c in found} for data, found in by_update.items()}
+    panels = {
+        d: {shown: mean_of(found[c]) for shown, c in FLIPS.items() if c in found} for d, found in by_update.items()
+    }
+    return plot(panels, caption, "%")

@@ -13,6 +13,7 @@ from .looks import PAPER, look
 from .tables import span
 
 _WIDTH, _LINE, _TOP = 340, 22, 26  # px of a panel, of a row, and above the first
+_LONG = 23  # letters of a name; where one is longer, names stand above their lines
 _PATHS = {
     "circle": "M-5 0A5 5 0 1 1 5 0A5 5 0 1 1-5 0Z",
     "square": "M-4.5-4.5H4.5V4.5H-4.5Z",
@@ -53,8 +54,12 @@ def dots(
     taken = [0.0] + [end for rows in panels.values() for one in rows.values() for end in _ends(one)]
     taken += [value for values in printed.values() for value in values.values() if value is not None]
     scale = ends or (min(taken), max(taken))
-    left = 14 + 6.8 * max((len(name) for rows in panels.values() for name in rows), default=0)
-    drawn = [_panel(title, rows, printed[title], left, scale, unit, digits) for title, rows in panels.items() if rows]
+    longest = max((len(name) for rows in panels.values() for name in rows), default=0)
+    above = 18 if longest > _LONG else 0  # px that a name takes above its line
+    left = 16 if above else 14 + 6.8 * longest
+    drawn = [
+        _panel(title, rows, printed[title], left, above, scale, unit, digits) for title, rows in panels.items() if rows
+    ]
     style = "display:flex;flex-wrap:wrap;align-items:start;gap:0.5rem 1.5rem;margin:0"
     under = f'<figcaption style="flex:0 0 100%">{caption}</figcaption>'
     return HTML(f'<figure class="compatkit-picture" style="{style}">{"".join(drawn)}{under}</figure>')
@@ -65,11 +70,12 @@ def _panel(
     rows: Mapping[str, Interval],
     printed: Mapping[str, float | None],
     left: float,
+    above: int,
     scale: tuple[float, float],
     unit: str,
     digits: int,
 ) -> str:
-    right, bottom, (low, high) = _WIDTH - 92, _TOP + _LINE * len(rows), scale
+    right, bottom, (low, high) = _WIDTH - 92, _TOP + (_LINE + above) * len(rows), scale
 
     def x(value: float) -> float:
         return left + (right - left) * (min(max(value, low), high) - low) / ((high - low) or 1)
@@ -81,14 +87,14 @@ def _panel(
     ]
     said = []
     for place, (name, one) in enumerate(rows.items()):
-        y, (colour, mark, _) = _TOP + 10 + _LINE * place, look(name, 0)
+        y, (colour, mark, _) = _TOP + 10 + above + (_LINE + above) * place, look(name, 0)
         if one.n > 1:
             parts.append(_line(x(one.low), y, x(one.high), y, f'stroke-width="2" stroke="{colour}"'))
         parts.append(_mark(x(one.mean), y, mark, colour))
         if (value := printed[name]) is not None:
             parts.append(_mark(x(value), y, "diamond-open", PAPER))
         number = span(one, signed=unit == "points", digits=digits)
-        parts += [_text(0, y + 4, name), _text(_WIDTH, y + 4, number, "end")]
+        parts += [_text(0, y + 4 - above, name), _text(_WIDTH, y + 4, number, "end")]
         said.append(f"{name} {number}")
     parts.append(_line(left, bottom, right, bottom, 'opacity=".5"'))
     for at, end in ((x(low), low), (x(high), high)):

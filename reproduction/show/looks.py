@@ -79,6 +79,7 @@ _SAME = {
     "own RP heads": "upper bound",
     "old/old, nothing done": "old/old",
     "back-filling": "new/new",
+    "SimCLR": "SimCLR-500",
     "BCT": "BCT new/old",
     "h": "new/h",
     "ridge on old and side": "new/ridge with side-information",

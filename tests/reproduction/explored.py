@@ -1,6 +1,7 @@
-"""What an explorer holds, as a reader of its page finds it."""
+"""What an explorer or a plot of dots holds, as a reader of its page finds it."""
 
 import json
+import re
 
 
 def table(found: dict, view: int = 0) -> dict[tuple[str, ...], list]:
@@ -45,3 +46,13 @@ def options(explorer, dimension):
 def starts(explorer):
     found = by_name(json.loads(explorer.spec)).items()
     return {name: dimension["options"][dimension["start"]] for name, dimension in found}
+
+
+def dots(figure):
+    """What a figure of dots says, by panel and row."""
+    found = {}
+    for said in re.findall(r'aria-label="([^"]*)\."', figure.data):
+        panel, _, rows = said.partition(": ")
+        for row in re.findall(r"(.+?) ([+-]?[\d.]+(?: ± [\d.]+)?)(?:, |$)", rows):
+            found[panel.rpartition(", n = ")[0], row[0]] = row[1]
+    return found

@@ -174,6 +174,11 @@ def test_a_page_loses_its_indents_but_not_those_that_a_reader_or_a_script_sees()
     data = '<script type="application/json">\n  {"a":\n   1}</script>'
     page = f"<ul>\n    <li>\n\n      one  two</li>\n  {code}\n\t<presence>\n  {data}</ul>"
     assert book._without_indents(page) == f"<ul>\n<li>\none  two</li>\n{code}\n<presence>\n{data}</ul>"
+    drawing = "<style>.a {}</style><p>1</p>"
+    assert (
+        book._without_repeated_styles(drawing + "<style>.b {}</style>" + drawing)
+        == f"{drawing}<style>.b {{}}</style><p>1</p>"
+    )
 
 
 def test_plotly_comes_from_node_modules_or_from_the_wheel(tmp_path):

@@ -82,7 +82,6 @@ SETTINGS = {
     "ramanujan/move": {"95 %"},
     "gygli/classes": {"Two points"},
     "gygli/questions": {"100 %"},
-    "ramanujan/retrieval": {"100 %"},
     "ramanujan/side": {"100 %"},
 }
 """What looks like a result in the prose of a chapter and is none: how wide intervals are, where a scale ends, a margin,

@@ -29,3 +29,14 @@ def test_marks_stand_on_one_scale_and_the_papers_beside_ours():
     assert apart[2] < apart[3], "the panels share the axis"
     with_paper = places(dots({"x": rows}, "", ends=(0, 100), paper={"RP": 50, ("x", "DCC"): 0, "none": 9}).data)
     assert with_paper == [low, middle, middle, high, low]
+
+
+def test_a_long_name_stands_above_its_line():
+    """So that the line keeps its length on a phone."""
+
+    def heights(name):
+        html = dots({"": {name: interval([1.0])}}, "").data
+        mark, text = re.search(r"translate\([\d.]+ ([\d.]+)\)", html), re.search(rf'y="([\d.]+)"[^>]*>{name}<', html)
+        return float(mark[1]) - float(text[1])
+
+    assert heights("x" * 23) < 0 < heights("x" * 24)

@@ -5,7 +5,7 @@ import pytest
 from reproduction.pages import questions
 
 from .expected import said, welch
-from .explored import means, options
+from .explored import dots, means, options
 from .recorded import SCORES, WITH_SIDE, pair_record
 from .recorded import update_record as update
 
@@ -77,8 +77,9 @@ def test_cases_by_the_share_of_classes_and_what_is_recovered():
     assert all(list(places) == ["10 %", "90 %"] for places in lines.values())
     assert lines["new/h"]["90 %"] == pytest.approx({0: 0.69, 1: 0.7})
     assert lines["new/h without side-information"]["10 %"][0] == pytest.approx(0.56)
-    text = questions.recovered(records).data.replace("\N{NO-BREAK SPACE}", " ")
-    assert text.count("| new/h | +20.0 ± 0.0 | 2 |") == 2 and text.count("| new/new | +40.0 ± 0.0 | 2 |") == 2
+    gaps = dots(questions.recovered(records, ""))
+    assert {gaps[share, "new/h"] for share in ("10 %", "90 %")} == {"+20.0 ± 0.0"} and len(gaps) == 2 * 4
+    assert questions.gain(lines, "10 %") == "+20.0 ± 0.0 points"
     shown = means(questions.share_explorer(records))
     assert shown["CMC top-1", "new/h", "90 %"] == pytest.approx(69.5) and len(shown) == 2 * 5 * 2
 
@@ -94,8 +95,8 @@ def test_h_and_ridge_regression_by_the_images_they_are_fitted_on():
         for row, (pairs, width, shift) in rows.items()
         for s in range(2)
     ]
-    text = questions.against_ridge(records).data.replace("\N{NO-BREAK SPACE}", " ")
-    assert text.count(" | +15.0 ± 0.0 | 2 |") == 3 and "| h of 4 times the width |" in text
+    ahead = {("shapes, 50 to 100", row): "+15.0 ± 0.0" for row in rows}
+    assert dots(questions.against_ridge(records, "")) == ahead
     explorer = questions.fitted_explorer(records)
     assert options(explorer, "map") == ["h", questions.RIDGE] and options(explorer, "at") == ["2", "all"]
     found = means(explorer)

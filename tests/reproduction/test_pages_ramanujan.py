@@ -2,15 +2,15 @@
 
 import math
 import random
-import re
 
 import pytest
 
 from reproduction.experiments.ramanujan import TABLE_6
 from reproduction.pages import ramanujan
 from reproduction.records.table import table
+from reproduction.show.looks import PAPER
 
-from .explored import levels, means, options, shown
+from .explored import dots, levels, means, options, shown
 from .recorded import SCORES, SEQUENCE, WITH_SIDE
 from .recorded import update_record as record
 
@@ -45,41 +45,39 @@ def test_cases_are_read_from_the_run_that_they_belong_to():
     assert all(list(seeds) == [0, 1, 2] for seeds in found.values())
 
 
-def test_comparison_shows_all_measures_and_judges_the_first():
+def test_numbers_of_paper_and_ours_stand_side_by_side_and_levels_are_judged_where_all_is_the_papers():
     text = ramanujan.comparison([*update(), *update("mnist5k")], "table1").data
-    assert text.count("| new/h | 65.0 | 61.0 ± 2.5 | 3 |") == 2
-    folded = re.findall(r"<details><summary>(.*?)</summary>\n\n(.*?)\n\n</details>", text, re.S)
-    assert [summary for summary, _ in folded] == ["CMC top-5 and mAP@1.0"] * 2
-    assert all("| new/h | 82.3 | 71.0 ± 2.5 | 43.6 | 60.5 ± 2.5 |" in rows for _, rows in folded)
-    assert "<details>" not in ramanujan.comparison(update(), "sec43").data, "one measure: nothing to fold away"
+    assert text.count("| new/h | 65.0 | 61.0 ± 2.5 | 82.3 | 71.0 ± 2.5 | 43.6 | 60.5 ± 2.5 | 3 |") == 2
     assert "**shapes, 50 to 100**" in text and "**mnist5k, 50 to 100**" in text
     assert "| new/Procrustes | – | 31.0 ± 2.5 |" in text, "rows that the paper does not have stand below"
     assert text.count("*Levels are not judged: other images.*") == 2
-    own = ramanujan.comparison([r | {"differs": ()} for r in update()], "table1").data.replace(
-        "\N{NO-BREAK SPACE}", " "
-    )
-    assert "| new/h | ◌ open (needs 4 seeds) | 65.0 |" in own and "| new/ridge | – | – |" in own, (
-        "where everything is the paper's, its level can be judged"
-    )
+    own = ramanujan.comparison([r | {"differs": ()} for r in update()], "table1").data
+    own = own.replace("\N{NO-BREAK SPACE}", " ")
+    assert "| new/h | ◌ open (needs 4 seeds) | 65.0 |" in own and "| new/ridge | – | – |" in own
 
 
-def test_the_gap_stands_first_and_what_is_recovered_of_it_below():
-    text = ramanujan.recovered([*update(), *update("mnist5k")]).data.replace("\N{NO-BREAK SPACE}", " ")
-    first = text.split("\n\n")[1].splitlines()
-    means = {row: seeds[0] for row, seeds in ramanujan.by_case(update(), "CMC top-1").items()}
-    rows = ["new/new", "new/h", "new/h without side-information", "BCT new/old", "BCT, synthesised classes, new/old"]
-    rows += ["new/ridge with side-information"]
-    assert first[0] == "| above old/old, all queries | ours | n |" and text.count("| new/new |") == 2
-    assert first[2:] == [f"| {row} | {100 * (means[row] - means['old/old']):+.1f} ± 0.0 | 3 |" for row in rows]
-    new = ramanujan.recovered(update(), "queries of new classes").data
-    assert "above old/old, queries of new classes" in new
-    assert "| new/h | +10.0 ± 0.0 | 3 |" in new, "half of 20"
+def test_what_is_drawn_of_an_update_is_the_difference_seed_by_seed():
+    runs = [*update(), *update("mnist5k")]
+    means = {row: seeds[0] for row, seeds in ramanujan.by_case(update()).items()}
+    figure = ramanujan.drawn(runs, "table1", "All <i>queries</i>.", ramanujan.GAP, above="old/old")
+    gaps = {row: f"{100 * (means[row] - means['old/old']):+.1f} ± 0.0" for row in ramanujan.GAP if row in means}
+    assert dots(figure) == {
+        (f"{data}, 50 to 100", row): gap for data in ("shapes", "mnist5k") for row, gap in gaps.items()
+    }
+    assert figure.data.count(PAPER) == 2 * 5, "the paper has no synthesised classes and no closed forms"
+    assert "All <i>queries</i>." in figure.data and "n = 3" in figure.data
+    new = ramanujan.drawn(runs, "table1", "", ["new/h"], above="old/old", queries="queries of new classes")
+    assert set(dots(new).values()) == {"+10.0 ± 0.0"} and PAPER not in new.data, "half of 20"
+    levels = ramanujan.drawn(update(), "table1", "", ["new/h", "not run"])
+    assert dots(levels) == {("shapes, 50 to 100", "new/h"): "61.0 ± 2.5"}
+    beside = ramanujan.side_by_side({"ours": (update(), ""), "theirs": (update(), "table1")}, "")
+    assert dots(beside)["ours", "new/h"] == dots(beside)["theirs", "new/h"] == "+20.0 ± 0.0"
+    assert beside.data.count(PAPER) == 5
 
 
-def test_differences_are_paired_by_seed():
-    asked = {"it helps": ("new/h", "new/h without side-information"), "no": ("new/h", "x")}
-    text = ramanujan.differences(update(), asked, "table1").data
-    assert "| it helps | +5.0 ± 0.0 | 3 |" in text and "| no | – | 0 |" in text
+def test_a_number_in_a_sentence_is_a_level_or_a_difference():
+    assert ramanujan.said(update(), "table1", "new/h") == "61.0 ± 2.5 %"
+    assert ramanujan.said(update(), "table1", "new/h", f"new/h {ramanujan.WITHOUT}") == "+5.0 ± 0.0 points"
 
 
 def test_hops_follow_the_versions():
@@ -103,7 +101,9 @@ def test_hops_follow_the_versions():
 def test_kinds_of_side_information_are_named_as_in_the_paper():
     runs = [record(s, SCORES | WITH_SIDE, row=row, side=side) for s in range(2) for row, side in TABLE_6.items()]
     assert list(ramanujan.by_side(runs, "CMC top-1")) == list(TABLE_6)
-    assert "| SimCLR-500 | 0.27 | 0.25 ± 0.00 | 2 |" in ramanujan.alignments(runs).data
+    alike = ramanujan.alignments(runs, "")
+    assert dots(alike) == {("shapes, 50 to 100", row): "0.25 ± 0.00" for row in TABLE_6 if row != "none"}
+    assert alike.data.count(PAPER) == 5
     runs = [record(s, SCORES | WITH_SIDE, row=row, side=side, shift=0.01 * i)
             for s in range(2) for i, (row, side) in enumerate(TABLE_6.items())]  # fmt: skip
     explorer = ramanujan.side_explorer(runs)
@@ -123,19 +123,11 @@ def test_bytes_are_compared_with_a_wider_embedding_alone():
     assert found == pytest.approx(expected | {"h(psi) without the old model": 0.8})
 
 
-@pytest.mark.parametrize(
-    ("change", "column"),
-    [
-        ({"old_network": "torchvision:mobilenet_v2", "old_width": 8}, "MobileNet-128"),
-        ({"old_width": 8}, "ResNet18-128"),
-        ({"old_dim": 16}, "ResNet50-64"),
-        ({}, "none"),
-    ],
-)
-def test_old_architectures_stand_for_those_of_the_paper(change, column):
-    runs = [record(seed, SCORES, row=column, **change) for seed in range(2)]
-    text = ramanujan.architectures(runs).data
-    assert ("as the new one" in text) == (column == "none") and "| new/h |" in text
+def test_old_architectures_stand_for_those_of_the_paper():
+    names = ("ResNet18-128", "MobileNet-128", "ResNet50-64", "none")
+    figure = ramanujan.architectures([record(s, SCORES, row=name) for s in range(2) for name in names], "")
+    assert {name: dots(figure)[name, "new/h"] for name in names} == dict.fromkeys(names, "+20.0 ± 0.0")
+    assert figure.data.count(PAPER) == 2 * 3, "h/h and new/h of the three that the paper has"
 
 
 def test_costs_read_the_image_or_what_is_stored():
@@ -150,18 +142,19 @@ def test_costs_read_the_image_or_what_is_stored():
     *_, x, _ = found["multiplications per item", "CMC top-1", "back-filling"]
     assert x == [1e6]
     assert found["seconds per 10 000 items", "mAP@1.0", "BCT"][5] == [0.0]
+    assert ramanujan.savings(update()) == {"h of width 256": 100}
 
 
 def test_widths_and_flips():
-    runs = [record(s, SCORES, new_dim=w, old_dim=w) for s in range(2) for w in (16, 32)]
     runs = [record(s, SCORES, new_dim=w, old_dim=w, shift=w / 1000) for s in range(2) for w in (16, 32)]
     found = means(ramanujan.width_explorer(runs))
     assert found["CMC top-1", "h/h", "16"] == pytest.approx(52.1) and found[
         "mAP@1.0", "new/new", "32"
     ] == pytest.approx(83.2)
     assert len(found) == 3 * 4 * 2
-    [(_, found)] = ramanujan.flips(update()).items()
-    assert set(found) == {"new/new", "new/h", "h/h", "BCT new/old", "BCT new/new", "new/ridge"}
+    found = dots(ramanujan.flips(update(), ""))
+    cases = {"new/new", "new/h", "h/h", "BCT new/old", "BCT new/new", "new/ridge"}
+    assert {row for _, row in found} == cases and set(found.values()) == {"5.0 ± 0.0"}
 
 
 @pytest.mark.parametrize(("relevant", "items"), [(1, 1), (1, 5), (3, 7), (7, 7), (4, 20)])
@@ -187,7 +180,10 @@ def test_the_toy_shows_what_is_stored_and_its_ceiling():
             for s in range(2) for task in ("colour", "shape") for side in ("none", "shape")]  # fmt: skip
     # 20 images a class: 19 others of the class among 199 of the same colour
     assert ramanujan.toy_ceilings(runs)["CMC top-1"] == pytest.approx(19 / 199)
-    assert "| shape | 60.5 ± 6.4 | 60.5 ± 6.4 | 2 |" in ramanujan.toy_table(runs).data
+    drawn = dots(ramanujan.toy_drawn(runs, ""))
+    assert drawn["old model of colours", "what it does not learn"] == "60.5 ± 6.4"
+    assert drawn["old model of shapes", "what it learns"] == "60.5 ± 6.4"
+    assert drawn["old model of shapes", "new/new"] == "80.5 ± 6.4"
     explorer = ramanujan.toy_explorer(runs)
     assert options(explorer, "stored beside it") == ["nothing"], "here what is stored makes no difference"
     shifts = {("colour", "none"): 0, ("colour", "shape"): 0.05, ("shape", "none"): 0.1, ("shape", "shape"): 0.15}
