@@ -7,6 +7,14 @@ METHODS = ("independent", "RP", "DCC", "upper bound")
 LAYERS = ("stem", "stage1_block1", "stage2_block1", "stage3_block1", "pool")
 
 
+def finished(row, seed, config, metrics, **more):
+    """A run at preset laptop that is not the paper's."""
+    origin = provenance(experiment="fig2", device="cpu", threads=1, started=0.0, wall_seconds=6.0, peak_memory_mb=1.0)
+    found = {"experiment": "fig2", "preset": "laptop", "row": row, "seed": seed, "config": config, "data": {}}
+    found |= {"run_id": run_id("PairRun", config | {"seed": seed}, {}), "differs": ("a",)}
+    return found | {"metrics": metrics, "provenance": origin} | more
+
+
 def pair_record(method, seed, a="x", b="y"):
     """Recombination .1/.5/.8 by method, a little more for each seed; own heads at .9."""
     base = {"independent": 0.1, "RP": 0.5, "DCC": 0.8, "upper bound": 0.05}[method] + 0.01 * seed
@@ -17,16 +25,11 @@ def pair_record(method, seed, a="x", b="y"):
             f"recombination, unmasked/{role}": base / 2,
             f"not recombined/{role}": 0.9 + 0.001 * seed,
             f"own task/{role}": 0.95 - 0.01 * (a == "cifar10"),
+            **{f"recombination at {at}/{role}": base - 0.01 * i for i, at in enumerate(LAYERS)},
         }
-    made = provenance(experiment="fig2", device="cpu", threads=1, started=0.0, wall_seconds=6.0, peak_memory_mb=1.0)
-    metrics |= {
-        f"recombination at {at}/{r}": base - 0.01 * i for i, at in enumerate(LAYERS) for r in ("a", "b", "mean")
-    }
     config = {"a": a, "b": b, "method": method, "seed": seed, "split_at": "stage2"}
-    found = {"experiment": "fig2", "preset": "laptop", "row": method, "seed": seed, "config": config, "data": {}}
-    found |= {"run_id": f"{method} {seed} {a}", "differs": () if a == "cifar10" else ("a", "b")}
-    found |= {"networks": frozenset([found["run_id"]])}
-    return found | {"metrics": metrics, "provenance": made}
+    name, differs = f"{method} {seed} {a}", () if a == "cifar10" else ("a", "b")
+    return finished(method, seed, config, metrics, run_id=name, differs=differs, networks=frozenset([name]))
 
 
 SCORES = {"old/old": 0.4, "new/new": 0.8, "new/h": 0.6, "h/h": 0.5, "new/identity(old)": 0.01}
@@ -45,14 +48,10 @@ def update_record(seed, cases, data="shapes", shift=0.0, row="FCT", **config):
         value = score + shift + 0.01 * seed
         metrics |= {f"CMC top-1: {name}": value, f"CMC top-5: {name}": value + 0.1, f"mAP@1.0: {name}": value - 0.005}
         metrics |= {f"CMC top-1 of new classes: {name}": value / 2, f"negative flips: {name}": 0.05}
-    config = {"data": data, "classes": [50, 100], "method": "FCT", "side": "SimCLR", "old_task": "class"} | config
-    config = {"without_old": False, "h_width": 256, "old_dim": 32, "new_dim": 32, "n_test": 2000} | config
-    config = {
-        f"{which}_{k}": v for which in ("old", "new") for k, v in (("network", "resnet8"), ("width", 16))
-    } | config
-    made = provenance(experiment="fig2", device="cpu", threads=1, started=0.0, wall_seconds=6.0, peak_memory_mb=1.0)
-    found = {"experiment": "table1", "preset": "laptop", "row": row, "seed": seed, "config": config, "data": {}}
-    return found | {"metrics": metrics | COSTS, "provenance": made, "differs": ("data",)}
+    models = {f"{version}_{k}": v for version in ("old", "new") for k, v in (("network", "resnet8"), ("width", 16))}
+    models |= {"h_width": 256, "old_dim": 32, "new_dim": 32, "n_test": 2000, "without_old": False}
+    models |= {"data": data, "classes": [50, 100], "method": "FCT", "side": "SimCLR", "old_task": "class"}
+    return finished(row, seed, models | config, metrics | COSTS, experiment="table1", differs=("data",))
 
 
 def record(seed=0, *, experiment="fig2", preset="smoke", metrics=None, **changes):

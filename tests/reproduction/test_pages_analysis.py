@@ -6,14 +6,12 @@ import pytest
 
 from reproduction.experiments.gygli import NORMALIZATION_ROWS
 from reproduction.pages import analysis, gygli, sections
-from reproduction.records.provenance import provenance
-from reproduction.records.store import run_id
 from reproduction.records.table import in_network_order, table
 
 from .expected import lines, said, welch
 from .explored import levels, means, options, shown, starts
+from .recorded import LAYERS, finished
 
-LAYERS = ("stem", "stage1_block1", "stage2_block1", "stage3_block1", "pool")
 BASE = {"independent": 0.1, "IIW": 0.3, "RP": 0.4, "DCC": 0.6, "IIW+RP": 0.7, "IIW+DCC": 0.8, "IIW+RP+DCC": 0.85}
 RECIPE = {"rotations": "sampled", "steps": 300}
 
@@ -50,18 +48,7 @@ def record(method, seed=0, a="x", b="y", *, row=None, shift=0.0, recipe=RECIPE, 
             metrics[f"channel correlations/{role}"] = [level, level / 2, 0.0]
             metrics[f"matched channel correlations/{role}"] = [0.9, 0.6, 0.3]
             metrics[f"CKA map/{role}"] = [[level / (1 + abs(i - j)) for j in range(6)] for i in range(6)]
-    origin = provenance(experiment="fig2", device="cpu", threads=1, started=0.0, wall_seconds=6.0, peak_memory_mb=1.0)
-    row = row or usual_row(method, **config)
-    found = {"run_id": run_id("PairRun", made, {}), "experiment": "fig2", "row": row, "data": {}}
-    return (
-        found
-        | {"preset": "laptop", "seed": seed, "differs": ("a",)}
-        | {
-            "config": made,
-            "metrics": metrics,
-            "provenance": origin,
-        }
-    )
+    return finished(row or usual_row(method, **config), seed, made, metrics)
 
 
 def grid(**options):

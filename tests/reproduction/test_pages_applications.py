@@ -7,9 +7,9 @@ import pytest
 
 from compatkit.intervals import interval
 from reproduction.pages import applications
-from reproduction.records.provenance import provenance
 from reproduction.records.table import table
 
+from . import recorded
 from .expected import lines, said, welch
 from .explored import levels, means, options, shown
 
@@ -26,10 +26,8 @@ STEPS = [0, 1, 2, 4]
 
 
 def finished(row, config, metrics):
-    made = provenance(experiment="fig2", device="cpu", threads=1, started=0.0, wall_seconds=6.0, peak_memory_mb=1.0)
-    found = {"experiment": "fig2", "preset": "laptop", "row": row, "seed": config["seed"], "config": config, "data": {}}
     papers = "cifar10" in (config.get("a"), config.get("data"))
-    return found | {"metrics": metrics, "provenance": made, "differs": () if papers else ("a",)}
+    return recorded.finished(row, config["seed"], config, metrics, differs=() if papers else ("a",))
 
 
 def span(values, signed=False):
