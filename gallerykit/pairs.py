@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .maps import Pairs
-from .store import Gallery, as_float, batch_rows, pa, places_of
+from .store import Gallery, as_float, batch_rows, places_of
 from .stores import open_source
 
 FEWEST_PAIRS = 100
@@ -65,7 +65,7 @@ def read_pairs(
     kind = found["new"].source.schema.field(found["new"].columns["vector"]).type
     read["new_dtype"] = str(np.dtype(getattr(kind, "storage_type", kind).value_type.to_pandas_dtype()))
     if "labels" in found:
-        values = _labels(found["labels"], roles["labels"])[rows["labels"]]
+        values = found["labels"].named(roles["labels"], "labels")[rows["labels"]]
         read["labels"] = torch.from_numpy(np.unique(values, return_inverse=True)[1].reshape(-1))
     pairs = Pairs(matrices["old"], matrices["new"], matrices.get("side"), **read)
     kept = pairs.old.any(1) & pairs.new.any(1)
@@ -74,17 +74,6 @@ def read_pairs(
         _check_enough(int(kept.sum()))
         pairs = pairs.rows(kept)
     return pairs
-
-
-def _labels(gallery: Gallery, role: str) -> np.ndarray:
-    kind = gallery.source.schema.field(gallery.columns[role]).type
-    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-    if not gallery.source.rows or not (
-        pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
-    ):
-        got = f"{gallery.source.rows} rows of {kind}"
-        raise ValueError(f"labels: {gallery.source.name} must hold one integer or text for each item, got {got}")
-    return gallery.values(role).to_numpy(zero_copy_only=False)
 
 
 def _joined(found: dict[str, Gallery], tell: Callable[[str], object]) -> dict[str, np.ndarray]:

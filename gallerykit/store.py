@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -223,28 +224,27 @@ class Gallery:
         """
         if not self.has("id"):
             return None
-        name = self.columns["id"]
-        kind = self.source.schema.field(name).type
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not (pa.types.is_integer(kind) or _is_text(kind)):
-            raise ValueError(f"{self._here} must have integers or text for ids, got {kind}; store them as text")
-        found = self.values("id")
-        try:
-            values = (
-                np.asarray(found.cast(pa.int64()))
-                if pa.types.is_integer(kind)
-                else found.to_numpy(zero_copy_only=False)
-            )
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{self._here} must have ids that fit 64 bits with a sign; store them as text") from error
+        values = self.named("id", "ids")
         unique = len(np.unique(values)) if values.dtype != object else len(set(values))
         if unique < len(values):
-            counted = found.value_counts().to_pylist()
-            twice = max(counted, key=lambda one: one["counts"])
-            raise ValueError(
-                f"{self.argument}: ids must be unique, got {twice['values']!s:.80} {twice['counts']} times"
-            )
+            ((twice, times),) = Counter(values.tolist()).most_common(1)
+            raise ValueError(f"{self.argument}: ids must be unique, got {twice!s:.80} {times} times")
         return values
+
+    def named(self, role: str, what: str) -> np.ndarray:
+        """A column of integers or text, whole; what: of which the message speaks."""
+        kind = self.source.schema.field(self.columns[role]).type
+        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+        if not self.source.rows or not (pa.types.is_integer(kind) or _is_text(kind)):
+            got = f"{kind}; store them as text" if self.source.rows else "no rows"
+            raise ValueError(f"{self._here} must have integers or text for {what}, got {got}")
+        found = self.values(role)
+        try:
+            return np.asarray(found.cast(pa.int64()) if pa.types.is_integer(kind) else found.to_numpy(False))
+        except pa.ArrowInvalid as error:
+            raise ValueError(
+                f"{self._here} must have {what} that fit 64 bits with a sign; store them as text"
+            ) from error
 
     def values(self, role: str) -> Any:
         """A column of one value a row, whole, as an Arrow array."""
