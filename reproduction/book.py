@@ -11,6 +11,7 @@ notebooks hold, strictly. :func:`setup` makes this module a Sphinx extension, wh
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import os
@@ -19,6 +20,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +331,7 @@ def setup(app: Any) -> dict[str, Any]:
     """Sphinx extension: put the scripts of figures, explorers and formulas where the pages find them."""
     app.connect("config-inited", _bring_scripts, priority=100)
     app.connect("builder-inited", _write_explorer)
+    app.connect("doctree-resolved", _explain_terms)
     app.connect("html-page-context", _scripts_of_page)
     app.connect("build-finished", _finish_pages)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
@@ -375,11 +378,44 @@ def _write_explorer(app: Any) -> None:
     (folder / _SCRIPT).write_text(f"(() => {{\n{body}\nexplorer.drawPage();\n}})();\n", encoding="utf-8")
 
 
+_PLAIN_TEXT = ("title", "literal", "literal_block", "reference", "math", "math_block", "raw", "citation")
+"""Where a term stays a word: what these hold is code, a formula, a heading or a link already."""
+
+
+def _explain_terms(app: Any, doctree: Any, docname: str) -> None:
+    """The first mention of a term in a section is a card, by pointer and by keyboard."""
+    from docutils import nodes
+
+    with open(_SITE / "terms.csv", newline="", encoding="utf-8") as file:
+        terms = {row["term"]: escape(row["means"]) for row in csv.DictReader(file)}
+    pattern = re.compile(rf"(?<![\w+/-])({'|'.join(terms)})(?![\w+/-])")
+    seen: set[tuple[int, str]] = set()
+    for text in list(doctree.findall(nodes.Text)):
+        above, around = [], text.parent
+        while around is not None and around.tagname != "section":
+            above.append(around.tagname)
+            around = around.parent
+        if not set(above).isdisjoint(_PLAIN_TEXT):
+            continue
+        parts: list[nodes.Node] = []
+        for place, part in enumerate(pattern.split(text)):
+            if place % 2 and (id(around), part) not in seen:
+                seen.add((id(around), part))
+                card = f'<abbr class="term" tabindex="0" aria-description="{terms[part]}">{part}</abbr>'
+                parts.append(nodes.raw("", card, format="html"))
+            else:
+                parts.append(nodes.Text(part))
+        if len(parts) > 1:
+            text.parent.replace(text, parts)
+
+
 def _scripts_of_page(app: Any, pagename: str, templatename: str, context: dict[str, Any], doctree: Any) -> None:
     scripts = context["script_files"]
     # Sphinx lists the inline scripts of some extensions twice, and the second is an error in the browser. In place:
     # Sphinx keeps this very list, and the calls below add to it.
     scripts[:] = {script.attributes.get("body") or script.filename: script for script in scripts}.values()
+    if number := app.env.toc_secnumbers.get(pagename, {}).get(""):  # captions count figures by chapter
+        context["metatags"] += f'<style>:root {{ --chapter: "{number[0]}." }}</style>'
     body = context.get("body", "")
     if FIGURE_CLASS in body or EXPLORER_CLASS in body:
         # More than a megabyte: only on pages with a figure, and after the text is there.

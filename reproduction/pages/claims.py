@@ -14,22 +14,23 @@ from pathlib import Path
 from IPython.display import HTML, Markdown
 from markdown_it import MarkdownIt
 
+from compatkit.intervals import Interval
+
 from ..records.claims import PAPERS, UNITS, Claim, Records, claims
 from ..records.provenance import cpu_minutes
 from ..records.published import table_file
-from ..records.verdicts import DECIDED, VERDICTS, Evidence, Judged, Source, Verdict, judged
-from ..show import tables
+from ..records.verdicts import DECIDED, VERDICTS, Evidence, Judged, Source, Verdict, judged, standing
+from ..show import forest, tables
 from .templates import fill
 
 
 @dataclass(frozen=True)
 class Item:
     """A line of ``items.csv``: a figure, table or section of a paper, or a question of ours (``words``: what it is
-    called), the ``section`` of the book that treats it, and whether its page has one on ``photographs``."""
+    called), and the ``section`` of the book that treats it."""
 
     words: str
     section: str
-    photographs: bool
 
 
 @functools.cache
@@ -37,7 +38,7 @@ def items() -> dict[tuple[str, str], Item]:
     """The items that claims are about, by paper and item."""
     with open(table_file("items.csv"), newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    return {(r["paper"], r["item"]): Item(r["words"], r["section"], bool(r["photographs"])) for r in rows}
+    return {(r["paper"], r["item"]): Item(r["words"], r["section"]) for r in rows}
 
 
 def item_in_words(paper: str, item: str) -> str:
@@ -69,7 +70,7 @@ def table(records: Mapping[str, Records], paper: str, *items: str) -> Markdown:
         for own in one.evidence:
             columns.setdefault((own.source, own.images), {})[one.claim.id] = own
     counts = {place: {own.ours.n for own in column.values()} for place, column in columns.items()}
-    heads = [f"{place[1]}{f', n = {min(n)}' if len(n) == 1 else ''}" for place, n in counts.items()]
+    heads = [f"{place[1]}{_of(*n) if len(n) == 1 else ''}" for place, n in counts.items()]
     lines = [
         [
             one.claim.text,
@@ -94,8 +95,12 @@ def _cell(claim: Claim, column: Mapping[str, Evidence], with_n: bool) -> str:
     found = column.get(claim.id)
     if found is None:
         return "–"
-    n = f" (n = {found.ours.n})" if with_n else ""
-    return f"{tables.SIGNS[found.verdict.word]} {numbers(claim, found)[1]}{n}".replace(" ", "\N{NO-BREAK SPACE}")
+    n = _of(found.ours.n) if with_n else ""
+    return f"{tables.SIGNS[found.verdict.word]} {numbers(claim, found)[1]}".replace(" ", "\N{NO-BREAK SPACE}") + n
+
+
+def _of(n: int) -> str:
+    return f", n = {n}".replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
 
 
 def _verdict(one: Judged) -> Verdict:
@@ -156,14 +161,15 @@ def card(find: str, sentence: str, sources: Sequence[Source], ids: Sequence[str]
     """
     if not find.strip():
         raise ValueError("find: a sentence with our number is needed, got none")
-    known = {claim.id: claim for claim in claims()}
+    found = {one.claim.id: one for one in judged(claims(), sources)}
+    stands = standing(list(found.values()))
     rows = [
-        row(one, f'<a href="../report.html#claim-{one.claim.id}">in the report</a>')
-        for one in judged([known[name] for name in ids], sources)
+        row(found[name], f'<a href="../report.html#claim-{name}">in the report</a>', stands=name in stands)
+        for name in ids
     ]
-    here = [claim for claim in known.values() if claim.experiments[:1] and claim.experiments[0] in experiments]
+    here = [one for one in found.values() if one.claim.experiments[:1] and one.claim.experiments[0] in experiments]
     said = {"find": MarkdownIt().renderInline(find), "sentence": sentence, "rows": "".join(rows)}
-    took = {"tally": _tally(judged(here, sources)), "took": _took(sources, experiments)}
+    took = {"tally": _tally(here), "took": _took(sources, experiments)}
     return HTML(fill("card.html", look=look(), **said, **took))
 
 
@@ -207,7 +213,34 @@ def row(one: Judged, link: str, folded: str = "", stands: bool = False, **data: 
     shown += [f"on other images: {', '.join(sorted(said))}"] if said else []
     parts = [text for text in (*shown, link) if text]
     id_ = data.pop("id", "")
-    return fill("claim.html", id=id_, data=data, word=word, text=claim.text, parts=parts, folded=folded)
+    strip = _strip(one, stands)
+    return fill("claim.html", id=id_, data=data, word=word, text=claim.text, strip=strip, parts=parts, folded=folded)
+
+
+def _strip(one: Judged, stands: bool) -> str:
+    """Our differences on each set of images over the margin, and the paper's."""
+    claim, unit = one.claim, _unit(one.claim)
+    paper = None if claim.published is None else unit * claim.published
+    drawn = marks(one, stands)
+    return forest.strip(drawn, forest.signed, unit * claim.margin, paper) if drawn else ""
+
+
+def marks(one: Judged, stands: bool) -> list[forest.Mark]:
+    """Our differences on each set of images that speaks, in points or hundredths of a correlation."""
+    ours = [found for found in one.speaking if found.ours and one.claim.kind != "level"]
+    unit = _unit(one.claim)
+    return [
+        forest.Mark(_scaled(own.ours, unit), own.photographs, stands, own.verdict.word, unit * own.half_90)
+        for own in ours
+    ]
+
+
+def _unit(claim: Claim) -> float:
+    return 100 if claim.unit == "correlation" else 1
+
+
+def _scaled(ours: Interval, unit: float) -> Interval:
+    return Interval(unit * ours.mean, unit * ours.low, unit * ours.high, ours.n)
 
 
 def _ours(claim: Claim, found: Evidence, with_verdict: bool) -> str:

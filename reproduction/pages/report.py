@@ -7,7 +7,6 @@ import html
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
-from itertools import product
 
 from IPython.display import HTML, Markdown
 
@@ -26,13 +25,20 @@ from ..records.verdicts import (
     standing,
     totals,
 )
-from ..show import tables
-from . import analysis
-from .claims import item_in_words, items, look, numbers, row
+from ..show import forest, tables
+from . import analysis, gap
+from .claims import item_in_words, items, look, marks, numbers, row
 from .templates import SITE, fill
 
-FILTERS = {"paper": tuple(PAPERS.values()), "kind": KINDS, "verdict": VERDICTS}
-FIRST = {"paper": "all", "kind": "finding", "verdict": "all"}
+FILTERS = {
+    "verdict": ("all", *VERDICTS),
+    "paper": ("all", *PAPERS.values()),
+    "kind": ("all", *KINDS),
+    "size": ("all", "the paper's or more", "half or more", "less than half"),
+}
+FIRST = {"paper": "all", "kind": "finding", "verdict": "all", "size": "all"}
+ONLY = {"photographs": "photographs", "holm": "Holm", "many": "n ≥ 5", "disagree": "image sets disagree"}
+"""What a row can be, by the token of its data-is."""
 
 
 def report(sources: Sequence[Source]) -> list[Judged]:
@@ -51,12 +57,46 @@ WHY = {
 """What kept the runs of a preset from being made."""
 
 
-def headline(found: Sequence[Judged]) -> HTML:
-    """The number of findings with each verdict; and the look of this and of ``listing``."""
-    counts = totals(found, "finding").words
-    tiles = [("", "findings", sum(counts.values()))]
-    tiles += [(word, f"{tables.SIGNS[word]} {word}", counts[word]) for word in VERDICTS if counts[word]]
-    return HTML(fill("report/headline.html", look=look(), tiles=tiles))
+def on_photographs(found: Sequence[Judged]) -> Markdown:
+    """What stands on photographs, in a sentence."""
+    tested = [one for one in found if _is_on_photographs(one) and one.p_value is not None]
+    tested = [one for one in tested if one.claim.kind == "finding"]
+    words, stands = Counter(one.word for one in tested), standing(found)
+    kept = [
+        f"*{one.claim.text}* ({numbers(one.claim, one.speaking[0])[1]})" for one in tested if one.claim.id in stands
+    ]
+    return Markdown(fill("report/photographs.md", tested=len(tested), words=words, kept=kept))
+
+
+def _is_on_photographs(one: Judged) -> bool:
+    return any(own.photographs for own in one.speaking if own.ours)
+
+
+def best(found: Sequence[Judged], sources: Sequence[Source]) -> Markdown:
+    """What the book itself has to say, with its numbers: three sentences, as far as there are runs."""
+    known = {one.claim.id: one for one in found}
+
+    def said(name: str) -> str:
+        one = known[name]
+        ours = [(numbers(one.claim, own)[1], own.images) for own in one.speaking if own.ours]
+        return " and ".join(f"{number} points ({images})" for number, images in ours)
+
+    shares = {images: tables.span(ours, digits=0) for images, ours in gap.shares(sources, "DCC") if ours}
+    return Markdown(fill("report/best.md", said=said, shares=shares))
+
+
+def small(found: Sequence[Judged]) -> HTML:
+    """All findings with an interval as one picture: a thread for each, the papers side by side."""
+    stands, papers = standing(found), []
+    for paper, letter in PAPERS.items():
+        own = [
+            one for one in found if (one.claim.paper, one.claim.kind) == (paper, "finding") and one.p_value is not None
+        ]
+        words = Counter(one.word for one in own)
+        counts = ", ".join(f"{words[word]} {word}" for word in VERDICTS if words[word])
+        every = [marks(one, one.claim.id in stands)[0] for one in own]
+        papers.append((letter, counts, forest.threads(every, f"Paper {letter}: {counts}.")))
+    return HTML(fill("report/small.html", look=look(), papers=papers))
 
 
 def in_short(found: Sequence[Judged]) -> Markdown:
@@ -72,8 +112,8 @@ def _grounds(found: Sequence[Judged]) -> str:
     """On which images the decided findings rest."""
     parts = []
     for word in ("shown", "contradicted"):
-        chosen = [one.speaking[0].source for one in found if (one.claim.kind, one.word) == ("finding", word)]
-        parts.append(f"{len(chosen) - chosen.count('laptop')} of the {len(chosen)} that are {word}")
+        chosen = [one for one in found if (one.claim.kind, one.word) == ("finding", word)]
+        parts.append(f"{sum(map(_is_on_photographs, chosen))} of the {len(chosen)} that are {word}")
     return f"{' and '.join(parts)} rest on photographs, the others on digits and drawn images."
 
 
@@ -96,45 +136,65 @@ def summary(found: Sequence[Judged]) -> Markdown:
 
 
 def listing(found: Sequence[Judged]) -> HTML:
-    """A row for each claim, with filters that need no script."""
+    """The forest: a strip for each claim, by figure and table, with tiles that filter; it needs no script."""
     stands = standing(found)
-    rows = "".join(_row(one, one.claim.id in stands) for one in found)
-    return HTML(fill("report/listing.html", rules=_rules(found), filters=FILTERS, first=FIRST, rows=rows))
+    groups: dict[tuple[str, str], list[Judged]] = {}
+    for one in found:
+        groups.setdefault((one.claim.paper, one.claim.item), []).append(one)
+    lines = [
+        (item_in_words(*item), items()[item].section, "".join(_row(one, one.claim.id in stands) for one in several))
+        for item, several in groups.items()
+    ]
+    findings = [one for one in found if one.claim.kind == "finding"]
+    tiles = {word: [one for one in findings if word in ("all", one.word)] for word in FILTERS["verdict"]}
+    by_paper = {
+        word: ", ".join(
+            f"{letter} {sum(one.claim.paper == paper for one in several)}" for paper, letter in PAPERS.items()
+        )
+        for word, several in tiles.items()
+    }
+    filled = {"counts": {word: len(several) for word, several in tiles.items()}, "by_paper": by_paper}
+    filled |= {"filters": FILTERS, "first": FIRST, "only": ONLY, "groups": lines, "axis": forest.axis(forest.signed)}
+    caption = fill("report/caption.html", only_small=sum(not _is_on_photographs(one) for one in findings))
+    return HTML(fill("report/listing.html", look=look(), rules=_rules(), caption=caption, **filled))
 
 
-def _picked(**values: str) -> str:
-    return "".join(f':has([name="compatkit-{name}"][value="{value}"]:checked)' for name, value in values.items())
-
-
-def _rules(found: Sequence[Judged]) -> str:
-    """The rules by which each filter hides rows; and where two filters leave nothing, the line that says so."""
-    hidden = [
-        f'.compatkit-claims{_picked(**{name: value})} li:not([data-{name}="{value}"])'
+def _rules() -> str:
+    """The rules by which each filter hides rows."""
+    rows = '.compatkit-forest:has([name="compatkit-{}"]{}:checked) li:not({})'
+    picked = [
+        rows.format(name, f'[value="{value}"]', f'[data-{name}{"*" if name == "size" else ""}="{value}"]')
         for name, values in FILTERS.items()
-        for value in values
+        for value in values[1:]
     ]
-    there = {(PAPERS[one.claim.paper], one.claim.kind, one.word) for one in found}
-    there = {mixed for key in there for mixed in product(*((part, "all") for part in key))}
-    choices = product(*(("all", *values) for values in FILTERS.values()))
-    empty = [
-        f".compatkit-claims{_picked(**dict(zip(FILTERS, choice, strict=True)))} .none"
-        for choice in choices
-        if choice not in there
-    ]
-    return f"{','.join(hidden)}{{display:none}}{','.join(empty)}{{display:block}}"
+    picked += [rows.format(name, "", f'[data-is~="{name}"]') for name in ONLY]
+    return f"{','.join(picked)}{{display:none}}"
 
 
 def _row(one: Judged, stands: bool) -> str:
     claim = one.claim
-    where = f'<a href="{place(one)}">{item_in_words(claim.paper, claim.item)}</a>'
-    return row(one, where, _more(one), stands, id=f"claim-{claim.id}", paper=PAPERS[claim.paper], kind=claim.kind)
+    section, words = items()[claim.paper, claim.item].section, item_in_words(claim.paper, claim.item)
+    where = f'<a href="{section}">{words}</a>'
+    ours = [own for own in one.speaking if own.ours]
+    tokens = {
+        "photographs": _is_on_photographs(one),
+        "holm": stands,
+        "many": any(own.ours.n >= 5 for own in ours),
+        "disagree": len({own.verdict.word for own in one.evidence if own.verdict.word in DECIDED}) > 1,
+    }
+    data = {"is": " ".join(name for name, holds in tokens.items() if holds), "size": _size(one)}
+    data |= {"direction": claim.direction, "paper": PAPERS[claim.paper], "kind": claim.kind}
+    return row(one, where, _more(one), stands, id=f"claim-{claim.id}", **data)
 
 
-def place(one: Judged) -> str:
-    """The section whose table holds the verdict, as an address: that of the figure or table, or that on photographs."""
-    item = items()[one.claim.paper, one.claim.item]
-    apart = item.photographs and any(own.source != "laptop" for own in one.speaking)
-    return f"{item.section.partition('#')[0]}#on-photographs" if apart else item.section
+def _size(one: Judged) -> str:
+    """The options of the filter on size that ours falls under, beside a difference that the paper prints."""
+    claim, ours = one.claim, [own.ours.mean for own in one.speaking if own.ours]
+    if claim.direction != "above" or claim.kind == "level" or not claim.published or not ours:
+        return ""
+    part = min(ours) / claim.published
+    _, whole, half, less = FILTERS["size"]
+    return f"{whole}, {half}" if part >= 1 else half if part >= 0.5 else less
 
 
 def _more(one: Judged) -> str:
@@ -171,7 +231,9 @@ def not_run(found: Sequence[Judged], sources: Sequence[Source]) -> Markdown:
     return Markdown(
         fill(
             "report/not_run.md",
-            table=tables.table(["preset", "runs recorded", "planned", "nothing yet of", "why"], presets).data,
+            table=tables.folded(
+                "by preset", tables.table(["preset", "runs recorded", "planned", "nothing yet of", "why"], presets)
+            ).data,
             untold=[(one.claim, one.word, one.reason) for one in nothing if one.claim.one is None],
             place=lambda claim: item_in_words(claim.paper, claim.item),
             waiting=waiting,
@@ -183,7 +245,7 @@ def not_run(found: Sequence[Judged], sources: Sequence[Source]) -> Markdown:
 def choices(sources: Sequence[Source]) -> Markdown:
     """The effect of paper A's open choices, on all images on which they were measured."""
     measured = [analysis.choices_table(s.records["choices"]).data for s in sources if s.records.get("choices")]
-    return Markdown("\n\n".join(measured))
+    return tables.folded("the numbers", *map(Markdown, measured)) if measured else Markdown("")
 
 
 def contradictions(found: Sequence[Judged]) -> Markdown:
@@ -213,7 +275,7 @@ def hours(sources: Sequence[Source]) -> Markdown:
         for made in every.values():
             spent.setdefault(hardware(made), []).append(core_minutes(made) / 60)
         body += [[source.name, by, str(len(runs)), f"{sum(runs):.1f}"] for by, runs in sorted(spent.items())]
-    return tables.table(["preset", "processor", "runs", "hours of one core"], body)
+    return tables.folded("hours of one core", tables.table(["preset", "processor", "runs", "hours of one core"], body))
 
 
 def costs(sources: Sequence[Source]) -> Markdown:
@@ -224,7 +286,9 @@ def costs(sources: Sequence[Source]) -> Markdown:
     for source in sources:
         every = {r["run_id"]: r for records in source.records.values() for r in records}
         body += [_cost("**all, each run once**", source.name, list(every.values()))] if every else []
-    return tables.table(["experiment", "preset", "runs", "minutes", "stale"], body)
+    return tables.folded(
+        "minutes of one core, by experiment", tables.table(["experiment", "preset", "runs", "minutes", "stale"], body)
+    )
 
 
 def _cost(name: str, preset: str, records: Sequence[Mapping]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -148,6 +149,7 @@ class Evidence:
         verdict: on the claim.
         stale: how many of the records are stale.
         whole: whether every seed has run that is planned for both sides.
+        half_90: half the width of the 90 % interval, by which "same" is judged.
     """
 
     source: str
@@ -156,6 +158,12 @@ class Evidence:
     verdict: Verdict
     stale: int = 0
     whole: bool = True
+    half_90: float = math.nan
+
+    @property
+    def photographs(self) -> bool:
+        """Whether these are photographs, not the digits and drawn images of the preset laptop."""
+        return self.source != "laptop"
 
 
 @dataclass(frozen=True)
@@ -278,6 +286,7 @@ def evidence(claim: Claim, source: Source) -> list[Evidence]:
                 _verdict(claim, ours, used),
                 sum(map(is_stale, used)),
                 ours.n >= min(source.seeds.get(name, 0) for name in claim.experiments),
+                ours.interval(0.9).half_width,
             )
         )
     return found

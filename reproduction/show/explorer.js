@@ -10,7 +10,7 @@
 /** @typedef {{name: string, options: string[], ordered: boolean, start: number,
  *             looks: [string, string, string][] | null}} Dimension */
 /** @typedef {{name: string, mean: number, half: number, at: [number, number][], printed: boolean}} Level */
-/** @typedef {{kind: string, dimensions: number[], axis: number, series: number, title: string, x_title: string,
+/** @typedef {{kind: string, dimensions: number[], axis: number, series: number, title: string, x_title: string, caption?: string,
  *             percent: boolean, cells: any[][], levels: Level[], notes: {text: string, at: [number, number][]}[]}} View */
 /** @typedef {{dimensions: Dimension[], views: View[], lists: any[][]}} Spec */
 /** @typedef {{dimensions: Dimension[], view: View, cells: Cell[], choice: number[], shown: number[], levels: Level[],
@@ -32,9 +32,15 @@ const page = (world.compatkitPage ??= {
 });
 
 const NARROW = 560; // px: below, names stand above their bars and the tick boxes are the legend of the lines
-const LEADER = 14; // px from the right edge of the lines to their names
 const CONFIG = { displaylogo: false, displayModeBar: false };
+/** @type {Record<string, string>} */
+const SIGNS = { circle: "●", square: "■", diamond: "◆", "triangle-up": "▲", "triangle-down": "▼" };
+/** @type {Record<string, string>} */
+const OPEN = { circle: "○", square: "□", diamond: "◇", "triangle-up": "△", "triangle-down": "▽" };
 const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
+
+/** The mark of a method as a letter. @param {string} mark */
+const signOf = (mark) => (mark.endsWith("-open") ? OPEN : SIGNS)[mark.replace("-open", "")] ?? "●";
 
 // --- what is shown -------------------------------------------------------------------------------------------------
 
@@ -102,11 +108,13 @@ const filled = (spec, text, choice) =>
 function changed() {
   if (page.address) {
     const url = new URL(location.href);
-    for (const [name, option] of page.picks) url.searchParams.set(name, option);
-    for (const [name, options] of page.hidden) {
+    for (const { name } of page.explorers.flatMap(({ dimensions }) => dimensions)) {
+      url.searchParams.delete(name);
       url.searchParams.delete(`${name} hidden`);
-      for (const option of options) url.searchParams.append(`${name} hidden`, option);
     }
+    for (const [name, option] of page.picks) url.searchParams.set(name, option);
+    for (const [name, options] of page.hidden)
+      for (const option of options) url.searchParams.append(`${name} hidden`, option);
     history.replaceState(history.state, "", url);
   }
   for (const redraw of page.redraw) redraw();
@@ -117,6 +125,22 @@ function hiddenOf(name) {
   const found = page.hidden.get(name) ?? new Set();
   page.hidden.set(name, found);
   return found;
+}
+
+function reset() {
+  page.picks.clear();
+  page.hidden.clear();
+  changed();
+}
+
+/** Show one option of a dimension alone, and where it is alone all of them. @param {Dimension} dimension @param {number} one */
+function alone({ name, options }, one) {
+  const others = options.filter((_, i) => i !== one);
+  const hidden = hiddenOf(name);
+  const all = others.every((option) => hidden.has(option));
+  hidden.clear();
+  if (!all) for (const option of others) hidden.add(option);
+  changed();
 }
 
 /** @param {Dimension[]} dimensions @param {URLSearchParams} given */
@@ -197,8 +221,33 @@ function spanned(view, { mean, half, n, paper }) {
   return `${span}, n = ${n}${paper === null ? "" : `; paper ${inUnit(view, paper)}`}`;
 }
 
-/** @param {View} view @returns {[number, number]} */
-const rangeOf = (view) => (view.percent ? [0, 102] : [view.kind === "ranked" ? -1 : 0, 1.02]);
+/** The part of the axis that is taken by what is shown; bars begin at 0. @param {Scene} scene @returns {[number, number]} */
+function rangeOf(scene) {
+  const { view, levels } = scene;
+  const [least, most] = view.percent ? [0, 100] : [view.kind === "ranked" ? -1 : 0, 1];
+  const ends = shownCells(scene).flatMap(({ mean, half, paper, values }) => [
+    ...(mean === null ? [] : [mean - (half ?? 0), mean + (half ?? 0)]),
+    ...(paper === null ? [] : [paper]),
+    ...values,
+  ]);
+  const places = [...ends, ...levels.map(({ mean }) => mean)];
+  const low = view.kind === "bars" ? 0 : Math.max(least, Math.min(...places));
+  const high = Math.min(most, Math.max(...places));
+  const room = Math.max(0.04 * (high - low), 0.01 * most);
+  return [view.kind === "bars" ? 0 : low - room, high + room];
+}
+
+/** Marks without a line. @param {unknown[]} x @param {unknown[]} y @param {string[]} hovertext @param {object} marker */
+const marks = (x, y, hovertext, marker) => ({
+  type: "scatter",
+  mode: "markers",
+  hoverinfo: "text",
+  cliponaxis: false,
+  x,
+  y,
+  hovertext,
+  marker,
+});
 
 /** Error bars that end at the axis, and an arrow where they would go on.
  * @param {Cell[]} cells @param {[number, number]} range @param {string} colour @param {number[]} places
@@ -214,26 +263,25 @@ function intervals(cells, [low, high], colour, places, along) {
     array: cells.map(({ mean }, i) => Math.min(ends[i][1], high) - (mean ?? 0)),
     arrayminus: cells.map(({ mean }, i) => (mean ?? 0) - Math.max(ends[i][0], low)),
   };
+  const signs = along === "x" ? ["triangle-left", "triangle-right"] : ["triangle-down", "triangle-up"];
   const cut = ends.flatMap(([from, to], i) => [
-    ...(from < low ? [{ place: places[i], edge: low, symbol: along === "x" ? "triangle-left" : "triangle-down" }] : []),
-    ...(to > high ? [{ place: places[i], edge: high, symbol: along === "x" ? "triangle-right" : "triangle-up" }] : []),
+    ...(from < low ? [{ at: [low, places[i]], symbol: signs[0] }] : []),
+    ...(to > high ? [{ at: [high, places[i]], symbol: signs[1] }] : []),
   ]);
-  const [edges, at] = [cut.map(({ edge }) => edge), cut.map(({ place }) => place)];
-  const arrows = {
-    type: "scatter",
-    mode: "markers",
-    hoverinfo: "text",
-    cliponaxis: false,
-    hovertext: cut.map(() => "the interval goes on"),
-    marker: { symbol: cut.map(({ symbol }) => symbol), color: colour, size: 9 },
-    ...(along === "x" ? { x: edges, y: at } : { x: at, y: edges }),
-  };
+  const tips = cut.map(({ at }) => (along === "x" ? at : [at[1], at[0]]));
+  const arrows = marks(
+    tips.map(([x]) => x),
+    tips.map(([, y]) => y),
+    cut.map(() => "the interval goes on"),
+    { symbol: cut.map(({ symbol }) => symbol), color: colour, size: 9 },
+  );
   return { error, arrows };
 }
 
 /** Levels that hold whatever is drawn: a line, a band for the interval, the name in a row of its own.
  * @param {Scene} scene @param {"x" | "y"} along */
-function levelsOf({ levels, css, view }, along) {
+function levelsOf(scene, along) {
+  const { levels, css } = scene;
   const other = along === "x" ? "y" : "x";
   const colour = (/** @type {Level} */ level) => css(level.printed ? "--paper" : "--reference");
   const shape = (/** @type {Level} */ level, /** @type {number} */ from, /** @type {number} */ to) => ({
@@ -258,7 +306,7 @@ function levelsOf({ levels, css, view }, along) {
       : []),
     { ...shape(level, level.mean, level.mean), type: "line", line: { color: colour(level), dash: "dot", width: 1.6 } },
   ]);
-  const [, high] = rangeOf(view);
+  const [, high] = rangeOf(scene);
   const annotations = levels.map((level, i) => {
     const text = { text: level.name, showarrow: false, font: { size: 12, color: colour(level) } };
     if (along === "y") return { ...text, y: level.mean, x: 0, xref: "paper", xanchor: "left", yanchor: "bottom" };
@@ -288,7 +336,7 @@ function bars(scene) {
   const colours = rows.map((cell) => looks?.[optionOf(view, cell, view.axis)][0]);
   const open = rows.map((cell) => looks?.[optionOf(view, cell, view.axis)][1].endsWith("-open"));
   const narrow = width < NARROW;
-  const range = rangeOf(view);
+  const range = rangeOf(scene);
   const { error, arrows } = intervals(rows, range, css("--ink"), places, "x");
   const seeds = rows.flatMap(({ values }, i) => values.map((value) => ({ value, i })));
   const printed = rows.flatMap(({ paper }, i) => (paper === null ? [] : [{ paper, i }]));
@@ -304,12 +352,7 @@ function bars(scene) {
         showarrow: false,
       }))
     : [];
-  const key = wrapped(
-    `mean${rows.some(({ half }) => half !== null) ? " and 95 % interval" : ""}, |\u00a0each\u00a0run${printed.length ? ", ◇\u00a0paper, other\u00a0images" : ""}`,
-    (width - 40) / 6.5,
-  );
   const top = 12 + 16 * annotations.length;
-  const bottom = 62 + 16 * key.split("<br>").length;
   return {
     data: [
       {
@@ -322,31 +365,26 @@ function bars(scene) {
         error_x: error,
         hoverinfo: "text",
         hovertext: rows.map((cell, i) => `${names[i]}: ${spanned(view, cell)}`),
+        meta: rows.map((cell) => String(optionOf(view, cell, view.axis))),
         textposition: "none",
       },
-      {
-        type: "scatter",
-        mode: "markers",
-        x: seeds.map(({ value }) => value),
-        y: seeds.map(({ i }) => i),
-        marker: { symbol: "line-ns-open", color: css("--ink"), size: 8, opacity: 0.8 },
-        hoverinfo: "text",
-        hovertext: seeds.map(({ value, i }) => `${names[i]}, one run: ${inUnit(view, value)}`),
-      },
-      {
-        type: "scatter",
-        mode: "markers",
-        x: printed.map(({ paper }) => paper),
-        y: printed.map(({ i }) => i),
-        marker: { symbol: "diamond-open", color: css("--paper"), size: 11, line: { width: 2 } },
-        hoverinfo: "text",
-        hovertext: printed.map(({ paper }) => `paper: ${inUnit(view, paper)}`),
-      },
+      marks(
+        seeds.map(({ value }) => value),
+        seeds.map(({ i }) => i),
+        seeds.map(({ value, i }) => `${names[i]}, one run: ${inUnit(view, value)}`),
+        { symbol: "line-ns-open", color: css("--ink"), size: 8, opacity: 0.8 },
+      ),
+      marks(
+        printed.map(({ paper }) => paper),
+        printed.map(({ i }) => i),
+        printed.map(({ paper }) => `paper: ${inUnit(view, paper)}`),
+        { symbol: "diamond-open", color: css("--paper"), size: 11, line: { width: 2 } },
+      ),
       arrows,
     ],
     layout: {
-      height: rows.length * (narrow ? 44 : 30) + top + bottom,
-      margin: { t: top, b: bottom, l: narrow ? 8 : 20, r: 14 },
+      height: rows.length * (narrow ? 44 : 30) + top + 58,
+      margin: { t: top, b: 58, l: narrow ? 8 : 20, r: 14 },
       xaxis: { range, title: { text: wrapped(view.x_title, (width - 70) / 8) } },
       yaxis: {
         range: [rows.length - 0.5, narrow ? -0.75 : -0.5],
@@ -357,23 +395,7 @@ function bars(scene) {
         showgrid: false,
       },
       shapes,
-      annotations: [
-        ...annotations,
-        ...labels,
-        {
-          text: key,
-          font: { color: css("--soft"), size: 12 },
-          align: "right",
-          showarrow: false,
-          x: 1,
-          xref: "paper",
-          xanchor: "right",
-          y: 0,
-          yref: "paper",
-          yanchor: "top",
-          yshift: -50,
-        },
-      ],
+      annotations: [...annotations, ...labels],
     },
   };
 }
@@ -422,7 +444,7 @@ function curves(scene) {
     : dimensions[view.axis].options
         .map((_, i) => i)
         .filter((option) => cells.some((cell) => optionOf(view, cell, view.axis) === option));
-  const range = rangeOf(view);
+  const range = rangeOf(scene);
   const lines = shown.map((option, i) => {
     const own = cells
       .filter((cell) => optionOf(view, cell, view.series) === option)
@@ -433,14 +455,24 @@ function curves(scene) {
       ? own[0].values.map((_, k) => k + 1)
       : own.map((cell) => places.indexOf(optionOf(view, cell, view.axis)) + dodge);
     const y = ranked ? own[0].values : own.map(({ mean, paper }) => mean ?? paper);
-    const name = ranked ? `${names[option]}: mean ${inUnit(view, own[0].mean ?? 0)}` : names[option];
-    return { name, own, x, y, colour, symbol, dash, ...intervals(ranked ? [] : own, range, colour, x, "y") };
+    const name = `${names[option]}${ranked ? `: mean ${inUnit(view, own[0].mean ?? 0)}` : ""}`;
+    return {
+      name,
+      option: String(option),
+      own,
+      x,
+      y,
+      colour,
+      symbol,
+      dash,
+      ...intervals(ranked ? [] : own, range, colour, x, "y"),
+    };
   });
   const { shapes, annotations } = levelsOf(scene, "y");
   const height = 440;
   const margin = { t: 16, b: 72, l: 56, r: 14 };
   const labelled = width >= NARROW;
-  if (labelled) margin.r = LEADER + 8 + Math.max(...lines.map(({ name }) => widthOf(name)));
+  if (labelled) margin.r = 14 + Math.max(...lines.map(({ name }) => widthOf(`● ${name}`)));
   const pixels = (range[1] - range[0]) / (height - margin.t - margin.b);
   const ends = apart(
     lines.map(({ y }) => y[y.length - 1] ?? 0),
@@ -448,27 +480,19 @@ function curves(scene) {
     range[0],
     range[1],
   );
-  // A name stands at the end of its line; where another one takes that place, a thin line leads to it.
+  // A name with its mark stands at the end of its line, or as near as others leave room.
   const [left, right] = ranked ? [1, Math.max(...lines.map(({ x }) => x.length))] : [-0.4, places.length - 0.6];
-  const step = (width - margin.l - margin.r) / (right - left);
-  const labels = lines.map(({ name, colour, x, y }, i) => {
-    const [from, end] = [x[x.length - 1], y[y.length - 1] ?? 0];
-    const away = (end - ends[i]) / pixels;
-    return {
-      text: name,
-      font: { color: colour },
-      x: from,
-      y: end,
-      ax: (right - from) * step + LEADER,
-      ay: away,
-      xanchor: "left",
-      showarrow: true,
-      arrowhead: 0,
-      arrowwidth: 1,
-      arrowcolor: Math.abs(away) < 8 ? "rgba(0,0,0,0)" : colour,
-      standoff: ranked ? 0 : 6,
-    };
-  });
+  const labels = lines.map(({ name, option, colour, symbol }, i) => ({
+    text: `${signOf(symbol)} ${name}`,
+    name: option,
+    font: { color: colour },
+    x: 1,
+    xref: "paper",
+    xshift: 6,
+    y: ends[i],
+    xanchor: "left",
+    showarrow: false,
+  }));
   const pin = {
     type: "line",
     yref: "paper",
@@ -480,13 +504,14 @@ function curves(scene) {
   const here = places.indexOf(choice[view.axis]);
   const ticks = places.map((option) => dimensions[view.axis].options[option]);
   return {
-    data: lines.flatMap(({ name, own, x, y, colour, symbol, dash, error, arrows }) => [
+    data: lines.flatMap(({ name, option, own, x, y, colour, symbol, dash, error, arrows }) => [
       {
         type: "scatter",
         mode: ranked ? "lines" : "lines+markers",
         x,
         y,
         name,
+        meta: option,
         line: { color: colour, dash, shape: ranked ? "hvh" : "linear" },
         marker: { color: colour, symbol, size: 8 },
         error_y: { ...error, thickness: 1 },
@@ -593,36 +618,32 @@ function matrix({ view, dimensions, cells, width }) {
 
 /** Points by series: each run at its two numbers (scatter), or means against a cost on a logarithmic axis (costs), where
  * what costs nothing stands at the left edge. @param {Scene} scene */
-function scatter({ view, dimensions, cells, shown, css, width }) {
+function scatter(scene) {
+  const { view, dimensions, cells, shown, css, width } = scene;
   const { options: names, looks } = dimensions[view.series];
   const costs = view.kind === "costs";
   const left = costs ? Math.min(...cells.map(({ x }) => x[0]).filter((cost) => cost > 0)) / 10 : 0;
-  const range = rangeOf(view);
+  const range = rangeOf(scene);
   const groups = shown.flatMap((option) =>
     cells
       .filter((cell) => optionOf(view, cell, view.series) === option)
-      .map((cell) => ({ cell, name: names[option], look: looks?.[option] ?? [css("--ink"), "circle"] })),
+      .map((cell) => ({
+        cell,
+        option: String(option),
+        name: names[option],
+        look: looks?.[option] ?? [css("--ink"), "circle"],
+      })),
   );
   return {
-    data: groups.flatMap(({ cell, name, look: [color, symbol] }) => {
-      const x = costs ? [cell.x[0] || left] : cell.x;
+    data: groups.flatMap(({ cell, option, name, look: [color, symbol] }) => {
+      const x = costs ? [cell.x[0] || left] : [...cell.x];
       const { error, arrows } = intervals(costs ? [cell] : [], range, color, x, "y");
+      const said = costs
+        ? [`${name}: ${Number(cell.x[0].toPrecision(3))}, ${spanned(view, cell)}`]
+        : cell.values.map((v, i) => `${name}, ${cell.names[i] ?? ""}: ${cell.x[i].toFixed(2)}, ${inUnit(view, v)}`);
+      const marker = { color, symbol, size: costs ? 11 : 8, opacity: costs ? 1 : 0.8 };
       return [
-        {
-          type: "scatter",
-          mode: "markers",
-          x,
-          y: costs ? [cell.mean] : cell.values,
-          name,
-          hoverinfo: "text",
-          marker: { color, symbol, size: costs ? 11 : 8, opacity: costs ? 1 : 0.8 },
-          error_y: error,
-          hovertext: costs
-            ? [`${name}: ${Number(cell.x[0].toPrecision(3))}, ${spanned(view, cell)}`]
-            : cell.values.map(
-                (value, i) => `${name}, ${cell.names[i] ?? ""}: ${cell.x[i].toFixed(2)}, ${inUnit(view, value)}`,
-              ),
-        },
+        { ...marks(x, costs ? [cell.mean] : cell.values, said, marker), name, meta: option, error_y: error },
         arrows,
       ];
     }),
@@ -651,6 +672,40 @@ const react = (plot, data, layout, css) =>
     CONFIG,
   );
 
+/** Let one option stand out, or none. @param {any} plot @param {string | null} option */
+function lift(plot, option) {
+  const strength = (/** @type {string | undefined} */ other) =>
+    option === null || other === undefined || other === option ? "" : "0.15";
+  const lines = plot.data.filter((/** @type {any} */ { type }) => type === "scatter");
+  const fade = (/** @type {string} */ parts, /** @type {(i: number) => string | undefined} */ of) =>
+    plot.querySelectorAll(parts).forEach((/** @type {HTMLElement} */ part, /** @type {number} */ i) => {
+      part.style.opacity = strength(of(i));
+    });
+  fade(".scatterlayer > .trace", (i) => lines[i]?.meta);
+  fade(".barlayer .point", (i) => plot.data[0].meta?.[i]);
+  fade(".annotation", (i) => plot.layout.annotations[i]?.name);
+}
+
+/** A figure as a file, with its caption and a ground of its own. @param {any} plot @param {string} caption */
+async function save(plot, caption) {
+  const css = styleOf(plot);
+  const lines = wrapped(caption, plot.clientWidth / 6.5);
+  const { margin, height, annotations = [], ...layout } = plot.layout;
+  const more = 14 + 17 * lines.split("<br>").length;
+  const below = { text: lines, align: "left", showarrow: false, font: { size: 12, color: css("--soft") } };
+  const place = { x: 0, xref: "paper", xanchor: "left", y: 0, yref: "paper", yanchor: "top", yshift: 8 - margin.b };
+  const whole = {
+    ...layout,
+    height: height + more,
+    margin: { ...margin, b: margin.b + more },
+    annotations: [...annotations, { ...below, ...place }],
+    paper_bgcolor: css("--card"),
+  };
+  const size = { format: "png", scale: 2, width: plot.clientWidth, height: height + more };
+  const href = await world.Plotly.toImage({ data: plot.data, layout: whole }, size);
+  make("a", { href, download: "figure.png" }).click();
+}
+
 /** Call when the width or the theme changes; the first call is at once. @param {HTMLElement} element @param {() => void} draw */
 function follow(element, draw) {
   let width = -1;
@@ -678,34 +733,45 @@ const nameOf = ({ view, dimensions }, cell) =>
 /** @param {Scene} scene @returns {Cell[]} */
 const shownCells = ({ view, cells, shown }) =>
   ticked(view) < 0
-    ? cells
+    ? [...cells]
     : shown.flatMap((option) => cells.filter((cell) => optionOf(view, cell, ticked(view)) === option));
 
 /** What a view shows, in a sentence. @param {Scene} scene */
 function sentence(scene) {
-  const { view, dimensions, choice, shown } = scene;
+  const { view, dimensions, choice } = scene;
   const short = (/** @type {Cell} */ { mean, paper }) =>
     view.percent ? `${Math.round(mean ?? paper ?? 0)} %` : inUnit(view, mean ?? paper ?? 0);
   const chosen = fixed(view)
     .filter((d) => dimensions[d].options.length > 1)
     .map((d) => dimensions[d].options[choice[d]]);
   const cells = shownCells(scene);
-  let found = cells.map((cell) => `${nameOf(scene, cell)} ${short(cell)}`);
-  if (view.kind === "curves") {
-    found = shown.map((option) => {
-      const own = cells.filter((cell) => optionOf(view, cell, view.series) === option);
-      const [first, last] = [own[0], own[own.length - 1]];
-      const place = (/** @type {Cell} */ cell) => dimensions[view.axis].options[optionOf(view, cell, view.axis)];
-      return `${dimensions[view.series].options[option]} from ${short(first)} (${place(first)}) to ${short(last)} (${place(last)})`;
-    });
-  } else if (found.length > 24) {
-    const sorted = [...cells].sort((one, other) => (one.mean ?? 0) - (other.mean ?? 0));
-    found = [
-      `from ${short(sorted[0])} (${nameOf(scene, sorted[0])}) to ${short(sorted[sorted.length - 1])} (${nameOf(scene, sorted[sorted.length - 1])})`,
-    ];
-  }
+  if (cells.length > 12) cells.sort((one, other) => (one.mean ?? 0) - (other.mean ?? 0));
+  const said = (/** @type {Cell} */ cell) => `${nameOf(scene, cell)} ${short(cell)}`;
+  const found = cells.length > 12 ? [`from ${said(cells[0])} to ${said(cells[cells.length - 1])}`] : cells.map(said);
   const title = view.kind === "bars" ? view.x_title : view.title;
   return `${[title, ...chosen.filter((option) => !title.includes(option))].join(", ")}: ${found.join("; ")}.`;
+}
+
+/** What a view shows, of which runs, and what its marks are: a figure stands alone. @param {Scene} scene */
+function captionOf(scene) {
+  const { view, dimensions, choice } = scene;
+  const { kind, axis, series, caption, title, x_title } = view;
+  const by = dimensions[series < 0 ? axis : series].name;
+  const [rows, columns] = [title, x_title].map((text) => text.replace(/, %$/, ""));
+  const what = { bars: `${columns} by ${by}`, matrix: `rows: ${rows}, columns: ${columns}` }[kind];
+  const text = caption || what || `${rows} over ${columns}, by ${by}`;
+  const chosen = fixed(view)
+    .filter((d) => dimensions[d].options.length > 1 && !text.includes(dimensions[d].options[choice[d]]))
+    .map((d) => dimensions[d].options[choice[d]]);
+  const cells = shownCells(scene);
+  const counts = cells.map(({ n }) => n).filter(Boolean);
+  const n = [...new Set([Math.min(...counts), Math.max(...counts)])].join(" to ");
+  const spans = cells.some(({ half }) => half !== null) ? ", 95 % intervals" : "";
+  const printed = kind === "bars" && cells.some(({ paper }) => paper !== null) ? " ◇ the paper, on its images." : "";
+  const means = kind === "ranked" ? "" : kind === "scatter" ? " A mark is a run." : ` Means of n = ${n} runs${spans}.`;
+  const strokes = kind === "bars" ? " A stroke is a run." : "";
+  const whole = [text, ...chosen].join("; ");
+  return `${whole[0].toUpperCase()}${whole.slice(1)}.${counts.length ? means + strokes : ""}${printed}`;
 }
 
 /** @param {Scene} scene */
@@ -734,20 +800,13 @@ function table(scene) {
         number(cell.paper),
         ...(view.kind === "costs" ? [String(Number(cell.x[0].toPrecision(3)))] : []),
       ]);
-  const row = (/** @type {string[]} */ texts, /** @type {"th" | "td"} */ tag) =>
-    make(
-      "tr",
-      {},
-      texts.map((text, i) => make(i ? tag : "th", {}, [text])),
-    );
-  return make("table", {}, [
-    make("thead", {}, [row(head, "th")]),
-    make(
-      "tbody",
-      {},
-      body.map((texts) => row(texts, "td")),
-    ),
-  ]);
+  const made = make("table");
+  const add = (/** @type {HTMLTableSectionElement} */ part, /** @type {string[]} */ texts, tag = "td") =>
+    part.insertRow().append(...texts.map((text, i) => make(/** @type {"td"} */ (i ? tag : "th"), {}, [text])));
+  add(made.createTHead(), head, "th");
+  const rest = made.createTBody();
+  for (const texts of body) add(rest, texts);
+  return made;
 }
 
 // --- controls ------------------------------------------------------------------------------------------------------
@@ -813,38 +872,17 @@ function control({ name, options, ordered }) {
   };
 }
 
-/** @type {Record<string, string>} */
-const MARKS = {
-  circle: "M8 3a5 5 0 1 0 .01 0z",
-  square: "M3.5 3.5h9v9h-9z",
-  diamond: "M8 2l6 6-6 6-6-6z",
-  "triangle-up": "M8 2.5l6 10.5h-12z",
-  "triangle-down": "M8 13.5l6-10.5h-12z",
-};
-
-/** @param {[string, string, string]} look */
-function swatch([colour, mark]) {
-  const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
-  const path = document.createElementNS("http://www.w3.org/2000/svg", "path");
-  const shape = { viewBox: "0 0 16 16", width: "14", height: "14", "aria-hidden": "true" };
-  const paint = {
-    d: MARKS[mark.replace("-open", "")] ?? MARKS.circle,
-    stroke: colour,
-    "stroke-width": "2",
-    fill: mark.endsWith("-open") ? "none" : colour,
-  };
-  for (const [name, value] of Object.entries(shape)) svg.setAttribute(name, value);
-  for (const [name, value] of Object.entries(paint)) path.setAttribute(name, value);
-  svg.append(path);
-  return svg;
-}
-
 /** Any options of a dimension; its marks make it the legend. The last tick stays.
- * @param {Dimension} dimension @returns {{element: HTMLElement, update: (shown: number[], there: Set<number>) => void}} */
-function ticks({ name, options, looks }) {
+ * @param {Dimension} dimension @param {(option: number | null) => void} stand @returns {{element: HTMLElement, update: (shown: number[], there: Set<number>) => void}} */
+function ticks(dimension, stand) {
+  const { name, options, looks } = dimension;
   const boxes = options.map(() => make("input", { type: "checkbox" }));
   const labels = boxes.map((box, i) =>
-    make("label", { class: "option" }, [box, ...(looks ? [swatch(looks[i])] : []), options[i]]),
+    make("label", { class: "option" }, [
+      box,
+      ...(looks ? [make("span", { style: `color:${looks[i][0]}`, "aria-hidden": "true" }, [signOf(looks[i][1])])] : []),
+      options[i],
+    ]),
   );
   boxes.forEach((box, i) =>
     box.addEventListener("change", () => {
@@ -853,8 +891,17 @@ function ticks({ name, options, looks }) {
       changed();
     }),
   );
+  labels.forEach((label, i) => {
+    for (const event of ["pointerenter", "focusin"]) label.addEventListener(event, () => stand(i));
+    for (const event of ["pointerleave", "focusout"]) label.addEventListener(event, () => stand(null));
+    label.addEventListener("dblclick", () => alone(dimension, i));
+    label.addEventListener("keydown", ({ key }) => key === "Enter" && alone(dimension, i));
+  });
   return {
-    element: make("fieldset", { class: "ticks" }, [make("legend", { class: "name" }, ["show"]), ...labels]),
+    element: make("fieldset", { class: "ticks", title: "double click, or Enter: alone" }, [
+      make("legend", { class: "name" }, ["show"]),
+      ...labels,
+    ]),
     update(shown, there) {
       boxes.forEach((box, i) => {
         box.checked = shown.includes(i);
@@ -875,21 +922,49 @@ function explore(element, spec) {
   page.explorers.push({ element, dimensions: spec.dimensions });
   element.classList.add("compatkit-explorer");
   element.tabIndex = -1; // a link leads here
-  const parts = spec.views.map((view) => {
+  /** @type {Scene[]} */ let scenes = [];
+  const parts = spec.views.map((view, v) => {
     const bar = make("div", { class: "controls" });
     for (const d of fixed(view))
       if (!controls.has(d)) bar.append(controls.set(d, control(spec.dimensions[d])).get(d)?.element ?? "");
     const d = ticked(view);
-    if (d >= 0 && !tickers.has(d)) bar.append(tickers.set(d, ticks(spec.dimensions[d])).get(d)?.element ?? "");
-    return { bar, plot: make("div", { class: "compatkit-figure", role: "img" }), note: make("p", { class: "note" }) };
+    if (d >= 0 && !tickers.has(d)) {
+      const stand = (/** @type {number | null} */ option) =>
+        scenes.forEach(
+          (scene, w) => ticked(scene.view) === d && lift(parts[w].plot, option === null ? null : String(option)),
+        );
+      bar.append(tickers.set(d, ticks(spec.dimensions[d], stand)).get(d)?.element ?? "");
+    }
+    const [plot, note] = [make("div", { class: "compatkit-figure", role: "img" }), make("p", { class: "note" })];
+    /** @type {string | null} */ let lifted = null;
+    const hear = () => {
+      const heard = /** @type {any} */ (plot);
+      heard.on("plotly_hover", (/** @type {any} */ { points: [{ data, pointIndex }] }) => {
+        lifted = Array.isArray(data.meta) ? data.meta[pointIndex] : (data.meta ?? null);
+        lift(plot, lifted);
+      });
+      heard.on("plotly_unhover", () => lift(plot, (lifted = null)));
+    };
+    plot.addEventListener("dblclick", () => lifted !== null && alone(spec.dimensions[d], Number(lifted)));
+    const [text, png] = [make("span"), make("button", { type: "button" }, ["PNG"])];
+    const chapter = () => styleOf(plot)("--chapter").replaceAll('"', "");
+    png.addEventListener("click", () => save(plot, `Figure ${chapter()}${figure.id.slice(7)}. ${text.textContent}`));
+    const link = make("a", {}, ["link"]);
+    const caption = make("figcaption", {}, [text, " ", png, " ", link]);
+    const figure = make("figure", {}, [plot, note, caption]);
+    return { bar, figure, plot, note, text, link, caption, hear };
   });
+  const again = make("button", { type: "button" }, ["Reset"]);
+  again.addEventListener("click", reset);
+  const picked = make("p", { class: "note" }, ["What is picked holds for all figures of this page. ", again]);
   const live = make("p", { class: "live" });
   const details = make("details", {}, [make("summary", {}, ["the numbers"])]);
   const tables = make("div", { class: "tables" });
   details.append(tables);
-  element.replaceChildren(...parts.flatMap(({ bar, plot, note }) => [bar, plot, note]), live, details);
+  element.replaceChildren(...parts.flatMap(({ bar, figure }) => [bar, figure]), live, picked, details);
+  const captions = [...document.querySelectorAll("figcaption")];
+  for (const { figure, caption } of parts) figure.id = `figure-${captions.indexOf(caption) + 1}`;
 
-  /** @type {Scene[]} */ let scenes = [];
   const tabulate = () => details.open && tables.replaceChildren(...scenes.map(table));
   details.addEventListener("toggle", tabulate);
 
@@ -913,7 +988,12 @@ function explore(element, spec) {
         css,
         width: parts[v].plot.clientWidth,
         levels: view.levels.filter(({ at }) => holds(at, choice)),
-        view: { ...view, title: filled(spec, view.title, choice), x_title: filled(spec, view.x_title, choice) },
+        view: {
+          ...view,
+          title: filled(spec, view.title, choice),
+          x_title: filled(spec, view.x_title, choice),
+          caption: filled(spec, view.caption ?? "", choice),
+        },
       };
     });
     tickers.forEach((each, d) => {
@@ -926,7 +1006,7 @@ function explore(element, spec) {
       each.element.hidden = there.size < 2;
     });
     scenes.forEach((scene, v) => {
-      const { plot, note, bar } = parts[v];
+      const { figure, plot, note, bar, text, link, hear } = parts[v];
       const { data, layout } = KINDS[scene.view.kind](scene);
       plot.style.height = `${layout.height}px`;
       plot.setAttribute("aria-label", sentence(scene));
@@ -936,8 +1016,19 @@ function explore(element, spec) {
         .map(({ text }) => text)
         .join(" ");
       note.hidden = !note.textContent;
-      react(plot, data, layout, css);
+      text.textContent = captionOf(scene);
+      link.href = `${location.search}#${figure.id}`;
+      const first = !plot.childElementCount;
+      react(
+        plot,
+        data.filter(({ x }) => x.length),
+        layout,
+        css,
+      ); // what is empty has no place among the lines
+      if (first) hear();
+      lift(plot, null); // bars are drawn with what stood there before
     });
+    picked.hidden = !page.picks.size && [...page.hidden.values()].every(({ size }) => !size);
     live.setAttribute("aria-live", element.contains(document.activeElement) ? "polite" : "off"); // not all at once
     live.textContent = scenes.map(sentence).join(" ");
     tabulate();
@@ -968,6 +1059,7 @@ function drawPage() {
     if (element.classList.contains("compatkit-figure")) show(element, spec);
     else explore(element, spec);
   }
+  document.getElementById(location.hash.slice(1))?.scrollIntoView();
 }
 
 /** A live notebook. Where the page has no plotly.js, the kernel sends that of the installed package, once.

@@ -106,6 +106,7 @@ class View:
         title, x_title: Of the vertical and the horizontal axis; ``{data}`` stands for what is picked.
         percent: Values in 0..1 are shown in %.
         levels, notes: What is drawn across, and said below.
+        caption: What the figure shows, in a few words; else its titles say so. Data, n and intervals are added.
     """
 
     kind: str
@@ -117,6 +118,7 @@ class View:
     percent: bool = True
     levels: Sequence[Level] = ()
     notes: Sequence[Note] = ()
+    caption: str = ""
 
     @property
     def dimensions(self) -> list[str]:
@@ -273,6 +275,7 @@ def _view_spec(
         "series": names.index(view.series) if view.series else -1,
         "title": view.title,
         "x_title": view.x_title,
+        **({"caption": view.caption} if view.caption else {}),
         "percent": view.percent,
         "cells": [row(cell) for cell in cells],
         "levels": [level(part) for part in view.levels if _known(part, options)],
@@ -307,7 +310,7 @@ def _check_views(views: Sequence[View]) -> None:
         for name in filter(None, (view.axis, view.series)):
             if name not in view.dimensions:
                 raise ValueError(f"axis and series must be dimensions of the cells, {view.dimensions}, got {name!r}")
-        for name in re.findall(r"\{(.+?)\}", view.title + view.x_title):
+        for name in re.findall(r"\{(.+?)\}", view.title + view.x_title + view.caption):
             if name not in view.fixed:
                 raise ValueError(f"a title can name the dimensions {view.fixed}, got {name!r}")
 

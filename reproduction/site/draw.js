@@ -243,8 +243,8 @@
         `method read right before the swap. Network a learnt ${a.set}, network b ${b.set}. ${unsharedClasses(file, used).join(", ")} is not shared between ` +
         `them: recombined networks choose among the other classes, where chance is ${chance}. Test images are of the ` +
         `extractor's set. These networks are the run of Fig. 2 with seed ${file.seed}, trained again for this page ` +
-        `on another kind of processor, which rounds differently; its ` +
-        `record has ${recorded[0]} (a-b) and ${recorded[1]} (b-a).`;
+        `on another kind of processor, which rounds differently; in ` +
+        `the book it has ${recorded[0]} (a-b) and ${recorded[1]} (b-a).`;
     }
 
     /**

@@ -81,7 +81,7 @@
     const digit = make("b", { class: "digit" }, "–");
     const share = make("span", { class: "share" });
     const own = make("span", { class: "own" });
-    const meters = ["this pair, a-b", "recorded, mean"].map((name) => {
+    const meters = ["this pair, a-b", "all runs, mean"].map((name) => {
       const bar = make("i");
       const value = make("b");
       return { bar, value, element: make("div", { class: "score" }, make("span", {}, name), bar, value) };
@@ -224,7 +224,7 @@
           `Stitched: each channel of b's head is a mix of all of a's, fitted on ${nameOf(stage).replace("stitched on ", "")} without labels. ` +
             "On the left is the mix.") +
         ` Test images read right: ${percent(stage.accuracy)}` +
-        (recorded === null ? "." : `; ${percent(recorded)} in the records, mean of seeds and of both ways.`);
+        (recorded === null ? "." : `; ${percent(recorded)} on average over all runs of the book.`);
       seamed.setAttribute("aria-label", `32 feature maps of a and of b, ${nameOf(stage)}, ${method}.`);
     }
 

@@ -103,7 +103,7 @@
   /** @param {Setting} setting */
   function nameOf(setting) {
     const classes = setting.classes && setting.shared !== DEFAULTS.shared ? `, ${setting.shared} classes` : "";
-    const width = setting.width !== DEFAULTS.width ? `, seam ${setting.width}` : "";
+    const width = setting.width !== DEFAULTS.width ? `, ${setting.width} channels` : "";
     return methodOf(setting) + classes + width + (setting.given ? ", from Python" : "");
   }
 
@@ -193,12 +193,17 @@
       chance,
       svg("text", { class: "soft", x: `${across(0) + 4}`, y: `${up(1 / 9) + 12}` }, "chance"),
       below,
+      svg(
+        "text",
+        { class: "soft", x: `${across(0) + 4}`, y: `${up(1) + 12}` },
+        "thin: your runs before, mean of a-b and b-a",
+      ),
       ghosts,
       ...lines,
       ...names,
     );
-    /** @param {number[][]} curve */
-    function show(curve) {
+    /** @param {number[][]} curve @param {boolean} named with its accuracies */
+    function show(curve, named) {
       const last = curve[curve.length - 1];
       const places = spread(
         PAIRS.map((_, i) => up(last[i + 1])),
@@ -206,7 +211,7 @@
       );
       PAIRS.forEach((pair, i) => {
         lines[i].setAttribute("d", line(curve.map((row) => [row[0], row[i + 1]])));
-        names[i].textContent = curve.length > 1 ? `${pair[0]}-${pair[1]} ${Math.round(100 * last[i + 1])}` : "";
+        names[i].textContent = named ? `${pair[0]}-${pair[1]} ${Math.round(100 * last[i + 1])}` : "";
         names[i].setAttribute("y", `${places[i] + 4}`);
       });
       const said = PAIRS.map((pair, i) => `${pair[0]}-${pair[1]} ${percent(last[i + 1])}`).join(", ");
@@ -231,7 +236,8 @@
    * @param {Tried[]} tried @param {any} header @param {number} width
    */
   function results(tried, header, width) {
-    const [left, row] = [Math.min(150, 0.3 * width), 21];
+    const longest = Math.max(14, ...tried.map(({ name }) => name.length));
+    const [left, row] = [Math.min(14 + 7 * longest, 0.5 * width), 21];
     /** @param {number} share */
     const x = (share) => left + (width - left - 24) * share;
     const methods = Object.keys(header.looks);
@@ -335,7 +341,7 @@
       type: "range",
       min: "0",
       max: `${WIDTHS.length - 1}`,
-      "aria-label": "width of the seam",
+      "aria-label": "channels at the cut",
     });
     sharedSlider.addEventListener("input", () => {
       setting.shared = Number(sharedSlider.value);
@@ -384,7 +390,7 @@
         { class: "choices" },
         make("fieldset", {}, make("legend", {}, "While they learn, they have a"), ...switches),
         slid("classes they share:", sharedValue, sharedSlider),
-        slid("channels at the seam:", widthValue, widthSlider),
+        slid("channels at the cut:", widthValue, widthSlider),
       ),
       canvas,
       make("div", { class: "cards" }, ...cards.map(({ element }) => element)),
@@ -400,7 +406,11 @@
       make(
         "div",
         { class: "tried" },
-        make("span", {}, "Your runs: accuracy of the swapped ones, mean of a-b and b-a; each seed has a mark"),
+        make(
+          "span",
+          {},
+          "Your runs: accuracy of the swapped ones, mean of a-b and b-a. A mark is one seed, the bar the 95 % interval of their mean, the grey tick the mean of the book's larger runs.",
+        ),
         finished,
       ),
       make(
@@ -408,7 +418,7 @@
         { class: "measured" },
         `Network a learns ${header.sets[0].name}, network b ${header.sets[1].name}, at 8 × 8 pixels: three convolutions, the ` +
           `cut, one more, ${STEPS} steps of 64 images. The runs of the book are larger: a ResNet-8, 16 × 16 pixels, 300 steps; ` +
-          "the grey tick is their mean. Here swapped networks fit less, in the same order. Tested on the nine classes that both have, which alone may be chosen.",
+          "the grey tick is their mean. Tested on the nine classes that both have, which alone may be chosen.",
       ),
     );
 
@@ -474,7 +484,8 @@
       if (news.turn !== turn) return; // of a run that was left
       const last = curve[curve.length - 1];
       if (!last || last[0] < news.step) curve.push([news.step, ...news.accuracies]);
-      plot.show(curve);
+      plot.show(curve, curve.length > 1 || given !== null);
+      label();
       const [aa, , , bb] = news.accuracies;
       const chance = 1 / header.common;
       cards.forEach(({ move, digit, share }, i) => {

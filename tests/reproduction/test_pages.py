@@ -68,7 +68,7 @@ def test_a_table_of_claims_has_a_column_for_each_set_of_images(records):
     assert f"| {said} | ◐ mixed | +15.7 |" in plain(
         claims.table({"fig2": [r | {"preset": "laptop"} for r in fewer]}, "gygli", "fig2")
     )
-    assert "(n = 2)" in plain(claims.table({"fig2": fewer}, "gygli", "fig2")), "where it is not that of the others"
+    assert ", n = 2 |" in plain(claims.table({"fig2": fewer}, "gygli", "fig2")), "where it is not that of the others"
 
 
 def test_a_table_of_questions_has_no_column_for_the_paper(records):

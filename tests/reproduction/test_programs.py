@@ -272,13 +272,16 @@ def test_live_the_page_goes_on_with_the_weights_that_a_cell_gives(when, chromium
     live(chromium, bare, "train", **({"trained": given} if when != "after" else {}))
     if when == "after":
         chromium.execute_script("globalThis.model.set('trained', arguments[0])", given)
-    until(chromium, lambda: words(chromium).startswith("IIW+DCC, seam 8, from Python, seed 0"), "they were taken")
+    until(chromium, lambda: words(chromium).startswith("IIW+DCC, 8 channels, from Python, seed 0"), "they were taken")
     said = ", ".join(
         f"{name} {100 * share:.0f}\xa0%"
         for name, share in zip(("a-a", "a-b", "b-a", "b-b"), run["accuracies"], strict=True)
     )
     chart = chromium.find_element(By.CSS_SELECTOR, ".chart svg")
     until(chromium, lambda: chart.get_attribute("aria-label") == f"Accuracy after 0 of 200 steps: {said}.", "as given")
+    names = [name.text for name in chart.find_elements(By.CSS_SELECTOR, "text.name")]
+    assert names[0] == f"a-a {100 * run['accuracies'][0]:.0f}", "seen before the next step"
     chromium.find_element(By.CLASS_NAME, "step").click()
     until(chromium, lambda: "after 1 of" in chart.get_attribute("aria-label"), "it goes on")
+    assert chromium.find_element(By.CLASS_NAME, "play").text == "Go on"
     assert console_errors(chromium) == []
