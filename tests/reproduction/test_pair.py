@@ -171,14 +171,7 @@ CHANGES = {
     "n_test": 50,
     "test_batch_size": 7,
     "seed": 1,
-    "recipe.steps": 4,
-    "recipe.batch_size": 10,
     "recipe.lr": 0.02,
-    "recipe.crop": 2,
-    "recipe.flip": True,
-    "recipe.optimizer": "sgd",
-    "recipe.rotations": "all",
-    "recipe.schedule": "constant",
 }
 
 
