@@ -69,7 +69,8 @@ class CrossCorrelation:
             x, y = chunk["x"], chunk["y"]
             sums = [x.sum(0), y.sum(0), x.square().sum(0), y.square().sum(0)]
             if not self._sums:
-                self._sums = [torch.zeros_like(part, dtype=torch.float64) for part in (*sums, x[0].outer(y[0]))]
+                self._sums = [torch.zeros_like(part, dtype=torch.float64) for part in sums]
+                self._sums.append(x.new_zeros(x.shape[1], y.shape[1], dtype=torch.float64))
             for total, part in zip(self._sums, sums, strict=False):
                 total += part
             add_product(self._sums[-1], x, y)
