@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .devices import at_least_float32
+from .devices import at_least_float32, check_finite, check_tensor
 from .inspection import as_precise, read_only
 from .normalization import evaluation
 from .similarity import cross_correlation, match_channels
@@ -263,14 +263,11 @@ def _ridge(old: Tensor, new: Tensor, penalties: tuple[float, ...]) -> list[Affin
 
 
 def _check(old: Tensor, new: Tensor) -> None:
-    if old.ndim != 2 or new.ndim != 2 or len(old) != len(new) or len(old) < 2:
-        raise ValueError(
-            f"old, new: embeddings (n, d_old) and (n, d_new) of the same n >= 2 items are needed, got "
-            f"{tuple(old.shape)} and {tuple(new.shape)}"
-        )
     for name, x in (("old", old), ("new", new)):
-        if not x.isfinite().all():
-            raise ValueError(f"{name}: embeddings must be finite, got NaN or infinity")
+        check_tensor(name, x, {2: f"embeddings (n, d_{name})"})
+        check_finite(name, x)
+    if len(old) != len(new) or len(old) < 2:
+        raise ValueError(f"old, new: the same n >= 2 items are needed, got {tuple(old.shape)} and {tuple(new.shape)}")
 
 
 CLOSED_FORMS = {"identity": identity, "Procrustes": procrustes, "ridge": ridge}

@@ -1,4 +1,4 @@
-"""Devices and precisions of the arithmetic, digests of tensors, and random streams."""
+"""Devices and precisions of the arithmetic, checks and digests of tensors, and random streams."""
 
 from __future__ import annotations
 
@@ -39,6 +39,21 @@ def described(x: object) -> str:
     if isinstance(x, Tensor):
         return str(x.dtype)
     return type(x).__name__ + (f" of {', '.join(map(str, x))}: pass one of these" if isinstance(x, Mapping) else "")
+
+
+def check_tensor(name: str, x: object, shapes: Mapping[int, str]) -> None:
+    """Raise ValueError unless ``x`` is a floating-point tensor of one of these shapes, by dimensions, and not empty."""
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        raise ValueError(f"{name}: must be a floating-point tensor, got {described(x)}")
+    if x.ndim not in shapes or not x.numel():
+        raise ValueError(f"{name}: must be {' or '.join(shapes.values())} and not empty, got shape {tuple(x.shape)}")
+
+
+def check_finite(name: str, x: Tensor) -> None:
+    """Raise ValueError unless all values are finite."""
+    if not torch.stack(x.aminmax()).isfinite().all():  # NaN wins both; no copy of x, as x.isfinite() takes
+        broken = x.numel() - x.isfinite().sum().item()
+        raise ValueError(f"{name}: must be finite, got {broken} NaN or infinite values among {x.numel()}")
 
 
 def seed_for(*purpose: object) -> int:

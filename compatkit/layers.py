@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .devices import described
+from .devices import check_tensor, described
 from .inspection import as_precise
-from .moments import SHAPES, Kernels, Samples, as_maps, check_shape, grid
+from .moments import SHAPES, Kernels, Samples, as_maps, grid
 from .normalization import evaluation
 
 
@@ -207,7 +207,7 @@ def _batches(images: Tensor | Iterable[Tensor], batch_size: int) -> Iterator[Ten
         images = images.chunk(math.ceil(len(images) / batch_size)) if len(images) else ()
     batch = None
     for batch in images:
-        check_shape("images", batch, SHAPES)
+        check_tensor("images", batch, SHAPES)
         yield batch
     if batch is None:
         raise ValueError("images: at least one batch is needed, got none")

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from .devices import described
+from .devices import check_tensor
 
 CHUNK = 2**20  # values worked on at a time, which a cache holds: 4 MiB of float32
 ROWS = 1024  # samples that are worked on at a time at least, or terms of an inner product
@@ -234,19 +234,9 @@ def as_maps(sides: Mapping[str, Tensor], shapes: Mapping[int, str] = SHAPES) -> 
         ValueError: what is no floating-point tensor of one of these shapes, or empty, and unequal n.
     """
     for name, x in sides.items():
-        check_shape(name, x, shapes)
+        check_tensor(name, x, shapes)
     check_lengths(sides)
     return {name: x.detach().movedim(1, 2).unsqueeze(3) if x.ndim == 3 else x.detach() for name, x in sides.items()}
-
-
-def check_shape(name: str, x: Tensor, shapes: Mapping[int, str]) -> None:
-    """Raise ValueError unless ``x`` is a floating-point tensor of one of these shapes, by dimensions, and not empty."""
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise ValueError(f"{name}: must be a floating-point tensor, got {described(x)}")
-    if x.ndim not in shapes:
-        raise ValueError(f"{name}: must be {' or '.join(shapes.values())}, got shape {tuple(x.shape)}")
-    if not x.numel():
-        raise ValueError(f"{name}: must not be empty, got shape {tuple(x.shape)}")
 
 
 def check_lengths(sides: Mapping[str, Tensor]) -> None:

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .devices import at_least_float32, described
+from .devices import at_least_float32, check_finite, check_tensor, described
 from .images import ImageSet, Split
 from .inspection import as_precise, one_tensor
 from .normalization import evaluation
@@ -305,7 +305,8 @@ def _checked(
 ) -> tuple[Tensor, Tensor] | None:
     """Ids of the queries and of the items, or None if no item is left out."""
     for name, x in (("query", query), ("gallery", gallery)):
-        _check_embeddings(name, x)
+        check_tensor(name, x, {2: "(items, width)"})
+        check_finite(name, x)
     _check_device("gallery", gallery, query)
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(f"query, gallery: must have equal widths, got {query.shape[1]} and {gallery.shape[1]}")
@@ -321,16 +322,6 @@ def _checked(
     if query_ids is None or gallery_ids is None:
         return None
     return _integers("query_ids", query_ids, query), _integers("gallery_ids", gallery_ids, query, gallery)
-
-
-def _check_embeddings(name: str, x: Tensor) -> None:
-    if not isinstance(x, Tensor) or not x.is_floating_point():
-        raise ValueError(f"{name}: must be a floating-point tensor, got {described(x)}")
-    if x.ndim != 2 or not x.numel():
-        raise ValueError(f"{name}: must be (items, width) and not empty, got shape {tuple(x.shape)}")
-    if not torch.stack(x.aminmax()).isfinite().all():  # NaN wins both; no copy of x, as x.isfinite() takes
-        broken = x.numel() - x.isfinite().sum().item()
-        raise ValueError(f"{name}: must be finite, got {broken} NaN or infinite values among {x.numel()}")
 
 
 def _integers(name: str, x: Tensor, query: Tensor, items: Tensor | None = None) -> Tensor:

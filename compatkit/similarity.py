@@ -20,6 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .devices import check_finite, check_tensor
 from .extras import require
 from .moments import (
     ROWS,
@@ -28,7 +29,6 @@ from .moments import (
     add_product,
     as_maps,
     check_lengths,
-    check_shape,
     grid,
     near_mean,
     ratio,
@@ -121,10 +121,9 @@ def match_channels(corr: Tensor) -> tuple[Tensor, float]:
     Source: Li et al. 2016; paper A, App. C.2.
     """
     optimize = require("scipy.optimize", "similarity")
-    check_shape("corr", corr, {2: "(p, q)"})
+    check_tensor("corr", corr, {2: "(p, q)"})
+    check_finite("corr", corr)
     table = corr.detach().double().cpu()
-    if not table.isfinite().all():
-        raise ValueError("corr: must be finite, got NaN or infinite values")
     rows, columns = map(torch.from_numpy, optimize.linear_sum_assignment(table.numpy(), maximize=True))
     permutation = torch.full((len(corr),), -1)
     permutation[rows] = columns

@@ -404,7 +404,7 @@ BAD = [
     ("y: must be finite", lambda x: (x, x.clone().fill_diagonal_(math.nan))),
     ("x: must be finite", lambda x: (x * math.inf, x)),
     (r"y: .*\(5,\)", lambda x: (x, x[:, 0])),
-    ("x: must not be empty", lambda x: (x[:0], x[:0])),
+    ("x: .*not empty", lambda x: (x[:0], x[:0])),
     ("y: the largest magnitude must lie within 1e-15 .. 1e.15.* got .*scale it first", lambda x: (x, x * 1e20)),
     ("y: the largest magnitude must lie within .* got .*scale it first", lambda x: (x, x.double() * 1e-20)),
 ]
@@ -433,7 +433,7 @@ def test_too_few_samples_and_other_bad_arguments():
         with pytest.raises(ValueError, match="height and width must be equal, got .3, 3. and"):
             linear_cka(maps, other)
     for measure in (rsa, mutual_knn):
-        with pytest.raises(ValueError, match=r"x: must be \(n, channels\), got shape"):
+        with pytest.raises(ValueError, match=r"x: must be \(n, channels\) .*got shape"):
             measure(maps, maps)
     for k in (0, 3):
         with pytest.raises(ValueError, match="k: .*1 and n - 1 = 2"):
