@@ -200,8 +200,7 @@ def _halves(largest: int) -> tuple[int, ...]:
 def _least_error(
     old: Tensor, new: Tensor, fit: Callable[[Tensor, Tensor], Sequence[Callable[[Tensor], Tensor]]]
 ) -> int:
-    """The index of the map, of those that ``fit`` gives, with the least error on every fifth row, fitted on the
-    others."""
+    """The index of the map that ``fit`` gives with the least error on every fifth row, fitted on the others."""
     held_out = torch.arange(len(old), device=old.device) % 5 == 0
     maps = fit(old[~held_out], new[~held_out])
     return int(torch.stack([(one(old[held_out]) - new[held_out]).square().mean() for one in maps]).argmin())
@@ -236,8 +235,7 @@ def _slope(weight: Tensor, gram: Tensor, product: Tensor, penalty: float) -> Ten
 
 
 def _low_rank(old: Tensor, new: Tensor, penalties: tuple[float, ...], ranks: tuple[int, ...]) -> list[LowRank]:
-    """Reduced-rank maps for each penalty and rank: ridge's weight W, projected on the first right singular vectors of
-    what it fits, [x; sqrt(penalty)] W, whose Gram matrix is W' x'y."""
+    """Ridge's weight W on the first right singular vectors of [x; sqrt(penalty)] W, whose Gram matrix is W' x'y."""
     y = new.double() - new.double().mean(0)
     product = (old.double() - old.double().mean(0)).T @ y
     found = []

@@ -77,8 +77,7 @@ Files = tuple[tuple[str, int, int], ...]
 
 
 def _images_by_class(folder: Path) -> dict[str, Files]:
-    """The files CLASS/** that Pillow opens, by class, in order. One class can have several folders, whose names differ
-    in their Unicode form alone. What is left out is counted and named in a warning."""
+    """The files CLASS/** that Pillow opens, by class, whatever Unicode form its folders' names have, in order."""
     pillow = require("PIL.Image", "data")
     suffixes = {suffix for suffix, kind in pillow.registered_extensions().items() if kind in pillow.OPEN}
     found: dict[str, list[tuple[str, int, int]]] = {
@@ -148,11 +147,7 @@ def read_image(file: Path) -> Tensor:
 
 
 def _as_bytes(pixels: np.ndarray) -> np.ndarray:
-    """Grey values as uint8: integers of 16 bits, or floats from 0 to 1.
-
-    Raises:
-        ValueError: values beyond.
-    """
+    """Grey values as uint8: integers of 16 bits, or floats from 0 to 1; ValueError for values beyond."""
     whole = pixels.dtype.kind in "iu"
     least, most = pixels.min(), pixels.max()
     if not 0 <= least <= most <= (65535 if whole else 1):

@@ -119,10 +119,9 @@ class Kernels:
         return {(i, j): ratio(hsic[i, j], hsic[i, i], hsic[j, j]) for i, j in self.pairs}
 
     def _fold(self) -> None:
-        """Put what was kept among the sums. HSIC_1 needs the squared length of each sample beside its channels; its
-        sums may cancel, and are in double precision."""
+        """Put what was kept among the sums."""
         for chunk in (chunk for sides in self._kept for chunk in self.samples.centred(sides)):
-            if self.unbiased:
+            if self.unbiased:  # sums that may cancel are in double, and have squared lengths beside the channels
                 double = {name: x.double() for name, x in chunk.items()}
                 chunk = {name: torch.cat([x, x.square().sum(1, True)], 1) for name, x in double.items()}
             if not self._sums:

@@ -253,8 +253,7 @@ def _default_chunk(items: int, wanted: int) -> int:
 
 
 def _ranked(distances: Tensor, items: Tensor, exists: Tensor) -> tuple[Tensor, Tensor]:
-    """Rank of the nearest relevant item (c,) and average precision (c,), from distances (c, m) to all items and the
-    indices (c, w) of the relevant ones, as far as they exist."""
+    """Rank of the nearest relevant item and average precision, (c,) each, where ``items`` (c, w) exist."""
     relevant = _sorted(distances.gather(1, items).masked_fill_(~exists, math.inf))
     found = relevant < math.inf
     among_all = torch.searchsorted(_sorted(distances), relevant, right=True)  # at most as far, ties included
@@ -270,8 +269,7 @@ def _sorted(x: Tensor) -> Tensor:
 
 
 def _lowest(distances: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The k lowest of each row, ascending, and their columns, the lower first among equals; and whether the last of
-    them equals one that is left out: of those topk takes any."""
+    """The k lowest of each row, their columns, and whether the last equals one left out, of which topk takes any."""
     values, columns = distances.topk(min(k + 1, distances.shape[1]), largest=False)
     tied = (values[:, k:] == values[:, k - 1 : k]).any(1)
     columns = columns[:, :k].sort(1).values

@@ -342,8 +342,7 @@ class _Run:
 
 
 def _described(module: nn.Module) -> list:
-    """Type and settings of every part of a module, and which of its parameters learn: all that decides what it
-    computes, but for the values of its parameters and buffers."""
+    """All that decides what a module computes and learns, but for the values of its parameters and buffers."""
     parts = [
         [name, type(part).__qualname__, {k: _setting(v) for k, v in vars(part).items() if _is_setting(k, v)}]
         for name, part in module.named_modules()
