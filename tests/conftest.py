@@ -30,7 +30,16 @@ TRAINING = (
     *(f"reproduction/test_{name}.py" for name in ("measures", "cli", "scheduler")),
     *(
         f"reproduction/test_{name}.py"
-        for name in ("access", "book", "browser", "export_networks", "export_searches", "own_images", "picture")
+        for name in (
+            "access",
+            "book",
+            "browser",
+            "drawing",
+            "export_networks",
+            "export_searches",
+            "own_images",
+            "picture",
+        )
     ),
     "benchmarks/test_quick.py",
 )

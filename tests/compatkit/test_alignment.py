@@ -201,12 +201,12 @@ def test_a_network_with_shuffled_and_scaled_channels_is_stitched_to_the_original
     order, scale = torch.randperm(4, generator=torch.Generator().manual_seed(1)), torch.tensor([0.5, 2.0, 1.0, 3.0])
 
     class Changed(nn.Module):
-        def __init__(self, scale):
+        def __init__(self, scale, shift=0.0):
             super().__init__()
-            self.inner, self.scale = extractor, scale.double().view(-1, 1, 1)
+            self.inner, self.scale, self.shift = extractor, scale.double().view(-1, 1, 1), shift
 
         def forward(self, x):
-            return self.inner(x)[:, order] * self.scale
+            return self.inner(x)[:, order] * self.scale + self.shift
 
     images = randn(20, 3, 8, 8)
 
@@ -216,7 +216,7 @@ def test_a_network_with_shuffled_and_scaled_channels_is_stitched_to_the_original
             return whole(images)
 
     expected = answers(extractor, head)
-    changed = Changed(scale)
+    changed = Changed(scale, shift=0.5)
     assert torch.allclose(answers(changed, stitch(changed, extractor, images), head), expected, atol=1e-3)
     assert not torch.allclose(answers(changed, head), expected, atol=0.1)
     shuffled = Changed(torch.ones(4))

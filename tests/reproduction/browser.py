@@ -7,7 +7,9 @@ import json
 import pytest
 import yaml
 from selenium import webdriver
+from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from reproduction import book
@@ -62,3 +64,16 @@ def requests(driver: webdriver.Chrome) -> list[str]:
 
 def answers(driver) -> list[str]:
     return [digit.text for digit in driver.find_elements(By.CSS_SELECTOR, ".compatkit-draw .digit")]
+
+
+def reach_by_tab(driver, explorer, control) -> None:
+    """Focus the control with nothing but the tab key, from the place before the explorer."""
+    driver.execute_script(
+        "const start = document.createElement('span'); start.tabIndex = -1; arguments[0].before(start); start.focus();",
+        explorer,
+    )
+    for _ in range(40):
+        ActionChains(driver).send_keys(Keys.TAB).perform()
+        if driver.switch_to.active_element == control:
+            return
+    pytest.fail("forty steps with the tab key did not reach the control")
