@@ -736,20 +736,16 @@ const shownCells = ({ view, cells, shown }) =>
     ? [...cells]
     : shown.flatMap((option) => cells.filter((cell) => optionOf(view, cell, ticked(view)) === option));
 
-/** What a view shows, in a sentence. @param {Scene} scene */
+/** What a view shows, in words: its caption and its numbers. @param {Scene} scene */
 function sentence(scene) {
-  const { view, dimensions, choice } = scene;
+  const { view } = scene;
   const short = (/** @type {Cell} */ { mean, paper }) =>
     view.percent ? `${Math.round(mean ?? paper ?? 0)} %` : inUnit(view, mean ?? paper ?? 0);
-  const chosen = fixed(view)
-    .filter((d) => dimensions[d].options.length > 1)
-    .map((d) => dimensions[d].options[choice[d]]);
   const cells = shownCells(scene);
   if (cells.length > 12) cells.sort((one, other) => (one.mean ?? 0) - (other.mean ?? 0));
   const said = (/** @type {Cell} */ cell) => `${nameOf(scene, cell)} ${short(cell)}`;
   const found = cells.length > 12 ? [`from ${said(cells[0])} to ${said(cells[cells.length - 1])}`] : cells.map(said);
-  const title = view.kind === "bars" ? view.x_title : view.title;
-  return `${[title, ...chosen.filter((option) => !title.includes(option))].join(", ")}: ${found.join("; ")}.`;
+  return `${captionOf(scene)} ${found.join("; ")}.`;
 }
 
 /** What a view shows, of which runs, and what its marks are: a figure stands alone. @param {Scene} scene */

@@ -3,9 +3,8 @@
 A reader of the rendered book has no kernel, and perhaps no network. So an explorer is a table of numbers and a script
 (``explorer.js``) that draws what is picked: the script reads the numbers from the page, or, live, from the widget.
 
-    from reproduction.show.explorer import Cell, View, explorer, show
+    from reproduction.show.explorer import Cell, View, explorer
 
-    show(figure, alt="Accuracy falls from 86 % to 10 % as the split moves up.")
     cells = [Cell({"data": "digits", "method": "RP"}, values=[0.61, 0.64]), ...]
     explorer(View("bars", cells, axis="method", x_title="accuracy on {data}, %"))
 
@@ -28,14 +27,14 @@ from typing import Any
 import anywidget
 import plotly.graph_objects as go
 import traitlets
-from IPython.display import Markdown, display
+from IPython.display import Markdown
 from plotly.offline import get_plotlyjs
 
 from compatkit.intervals import interval
 
 from .looks import in_order, look
 
-__all__ = ["Cell", "Explorer", "Figure", "Level", "Note", "View", "curves", "explorer", "matrix", "show", "source"]
+__all__ = ["Cell", "Explorer", "Figure", "Level", "Note", "View", "curves", "explorer", "matrix", "source"]
 
 PLOTLY_MIME = "application/vnd.plotly.v1+json"
 
@@ -423,11 +422,6 @@ class Figure:
             "text/html": _as_html(FIGURE_CLASS, attributes, _as_json({"data": data, "layout": layout}), self.alt),
             "text/plain": self.alt,
         }
-
-
-def show(figure: go.Figure, alt: str) -> None:
-    """Display a plotly figure, at any place of a cell. ``alt`` says in a sentence what it shows."""
-    display(Figure(figure, alt))
 
 
 def source(function: Callable[..., Any]) -> Markdown:

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import plotly.graph_objects as go
 from IPython.display import HTML
 
 
@@ -41,22 +40,3 @@ def _strip(name: str, images: Any, alt: str) -> str:
     words = html.escape(", ".join(filter(None, (name, alt))) or "samples")
     size = f'width="{3 * strip.shape[1]}" height="{3 * height}"'
     return f'<div><span>{name}</span><img src="{source}" alt="{words}" {size}></div>'
-
-
-def montage(pictures) -> go.Figure:
-    """A grid of pictures: uint8 (rows, columns, h, w, 3), as one image four times its size."""
-    import base64
-    import io
-
-    from PIL import Image
-
-    rows, columns, height, width, channels = pictures.shape
-    pixels = pictures.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
-    source = f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
-    figure = go.Figure(go.Image(source=source, hoverinfo="skip"))
-    figure.update_layout(height=4 * height * rows // 2, margin={"t": 10, "b": 10, "l": 10, "r": 10})
-    figure.update_xaxes(visible=False)
-    figure.update_yaxes(visible=False)
-    return figure

@@ -156,7 +156,7 @@
     return svg("path", { d, transform: `translate(${x} ${y})`, ...look });
   }
 
-  const CHART = { width: 400, height: 270, left: 34, right: 62, top: 12, bottom: 34 };
+  const CHART = { width: 400, height: 284, left: 34, right: 62, top: 12, bottom: 48 };
   /** @param {number} step */
   const across = (step) => CHART.left + ((CHART.width - CHART.left - CHART.right) * step) / STEPS;
   /** @param {number} share */
@@ -181,7 +181,7 @@
       svg("text", { x: `${CHART.left - 5}`, y: `${up(share) + 4}`, "text-anchor": "end" }, `${100 * share}`),
     ]);
     const chance = svg("path", { class: "chance", d: `M${across(0)} ${up(1 / 9)}H${across(STEPS)}` });
-    const below = svg("text", { x: `${across(STEPS / 2)}`, y: `${CHART.height - 4}`, "text-anchor": "middle" });
+    const below = svg("text", { x: `${across(STEPS / 2)}`, y: `${CHART.height - 20}`, "text-anchor": "middle" });
     below.append(`training step, of ${STEPS}; accuracy in %`);
     const ghosts = svg("g", { class: "ghosts" });
     const lines = PAIRS.map((pair) => svg("path", { class: `line ${pair}` }));
@@ -195,8 +195,8 @@
       below,
       svg(
         "text",
-        { class: "soft", x: `${across(0) + 4}`, y: `${up(1) + 12}` },
-        "thin: your runs before, mean of a-b and b-a",
+        { class: "soft", x: `${across(STEPS / 2)}`, y: `${CHART.height - 4}`, "text-anchor": "middle" },
+        "thick: swapped; dashed: as trained; thin: your runs, mean",
       ),
       ghosts,
       ...lines,

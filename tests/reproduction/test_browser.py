@@ -289,7 +289,7 @@ def test_the_numbers_and_a_sentence_say_what_is_shown(chromium, address):
     one = explorers_of(chromium)[0]
     live = one.find_element(By.CLASS_NAME, "live")
     before = live.get_property("textContent")
-    assert before.startswith("recombination accuracy, %, cifar10 × tin10, mean of both sets: independent ")
+    assert before.startswith("Recombination accuracy by method; cifar10 × tin10; mean of both sets. Means of n = ")
     choose(one, "RP")
     after = live.get_property("textContent")
     assert live.get_attribute("aria-live") == "polite" and "; RP " in before and "; RP " not in after

@@ -10,8 +10,7 @@ import plotly.graph_objects as go
 import pytest
 
 from compatkit.intervals import interval
-from reproduction.show import explorer as module
-from reproduction.show.explorer import PLOTLY_MIME, Cell, Figure, Level, Note, View, explorer, show, source
+from reproduction.show.explorer import PLOTLY_MIME, Cell, Figure, Level, Note, View, explorer, source
 from reproduction.show.looks import look
 
 from .explored import by_name, table
@@ -222,13 +221,6 @@ def test_default_legend_gives_way_to_the_authors():
 def test_figure_without_words_is_an_error(alt):
     with pytest.raises(ValueError, match="alt must be a sentence"):
         Figure(line("RP"), alt=alt)
-
-
-def test_show_displays_a_figure(monkeypatch):
-    shown = []
-    monkeypatch.setattr(module, "display", shown.append)
-    show(line("RP"), alt="A line.")
-    assert [figure.alt for figure in shown] == ["A line."]
 
 
 def test_source_is_the_code_without_its_docstring():
