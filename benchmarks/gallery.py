@@ -164,7 +164,7 @@ def against_clients(folder: Path, rows: int, rounds: int) -> list[Row]:
 
         took(url.format("warm"), cluster.scheduler_address)  # what imports take
         alone, both = took(url.format("alone"), None), took(url.format("both"), cluster.scheduler_address)
-        hours = ", ".join(f"{1e9 * both / rows / n / 3600:,.2g} hours on {n}" for n in (1, 10, 100))
+        hours = ", ".join(f"{1e9 * both / rows / n / 3600:.3g} hours on {n}" for n in (1, 10, 100))
         note = (
             f"{rows / alone:,.0f} in one process; 10^9 items: {hours} machines, {8 * WIDTH * 1e9 / 1e12:.1g} TB moved"
         )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from compatkit.intervals import Interval
 
-from .backfill import Path, Plan
+from .backfill import Path, Paths
 from .compare import OLD, Comparison
 from .maps import Map
 from .printed import count, percent, percent_between
@@ -21,14 +21,14 @@ class Advice:
     map: str | None
     """the label of the map to use"""
     path: str | None
-    """the name of the path to take where the gallery is embedded anew little by little, see ``backfill.Plan``"""
+    """the name of the path to take where the gallery is embedded anew little by little, see ``backfill.Paths``"""
     text: str
     """that and why, for people to read"""
 
 
 def recommend(
     comparison: Comparison,
-    plan: Plan,
+    plan: Paths,
     maps: dict[str, Map],
     *,
     enough: float = 0.5,
@@ -121,7 +121,7 @@ def _ceiling(comparison: Comparison) -> str:
     return f" No map from these embeddings would agree by more than about {100 * comparison.ceiling.mean:.0f} %."
 
 
-def _on_the_way(path: Path, plan: Plan) -> str:
+def _on_the_way(path: Path, plan: Paths) -> str:
     """How to go to the new model little by little."""
     text = f" To back-fill little by little, what searches find most often first (--backfill-list): {path.name}"
     text += ", which is never worse than where it starts and ends." if not path.sinks else "."

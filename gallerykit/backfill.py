@@ -74,7 +74,7 @@ class Path:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Paths:
     """All paths, and the best of those that are nowhere worse than at both ends."""
 
     paths: tuple[Path, ...]
@@ -97,7 +97,7 @@ class Plan:
         )
 
 
-def plan(comparison: Comparison, maps: Mapping[str, Map], fitted: Pairs, held_out: Pairs) -> Plan:
+def plan(comparison: Comparison, maps: Mapping[str, Map], fitted: Pairs, held_out: Pairs) -> Paths:
     """The scores of each path by the share that is embedded anew, measured on pairs that no map was fitted on.
 
     Args:
@@ -126,7 +126,7 @@ def plan(comparison: Comparison, maps: Mapping[str, Map], fitted: Pairs, held_ou
         reference = torch.from_numpy(maps[label](fitted.old.numpy(), side))
         ranked = stands_out(mapped, similarity(queries.new, reference, metric))
         paths.append(_path(f"{label}, apart", label, ranked, of_new, order, judge))
-    return Plan(tuple(paths))
+    return Paths(tuple(paths))
 
 
 def _path(name: str, map: str | None, before: Tensor, after: Tensor, order: Tensor, judge: Judge) -> Path:

@@ -18,7 +18,7 @@ from .maps import CLOSED_FORMS, DIRECTIONS, METHODS, NETWORKS, Map, fit, split
 
 if TYPE_CHECKING:  # who only asks for help can do without torch and pyarrow
     from .advice import Advice
-    from .backfill import Plan as Paths
+    from .backfill import Paths
     from .compare import Comparison
 
 

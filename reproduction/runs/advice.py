@@ -19,7 +19,7 @@ from .context import Context
 from .models import POOLS, drawn
 
 ACTIONS = ("nothing", "keep", "map", "back-fill")
-SHARES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+SHARES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 """Of a store, that are by the new model."""
 STORES, ROWS = 50, 2_000
 """Mixtures of each share, and their rows."""

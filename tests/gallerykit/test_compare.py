@@ -11,7 +11,7 @@ from compatkit import retrieval
 from compatkit.intervals import Interval
 from gallerykit import backfill
 from gallerykit.advice import recommend
-from gallerykit.backfill import Path, Plan, Stage, plan, stands_out, times_found
+from gallerykit.backfill import Path, Paths, Stage, plan, stands_out, times_found
 from gallerykit.compare import NEW, OLD, Comparison, Judge, Way, cascade, ceiling, compare
 from gallerykit.maps import fit, split
 from gallerykit.metrics import METRICS, similarity
@@ -193,7 +193,7 @@ DEEP = Path(
 )
 def test_advice_follows_the_rule(scores, options, action, label, said):
     maps = fit(noisy(200, labelled=False), ["identity"])
-    found = recommend(made_up(scores, **options), Plan((EVEN, DEEP)), maps)
+    found = recommend(made_up(scores, **options), Paths((EVEN, DEEP)), maps)
     assert (found.action, found.map) == (action, label) and said in found.text
     if action in ("keep", "map"):
         assert (
@@ -208,7 +208,7 @@ def test_identity_serves_where_lengths_allow():
     scores = {"new/identity": 0.6}
     for of, metric, action in ((pairs, "l2", "nothing"), (unit, "l2", "map"), (unit, "cosine", "nothing")):
         maps = fit(of, ["identity"], metric=metric)
-        assert recommend(made_up(scores), Plan((EVEN,)), maps).action == action
+        assert recommend(made_up(scores), Paths((EVEN,)), maps).action == action
 
 
 def test_what_cannot_be_compared_is_refused():
