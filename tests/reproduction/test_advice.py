@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from reproduction.experiments import plan
+from reproduction.experiments import evidence, plan
+from reproduction.pages import models
 from reproduction.runs import advice, runner
 from reproduction.runs.context import Context
 
@@ -50,3 +51,41 @@ def test_two_models_far_apart_are_seen_and_one_is_not(monkeypatch):
     found = advice.run(config, Context())
     assert [found[f"two models seen: {share} %"] for share in ("0", "50")] == [0, 1]
     assert not any(found[name] for name in found if name.startswith("not told"))
+
+
+# What the chapters say, of the records
+
+
+def recorded(row):
+    return [r["metrics"] for r in evidence.recorded("advice", "laptop") if r["row"] == row]
+
+
+def test_the_trap_is_on_record_and_so_is_the_way_round_it():
+    for run in recorded("images"):
+        way = {name: run[f"neighbours on the way: new/{name}"] for name in ("ridge, together", "ridge, apart")}
+        assert min(way["ridge, together"]) < way["ridge, together"][0] - 0.01
+        assert way["ridge, apart"] == sorted(way["ridge, apart"])
+
+
+@pytest.mark.parametrize(("row", "advised"), [("words", "keep"), ("images", "back-fill"), ("texts", "back-fill")])
+def test_what_the_chapters_say_of_the_advice_is_on_record(row, advised):
+    runs = recorded(row)
+    assert runs and all(run[f"advised: {advised}"] for run in runs)
+    for way in ("old/old", "new/ridge", "new/Procrustes"):
+        assert all(abs(run[f"neighbours kept: {way}"] - run[f"neighbours foreseen: {way}"]) < 0.04 for run in runs)
+
+
+def test_no_map_of_queries_has_what_a_paper_reports():
+    for row in ("images", "texts"):
+        for run in recorded(row):
+            shares = [run[f"recall@10: {way}"] / run["recall@10: new/new"] for way in models.ADAPTERS]
+            assert max(shares) < 0.95 and run["recall@10: old/old"] / run["recall@10: new/new"] > 0.5
+
+
+def test_tables_of_the_advice():
+    records = evidence.recorded("advice", "laptop")
+    lines = models.advice_table(records).data.splitlines()
+    assert len(lines) == 2 + len({record["row"] for record in records})
+    assert any("keep the old model" in line and line.startswith("| words") for line in lines)
+    assert "We find" in models.right(records).data and "draws" in models.kept_by(records, "words").data
+    assert "residual" in models.adapters_table(records).data

@@ -79,7 +79,7 @@ MEASURED = re.compile(
 )
 SETTINGS = {
     "report": {"0 %", "100 %", "95 %", "90 %", "two points"},
-    "ramanujan/move": {"95 %"},
+    "ramanujan/real": {"0 %", "95 %", "99 %"},
     "gygli/classes": {"Two points"},
     "gygli/questions": {"100 %"},
     "ramanujan/side": {"100 %"},
