@@ -12,10 +12,11 @@ from IPython.display import HTML, Markdown
 from ..records.claims import Records, Seeds
 from ..records.published import paper_numbers
 from ..records.table import ANY, Rows, Values, by_seed, pick, rows, table
+from ..records.verdicts import Verdict
 from ..show import tables
 from ..show.dots import Panels, dots
 from ..show.explorer import Cell, Explorer, Level, View, curves, explorer
-from .sections import by_data, cells, compared, for_each, gap_between, groups, mean_of, row_cells
+from .sections import by_data, cells, compared, gap_between, groups, mean_of, row_cells
 
 MEASURES = ("CMC top-1", "CMC top-5", "mAP@1.0")
 QUERIES = {"all queries": "", "queries of old classes": "old", "queries of new classes": "new"}
@@ -177,7 +178,7 @@ def side_by_side(updates: Mapping[str, tuple[Records, str]], caption: str) -> HT
     paper has numbers, "" for none."""
     panels, printed = {}, {}
     for name, (records, item) in updates.items():
-        paper = {row: r["paper"] for row, r in _compared(records, item, "CMC top-1").items()} if item else {}
+        paper = {row: r["paper"] for row, r in _compared(records, item, "CMC top-1").items()}
         panels[name], printed[name] = _frame(by_case(records), paper, GAP, "old/old")
     return plot(panels, caption, printed=printed)
 
@@ -202,19 +203,23 @@ def said(records: Records, item: str, row: str, above: str = "") -> str:
     return f"{tables.span(gap, signed=True)} points"
 
 
-def comparison(records: Records, item: str) -> Markdown:
-    """Paper | ours for each update and measure. A verdict is on the level of CMC top-1, and only where everything is
-    the paper's."""
-    first, *others = ITEMS[item].measures
+def comparison(*parts: tuple[Records, str]) -> Markdown:
+    """Paper | ours in one table: a line for each row of each part on each set of images. A verdict is on the level of
+    CMC top-1, and only where everything is the paper's.
 
-    def show(group: Records) -> Markdown:
-        columns = [_compared(group, item, measure) for measure in (first, *others)]
-        body = [[row, *(t for column in columns for t in _numbers(column.get(row))), str(level["n"])]
-                for row, level in columns[0].items()]  # fmt: skip
-        header = ["", *(f"{who} {measure}, %" for measure in (first, *others) for who in ("paper", "ours")), "n"]
-        return tables.judged(header, body, [level["verdict"] for level in columns[0].values()])
-
-    return for_each(by_data(records), show)
+    Args:
+        parts: records, and the item in which the paper has numbers: a key of ``ITEMS``, "" for none.
+    """
+    body, verdicts = [], []
+    for records, item in parts:
+        for images, group in by_data(records).items():
+            columns = [_compared(group, item, measure) for measure in MEASURES]
+            for row, level in columns[0].items():
+                numbers = [text for column in columns for text in _numbers(column.get(row))]
+                body.append([row, images, *numbers, str(level["n"])])
+                verdicts.append(level["verdict"])
+    header = ["", "images", *(f"{who} {measure}, %" for measure in MEASURES for who in ("paper", "ours")), "n"]
+    return tables.judged(header, body, verdicts)
 
 
 def _numbers(row: Mapping | None) -> list[str]:
@@ -222,9 +227,13 @@ def _numbers(row: Mapping | None) -> list[str]:
 
 
 def _compared(group: Records, item: str, measure: str) -> dict[str, dict]:
-    how = ITEMS[item]
-    found = compared(how.rows(group, measure), group, "ramanujan", item, how.column, measure)
-    return {row["row"]: row for row in found}
+    """Rows of the paper and ours, see ``verdicts.compare``; ours alone where there is no item."""
+    how = ITEMS.get(item, Item(by_case, measures=()))
+    found = how.rows(group, measure)
+    if measure in how.measures:
+        return {r["row"]: r for r in compared(found, group, "ramanujan", item, how.column, measure)}
+    none = Verdict("not judged", reason="no number is printed")
+    return {row: {"paper": None, "ours": mean_of(v), "n": len(v), "verdict": none} for row, v in found.items()}
 
 
 def architectures(records: Records, caption: str) -> HTML:

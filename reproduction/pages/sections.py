@@ -1,9 +1,8 @@
-"""Contents that all chapters have: a table for each set of images, differences, where the runs come from."""
+"""Contents that all chapters have: records by sets of images, differences between rows, the origin of the runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Mapping
 
 from IPython.display import Markdown
 
@@ -14,12 +13,6 @@ from ..records.table import Rows, Values
 from ..records.verdicts import compare
 from ..show import tables
 from ..show.explorer import Cell
-
-Group = TypeVar("Group")
-"""Records, or what was made of them."""
-
-Cases = Mapping[str, tuple[Seeds, Seeds]]
-"""What is said of two rows, and their values."""
 
 
 def by_data(records: Records) -> dict[str, list[Mapping]]:
@@ -83,11 +76,6 @@ def row_cells(
     return [Cell({**at, dimension: row}, list(seeds.values()), known.get(row)) for row, seeds in rows.items() if seeds]
 
 
-def for_each(parts: Mapping[str, Group], show: Callable[[Group], Markdown]) -> Markdown:
-    """A table for each part under its name, such as the records of each set of images."""
-    return Markdown("\n\n".join(f"**{name}**\n\n{show(part).data}" for name, part in parts.items()))
-
-
 def provenance(records: Records) -> Markdown:
     """The origin of the runs on each set of images."""
     return tables.origins(by_data(records))
@@ -111,41 +99,8 @@ def mean_of(seeds: Seeds, scale: float = 100) -> Interval | None:
     return interval([scale * value for value in seeds.values()]) if seeds else None
 
 
-def difference_table(first: str, pairs: Cases, scale: float = 100, *, same_networks: bool = True) -> Markdown:
-    """A line for each pair of rows: what is said, the difference between them on common seeds, n.
-
-    Args:
-        first: the head of the column of what is said.
-        pairs: the values of both by seed.
-        scale: takes values to the unit that is shown.
-        same_networks: whether both are of the same networks, and paired, or of networks that were trained apart, whose
-            means are compared; as in ``verdicts.contrast``.
-    """
-    body = []
-    for text, (one, other) in pairs.items():
-        gap = gap_between(one, other, same_networks, scale)
-        digits = 1 if scale == 100 else 2
-        body.append([text, tables.span(gap, signed=True, digits=digits), str(gap.n if gap else 0)])
-    return tables.table([first, "ours", "n"], body)
-
-
-def questions(
-    found: Rows, statements: Mapping[str, Sequence[str]], scale: float = 100, *, same_networks: bool = True
-) -> Markdown:
-    """``difference_table`` of questions of ours, "text: (one, other)": by how much one row is above the other. What the
-    papers claim is judged in ``pages.claims``."""
-    pairs = {text: (found.get(one, {}), found.get(other, {})) for text, (one, other) in statements.items()}
-    return difference_table("question", pairs, scale, same_networks=same_networks)
-
-
 def gap_between(one: Seeds, other: Seeds, same_networks: bool, scale: float = 100) -> Interval | None:
     """The difference between two rows on the seeds that both have; None where there are none."""
     seeds = sorted(one.keys() & other.keys())
     values = ([scale * row[seed] for seed in seeds] for row in (one, other))
     return difference(*values, paired=same_networks) if seeds else None
-
-
-def measured(rows: Rows, unit: str = "%", scale: float = 100, digits: int = 1) -> Markdown:
-    """A table of what only we have measured: mean ± half width of the 95 % interval, n."""
-    body = [[row, tables.span(mean_of(s, scale), digits=digits), str(len(s))] for row, s in rows.items()]
-    return tables.table(["", f"ours, {unit}", "n"], body)
