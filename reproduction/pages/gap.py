@@ -40,14 +40,6 @@ def of_recombination(sources: Sequence[Source]) -> HTML:
     return _figure(rows, start, end, _groups("fig2", sources), APART)
 
 
-def of_others(records: Records) -> HTML:
-    """Methods that others would use, on the scale of paper A's methods."""
-    methods = ("IIW", "RP", "DCC", "alignment", "simplex", "relative")
-    start, end = _accuracy("independent", of="others"), _accuracy("upper bound", "not recombined/mean", "others")
-    rows = {method: (_accuracy(method, of="others"), None) for method in methods}
-    return _figure(rows, start, end, list(by_images(records).values()), APART)
-
-
 SEARCHES = {
     "new/h": ("FCT", "new/h", "new/h"),
     "new/h bare": (BARE, "new/h", f"new/h {WITHOUT}"),
@@ -96,8 +88,8 @@ def of_gap(side: Side, end: Side, start: Side, group: Records) -> Interval | Non
     return found and found.scaled(100).interval()
 
 
-def _accuracy(method: str, metric: str = "recombination/mean", of: str = "fig2") -> Side:
-    return Side(of, method, metric, ())
+def _accuracy(method: str, metric: str = "recombination/mean") -> Side:
+    return Side("fig2", method, metric, ())
 
 
 def _found(row: str, case: str) -> Side:

@@ -32,13 +32,6 @@ def test_the_gap_of_recombination_is_from_independent_networks_to_the_bound():
     assert images == "x × y" and share.mean == pytest.approx(100 * (0.81 - 0.11) / (0.901 - 0.11))
 
 
-def test_what_others_would_do_is_on_the_same_scale():
-    runs = [record(method, seed) | {"experiment": "others"} for method in METHODS for seed in range(3)]
-    found = panels(gap.of_others(runs))["x × y"]
-    assert found["DCC"].startswith(f"{100 * (0.81 - 0.11) / (0.901 - 0.11):.0f} ± ")
-    assert found["RP"].startswith("51 ± ") and "relative" not in found
-
-
 def test_the_gap_of_an_update_is_from_the_old_model_to_the_new_one():
     sources = evidence.sources("laptop")
     found = panels(gap.of_update(sources))["shapes, 50 to 100"]
