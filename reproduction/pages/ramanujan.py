@@ -74,9 +74,9 @@ def by_hop(records: Records, measure: str) -> Rows:
     )
 
 
-def by_side(records: Records, measure: str, name: str = "new/h") -> Rows:
-    """Table 6: one case, by what is stored beside the old embedding."""
-    return rows(pick(table(records), measure, case=name))
+def by_side(records: Records, measure: str) -> Rows:
+    """Table 6: new/h, by what is stored beside the old embedding."""
+    return rows(pick(table(records), measure, case="new/h"))
 
 
 def by_bytes(records: Records, measure: str) -> Rows:
@@ -151,10 +151,9 @@ def drawn(
     caption: str,
     rows: Sequence[str] = (),
     above: str = "",
-    measure: str = "CMC top-1",
     queries: str = "all queries",
 ) -> HTML:
-    """Draw rows of an item and what the paper has for them, a frame for each set of images.
+    """Draw CMC top-1 of rows of an item, and what the paper has for them, a frame for each set of images.
 
     Args:
         records: of the item's experiment.
@@ -162,13 +161,12 @@ def drawn(
         caption: HTML.
         rows: which, in order; all that the item has by default.
         above: the row that the others are drawn in points above, seed by seed; else they are drawn as they are, in %.
-        measure: of ``MEASURES``.
         queries: a key of ``QUERIES``, for items of ``by_case``; the paper has numbers for all of them alone.
     """
     panels, printed = {}, {}
     for name, group in by_data(records).items():
-        found = by_case(group, measure, QUERIES[queries]) if QUERIES[queries] else ITEMS[item].rows(group, measure)
-        paper = {} if QUERIES[queries] else {row: r["paper"] for row, r in _compared(group, item, measure).items()}
+        found = by_case(group, queries=QUERIES[queries]) if QUERIES[queries] else ITEMS[item].rows(group, "CMC top-1")
+        paper = {} if QUERIES[queries] else {row: r["paper"] for row, r in _compared(group, item, "CMC top-1").items()}
         panels[name], printed[name] = _frame(found, paper, rows, above)
     return plot(panels, caption, "points" if above else "%", printed)
 
