@@ -103,11 +103,11 @@ def test_several_experiments_are_run_in_the_order_given(capsys, trained):
 def test_all_is_every_experiment_with_the_options_given(capsys, monkeypatch):
     calls = []
     monkeypatch.setattr(runner, "records", lambda *names, **options: calls.append((names, options)) or [])
-    chosen = {"--preset": "smoke", "--seeds": "0,2", "--set": "recipe.batch_size=30", "--jobs": "2", "--threads": "3"}
+    chosen = {"--preset": "smoke", "--seeds": "0,2", "--set": "seed=7", "--jobs": "2", "--threads": "3"}
     arguments = [word for option in (chosen | {"--device": "cpu"}).items() for word in option]
     assert main(["run", "all", "--refresh", *arguments]) == 0
     assert [names for names, _ in calls] == [(name, "smoke") for name in EXPERIMENTS]
-    expected = {"seeds": [0, 2], "settings": {"recipe.batch_size": 30}, "rows": [], "executor": None}
+    expected = {"seeds": [0, 2], "settings": {"seed": 7}, "rows": [], "executor": None}
     expected |= {"jobs": 2, "threads": 3, "device": "cpu", "refresh": True}
     assert all(options == expected for _, options in calls)
     assert capsys.readouterr().out.splitlines() == [f"{name}: No runs." for name in EXPERIMENTS]
