@@ -56,8 +56,8 @@ def test_an_unknown_text_model(model):
 
 
 def test_an_unknown_image_model():
-    with pytest.raises(ValueError, match="model: must be lite0@SIDE or lite2@SIDE, got 'lite1@64'"):
-        real_models.embed_images(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "lite1@64")
+    with pytest.raises(ValueError, match="model: must be lite0@SIDE, lite1@SIDE or lite2@SIDE, got 'lite3@64'"):
+        real_models.embed_images(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "lite3@64")
 
 
 def test_a_sketch_counts_words_and_their_parts():
@@ -94,11 +94,11 @@ def test_glove_is_the_sum_of_words():
     assert not none.any()
 
 
-@pytest.mark.parametrize("model", ["lite0@32", "lite2@32"])
+@pytest.mark.parametrize("model", ["lite0@32", "lite1@32", "lite2@32"])
 def test_efficientnet_embeds_images_of_any_size(model):
     images = torch.randint(256, (3, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     found = installed(real_models.embed_images, images, model)
     assert found["embedding"].shape == (3, 1280) and found["inner"].shape[1] in (320, 352)
     alone = real_models.embed_images(images[1:2], model)
     torch.testing.assert_close(found["embedding"][1:2], alone["embedding"], atol=1e-4, rtol=1e-4)
-    assert re.fullmatch(r"lite[02]@\d+", model) and found["embedding"].isfinite().all()
+    assert re.fullmatch(r"lite[012]@\d+", model) and found["embedding"].isfinite().all()
