@@ -18,6 +18,8 @@
   const slider = /** @type {HTMLInputElement} */ (bar.querySelector("input"));
   forest.querySelector(".filters")?.append(bar);
 
+  const nameOf = (/** @type {HTMLInputElement} */ { name }) => name.replace("compatkit-", "");
+
   /** The verdict of one set of images. @param {number[]} ours @param {string} direction @param {number} margin */
   function judge([mean, half, inner], direction, margin) {
     const inside = Math.abs(mean) + inner <= margin;
@@ -48,6 +50,13 @@
     zone.setAttribute("width", String(width));
   }
 
+  /** Whether a row has what a field asks for. @param {HTMLElement} row @param {HTMLInputElement} field */
+  function fits({ dataset }, field) {
+    const name = nameOf(field);
+    if (field.type !== "radio") return (dataset.is ?? "").split(" ").includes(name);
+    return field.value === "all" || (dataset[name] ?? "").includes(field.value);
+  }
+
   function tell() {
     const factor = Number(slider.value);
     forest.classList.toggle("moved", factor !== 1); // Holm's correction is for the margins as they were set
@@ -59,12 +68,16 @@
       const zone = row.querySelector("rect.zone");
       if (zone instanceof SVGElement) widen(zone, factor);
     }
+    const picked = [...fields].filter((field) => field.checked && nameOf(field) !== "verdict");
+    const left = rows.filter((row) => picked.every((field) => fits(row, field)));
     for (const field of fields) {
-      const tile = field.parentElement?.querySelector("b");
-      const own = rows.filter(
-        ({ dataset }) => dataset.kind === "finding" && [dataset.verdict, "all"].includes(field.value),
-      );
-      if (tile) tile.textContent = String(own.length);
+      const [total, papers] = field.parentElement?.querySelectorAll("b, small") ?? [];
+      if (!total) continue; // a tile has the rows that would be there, were it picked
+      const own = left.filter((row) => fits(row, field));
+      total.textContent = String(own.length);
+      papers.textContent = ["A", "B"]
+        .map((of) => `${of} ${own.filter((r) => r.dataset.paper === of).length}`)
+        .join(", ");
     }
     for (const section of forest.querySelectorAll("section")) {
       section.hidden = false;
@@ -74,7 +87,6 @@
     count.textContent = `${rows.filter((row) => row.offsetParent).length} of ${rows.length} rows`;
   }
 
-  const nameOf = (/** @type {HTMLInputElement} */ { name }) => name.replace("compatkit-", "");
   const given = new URLSearchParams(location.search);
   for (const field of fields) if (given.get(nameOf(field)) === field.value) field.checked = true;
 

@@ -257,7 +257,8 @@ def share_of_printed(claim: Claim, found: Evidence) -> str:
     """A difference as a share of the one that the paper prints, where it claims that there is one."""
     if claim.direction != "above" or claim.kind == "level" or not claim.published:
         return ""
-    return f"{100 * found.ours.mean / claim.published:.0f} % of the paper's"
+    share = 100 * found.ours.mean / claim.published
+    return f"{share:.0f} % of the paper's" if share >= 0 else "the other way round than the paper's"
 
 
 def _seeds(one: Judged) -> str:

@@ -75,7 +75,7 @@ def test_what_image_sets_say_that_do_not_agree_stands_side_by_side(found):
     row = rows([Judged(one.claim, several)])["a-dcc-rp"]
     assert ">◐ mixed</span>" in row and 'data-verdict="mixed"' in row
     assert "shown: ours <b>+6.1 ± 1.3</b>, 39 % of the paper's (x × y, laptop, n = 2)" in row
-    assert "contradicted: ours <b>-6.1 ± 1.3</b>, -39 % of the paper's (u × v, laptop, n = 2)" in row
+    assert "contradicted: ours <b>-6.1 ± 1.3</b>, the other way round than the paper's (u × v, laptop, n = 2)" in row
 
 
 def evidence_on(source, values, word, images="x × y"):
