@@ -258,7 +258,8 @@ def share_of_printed(claim: Claim, found: Evidence) -> str:
     if claim.direction != "above" or claim.kind == "level" or not claim.published:
         return ""
     share = 100 * found.ours.mean / claim.published
-    return f"{share:.0f} % of the paper's" if share >= 0 else "the other way round than the paper's"
+    of_paper = f"of the paper's{' points' if claim.unit == 'points' else ''}"
+    return f"{share:.0f} % {of_paper}" if share >= 0 else "the other way round than in the paper"
 
 
 def _seeds(one: Judged) -> str:

@@ -416,7 +416,9 @@ def test_the_reports_filters_work_by_mouse_and_by_keyboard(screen, chromium, add
     found = claims(chromium)
     assert found == [r for r in every if r["paper"] == "A" and r["verdict"] == "open" and "photographs" in r["is"]]
     tile = pick(chromium, "verdict", "open").find_element(By.XPATH, "..").text
-    assert tile.split("\n")[1:] == [str(len(found)), f"A {len(found)}, B 0"], "a tile counts what the other filters leave"
+    assert tile.split("\n")[1:] == [str(len(found)), f"A {len(found)}, B 0"], (
+        "a tile counts what the other filters leave"
+    )
     for field in chromium.find_elements(By.CSS_SELECTOR, ".compatkit-forest input"):
         assert field.accessible_name, "a screen reader says what is picked"
     total = len(chromium.find_elements(By.CSS_SELECTOR, ".compatkit-forest li"))

@@ -46,7 +46,7 @@ def test_every_claim_has_a_row_with_its_verdict_and_numbers(found):
     expected = {"is": "holm", "size": "the paper's or more, half or more", "direction": "above"}
     assert attributes(row) == expected | {"paper": "A", "kind": "finding", "verdict": "shown"}
     assert ">● shown</span>" in row
-    for text in ("ours <b>+30.0 ± 2.3</b>, 191 % of the paper's (x × y, laptop, n = 3)", "paper +15.7", "records: 2"):
+    for text in ("ours <b>+30.0 ± 2.3</b>, 191 % of the paper's points (x × y, laptop, n = 3)", "paper +15.7", "records: 2"):
         assert text in row, text
     assert '<a href="gygli/method.html#paper-and-ours">A, Fig. 2</a>' in row
     level = shown["a-level-rp"]
@@ -74,8 +74,8 @@ def test_what_image_sets_say_that_do_not_agree_stands_side_by_side(found):
     several = tuple(Evidence("laptop", name, interval(v), Verdict(word, 0.01)) for name, word, v in sets)
     row = rows([Judged(one.claim, several)])["a-dcc-rp"]
     assert ">◐ mixed</span>" in row and 'data-verdict="mixed"' in row
-    assert "shown: ours <b>+6.1 ± 1.3</b>, 39 % of the paper's (x × y, laptop, n = 2)" in row
-    assert "contradicted: ours <b>-6.1 ± 1.3</b>, the other way round than the paper's (u × v, laptop, n = 2)" in row
+    assert "shown: ours <b>+6.1 ± 1.3</b>, 39 % of the paper's points (x × y, laptop, n = 2)" in row
+    assert "contradicted: ours <b>-6.1 ± 1.3</b>, the other way round than in the paper (u × v, laptop, n = 2)" in row
 
 
 def evidence_on(source, values, word, images="x × y"):
