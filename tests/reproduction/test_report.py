@@ -46,7 +46,11 @@ def test_every_claim_has_a_row_with_its_verdict_and_numbers(found):
     expected = {"is": "holm", "size": "the paper's or more, half or more", "direction": "above"}
     assert attributes(row) == expected | {"paper": "A", "kind": "finding", "verdict": "shown"}
     assert ">● shown</span>" in row
-    for text in ("ours <b>+30.0 ± 2.3</b>, 191 % of the paper's points (x × y, laptop, n = 3)", "paper +15.7", "records: 2"):
+    for text in (
+        "ours <b>+30.0 ± 2.3</b>, 191 % of the paper's points (x × y, laptop, n = 3)",
+        "paper +15.7",
+        "records: 2",
+    ):
         assert text in row, text
     assert '<a href="gygli/method.html#paper-and-ours">A, Fig. 2</a>' in row
     level = shown["a-level-rp"]
