@@ -164,6 +164,7 @@ def test_minutes_are_of_the_runs_that_are_counted(capsys, trained, monkeypatch):
         ("all --set normalization=group", "normalization"),
         ("fig2 fig5 --set a=nowhere", "no image set 'nowhere'"),
         ("fig2 fig5 --set n_train=1", "n_train"),
+        ("fig2 stitching --set n_train=20", "stitches: digits has 20"),  # the second one alone
     ],
 )
 def test_mistakes_get_one_line_before_any_run(arguments, message, capsys, folder, trained):
