@@ -10,6 +10,8 @@ from functools import partial
 
 from IPython.display import HTML, Markdown
 
+from compatkit.intervals import estimate
+
 from ..records.claims import KINDS, PAPERS, claims
 from ..records.provenance import core_minutes, cpu_minutes, hardware, is_stale
 from ..records.published import paper_numbers, paper_value
@@ -21,6 +23,7 @@ from ..records.verdicts import (
     Evidence,
     Judged,
     Source,
+    judge,
     judged,
     standing,
     totals,
@@ -157,6 +160,29 @@ def listing(found: Sequence[Judged]) -> HTML:
     filled |= {"filters": FILTERS, "first": FIRST, "only": ONLY, "groups": lines, "axis": forest.axis(forest.signed)}
     caption = fill("report/caption.html", only_small=sum(not _is_on_photographs(one) for one in findings))
     return HTML(fill("report/listing.html", look=look(), rules=_rules(), caption=caption, **filled))
+
+
+EXAMPLES = {
+    "beyond the margin on the claim's side": [(5, 6, 7)],
+    "beyond it on the other side": [(-7, -6, -5)],
+    "within it: there is no difference as large as the margin": [(0.2, 0.3, 0.4)],
+    "too wide to tell": [(0, 2.5, 5)],
+    "sets of images from one source do not give one verdict": [(5, 6, 7), (0, 2.5, 5)],
+}
+"""What a verdict means, and differences in points, three seeds each, that give it."""
+
+
+def rule(margin: float = 2.0) -> HTML:
+    """The verdicts on a claim that one side is above the other, drawn and judged from ``EXAMPLES``."""
+    rows = []
+    for text, sets in EXAMPLES.items():
+        found = [estimate((1, values)) for values in sets]
+        words = [judge(one, "above", margin).word for one in found]
+        marks = [forest.Mark(one.interval(), verdict=word) for one, word in zip(found, words, strict=True)]
+        word = words[0] if len(set(words)) == 1 else "mixed"
+        strip = forest.strip(marks, forest.signed, margin)
+        rows.append(fill("claim.html", id="", data={}, word=word, text=text, strip=strip, parts=[], folded=""))
+    return HTML(fill("report/rule.html", look=look(), rows=rows, margin=margin))
 
 
 def _rules() -> str:

@@ -226,3 +226,8 @@ def test_with_no_records_nothing_is_claimed():
     assert {one.word for one in nothing} == {"not run", "not testable"}
     assert "0 claims are tested" in report.summary(nothing).data and report.choices([]).data == ""
     assert lines(report.costs([])) == []
+
+
+def test_the_rule_is_drawn_with_a_verdict_of_each_word():
+    words = re.findall(r'data-verdict="([a-z]+)"><span', report.rule().data)
+    assert words == ["shown", "contradicted", "equal", "open", "mixed"]
