@@ -105,6 +105,7 @@ def stored_explorer(records: Records) -> Explorer:
 SAYS = {"keep": "keep the old model", "map": "map", "back-fill": "back-fill", "nothing": "do nothing"}
 SHARES = ("0 %", "10 %", "20 %", "40 %", "60 %", "80 %", "100 %")
 """Of the gallery, that are embedded anew."""
+NO_RUNS = Markdown("No runs are stored here.")
 ADAPTERS = ("Procrustes/old", "low-rank/old", "residual/old")
 """The maps of queries that Vejendla (2025) compares."""
 
@@ -132,6 +133,8 @@ def advice_table(records: Records) -> Markdown:
 def right(records: Records) -> Markdown:
     """How often the advice was the right one, and how far what was foreseen lay from what came true."""
     runs = [record["metrics"] for record in records]
+    if not runs:
+        return NO_RUNS
     good = sum(_advised(run)[0] == _in_hindsight(run) for run in runs)
     known = [(run, way) for run in runs for way in ("old/old", *_maps(run))]
     inside, off = 0, []
@@ -168,6 +171,8 @@ def _best(run: Mapping[str, float], when: str) -> str:
 def kept_by(records: Records, change: str) -> Markdown:
     """What the old model and the best map keep after one change of a model."""
     runs = [record["metrics"] for record in records if record["row"] == change]
+    if not runs:
+        return NO_RUNS
     old = _mean(run["neighbours kept: old/old"] for run in runs)
     best = _mean(run[f"neighbours kept: {_best(run, 'kept')}"] for run in runs)
     anew = _mean(run["neighbours kept: old/old, 200 anew"] for run in runs)
