@@ -96,11 +96,8 @@
     const slider = make("input", { type: "range", min: "0", max: `${SPLITS.length - 1}`, "aria-label": "split after" });
     slider.value = `${SPLITS.indexOf(split)}`;
     const place = make("span", { class: "place" });
-    const ticks = make(
-      "span",
-      { class: "ticks", "aria-hidden": "true" },
-      ...SPLITS.map((name) => make("span", {}, spoken(name))),
-    );
+    const blocks = [...SPLITS.map(spoken), "classes"].map((name) => make("span", {}, name));
+    const network = make("span", { class: "network", "aria-hidden": "true" }, ...blocks);
     const expectation = make("p", { class: "expectation" });
     const measured = make("p", { class: "measured" });
     const words = make("p", { class: "words", "aria-live": "polite" });
@@ -125,7 +122,7 @@
           make("legend", {}, "Method"),
           ...radios.map((input) => make("label", {}, input, make("span", {}, input.value))),
         ),
-        make("label", { class: "split" }, make("b", {}, "Split after ", place), slider, ticks),
+        make("label", { class: "split" }, make("b", {}, "Split after ", place), network, slider),
         expectation,
       ),
       words,
@@ -167,6 +164,7 @@
     /** @param {boolean} settled nothing is being drawn: say it in words as well */
     function show(settled) {
       place.textContent = spoken(split) + (split === TRAINED_SPLIT ? ", as in training" : "");
+      blocks.forEach((block, at) => block.classList.toggle("head", at > SPLITS.indexOf(split)));
       slider.setAttribute("aria-valuetext", spoken(split));
       expectation.textContent = METHODS[method];
       if (!networks) return;
