@@ -10,6 +10,7 @@ minibatches. A term of your own is a frozen dataclass on ``Term`` with a ``name`
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, NamedTuple
@@ -164,7 +165,7 @@ class Minibatch:
 
 
 @dataclass(frozen=True)
-class Term:
+class Term(ABC):
     """A loss that a task learns from beside others. One of your own is a frozen dataclass on this one with a ``name``
     and a ``loss``. Fields that are modules learn with the task, unless they are frozen, and two tasks whose terms hold
     the same module share it; fields that are tensors are moved to the images' device.
@@ -177,9 +178,9 @@ class Term:
     name: ClassVar[str]
     weight: float = field(default=1.0, kw_only=True)
 
+    @abstractmethod
     def loss(self, batch: Minibatch) -> Tensor:
         """The loss of a minibatch, a scalar, without the weight."""
-        raise NotImplementedError
 
     def weighted(self, loss: Tensor) -> Tensor:
         """The loss with its weight; at 1 to the bit what it is."""
