@@ -358,20 +358,23 @@ def above_chance(records: Records, one: str = "DCC", other: str = "independent")
     found = {}
     for name, group in by_data(records).items():
         values = table(group)
-        held = [m for m in values["measure"].cat.categories if m.startswith("pooled ")]
         scores = {"recombination": rows(pick(values, "recombination"))}
-        for measure in held:
+        for measure in _held(values):
             scores[measure.removeprefix("pooled ")] = rows(pick(values, measure, layer=ANY, variant="above chance"))
         found[name] = {measure: gap_between(of[one], of[other], False, 1) for measure, of in scores.items()}
     return found
+
+
+def _held(values: Values) -> list[str]:
+    """The measures that were held against chance."""
+    return [m for m in values["measure"].cat.categories if m.startswith("pooled ")]
 
 
 def by_chance(records: Records) -> dict[tuple[str, str], float]:
     """The largest p-value, by method and similarity, of any pair of networks on either test set: how often images that
     are paired at random score as high."""
     values = table(records)
-    held = [m for m in values["measure"].cat.categories if m.startswith("pooled ")]
-    values = pick(values, held, layer=ANY, variant="p", on=("a", "b"))
+    values = pick(values, _held(values), layer=ANY, variant="p", on=("a", "b"))
     return {
         (method, measure.removeprefix("pooled ")): float(part["value"].max())
         for (method, measure), part in groups(values, "method", "measure")

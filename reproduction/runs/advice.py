@@ -16,7 +16,7 @@ from gallerykit.maps import Pairs, fit, split
 
 from ..experiments.settings import AdviceRun
 from .context import Context
-from .models import POOLS, drawn
+from .models import drawn, rehearsed
 
 ACTIONS = ("nothing", "keep", "map", "back-fill")
 SHARES = (0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
@@ -33,9 +33,7 @@ def check(config: AdviceRun, context: Context) -> None:
         ValueError: settings that cannot be run.
         NotInstalled: a package is missing.
     """
-    pool = POOLS[config.data](20, context)
-    for model in (config.old, config.new):
-        pool.embed(model)
+    rehearsed(config, context)
 
 
 def run(config: AdviceRun, context: Context) -> dict[str, float | list[float]]:

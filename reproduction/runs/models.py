@@ -39,11 +39,17 @@ def check(config: ModelsRun, context: Context) -> None:
         ValueError: settings that cannot be run.
         NotInstalled: a package is missing.
     """
+    pool = rehearsed(config, context)
+    if config.side != "none":
+        pool.stored(config.side, config.old, config.side_bytes)
+
+
+def rehearsed(config: ModelsRun | AdviceRun, context: Context) -> Any:
+    """A pool of a few items, once both models have embedded them."""
     pool = POOLS[config.data](20, context)
     for model in (config.old, config.new):
         pool.embed(model)
-    if config.side != "none":
-        pool.stored(config.side, config.old, config.side_bytes)
+    return pool
 
 
 def run(config: ModelsRun, context: Context) -> dict[str, float]:

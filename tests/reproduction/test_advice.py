@@ -7,6 +7,7 @@ from reproduction.experiments import evidence, plan
 from reproduction.pages import models
 from reproduction.runs import advice, runner
 from reproduction.runs.context import Context
+from reproduction.runs.models import POOLS
 
 
 def test_what_is_advised_stands_beside_what_comes_true(tmp_path):
@@ -45,7 +46,7 @@ def test_two_models_far_apart_are_seen_and_one_is_not(monkeypatch):
         def embed(self, model):
             return self.x + (20 if model == "whole" else 0)
 
-    monkeypatch.setitem(advice.POOLS, "planted", Apart)
+    monkeypatch.setitem(POOLS, "planted", Apart)
     monkeypatch.setattr(advice, "STORES", 3)
     ((_, config),) = plan("mixtures", "smoke")
     found = advice.run(config, Context())
