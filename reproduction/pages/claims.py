@@ -6,6 +6,7 @@ import csv
 import functools
 import html
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,8 +85,11 @@ def table(records: Mapping[str, Records], paper: str, *items: str) -> Markdown:
     header = ["claim", "verdict", "paper", *heads]
     if all(claim.kind == "question" for claim in chosen):  # no paper has a number
         header, *lines = ([*line[:2], *line[3:]] for line in (header, *lines))
-    missing = [f"{c.text}{f' ({c.note})' if c.note else ''}" for c in (o.claim for o in found if not o.evidence)]
-    not_here = [f"Not run here: {'; '.join(missing)}."] if missing else []
+    missing: dict[str, list[str]] = {}
+    for claim in (one.claim for one in found if not one.evidence):
+        missing.setdefault(claim.note, []).append(claim.text)
+    words = [f"- {'; '.join(texts)}{f' ({note})' if note else ''}." for note, texts in missing.items()]
+    not_here = [tables.folded("Not run here", Markdown("\n".join(words))).data] if missing else []
     shown = [f'<div class="compatkit-claims-table">\n\n{tables.table(header, lines).data}\n\n</div>'] if lines else []
     return Markdown("\n\n".join(shown + not_here))
 
@@ -168,9 +172,15 @@ def card(find: str, sentence: str, sources: Sequence[Source], ids: Sequence[str]
         for name in ids
     ]
     here = [one for one in found.values() if one.claim.experiments[:1] and one.claim.experiments[0] in experiments]
-    said = {"find": MarkdownIt().renderInline(find), "sentence": sentence, "rows": "".join(rows)}
+    said = {"find": _unbroken(MarkdownIt().renderInline(find)), "sentence": _unbroken(sentence), "rows": "".join(rows)}
+    said |= {"axis": forest.axis(forest.signed, (-50, -10, 0, 10, 50))}
     took = {"tally": _tally(here), "took": _took(sources, experiments)}
     return HTML(fill("card.html", look=look(), **said, **took))
+
+
+def _unbroken(text: str) -> str:
+    """A number in a sentence, with its interval and unit, on one line."""
+    return re.sub(r"(?<=\d) (?=[%±])|(?<=±) ", "\N{NO-BREAK SPACE}", text)
 
 
 def _tally(found: Sequence[Judged]) -> str:
@@ -183,15 +193,15 @@ def _tally(found: Sequence[Judged]) -> str:
 
 
 def _took(sources: Sequence[Source], experiments: Sequence[str]) -> str:
-    """The runs behind a chapter and what they took, by preset."""
-    parts = []
-    for source in reversed(sources):
-        runs = {r["run_id"]: r for name in experiments for r in source.records.get(name, ())}
-        if runs:
-            parts.append(f"{len(runs)} at {source.name} ({cpu_minutes(list(runs.values()))} minutes of one core)")
+    """The runs behind a chapter and what they took."""
+    runs = {r["run_id"]: r for source in sources for name in experiments for r in source.records.get(name, ())}
     if not experiments:
         return ""
-    return f"Runs on record: {', '.join(parts)}." if parts else "No runs are on record."
+    return (
+        f"{len(runs)} runs, {cpu_minutes(list(runs.values()))} minutes of one core."
+        if runs
+        else "No runs are on record."
+    )
 
 
 def row(one: Judged, link: str, folded: str = "", stands: bool = False, **data: str) -> str:
@@ -249,17 +259,18 @@ def _ours(claim: Claim, found: Evidence, with_verdict: bool) -> str:
     unit = "" if claim.unit == "points" else f" {claim.unit}"
     of_paper = f", {share}" if (share := share_of_printed(claim, found)) else ""
     verdict = f"{found.verdict.word}: " if with_verdict else ""
-    where = html.escape(f"{found.images}, {found.source}, n = {found.ours.n}")
+    where = html.escape(f"{found.images}, {found.source}{_of(found.ours.n)}")
     return f"{verdict}ours <b>{ours}</b>{unit}{of_paper} ({where})"
 
 
 def share_of_printed(claim: Claim, found: Evidence) -> str:
     """A difference as a share of the one that the paper prints, where it claims that there is one."""
-    if claim.direction != "above" or claim.kind == "level" or not claim.published:
+    if claim.direction != "above" or claim.kind == "level" or not claim.published or found.verdict.word not in DECIDED:
         return ""
-    share = 100 * found.ours.mean / claim.published
-    of_paper = f"of the paper's{' points' if claim.unit == 'points' else ''}"
-    return f"{share:.0f} % {of_paper}" if share >= 0 else "the other way round than in the paper"
+    share = found.ours.mean / claim.published
+    if share < 0:
+        return "the other way round than in the paper"
+    return f"{share:.1f} times the paper's" if share >= 2 else f"{100 * share:.0f} % of the paper's"
 
 
 def _seeds(one: Judged) -> str:

@@ -140,7 +140,7 @@ def plot(
     paper = {(titles[title], row): value for title, rows in (printed or {}).items() for row, value in rows.items()}
     key = "A mark and its line: the mean of n runs and its 95 % interval."
     if any(value is not None for value in paper.values()):
-        key += " Open red diamond: the paper, on other images."
+        key += " Open diamond: the paper, on other images."
     named = {titles[title]: rows for title, rows in panels.items()}
     return dots(named, f"{caption} <small>{key}</small>", unit=unit, digits=digits, paper=paper)
 

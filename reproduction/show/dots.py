@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Mapping
 
 from IPython.display import HTML
 
 from compatkit.intervals import Interval
 
-from .looks import PAPER, look
+from .looks import look
 from .tables import span
 
 _WIDTH, _LINE, _TOP = 340, 22, 26  # px of a panel, of a row, and above the first
-_LONG = 23  # letters of a name; where one is longer, names stand above their lines
+_LONG = 20  # letters of a name; where one is longer, names stand above their lines
 _PATHS = {
     "circle": "M-5 0A5 5 0 1 1 5 0A5 5 0 1 1-5 0Z",
     "square": "M-4.5-4.5H4.5V4.5H-4.5Z",
@@ -56,7 +57,7 @@ def dots(
     scale = ends or (min(taken), max(taken))
     longest = max((len(name) for rows in panels.values() for name in rows), default=0)
     above = 18 if longest > _LONG else 0  # px that a name takes above its line
-    left = 16 if above else 14 + 6.8 * longest
+    left = 16 if above else 16 + 7.4 * longest
     drawn = [
         _panel(title, rows, printed[title], left, above, scale, unit, digits) for title, rows in panels.items() if rows
     ]
@@ -75,34 +76,38 @@ def _panel(
     unit: str,
     digits: int,
 ) -> str:
-    right, bottom, (low, high) = _WIDTH - 92, _TOP + (_LINE + above) * len(rows), scale
+    right, bottom, (low, high) = _WIDTH - 102, _TOP + (_LINE + above) * len(rows), scale
 
     def x(value: float) -> float:
         return left + (right - left) * (min(max(value, low), high) - low) / ((high - low) or 1)
 
-    zero = x(min(max(0, low), high))
-    parts = [
-        _text(0, 13, title, weight=600),
-        _line(zero, _TOP - 6, zero, bottom, 'stroke-dasharray="3 3" opacity=".6"'),
-    ]
-    said = []
+    parts, said, ticks = [_text(0, 13, title, weight=600)], [], _ticks(low, high)
+    for tick in ticks:  # beside the rows, not through the names above them
+        how = f'stroke-dasharray="{_LINE} {above}" opacity="{0.15 if tick else 0.7}"'
+        parts.append(_line(x(tick), _TOP + above - 1, x(tick), bottom, how))
     for place, (name, one) in enumerate(rows.items()):
         y, (colour, mark, _) = _TOP + 10 + above + (_LINE + above) * place, look(name, 0)
         if one.n > 1:
             parts.append(_line(x(one.low), y, x(one.high), y, f'stroke-width="2" stroke="{colour}"'))
         parts.append(_mark(x(one.mean), y, mark, colour))
         if (value := printed[name]) is not None:
-            parts.append(_mark(x(value), y, "diamond-open", PAPER))
+            parts.append(_mark(x(value), y, "diamond-open", "currentColor"))
         number = span(one, signed=unit == "points", digits=digits)
         parts += [_text(0, y + 4 - above, name), _text(_WIDTH, y + 4, number, "end")]
         said.append(f"{name} {number}")
     parts.append(_line(left, bottom, right, bottom, 'opacity=".5"'))
-    for at, end in ((x(low), low), (x(high), high)):
-        parts.append(_text(at, bottom + 15, f"{end:.{digits if high < 2 else 0}f}", "middle", 11))
+    parts += [_text(x(tick), bottom + 15, f"{tick:g}", "middle", 11) for tick in ticks]
     parts.append(_text(_WIDTH, 13, unit, "end", 11))
     alt, box = html.escape(f"{title}, {unit}: {', '.join(said)}."), f"0 0 {_WIDTH} {bottom + 20}"
     style = f"flex:0 1 {_WIDTH + 10}px;min-width:0;height:auto"
     return f'<svg role="img" aria-label="{alt}" viewBox="{box}" style="{style}">{"".join(parts)}</svg>'
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """At most five round numbers of an axis."""
+    unit = 10 ** math.floor(math.log10((high - low) or 1))
+    step = next(step for step in (unit / 5, unit / 2, unit, 2 * unit, 5 * unit) if (high - low) / step <= 4.5)
+    return [round(k * step, 6) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
 def _ends(one: Interval) -> tuple[float, ...]:

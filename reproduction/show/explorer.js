@@ -350,6 +350,8 @@ function bars(scene) {
         y: i - 0.24,
         yanchor: "bottom",
         showarrow: false,
+        bgcolor: css("--pst-color-background"), // no line goes through a name
+        borderpad: 0,
       }))
     : [];
   const top = 12 + 16 * annotations.length;
@@ -758,7 +760,7 @@ function captionOf(scene) {
   const text = caption || what || `${rows} over ${columns}, by ${by}`;
   const chosen = fixed(view)
     .filter((d) => dimensions[d].options.length > 1 && !text.includes(dimensions[d].options[choice[d]]))
-    .map((d) => dimensions[d].options[choice[d]]);
+    .map((d) => `${dimensions[d].name}: ${dimensions[d].options[choice[d]]}`);
   const cells = shownCells(scene);
   const counts = cells.map(({ n }) => n).filter(Boolean);
   const n = [...new Set([Math.min(...counts), Math.max(...counts)])].join(" to ");

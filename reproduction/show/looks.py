@@ -13,7 +13,6 @@ from typing import NamedTuple
 __all__ = ["PALETTE", "Look", "in_order", "look"]
 
 BLUE, ORANGE, GREEN, PINK, GREY, BROWN = "#2f86d1", "#d9650b", "#00a273", "#ad4a90", "#8b949d", "#8f6b00"
-PAPER = "#cf5740"
 PALETTE = (BLUE, ORANGE, GREEN, PINK, BROWN, GREY)
 MARKS, DASHES = ("circle", "square-open", "diamond", "triangle-up-open"), ("solid", "dash", "dot", "dashdot")
 
@@ -41,7 +40,7 @@ _METHODS = {
     "relative": Look(BLUE, "triangle-up-open", "dot"),
     "upper bound": Look(PINK, "triangle-down"),
     "re-initialised head": Look(BROWN, "triangle-down-open", "dash"),
-    "paper, IIW+DCC: at most": Look(PAPER, "diamond-open", "dot"),
+    "paper, IIW+DCC: at most": Look("#cf5740", "diamond-open", "dot"),
 }
 _CASES = {
     "old/old": Look(GREY, "circle"),

@@ -24,6 +24,11 @@ def shown(explorer, view=0):
     return table(json.loads(explorer.spec), view)
 
 
+def plain(found):
+    """What a display says, without the spaces that keep a number on one line."""
+    return found.data.replace("\N{NO-BREAK SPACE}", " ")
+
+
 def means(explorer, view=0):
     """The means of a view in its unit, by the options of its dimensions."""
     return {where: mean for where, (mean, *_) in shown(explorer, view).items()}

@@ -39,4 +39,4 @@ def test_a_long_name_stands_above_its_line():
         mark, text = re.search(r"translate\([\d.]+ ([\d.]+)\)", html), re.search(rf'y="([\d.]+)"[^>]*>{name}<', html)
         return float(mark[1]) - float(text[1])
 
-    assert heights("x" * 23) < 0 < heights("x" * 24)
+    assert heights("x" * 20) < 0 < heights("x" * 21)

@@ -8,7 +8,6 @@ import pytest
 from reproduction.experiments import evidence
 from reproduction.pages import gap
 from reproduction.records.verdicts import Source
-from reproduction.show.looks import PAPER
 
 from .recorded import METHODS
 from .recorded import pair_record as record
@@ -27,7 +26,7 @@ def test_the_gap_of_recombination_is_from_independent_networks_to_the_bound():
     # independent 11, bound 90.1, DCC 81, RP 51
     assert found["DCC"].startswith(f"{100 * (0.81 - 0.11) / (0.901 - 0.11):.0f} ± ")
     assert found["RP"].startswith("51 ± ") and found.keys() == {"RP", "DCC"}
-    assert figure.data.count(f'stroke="{PAPER}"') == 2, "the paper's beside them"
+    assert figure.data.count('stroke="currentColor" stroke-width') == 2, "the paper's beside them"
     [(images, share)] = gap.shares([Source("laptop", {"fig2": runs}, {})], "DCC")
     assert images == "x × y" and share.mean == pytest.approx(100 * (0.81 - 0.11) / (0.901 - 0.11))
 

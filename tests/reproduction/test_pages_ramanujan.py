@@ -8,11 +8,12 @@ import pytest
 from reproduction.experiments.ramanujan import TABLE_6
 from reproduction.pages import ramanujan
 from reproduction.records.table import table
-from reproduction.show.looks import PAPER
 
 from .explored import dots, levels, means, options, shown
 from .recorded import SCORES, SEQUENCE, WITH_SIDE
 from .recorded import update_record as record
+
+PAPER = 'stroke="currentColor" stroke-width'  # of its marks
 
 
 def update(data="shapes", seeds=range(3)):

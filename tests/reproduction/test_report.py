@@ -14,6 +14,7 @@ from reproduction.records.published import paper_value
 from reproduction.records.verdicts import VERDICTS, Evidence, Judged, Source, Verdict
 from reproduction.show import tables
 
+from .explored import plain
 from .recorded import METHODS
 from .recorded import pair_record as record
 
@@ -32,7 +33,7 @@ def found(sources):
 
 
 def rows(found):
-    return {row[0]: row[1] for row in re.findall(r'<li id="claim-([^"]+)" (.*?)</li>', report.listing(found).data)}
+    return {row[0]: row[1] for row in re.findall(r'<li id="claim-([^"]+)" (.*?)</li>', plain(report.listing(found)))}
 
 
 def attributes(row):
@@ -47,7 +48,7 @@ def test_every_claim_has_a_row_with_its_verdict_and_numbers(found):
     assert attributes(row) == expected | {"paper": "A", "kind": "finding", "verdict": "shown"}
     assert ">● shown</span>" in row
     for text in (
-        "ours <b>+30.0 ± 2.3</b>, 191 % of the paper's points (x × y, laptop, n = 3)",
+        "ours <b>+30.0 ± 2.3</b>, 191 % of the paper's (x × y, laptop, n = 3)",
         "paper +15.7",
         "records: 2",
     ):
@@ -78,7 +79,7 @@ def test_what_image_sets_say_that_do_not_agree_stands_side_by_side(found):
     several = tuple(Evidence("laptop", name, interval(v), Verdict(word, 0.01)) for name, word, v in sets)
     row = rows([Judged(one.claim, several)])["a-dcc-rp"]
     assert ">◐ mixed</span>" in row and 'data-verdict="mixed"' in row
-    assert "shown: ours <b>+6.1 ± 1.3</b>, 39 % of the paper's points (x × y, laptop, n = 2)" in row
+    assert "shown: ours <b>+6.1 ± 1.3</b>, 39 % of the paper's (x × y, laptop, n = 2)" in row
     assert "contradicted: ours <b>-6.1 ± 1.3</b>, the other way round than in the paper (u × v, laptop, n = 2)" in row
 
 
