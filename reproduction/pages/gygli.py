@@ -212,7 +212,7 @@ def recombination_explorer(records: Records, method: str = "IIW+DCC") -> Explore
 def cut_curves(found: Sequence[Cell], records: Records) -> View:
     """Recombination accuracy over the places where networks are cut, a line for each method."""
     title = "recombination accuracy, %"
-    return curves(found, "method", "split layer", "cut after", title, levels=chance_levels(records))
+    return curves(found, "method", "split layer", "place of the cut", title, levels=chance_levels(records))
 
 
 def matrix_cells(at: Mapping[str, str], values: Values, **where: str) -> list[Cell]:
