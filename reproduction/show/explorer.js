@@ -35,21 +35,9 @@ const page = (world.compatkitPage ??= {
 const NARROW = 560; // px: below, names stand above their bars and the tick boxes are the legend of the lines
 const CONFIG = { displaylogo: false, displayModeBar: false };
 /** @type {Record<string, string>} */
-const SIGNS = {
-  circle: "●",
-  square: "■",
-  diamond: "◆",
-  "triangle-up": "▲",
-  "triangle-down": "▼",
-};
+const SIGNS = { circle: "●", square: "■", diamond: "◆", "triangle-up": "▲", "triangle-down": "▼" };
 /** @type {Record<string, string>} */
-const OPEN = {
-  circle: "○",
-  square: "□",
-  diamond: "◇",
-  "triangle-up": "△",
-  "triangle-down": "▽",
-};
+const OPEN = { circle: "○", square: "□", diamond: "◇", "triangle-up": "△", "triangle-down": "▽" };
 const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
 
 /** The mark of a method as a letter. @param {string} mark */
@@ -202,11 +190,7 @@ function template(css) {
       dragmode: false,
       font: { family: FONT, size: 13, color: css("--ink") },
       showlegend: false,
-      hoverlabel: {
-        font: { family: FONT },
-        bgcolor: css("--card"),
-        bordercolor: css("--line"),
-      },
+      hoverlabel: { font: { family: FONT }, bgcolor: css("--card"), bordercolor: css("--line") },
       margin: { l: 56, r: 12, t: 12, b: 44 },
     },
     data: {
@@ -321,38 +305,14 @@ function levelsOf(scene, along) {
           },
         ]
       : []),
-    {
-      ...shape(level, level.mean, level.mean),
-      type: "line",
-      line: { color: colour(level), dash: "dot", width: 1.6 },
-    },
+    { ...shape(level, level.mean, level.mean), type: "line", line: { color: colour(level), dash: "dot", width: 1.6 } },
   ]);
   const [, high] = rangeOf(scene);
   const annotations = levels.map((level, i) => {
-    const text = {
-      text: level.name,
-      showarrow: false,
-      font: { size: 12, color: colour(level) },
-    };
-    if (along === "y")
-      return {
-        ...text,
-        y: level.mean,
-        x: 0,
-        xref: "paper",
-        xanchor: "left",
-        yanchor: "bottom",
-      };
+    const text = { text: level.name, showarrow: false, font: { size: 12, color: colour(level) } };
+    if (along === "y") return { ...text, y: level.mean, x: 0, xref: "paper", xanchor: "left", yanchor: "bottom" };
     const side = level.mean > high / 2 ? "right" : "left"; // inwards
-    return {
-      ...text,
-      x: level.mean,
-      y: 1,
-      yref: "paper",
-      xanchor: side,
-      yanchor: "bottom",
-      yshift: 16 * i,
-    };
+    return { ...text, x: level.mean, y: 1, yref: "paper", xanchor: side, yanchor: "bottom", yshift: 16 * i };
   });
   return { shapes, annotations };
 }
@@ -404,11 +364,7 @@ function bars(scene) {
         x: rows.map(({ mean }) => mean),
         y: places,
         width: narrow ? 0.44 : 0.62,
-        marker: {
-          color: colours,
-          opacity: open.map((o) => (o ? 0.45 : 0.8)),
-          line: { color: colours, width: 1.5 },
-        },
+        marker: { color: colours, opacity: open.map((o) => (o ? 0.45 : 0.8)), line: { color: colours, width: 1.5 } },
         error_x: error,
         hoverinfo: "text",
         hovertext: rows.map((cell, i) => `${names[i]}: ${spanned(view, cell)}`),
@@ -425,22 +381,14 @@ function bars(scene) {
         printed.map(({ paper }) => paper),
         printed.map(({ i }) => i),
         printed.map(({ paper }) => `paper: ${inUnit(view, paper)}`),
-        {
-          symbol: "diamond-open",
-          color: css("--paper"),
-          size: 11,
-          line: { width: 2 },
-        },
+        { symbol: "diamond-open", color: css("--paper"), size: 11, line: { width: 2 } },
       ),
       arrows,
     ],
     layout: {
       height: rows.length * (narrow ? 44 : 30) + top + 58,
       margin: { t: top, b: 58, l: narrow ? 8 : 20, r: 14 },
-      xaxis: {
-        range,
-        title: { text: wrapped(view.x_title, (width - 70) / 8) },
-      },
+      xaxis: { range, title: { text: wrapped(view.x_title, (width - 70) / 8) } },
       yaxis: {
         range: [rows.length - 0.5, narrow ? -0.75 : -0.5],
         tickvals: places,
@@ -696,19 +644,9 @@ function scatter(scene) {
       const said = costs
         ? [`${name}: ${Number(cell.x[0].toPrecision(3))}, ${spanned(view, cell)}`]
         : cell.values.map((v, i) => `${name}, ${cell.names[i] ?? ""}: ${cell.x[i].toFixed(2)}, ${inUnit(view, v)}`);
-      const marker = {
-        color,
-        symbol,
-        size: costs ? 11 : 8,
-        opacity: costs ? 1 : 0.8,
-      };
+      const marker = { color, symbol, size: costs ? 11 : 8, opacity: costs ? 1 : 0.8 };
       return [
-        {
-          ...marks(x, costs ? [cell.mean] : cell.values, said, marker),
-          name,
-          meta: option,
-          error_y: error,
-        },
+        { ...marks(x, costs ? [cell.mean] : cell.values, said, marker), name, meta: option, error_y: error },
         arrows,
       ];
     }),
@@ -717,13 +655,7 @@ function scatter(scene) {
       margin: { t: 12, b: 64, l: 56, r: 14 },
       xaxis: {
         title: { text: wrapped(view.x_title, (width - 70) / 8) },
-        ...(costs
-          ? {
-              type: "log",
-              exponentformat: "power",
-              dtick: width < NARROW ? 2 : 1,
-            }
-          : {}),
+        ...(costs ? { type: "log", exponentformat: "power", dtick: width < NARROW ? 2 : 1 } : {}),
       },
       yaxis: { range, title: { text: view.title } },
     },
@@ -739,12 +671,7 @@ const react = (plot, data, layout, css) =>
   world.Plotly.react(
     plot,
     data,
-    {
-      ...layout,
-      width: plot.clientWidth,
-      autosize: false,
-      template: template(css),
-    },
+    { ...layout, width: plot.clientWidth, autosize: false, template: template(css) },
     CONFIG,
   );
 
@@ -768,21 +695,8 @@ async function save(plot, caption) {
   const lines = wrapped(caption, plot.clientWidth / 6.5);
   const { margin, height, annotations = [], ...layout } = plot.layout;
   const more = 14 + 17 * lines.split("<br>").length;
-  const below = {
-    text: lines,
-    align: "left",
-    showarrow: false,
-    font: { size: 12, color: css("--soft") },
-  };
-  const place = {
-    x: 0,
-    xref: "paper",
-    xanchor: "left",
-    y: 0,
-    yref: "paper",
-    yanchor: "top",
-    yshift: 8 - margin.b,
-  };
+  const below = { text: lines, align: "left", showarrow: false, font: { size: 12, color: css("--soft") } };
+  const place = { x: 0, xref: "paper", xanchor: "left", y: 0, yref: "paper", yanchor: "top", yshift: 8 - margin.b };
   const whole = {
     ...layout,
     height: height + more,
@@ -790,12 +704,7 @@ async function save(plot, caption) {
     annotations: [...annotations, { ...below, ...place }],
     paper_bgcolor: css("--card"),
   };
-  const size = {
-    format: "png",
-    scale: 2,
-    width: plot.clientWidth,
-    height: height + more,
-  };
+  const size = { format: "png", scale: 2, width: plot.clientWidth, height: height + more };
   const href = await world.Plotly.toImage({ data: plot.data, layout: whole }, size);
   make("a", { href, download: "figure.png" }).click();
 }
@@ -848,10 +757,7 @@ function captionOf(scene) {
   const { kind, axis, series, caption, title, x_title } = view;
   const by = dimensions[series < 0 ? axis : series].name;
   const [rows, columns] = [title, x_title].map((text) => text.replace(/, %$/, ""));
-  const what = {
-    bars: `${columns} by ${by}`,
-    matrix: `rows: ${rows}, columns: ${columns}`,
-  }[kind];
+  const what = { bars: `${columns} by ${by}`, matrix: `rows: ${rows}, columns: ${columns}` }[kind];
   const text = caption || what || `${rows} over ${columns}, by ${by}`;
   const chosen = fixed(view)
     .filter((d) => dimensions[d].options.length > 1 && !text.includes(dimensions[d].options[choice[d]]))
@@ -928,11 +834,7 @@ function control({ name, options, ordered }) {
     changed();
   };
   if (ordered) {
-    const range = make("input", {
-      type: "range",
-      min: "0",
-      "aria-label": name,
-    });
+    const range = make("input", { type: "range", min: "0", "aria-label": name });
     const readout = make("output", {});
     /** @type {number[]} */ let there = [];
     range.addEventListener("input", () => pick(there[Number(range.value)]));
