@@ -75,16 +75,26 @@ def _is_on_photographs(one: Judged) -> bool:
     return any(own.photographs for own in one.speaking if own.ours)
 
 
+_PLAIN = {
+    "cifar10 × tin10": "photographs",
+    "cifar100": "photographs",
+    "digits × mnist5k": "digits",
+    "glyphs_plain × glyphs_cluttered": "glyphs",
+    "glosses": "texts",
+}
+"""Sets of images in a word, for who has not met their names."""
+
+
 def best(found: Sequence[Judged], sources: Sequence[Source]) -> Markdown:
     """What the book itself has to say, with its numbers: three sentences, as far as there are runs."""
     known = {one.claim.id: one for one in found}
 
     def said(name: str) -> str:
         one = known[name]
-        ours = [(numbers(one.claim, own)[1], own.images) for own in one.speaking if own.ours]
+        ours = [(numbers(one.claim, own)[1], _PLAIN.get(own.images, own.images)) for own in one.speaking if own.ours]
         return " and ".join(f"{number} points ({images})" for number, images in ours)
 
-    shares = {images: tables.span(ours, digits=0) for images, ours in gap.shares(sources, "DCC") if ours}
+    shares = {_PLAIN.get(name, name): tables.span(ours, digits=0) for name, ours in gap.shares(sources, "DCC") if ours}
     return Markdown(fill("report/best.md", said=said, shares=shares))
 
 
@@ -96,9 +106,9 @@ def small(found: Sequence[Judged]) -> HTML:
             one for one in found if (one.claim.paper, one.claim.kind) == (paper, "finding") and one.p_value is not None
         ]
         words = Counter(one.word for one in own)
-        counts = ", ".join(f"{words[word]} {word}" for word in VERDICTS if words[word])
+        counts = {word: f"{words[word]} {word}" for word in VERDICTS if words[word]}
         every = [marks(one, one.claim.id in stands)[0] for one in own]
-        papers.append((letter, counts, forest.threads(every, f"Paper {letter}: {counts}.")))
+        papers.append((letter, counts, forest.threads(every, f"Paper {letter}: {', '.join(counts.values())}.")))
     return HTML(fill("report/small.html", look=look(), papers=papers))
 
 

@@ -145,6 +145,17 @@
   const firstRight = (stage, labels) =>
     labels.filter((label, item) => labels[nearest(stage, item, 1)[0]] === label).length / labels.length;
 
+  /** How many of the five nearest to an item are of its class. @param {Omit<Stage, "score">} stage @param {number[]} labels @param {number} item */
+  const hitsOf = (stage, labels, item) => nearest(stage, item, FOUND).filter((i) => labels[i] === labels[item]).length;
+
+  /** The item whose five nearest come closest to the scores of all stages. @param {Stage[]} stages @param {number[]} labels */
+  function typical(stages, labels) {
+    const off = labels.map((_, item) =>
+      stages.reduce((sum, stage) => sum + Math.abs(hitsOf(stage, labels, item) / FOUND - stage.score), 0),
+    );
+    return off.indexOf(Math.min(...off));
+  }
+
   // --- the program ---------------------------------------------------------------------------------------------------
 
   let groups = 0;
@@ -165,7 +176,7 @@
     const newPlane = planeOf(fresh.items, labels);
     const anew = placed(fresh.items, newPlane);
     const still = matchMedia("(prefers-reduced-motion: reduce)");
-    let item = 0;
+    let item = -1;
     let stage = 0;
     let later = 0;
     /** @type {Stage[]} */
@@ -322,6 +333,7 @@
       const map = { points: carried(), query: fresh.items, plane: newPlane };
       const { today, unmapped } = before(setting.old);
       stages = [today, unmapped, scored(map), last];
+      if (item < 0) item = typical(stages, labels);
       const scores = stages.map(({ score }) => score);
       bars.forEach(({ bar, value }, i) => {
         bar.style.setProperty("--share", `${scores[i]}`);
@@ -342,12 +354,11 @@
       });
       const ceiling = alone.reduce((sum, share) => sum + share, 0) / labels.length;
       measured.textContent =
-        `Places are in 32 dimensions, of which the plane shows the two in which the classes differ most; what is found is ` +
-        `found in all. Who knows nothing but the ${setting.old} finds ${percent(ceiling)}; what a trained model finds ` +
-        `beyond that, it has kept though nothing asked for it. In the larger runs of this book (2 000 pictures of 100 ` +
-        `classes) the old model finds ${value("old/old")} among its own vectors, the new one ` +
-        `${value("new/identity(old)")} among these, ${value(ridged)} after the linear map, ${value("new/h")} after the ` +
-        `network and ${value("new/new")} embedded anew.`;
+        `The first query is the picture whose five finds come nearest to these scores. Places are in 32 dimensions; the ` +
+        `plane shows the two in which the classes differ most. Who knows the ${setting.old} alone finds ` +
+        `${percent(ceiling)}. In the larger runs of this book (2 000 pictures of 100 classes) the old model finds ` +
+        `${value("old/old")} among its own vectors, the new one ${value("new/identity(old)")} among these, ` +
+        `${value(ridged)} after the linear map, ${value("new/h")} after the network and ${value("new/new")} embedded anew.`;
       const chosen = [setting.old, setting.side, setting.pairs, setting.map].join("-");
       address.write(chosen === Object.values(DEFAULTS).join("-") ? null : chosen);
       go(stage);
@@ -442,7 +453,7 @@
         tile.classList.toggle("hit", hit);
         tile.setAttribute("aria-label", `${gallery.classes[labels[found[k]]]}${hit ? ", a hit" : ""}`);
       });
-      const hits = found.filter((i) => labels[i] === labels[item]).length;
+      const hits = hitsOf(stages[stage], labels, item);
       const side = SIDES.find(([name]) => name === setting.side)?.[1];
       const where = [
         `Today the old model, which learnt ${setting.old} alone, searches its own vectors`,

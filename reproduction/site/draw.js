@@ -237,12 +237,10 @@
       const chance = percent(1 / used[1].outputs.length, 1);
       const recorded = [used[1], used[2]].map((c) => (c.recorded === null ? "nothing" : percent(c.recorded, 1)));
       measured.textContent =
-        `What you draw is no test image, and neither are the ten examples: strokes, in hands that both networks of every ` +
-        `method read right before the swap. Network a learnt ${a.set}, network b ${b.set}. ${unsharedClasses(file, used).join(", ")} is not shared between ` +
-        `them: recombined networks choose among the other classes, where chance is ${chance}. Test images are of the ` +
-        `extractor's set. These networks are the run of Fig. 2 with seed ${file.seed}, trained again for this page ` +
-        `on another kind of processor, which rounds differently; in ` +
-        `the book it has ${recorded[0]} (a-b) and ${recorded[1]} (b-a).`;
+        `Network a learnt ${a.set}, network b ${b.set}; test images are of the extractor's set. ` +
+        `${unsharedClasses(file, used).join(", ")} is not shared: recombined networks choose among the other classes, where ` +
+        `chance is ${chance}. The run of Fig. 2 with seed ${file.seed}, trained again on another kind of processor, ` +
+        `which rounds differently; in the book it has ${recorded[0]} (a-b) and ${recorded[1]} (b-a).`;
     }
 
     /**

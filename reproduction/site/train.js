@@ -406,19 +406,15 @@
       make(
         "div",
         { class: "tried" },
-        make(
-          "span",
-          {},
-          "Your runs: accuracy of the swapped ones, mean of a-b and b-a. A mark is one seed, the bar the 95 % interval of their mean, the grey tick the mean of the book's larger runs.",
-        ),
+        make("span", {}, "Your runs: accuracy of the swapped ones, mean of a-b and b-a"),
         finished,
       ),
       make(
         "p",
         { class: "measured" },
         `Network a learns ${header.sets[0].name}, network b ${header.sets[1].name}, at 8 × 8 pixels: three convolutions, the ` +
-          `cut, one more, ${STEPS} steps of 64 images. The runs of the book are larger: a ResNet-8, 16 × 16 pixels, 300 steps; ` +
-          "the grey tick is their mean. Tested on the nine classes that both have, which alone may be chosen.",
+          `cut, one more, ${STEPS} steps of 64 images. A mark is a seed, the bar the 95 % interval of their mean. The grey tick is the mean of ` +
+          "the book's larger runs: a ResNet-8, 16 × 16 pixels, 300 steps. Tested on the nine classes that both have, which alone may be chosen.",
       ),
     );
 

@@ -153,6 +153,10 @@ def test_a_gallery_is_carried_over_by_mouse_and_by_keyboard(chromium, bare):
     scores = lambda: [int(s.text.split()[0]) for s in chromium.find_elements(By.CSS_SELECTOR, ".score b")]  # noqa: E731
     old, unmapped, carried, anew = scores()
     assert unmapped < 10 < old < carried and carried > 90 and anew > 95
+    for stage, score in enumerate((old, unmapped, carried, anew)):
+        chromium.find_element(By.CSS_SELECTOR, f".stages [value='{stage}']").send_keys(Keys.SPACE)
+        hits = len(chromium.find_elements(By.CSS_SELECTOR, ".found .hit"))
+        assert abs(20 * hits - score) <= 20, "what is seen first is as good as the score"
     chromium.find_element(By.CLASS_NAME, "play").click()
     until(chromium, lambda: "what ridge made of the old vectors" in words(chromium), "it has arrived")
     chromium.find_element(By.CSS_SELECTOR, "[type=range]").send_keys(Keys.HOME)

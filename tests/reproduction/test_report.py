@@ -131,7 +131,9 @@ def test_totals_are_those_of_the_rows(found):
 def test_the_totals_in_a_sentence(found):
     findings = [one for one in found if one.claim.kind == "finding"]
     text = report.in_short(found).data
-    assert f"{len(findings)} claims" in text and "3 to 3 seeds each" in text and "0 of 32 printed levels" in text
+    assert (
+        f"Of {len(findings)} claims" in text and "3 to 3 seeds each" in text and "None of the 32 printed levels" in text
+    )
     assert f"{report.totals(found, 'finding').after_holm} stand with Holm" in text
     assert "no runs" in report.in_short([one for one in found if one.word == "not run"]).data
 
