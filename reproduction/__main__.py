@@ -91,7 +91,7 @@ def commands() -> None:
 
 @commands.command("list")
 def list_experiments() -> None:
-    """The experiments: which figure or table each one is, and what it takes."""
+    """List the experiments: what each one is, and what it takes."""
     from .experiments.settings import KINDS
     from .records.index import index
     from .records.provenance import cpu_minutes
@@ -111,7 +111,7 @@ def list_experiments() -> None:
 @_experiments
 @_preset("paper")
 def settings(experiments: Sequence[str], preset: str) -> None:
-    """Print every setting of an experiment (default: all), by the names that --set takes."""
+    """Print the settings of experiments, as --set takes them."""
     from .experiments.presets import settings as settings_of
 
     for name in _known(experiments):
@@ -146,7 +146,7 @@ def settings(experiments: Sequence[str], preset: str) -> None:
 )
 @click.option("--refresh", is_flag=True, help="make runs again whose code has changed since")
 def run(experiments: Sequence[str], preset: str, scheduler: str | None, changes: Sequence, **options: Any) -> int:
-    """Make the runs of experiments, or of all, that have no record yet."""
+    """Make the runs of experiments, or of all, without a record."""
     from gallerykit.scheduler import workers_of
 
     from .runs import runner
@@ -189,8 +189,11 @@ def _known(experiments: Sequence[str]) -> list[str]:
 @_experiments
 @_preset("laptop")
 def measure(name: str, experiments: Sequence[str], preset: str) -> None:
-    """Add a measure, such as chance or noise, to the records of those runs of experiments (default: all) whose networks
-    are kept; nothing is trained."""
+    """Add a measure to the records of runs, without training.
+
+    NAME is chance, noise or another measure; the runs are those of the experiments (default: all) whose networks are
+    kept.
+    """
     from .runs import kept
 
     for experiment in _known(experiments):
@@ -204,8 +207,10 @@ def measure(name: str, experiments: Sequence[str], preset: str) -> None:
 @_preset("laptop")
 @click.option("--output", type=click.Path(path_type=Path), help="a folder; default: book/_static/exported")
 def export(names: Sequence[str], preset: str, output: Path | None) -> None:
-    """Train what readers try in the pages, half a minute to three for each, and write it: methods of Fig. 2,
-    seams, searches, digits or gallery; default: all that the pages offer."""
+    """Train and write what readers try in the pages.
+
+    Methods of Fig. 2, seams, searches, digits or gallery (default: all), half a minute to three for each.
+    """
     from .runs.export import digits, gallery, networks, seams, searches
     from .show.programs import EXPORTED
 
@@ -265,8 +270,10 @@ def status() -> None:
 @_experiments
 @click.option("--accept", is_flag=True, help="pin what the code computes now; records of what changed become stale")
 def golden(experiments: Sequence[str], accept: bool) -> int:
-    """Make the golden runs of experiments (default: all) and compare them with the numbers pinned in
-    results/golden.json."""
+    """Hold golden runs against the numbers that are pinned.
+
+    They are made for the experiments named (default: all), and compared with results/golden.json.
+    """
     from .records import pins
     from .runs import golden
 
@@ -300,7 +307,7 @@ def golden(experiments: Sequence[str], accept: bool) -> int:
     help="write the executed chapters, and the README's picture of the landing page, into the sources as well",
 )
 def book(chapters: Sequence[str], preset: str | None, store: bool) -> None:
-    """Execute the chapters, or some alone, such as book/index, and build _build/html."""
+    """Execute chapters, such as book/index, and build _build/html."""
     from .book import make
 
     print(f"open {make(chapters, preset=preset, store=store) / 'index.html'}")
