@@ -29,7 +29,7 @@ from compatkit.files import write_atomically
 from . import picture
 from .pages.templates import fill
 from .show import explorer, programs
-from .show.explorer import EXPLORER_CLASS, FIGURE_CLASS
+from .show.explorer import EXPLORER_CLASS
 from .word_vectors import NotInstalled
 
 __all__ = ["build", "chapters", "copy", "execute", "make", "normalise", "reference"]
@@ -417,7 +417,7 @@ def _scripts_of_page(app: Any, pagename: str, templatename: str, context: dict[s
     if number := app.env.toc_secnumbers.get(pagename, {}).get(""):  # captions count figures by chapter
         context["metatags"] += f'<style>:root {{ --chapter: "{number[0]}." }}</style>'
     body = context.get("body", "")
-    if FIGURE_CLASS in body or EXPLORER_CLASS in body:
+    if EXPLORER_CLASS in body:
         # More than a megabyte: only on pages with a figure, and after the text is there.
         app.add_js_file(_plotly_js(_PACKAGES).name, loading_method="defer", priority=100)
         app.add_js_file(_SCRIPT, loading_method="defer", priority=101)

@@ -183,7 +183,6 @@ def after_the_last_block(records: Records) -> Panels:
 def classes_curve(records: Records) -> Explorer:
     """Pick data, see recombination accuracy against the number of classes that the shared head learns."""
     found, levels = [], chance_levels(records)
-    level, bound = "IIW+RP, no class shared", "paper, IIW+DCC: at most"
     at_most, rp = (
         paper_value("gygli", "fig9", row, column, "recombination accuracy")
         for row, column in (("6 classes or fewer", "largest"), ("IIW+RP", "mean"))
@@ -193,14 +192,15 @@ def classes_curve(records: Records) -> Explorer:
             at = {"data": name, "test images": images}
             counted = {str(count): seeds for count, seeds in by_count(group, role).items()}
             without = pick(table(group), "recombination", on=role, method="IIW+RP")
-            levels.append(Level(level, without["value"].tolist(), at))
+            levels.append(Level("IIW+RP, no class shared", without["value"].tolist(), at))
             found += row_cells(at | {"method": "IIW+DCC"}, "classes", counted)
-            if role == "mean":
-                few = [count for count in counted if int(count) <= 6]
-                found += [Cell(at | {"method": bound, "classes": count}, [], at_most) for count in few]
-                levels.append(Level("paper, IIW+RP", [rp / 100], at, printed=True))
+    note = Note(
+        f"The paper, on its images: at most {at_most} % with six classes or fewer, {rp} % under IIW+RP.",
+        {"test images": ROLES["mean"]},
+    )
     title, x_title = "recombination accuracy, %", "classes of the shared head"
-    view = curves(found, "method", "classes", x_title, title, levels=levels)
+    caption = "Recombination accuracy by the number of classes that the shared head learns"
+    view = curves(found, "method", "classes", x_title, title, levels=levels, notes=[note], caption=caption)
     return explorer(view, ordered={"classes": _counts(records)})
 
 
@@ -226,7 +226,9 @@ def cka_explorer(records: Records) -> Explorer:
     blocks = [*in_network_order(set(values["layer"]) - {"classifier"}), "classifier"]
     at = {"data": "data", "test images": "on", "method": "method", own: "layer", other: "case"}
     words = {"on": {role: ROLES[role] for role in "ab"}} | {c: {b: b for b in blocks} for c in ("layer", "case")}
-    return explorer(matrix(cells(values, at, words), own, other, percent=False), start={"method": "IIW+DCC"})
+    caption = "CKA of each block of one network with each block of the other"
+    view = matrix(cells(values, at, words), own, other, percent=False, caption=caption)
+    return explorer(view, start={"method": "IIW+DCC"})
 
 
 def channels_explorer(records: Records) -> Explorer:
@@ -247,13 +249,14 @@ def channels_explorer(records: Records) -> Explorer:
         place = {name: cell.at[name] for name in at}
         pretrained = " pre-trained" if place["start"] == "pre-trained" else ""
         printed = {"paper": place["method"] + pretrained}
-        printed["paper, optimally permuted"] = f"{printed['paper']} + permutation"
+        printed["paper, permuted"] = f"{printed['paper']} + permutation"
         levels += [
             Level(f"{name}: mean {numbers[row]:.2f}", [numbers[row]], place, printed=True)
             for name, row in printed.items()
             if numbers.get(row) is not None
         ]
     title = {"title": "correlation", "x_title": "channel, by correlation"}
+    title["caption"] = "Correlation of each channel with its counterpart, largest first, in one pair of networks"
     return explorer(View("ranked", found, series="channels", percent=False, levels=levels, **title))
 
 

@@ -201,8 +201,9 @@ def recombination_explorer(records: Records, method: str = "IIW+DCC") -> Explore
     lines = cells(
         values, {"data": "data", "test images": "on", "method": "method", "split layer": "layer"}, {"on": ROLES}
     )
+    caption = "Accuracy on the extractor's images, cut after {split layer}"
     return explorer(
-        matrix(fields, "extractor of", "head of"),
+        matrix(fields, "extractor of", "head of", caption=caption),
         cut_curves(lines, records),
         ordered={"split layer": in_network_order(cell.at["split layer"] for cell in lines)},
         start={"method": method, "split layer": block_of("stage2", boundaries(records))},
@@ -211,8 +212,8 @@ def recombination_explorer(records: Records, method: str = "IIW+DCC") -> Explore
 
 def cut_curves(found: Sequence[Cell], records: Records) -> View:
     """Recombination accuracy over the places where networks are cut, a line for each method."""
-    title = "recombination accuracy, %"
-    return curves(found, "method", "split layer", "place of the cut", title, levels=chance_levels(records))
+    how = {"title": "recombination accuracy, %", "caption": "Recombination accuracy by the place of the cut"}
+    return curves(found, "method", "split layer", "cut after", **how, levels=chance_levels(records))
 
 
 def matrix_cells(at: Mapping[str, str], values: Values, **where: str) -> list[Cell]:

@@ -37,7 +37,8 @@ def turned_explorer(records: Records) -> Explorer:
     """Pick test images, see recombination accuracy against the share of images that are turned."""
     values = pick(table(records), "recombination", on=ROLES)
     shares = {share: f"{share:.0%}".replace("%", " %") for share in sorted(values["turned"].unique())}
-    return _pair_explorer(records, values, "turned", shares, "images turned at random")
+    caption = "Recombination accuracy by the share of images that are turned at random"
+    return _pair_explorer(records, values, "turned", shares, "images turned at random", caption)
 
 
 FOOLED = {
@@ -65,14 +66,17 @@ def stitched_explorer(records: Records) -> Explorer:
     counts = {f"stitched on {n} images": str(n) for n in records[0]["config"]["stitches"]}
     places = {"": "as they are", "permuted": "permuted"} | counts
     values = pick(table(records), "recombination", on=ROLES, variant=places)
-    x_title = "channels as they are, permuted, or stitched on so many images"
-    return _pair_explorer(records, values, "variant", places, x_title)
+    caption = "Recombination accuracy of channels as they are, permuted, and stitched"
+    return _pair_explorer(records, values, "variant", places, "stitched on so many images", caption)
 
 
-def _pair_explorer(records: Records, values: Values, column: str, places: Mapping, x_title: str) -> Explorer:
+def _pair_explorer(
+    records: Records, values: Values, column: str, places: Mapping, x_title: str, caption: str
+) -> Explorer:
     at = {"data": "data", "test images": "on", "method": "method", "at": column}
-    found = cells(values, at, {"on": ROLES, column: places})
-    return explorer(curves(found, "method", "at", x_title, "recombination accuracy, %", levels=chance_levels(records)))
+    found, how = cells(values, at, {"on": ROLES, column: places}), {"caption": caption}
+    title = "recombination accuracy, %"
+    return explorer(curves(found, "method", "at", x_title, title, levels=chance_levels(records), **how))
 
 
 # --- paper B ----------------------------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ def cpu_minutes(records: Sequence[Mapping]) -> str:
 
 
 def summary(records: Sequence[Mapping]) -> str:
-    """One short sentence: how many runs, on what, how long, and how many of them are stale."""
+    """One short sentence: how many runs, how long, and how many of them are stale."""
     if not records:
         return "No runs."
     made = [record["provenance"] for record in records]
@@ -143,17 +143,17 @@ def summary(records: Sequence[Mapping]) -> str:
     stale = sum(map(is_stale, records))
     note = f"; {stale} of them stale: the code, or the images that it draws, has changed since" if stale else ""
     count = f"{len(records)} run{'s' * (len(records) > 1)}"
-    where = f"at preset {_listed(r['preset'] for r in records)} on {_listed(map(hardware, made))}"
-    return f"{count} {where}, {took} in all{note}."
+    return f"{count} at preset {_listed(r['preset'] for r in records)}, {took} in all{note}."
 
 
 def details(records: Sequence[Mapping]) -> str:
-    """The rest of what the records say of their origin: threads, commits, torch, days, uncommitted changes."""
+    """What else records say of their origin: hardware, threads, commits, torch, days, uncommitted changes."""
     made = [record["provenance"] for record in records]
     threads = _listed(p["threads"] for p in made)
     days = sorted(p["started"][:10] for p in made)
     dirty = sum(bool(p["dirty"]) for p in made)
     parts = [
+        f"On {_listed(map(hardware, made))}",
         f"{threads} thread{'s' * (threads != '1')} a run",
         f"commit {_listed(p['commit'][:7] if p['commit'] else 'none (outside a checkout)' for p in made)}",
         f"torch {_listed(p['versions'].get('torch') for p in made)}",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import html
 import math
+import re
 from collections.abc import Mapping
 
 from IPython.display import HTML
 
 from compatkit.intervals import Interval
 
-from .looks import look
+from .looks import LOOKS, look
 from .tables import span
 
 _WIDTH, _LINE, _TOP = 340, 22, 26  # px of a panel, of a row, and above the first
@@ -37,7 +38,7 @@ def dots(
     paper: Mapping[str | tuple[str, str], float | None] | None = None,
 ) -> HTML:
     """A figure of means with their 95 % intervals: a panel for each set of images, all on one scale, side by side where
-    there is room. A row's name gives its look, and the number stands beside it.
+    there is room. A row has the look of the method that its name begins with, and the number stands beside it.
 
     Args:
         panels: rows of each panel; those without a value are left out.
@@ -86,7 +87,8 @@ def _panel(
         how = f'stroke-dasharray="{_LINE} {above}" opacity="{0.15 if tick else 0.7}"'
         parts.append(_line(x(tick), _TOP + above - 1, x(tick), bottom, how))
     for place, (name, one) in enumerate(rows.items()):
-        y, (colour, mark, _) = _TOP + 10 + above + (_LINE + above) * place, look(name, 0)
+        y, begun = _TOP + 10 + above + (_LINE + above) * place, re.split(",? ", name)[0]
+        colour, mark, _ = look(begun if begun in LOOKS and name not in LOOKS else name, 0)
         if one.n > 1:
             parts.append(_line(x(one.low), y, x(one.high), y, f'stroke-width="2" stroke="{colour}"'))
         parts.append(_mark(x(one.mean), y, mark, colour))
@@ -99,7 +101,7 @@ def _panel(
     parts += [_text(x(tick), bottom + 15, f"{tick:g}", "middle", 11) for tick in ticks]
     parts.append(_text(_WIDTH, 13, unit, "end", 11))
     alt, box = html.escape(f"{title}, {unit}: {', '.join(said)}."), f"0 0 {_WIDTH} {bottom + 20}"
-    style = f"flex:0 1 {_WIDTH + 10}px;min-width:0;height:auto"
+    style = f"flex:0 1 {_WIDTH}px;min-width:0;height:auto"
     return f'<svg role="img" aria-label="{alt}" viewBox="{box}" style="{style}">{"".join(parts)}</svg>'
 
 

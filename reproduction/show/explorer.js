@@ -3,7 +3,7 @@
 // computed here.
 //
 // One source for two worlds. In the book the Sphinx extension wraps this file as a classic script (module scripts do not
-// load from a disk), and drawPage draws every explorer and every plain figure of the page. In a live notebook it is the
+// load from a disk), and drawPage draws every explorer of the page. In a live notebook it is the
 // module of an anywidget, and render draws one explorer. reproduction/show/explorer.py writes what is read here.
 
 /** @typedef {{at: number[], mean: number | null, half: number | null, n: number, paper: number | null,
@@ -352,7 +352,6 @@ function bars(scene) {
         yanchor: "bottom",
         showarrow: false,
         bgcolor: css("--pst-color-background"), // no line goes through a name
-        borderpad: 0,
       }))
     : [];
   const top = 12 + 16 * annotations.length;
@@ -475,27 +474,27 @@ function curves(scene) {
   const height = 440;
   const margin = { t: 16, b: 72, l: 56, r: 14 };
   const labelled = width >= NARROW;
-  if (labelled) margin.r = 14 + Math.max(...lines.map(({ name }) => widthOf(`● ${name}`)));
+  const named = [
+    ...lines.map(({ name, option, colour, symbol, y }) => ({
+      text: `${signOf(symbol)} ${name}`,
+      name: option,
+      font: { color: colour },
+      y: y[y.length - 1] ?? 0,
+    })),
+    ...annotations.map(({ text, font, y }) => ({ text: `⋯ ${text}`, font, y })),
+  ];
+  if (labelled) margin.r = 14 + Math.max(...named.map(({ text }) => widthOf(text)));
   const pixels = (range[1] - range[0]) / (height - margin.t - margin.b);
   const ends = apart(
-    lines.map(({ y }) => y[y.length - 1] ?? 0),
+    named.map(({ y }) => y),
     15 * pixels,
     range[0],
     range[1],
   );
-  // A name with its mark stands at the end of its line, or as near as others leave room.
+  // A name stands at the end of its line, or as near as others leave room.
   const [left, right] = ranked ? [1, Math.max(...lines.map(({ x }) => x.length))] : [-0.4, places.length - 0.6];
-  const labels = lines.map(({ name, option, colour, symbol }, i) => ({
-    text: `${signOf(symbol)} ${name}`,
-    name: option,
-    font: { color: colour },
-    x: 1,
-    xref: "paper",
-    xshift: 6,
-    y: ends[i],
-    xanchor: "left",
-    showarrow: false,
-  }));
+  const place = { x: 1, xref: "paper", xshift: 6, xanchor: "left", showarrow: false };
+  const labels = named.map((label, i) => ({ ...label, ...place, y: ends[i] }));
   const pin = {
     type: "line",
     yref: "paper",
@@ -545,19 +544,24 @@ function curves(scene) {
       },
       yaxis: { range, title: { text: view.title } },
       shapes: [...shapes, ...(here >= 0 ? [{ ...pin, x0: here, x1: here }] : [])],
-      annotations: [...annotations, ...(labelled ? labels : [])],
+      annotations: labelled ? labels : annotations,
     },
   };
 }
 
+/** A matrix of many fields shows means alone. @param {Scene} scene */
+const isLarge = ({ view, cells }) =>
+  view.kind === "matrix" && new Set(cells.map((cell) => optionOf(view, cell, view.series))).size > 4;
+
 /** Rows (the series) by columns (the axis), numbers in the fields; large ones count from the bottom, as layers do.
  * @param {Scene} scene */
-function matrix({ view, dimensions, cells, width }) {
+function matrix(scene) {
+  const { view, dimensions, cells, width } = scene;
   const used = [view.series, view.axis].map((d) =>
     dimensions[d].options.map((_, i) => i).filter((option) => cells.some((cell) => optionOf(view, cell, d) === option)),
   );
   const [rows, columns] = used;
-  const large = rows.length > 4;
+  const large = isLarge(scene);
   const grid = rows.map((row) =>
     columns.map((column) =>
       cells.find((cell) => optionOf(view, cell, view.series) === row && optionOf(view, cell, view.axis) === column),
@@ -565,8 +569,8 @@ function matrix({ view, dimensions, cells, width }) {
   );
   const written = (/** @type {Cell | undefined} */ cell) => {
     if (!cell) return "";
-    if (large) return inUnit(view, cell.mean ?? 0);
-    return `${inUnit(view, cell.mean ?? 0)}<br>${cell.half === null ? "" : `± ${inUnit(view, cell.half)}<br>`}n = ${cell.n}`;
+    const mean = inUnit(view, cell.mean ?? 0);
+    return large || cell.half === null ? mean : `${mean}<br>± ${inUnit(view, cell.half)}`;
   };
   const narrow = width < NARROW;
   const letters = narrow ? 9 : 24;
@@ -760,14 +764,16 @@ function captionOf(scene) {
   const what = { bars: `${columns} by ${by}`, matrix: `rows: ${rows}, columns: ${columns}` }[kind];
   const text = caption || what || `${rows} over ${columns}, by ${by}`;
   const chosen = fixed(view)
-    .filter((d) => dimensions[d].options.length > 1 && !text.includes(dimensions[d].options[choice[d]]))
+    .filter((d) => dimensions[d].options.length > 1 || dimensions[d].name === "data")
+    .filter((d) => !text.includes(dimensions[d].options[choice[d]]))
     .map((d) => `${dimensions[d].name}: ${dimensions[d].options[choice[d]]}`);
   const cells = shownCells(scene);
   const counts = cells.map(({ n }) => n).filter(Boolean);
   const n = [...new Set([Math.min(...counts), Math.max(...counts)])].join(" to ");
-  const spans = cells.some(({ half }) => half !== null) ? ", 95 % intervals" : "";
+  const spans = !isLarge(scene) && cells.some(({ half }) => half !== null) ? ", 95 % intervals" : "";
   const printed = kind === "bars" && cells.some(({ paper }) => paper !== null) ? " ◇ the paper, on its images." : "";
-  const means = kind === "ranked" ? "" : kind === "scatter" ? " A mark is a run." : ` Means of n = ${n} runs${spans}.`;
+  const runs = n === "1" ? " One run." : ` Means of n = ${n} runs${spans}.`;
+  const means = kind === "ranked" ? "" : kind === "scatter" ? " A mark is a run." : runs;
   const strokes = kind === "bars" ? " A stroke is a run." : "";
   const whole = [text, ...chosen].join("; ");
   return `${whole[0].toUpperCase()}${whole.slice(1)}.${counts.length ? means + strokes : ""}${printed}`;
@@ -1046,25 +1052,12 @@ function explore(element, spec) {
   return () => page.redraw.delete(redraw);
 }
 
-/** A plain figure: plotly's data and layout as the notebook made them, and the sentence that stands for it.
- * @param {HTMLElement} plot @param {{data: any[], layout: any}} figure */
-function show(plot, { data, layout }) {
-  plot.replaceChildren();
-  follow(plot, () => react(plot, data, structuredClone(layout), styleOf(plot)));
-}
-
-/** The book: every explorer and figure of the page, each from the JSON within it. */
+/** The book: every explorer of the page, each from the JSON within it. */
 function drawPage() {
   page.address = true;
   document.addEventListener("click", followLink);
-  for (const script of document.querySelectorAll(
-    ":is(.compatkit-explorer, .compatkit-figure) > script[type='application/json']",
-  )) {
-    const element = /** @type {HTMLElement} */ (script.parentElement);
-    const spec = JSON.parse(script.textContent ?? "");
-    if (element.classList.contains("compatkit-figure")) show(element, spec);
-    else explore(element, spec);
-  }
+  for (const script of document.querySelectorAll(".compatkit-explorer > script[type='application/json']"))
+    explore(/** @type {HTMLElement} */ (script.parentElement), JSON.parse(script.textContent ?? ""));
   document.getElementById(location.hash.slice(1))?.scrollIntoView();
 }
 

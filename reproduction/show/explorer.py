@@ -1,4 +1,4 @@
-"""Figures and explorers that work in the printed page and in a live notebook alike.
+"""Explorers that work in the printed page and in a live notebook alike.
 
 A reader of the rendered book has no kernel, and perhaps no network. So an explorer is a table of numbers and a script
 (``explorer.js``) that draws what is picked: the script reads the numbers from the page, or, live, from the widget.
@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import anywidget
-import plotly.graph_objects as go
 import traitlets
 from IPython.display import Markdown
 from plotly.offline import get_plotlyjs
@@ -34,19 +33,12 @@ from compatkit.intervals import interval
 
 from .looks import in_order, look
 
-__all__ = ["Cell", "Explorer", "Figure", "Level", "Note", "View", "curves", "explorer", "matrix", "source"]
+__all__ = ["Cell", "Explorer", "Level", "Note", "View", "curves", "explorer", "matrix", "source"]
 
-PLOTLY_MIME = "application/vnd.plotly.v1+json"
-
-# The book finds the pages that need the scripts, and the script and the style sheet their places, by these classes.
-FIGURE_CLASS, EXPLORER_CLASS = "compatkit-figure", "compatkit-explorer"
+# The book finds the pages that need the scripts, and the script and the style sheet their places, by this class.
+EXPLORER_CLASS = "compatkit-explorer"
 
 KINDS = ("bars", "curves", "ranked", "matrix", "scatter", "costs")
-_DEFAULT_HEIGHT = 400
-_CONFIG = {"responsive": True, "displaylogo": False, "displayModeBar": False}
-
-# Where no style sheet gives the look: a live notebook shows a plain figure on a light ground.
-_LIVE = {"data": {"heatmap": [{"type": "heatmap", "colorscale": [[0, "#ffffff"], [1, "#74aede"]]}]}}
 
 
 # --- explorers --------------------------------------------------------------------------------------------------------
@@ -165,9 +157,10 @@ class Explorer(anywidget.AnyWidget):
 
     def _repr_mimebundle_(self, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         data, metadata = super()._repr_mimebundle_(**options)
+        script = f'<script type="application/json">{self.spec}</script>'  # the page's script turns it into figures
         return {
             **data,
-            "text/html": _as_html(EXPLORER_CLASS, "", self.spec, self.alt),
+            "text/html": f'<div class="{EXPLORER_CLASS}">{script}<p>{html.escape(self.alt)}</p></div>',
             "text/plain": self.alt,
         }, metadata
 
@@ -392,36 +385,7 @@ def _in_words(view: View, cells: Sequence[Cell], options: Mapping[str, Sequence[
     return f"Pick {choices}. At first: {shown}" if choices else shown
 
 
-# --- plain figures ----------------------------------------------------------------------------------------------------
-
-
-class Figure:
-    """A plotly figure together with the sentence that stands for it where it cannot be seen.
-
-    Ends a cell, goes through ``display`` and through ``glue`` (which a bare plotly figure does not). As wide as its
-    column, whatever ``width`` says; ``height`` is kept. In the page it takes its colours from the theme, where the
-    author gave none.
-
-    Args:
-        figure: The plotly figure. It is copied: the caller's stays as it is.
-        alt: What the figure shows, in a sentence; read out by screen readers, and the figure's plain-text form.
-    """
-
-    def __init__(self, figure: go.Figure, alt: str) -> None:
-        if not isinstance(alt, str) or not alt.strip():
-            raise ValueError(f"alt must be a sentence that says what the figure shows, got {alt!r}")
-        self.figure = _calm(figure)
-        self.alt = " ".join(alt.split())
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        spec = json.loads(self.figure.to_json())
-        data, layout = spec["data"], spec["layout"]
-        attributes = f' role="img" aria-label="{html.escape(self.alt)}" style="height:{layout["height"]}px"'
-        return {
-            PLOTLY_MIME: {"data": data, "layout": layout | {"template": _LIVE}, "config": _CONFIG},
-            "text/html": _as_html(FIGURE_CLASS, attributes, _as_json({"data": data, "layout": layout}), self.alt),
-            "text/plain": self.alt,
-        }
+# --- code -------------------------------------------------------------------------------------------------------------
 
 
 def source(function: Callable[..., Any]) -> Markdown:
@@ -433,47 +397,6 @@ def source(function: Callable[..., Any]) -> Markdown:
         documented = definition.body[0]
         del lines[documented.lineno - 1 : documented.end_lineno]
     return Markdown("```python\n" + "\n".join(lines) + "\n```")
-
-
-def _calm(figure: go.Figure) -> go.Figure:
-    """A copy in the book's look: fluid width, no heavy template, and only what the author left open is filled in."""
-    figure = go.Figure(figure)
-    figure.layout.template = None
-    figure.update_layout(width=None, autosize=True)
-    layout = figure.layout
-    titled = bool(layout.title.text)
-    _fill(
-        layout,
-        height=_DEFAULT_HEIGHT,
-        dragmode=False,
-        showlegend=len(figure.data) > 1,
-        margin={"l": 56, "r": 16, "t": 52 if titled else 20, "b": 48},
-        title={"x": 0, "xref": "paper", "xanchor": "left", "y": 1, "yref": "container", "yanchor": "top"},
-    )
-    _fill(layout.title, pad={"t": 16}, font={"size": 16})
-    if not layout.legend.to_plotly_json():
-        # Measured from the top of the figure, the legend makes room for itself however many lines a phone breaks it
-        # into; beside the plot it would leave none there, and below it would run into the axis title.
-        layout.legend = {"orientation": "h", "x": 0, "yref": "container", "yanchor": "top"}
-        layout.legend.y = 1 - (44 if titled else 8) / layout.height
-    for axis in (*figure.select_xaxes(), *figure.select_yaxes()):
-        _fill(axis, automargin=True)
-    return figure
-
-
-def _fill(part: Any, **defaults: Any) -> None:
-    """Set what is not set yet; within a group of settings (``font``), each on its own."""
-    for name, value in defaults.items():
-        if isinstance(value, dict):
-            _fill(part[name], **value)
-        elif part[name] is None:
-            part[name] = value
-
-
-def _as_html(css_class: str, attributes: str, content: str, alt: str) -> str:
-    """What the script of the page turns into a figure; where no script does, the sentence stands there."""
-    script = f'<script type="application/json">{content}</script>'
-    return f'<div class="{css_class}"{attributes}>{script}<p>{html.escape(alt)}</p></div>'
 
 
 def _as_json(value: Any) -> str:

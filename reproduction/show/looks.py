@@ -40,7 +40,6 @@ _METHODS = {
     "relative": Look(BLUE, "triangle-up-open", "dot"),
     "upper bound": Look(PINK, "triangle-down"),
     "re-initialised head": Look(BROWN, "triangle-down-open", "dash"),
-    "paper, IIW+DCC: at most": Look("#cf5740", "diamond-open", "dot"),
 }
 _CASES = {
     "old/old": Look(GREY, "circle"),

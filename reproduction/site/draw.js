@@ -240,7 +240,8 @@
         `Network a learnt ${a.set}, network b ${b.set}; test images are of the extractor's set. ` +
         `${unsharedClasses(file, used).join(", ")} is not shared: recombined networks choose among the other classes, where ` +
         `chance is ${chance}. The run of Fig. 2 with seed ${file.seed}, trained again on another kind of processor, ` +
-        `which rounds differently; in the book it has ${recorded[0]} (a-b) and ${recorded[1]} (b-a).`;
+        `which rounds differently; in the book it has ${recorded[0]} (a-b) and ${recorded[1]} (b-a). The ten examples ` +
+        `are strokes that both networks of every method read right before the swap.`;
     }
 
     /**

@@ -156,7 +156,7 @@
     return svg("path", { d, transform: `translate(${x} ${y})`, ...look });
   }
 
-  const CHART = { width: 400, height: 284, left: 34, right: 62, top: 12, bottom: 48 };
+  const CHART = { width: 400, height: 284, left: 46, right: 62, top: 12, bottom: 48 };
   /** @param {number} step */
   const across = (step) => CHART.left + ((CHART.width - CHART.left - CHART.right) * step) / STEPS;
   /** @param {number} share */
@@ -191,7 +191,7 @@
       { viewBox: `0 0 ${CHART.width} ${CHART.height}`, role: "img", "aria-label": "Accuracy, before training." },
       ...grid,
       chance,
-      svg("text", { class: "soft", x: `${across(0) + 4}`, y: `${up(1 / 9) + 12}` }, "chance"),
+      svg("text", { class: "soft", x: `${CHART.left - 5}`, y: `${up(1 / 9) + 4}`, "text-anchor": "end" }, "chance"),
       below,
       svg(
         "text",

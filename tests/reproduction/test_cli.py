@@ -83,7 +83,7 @@ def test_listing_and_status_need_no_torch(tmp_path):
 def test_run_then_status(capsys):
     tiny = ["--set", "recipe.steps=2", "--set", "n_train=60", "--set", "n_test=60", "--set", "method=IIW"]
     assert main(["run", "fig2", "--preset", "smoke", "--seeds", "3-4", *tiny]) == 0
-    assert "fig2: 4 runs at preset smoke on " in capsys.readouterr().out
+    assert "fig2: 4 runs at preset smoke, " in capsys.readouterr().out
     assert {r["seed"] for r in records.load("fig2", "smoke")} == {3, 4}
     assert table(capsys)["fig2", "smoke"][:5] == (0, 18, 0, 4, 0), "recorded, planned, seeds, other, stale"
 

@@ -6,21 +6,16 @@ import json
 import subprocess
 import sys
 
-import plotly.graph_objects as go
 import pytest
 
 from compatkit.intervals import interval
-from reproduction.show.explorer import PLOTLY_MIME, Cell, Figure, Level, Note, View, explorer, source
+from reproduction.show.explorer import Cell, Level, Note, View, explorer, source
 from reproduction.show.looks import look
 
 from .explored import by_name, table
 
 METHODS, DATA, LAYERS = ("independent", "RP", "DCC"), ("x", "y"), ("stem", "block 1", "block 2")
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-
-
-def line(title: str) -> go.Figure:
-    return go.Figure(go.Scatter(x=[0, 1], y=[1, 0]), layout={"title": title})
 
 
 def runs(data: str, method: str) -> list[float]:
@@ -151,11 +146,7 @@ def test_the_widget_is_the_script_of_the_page_and_brings_plotly_when_asked(monke
 
 def test_text_cannot_break_out_of_the_script():
     named = Cell({"data": "</script><b>", "method": "RP"}, [0.5])
-    for html in (
-        explorer(bars(named))._repr_mimebundle_()[0]["text/html"],
-        Figure(line("</script><b>"), alt="A line.")._repr_mimebundle_()["text/html"],
-    ):
-        assert html.count("</script>") == 1
+    assert explorer(bars(named))._repr_mimebundle_()[0]["text/html"].count("</script>") == 1
 
 
 @pytest.mark.parametrize(
@@ -180,47 +171,6 @@ def test_bad_arguments_are_named(make, message):
 def test_pages_of_results_never_load_torch():
     code = "import sys, reproduction.show.explorer, reproduction.book; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-# --- plain figures ----------------------------------------------------------------------------------------------------
-
-
-def test_figure_speaks_to_live_jupyter_to_the_page_and_to_a_screen_reader():
-    bundle = Figure(line("RP"), alt='Falls from "2"\n   to < 0.')._repr_mimebundle_()
-    assert set(bundle) == {PLOTLY_MIME, "text/html", "text/plain"}
-    assert bundle["text/plain"] == 'Falls from "2" to < 0.'
-    assert 'role="img" aria-label="Falls from &quot;2&quot; to &lt; 0."' in bundle["text/html"]
-    assert bundle[PLOTLY_MIME]["layout"]["title"]["text"] == "RP"
-    json.dumps(bundle)
-
-
-def test_figure_is_fluid_and_leaves_the_authors_figure_alone():
-    mine = go.Figure(go.Scatter(y=[1, 2]), layout={"width": 900, "height": 321, "font": {"size": 20}})
-    before = mine.to_json()
-    layout = Figure(mine, alt="Two points.").figure.layout
-    assert layout.width is None
-    assert layout.autosize
-    assert (layout.height, layout.font.size) == (321, 20)
-    assert mine.to_json() == before
-    assert len(Figure(mine, alt="Two points.")._repr_mimebundle_()["text/html"]) < 1500
-
-
-def test_the_page_gives_a_figure_its_colours():
-    bundle = Figure(line("RP"), alt="A line.")._repr_mimebundle_()
-    assert "#" not in bundle["text/html"] and "template" not in bundle["text/html"]
-    assert "heatmap" in bundle[PLOTLY_MIME]["layout"]["template"]["data"], "live there is no page to do so"
-
-
-def test_default_legend_gives_way_to_the_authors():
-    assert Figure(line("RP"), alt="A line.").figure.layout.legend.yref == "container"
-    own = line("RP").update_layout(legend={"x": 0.9, "y": 0.9})
-    assert Figure(own, alt="A line.").figure.layout.legend.to_plotly_json() == {"x": 0.9, "y": 0.9}
-
-
-@pytest.mark.parametrize("alt", ["", "  ", None])
-def test_figure_without_words_is_an_error(alt):
-    with pytest.raises(ValueError, match="alt must be a sentence"):
-        Figure(line("RP"), alt=alt)
 
 
 def test_source_is_the_code_without_its_docstring():
