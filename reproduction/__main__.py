@@ -149,11 +149,15 @@ def run(experiments: Sequence[str], preset: str, scheduler: str | None, changes:
     """Make the runs of experiments, or of all, without a record."""
     from gallerykit.scheduler import workers_of
 
+    from .records.pins import pinned
     from .runs import runner
 
     names, options = _known(experiments), {"settings": dict(changes), **options}
     chosen = {name: options[name] for name in ("seeds", "settings", "rows")}
     planned = [config for name in names for config in configs(name, preset, **chosen)]
+    for name in names:
+        if name not in pinned().versions:
+            say(f"{name} has no golden numbers, so that its records will be stale; golden {name} --accept comes first")
     runner.check(runner.missing(planned, preset))  # not after an hour
     with workers_of(scheduler) as executor:
         return int(not all([_made(name, preset, executor, options) for name in names]))
@@ -284,6 +288,8 @@ def golden(experiments: Sequence[str], accept: bool) -> int:
             now |= golden.measured([name], known)
             changes = pins.changed(pinned.of(name), now[name])
             state = f"{len(changes)} runs differ" if changes else "as pinned"
+            if new := len(pins.added(pinned.of(name), now[name])):
+                state += f", {new} runs have numbers that are not pinned yet"
             print(f"{name}: {state if name in pinned.versions else 'not pinned yet'}", flush=True)
             for config, differences in changes.items():
                 print(f"    {config}: {'; '.join(differences[:3])}{' ...' * (len(differences) > 3)}")
@@ -293,7 +299,7 @@ def golden(experiments: Sequence[str], accept: bool) -> int:
         print(f"images: {', '.join(drawn)} are drawn otherwise")
     if accept:
         pins.write(pins.accepted(pinned, {name: now[name] for name in EXPERIMENTS if name in now}, images))
-        print(f"Pinned: {pins.PINNED.name}. Records of the experiments and image sets named above are stale.")
+        print(f"Pinned: {pins.PINNED.name}." + " Records of what differs are stale." * bool(moved or drawn))
         return 0
     return int(bool(moved or drawn))
 
@@ -304,7 +310,7 @@ def golden(experiments: Sequence[str], accept: bool) -> int:
 @click.option(
     "--store",
     is_flag=True,
-    help="write the executed chapters, and the README's picture of the landing page, into the sources as well",
+    help="write the executed chapters into the sources as well, with the landing page its picture and the programs'",
 )
 def book(chapters: Sequence[str], preset: str | None, store: bool) -> None:
     """Execute chapters, such as book/index, and build _build/html."""

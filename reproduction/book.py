@@ -61,7 +61,8 @@ def make(names: Collection[str] = (), *, preset: str | None = None, store: bool 
     Args:
         names: Chapters as ``_toc.yml`` names them; the others stay as they are stored. By default all are executed.
         preset: See :func:`execute`.
-        store: Write the executed chapters, and the pictures of the README and of programs, into the sources as well.
+        store: Write the executed chapters into the sources as well; with the landing page, the pictures of the README
+            and of programs.
 
     Returns:
         The folder that holds ``index.html``.
@@ -81,8 +82,9 @@ def make(names: Collection[str] = (), *, preset: str | None = None, store: bool 
     if store:
         for path in executed:
             write_atomically(ROOT / path.relative_to(source), path.read_text(encoding="utf-8"))
-        picture.take(html / "book" / "index.html", ROOT / "book" / "_static" / "hero.png")
-        picture.stills(ROOT / "book" / "_static")
+        if source / "book" / "index.ipynb" in executed:
+            picture.take(html / "book" / "index.html", ROOT / "book" / "_static" / "hero.png")
+            picture.stills(ROOT / "book" / "_static")
     return html
 
 

@@ -85,6 +85,11 @@ def changed(before: Mapping[str, Numbers], now: Mapping[str, Numbers]) -> dict[s
     return {name: what for name, what in found.items() if what}
 
 
+def added(before: Mapping[str, Numbers], now: Mapping[str, Numbers]) -> list[str]:
+    """The golden runs of an experiment that are new, or have new numbers."""
+    return [name for name, numbers in now.items() if numbers.keys() - before.get(name, {}).keys()]
+
+
 def accepted(before: Pins, now: Mapping[str, Mapping[str, Numbers]], images: Mapping[str, str]) -> Pins:
     """Pins that hold what the code computes ``now``, by experiment and run. Numbers that have not moved are kept as
     they were pinned, and so is the version of an experiment none of whose numbers moved."""

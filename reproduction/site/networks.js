@@ -248,7 +248,8 @@ const compatkitNet = (() => {
   }
 
   /**
-   * A square image cut to the box of its non-zero pixels and stretched, bilinearly: `compatkit.data.scale_bounding_box`.
+   * A square image cut to the box of its non-zero pixels and stretched, bilinearly, as by
+   * `scale_bounding_box` in reproduction/images.py.
    * @param {ArrayLike<number>} image
    * @param {number} side
    * @param {number} size

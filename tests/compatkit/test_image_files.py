@@ -200,11 +200,13 @@ def test_numbers_of_which_none_is_known_to_be_white_are_refused(tmp_path, pixels
 
 def test_every_suffix_that_pillow_opens_is_read_and_the_others_are_counted_and_named(tmp_path):
     kinds = ("jfif", "JPG", "gif", "jp2", "tga", "webp", "ico")
+    (tmp_path / "green").mkdir()
     for kind in kinds:
-        Image.new("RGB", (16, 16), (0, 99, 0)).save(tmp_path / f"green.{kind}")
-    files = {f"ant/x/{kind}.{kind}": (tmp_path / f"green.{kind}").read_bytes() for kind in kinds}
+        Image.new("RGB", (16, 16), (0, 99, 0)).save(tmp_path / "green" / f"{kind}.{kind}")
     others = ["ant/._z.png", "ant/a.heic", "ant/notes", "bee/.hidden/b.png", "loose.png", ".cache/c.png"]
-    name = folder_with(tmp_path / "own", files | dict.fromkeys(others, b"no image"))
+    name = folder_with(tmp_path / "own", dict.fromkeys(others, b"no image"))
+    (name / "train" / "ant" / "x").symlink_to(tmp_path / "green")
+    (name / "val" / "cat").mkdir(parents=True)  # not read beside a folder test
     with pytest.warns(
         UserWarning, match=r"train 6 are left out .*: \.cache/c\.png, ant/\._z\.png, .*, \.\.\.$"
     ) as told:

@@ -218,13 +218,15 @@ def test_making_the_book_leaves_the_checkout_as_it_is(checkout, capsys):
     assert capsys.readouterr().out.endswith(f"open {checkout / '_build' / 'html' / 'index.html'}\n")
 
 
-def test_what_was_executed_is_stored_on_request_and_the_picture_taken(checkout):
+@pytest.mark.parametrize("name", ["book/index", "book/part/one"])
+def test_what_was_executed_is_stored_on_request_and_pictures_taken_with_the_landing_page(name, checkout):
     before = contents(checkout)
-    assert main(["book", "book/part/one", "--preset", "smoke", "--store"]) == 0
+    assert main(["book", name, "--preset", "smoke", "--store"]) == 0
     changed = {path.as_posix() for path, content in contents(checkout).items() if before.get(path) != content}
-    stills = {f"book/_static/{name}.webp" for name in ("carry", "draw", "search", "seam", "train")}
-    assert changed == {"book/part/one.ipynb", "book/_static/hero.png"} | stills
-    assert outputs(checkout / "book/part/one.ipynb")[0]["data"]["text/plain"] == "'smoke'"
+    pictures = {"hero.png", *(f"{still}.webp" for still in ("carry", "draw", "search", "seam", "train"))}
+    taken = {f"book/_static/{picture}" for picture in pictures if name == "book/index"}
+    assert changed == {f"{name}.ipynb"} | taken
+    assert outputs(checkout / f"{name}.ipynb")[0]["data"]["text/plain"] == "'smoke'"
 
 
 def test_a_chapter_that_is_not_there_is_refused_before_the_work(checkout, capsys):

@@ -26,3 +26,8 @@ def test_images_that_are_drawn_as_before_keep_the_digests_that_stand_for_them():
     before = pins.Pins(images={"digits": ["a", "b"], "shapes": ["c", "d"]})
     found = pins.accepted(before, {}, {"digits": "a", "shapes": "e", "mine": "f"})
     assert found.images == {"digits": ["a", "b"], "shapes": ["e"], "mine": ["f"]}
+
+
+def test_runs_and_numbers_that_are_new_are_named_and_are_no_change():
+    before, now = {"run": {"x": 1.0}, "same": {"x": 1.0}}, {"run": {"x": 1.0, "y": 2.0}, "same": {"x": 1.0}, "new": {}}
+    assert pins.added(before, now | {"new": {"x": 3.0}}) == ["run", "new"] and pins.changed(before, now) == {}
