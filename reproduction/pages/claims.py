@@ -173,14 +173,14 @@ def card(find: str, sentence: str, sources: Sequence[Source], ids: Sequence[str]
     ]
     here = [one for one in found.values() if one.claim.experiments[:1] and one.claim.experiments[0] in experiments]
     said = {"find": _unbroken(MarkdownIt().renderInline(find)), "sentence": _unbroken(sentence), "rows": "".join(rows)}
-    said |= {"axis": forest.axis(forest.signed, (-50, -10, 0, 10, 50))}
+    said |= {"axis": forest.axis(forest.signed)}
     took = {"tally": _tally(here), "took": _took(sources, experiments)}
     return HTML(fill("card.html", look=look(), **said, **took))
 
 
 def _unbroken(text: str) -> str:
-    """A number in a sentence, with its interval and unit, on one line."""
-    return re.sub(r"(?<=\d) (?=[%±])|(?<=±) ", "\N{NO-BREAK SPACE}", text)
+    """A number in a sentence, with its thousands, interval and unit, on one line."""
+    return re.sub(r"(?<=\d) (?=[%±]|\d{3}\b)|(?<=±) ", "\N{NO-BREAK SPACE}", text)
 
 
 def _tally(found: Sequence[Judged]) -> str:

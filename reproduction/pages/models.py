@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import HTML, Markdown
+
+from compatkit.intervals import Interval, interval
 
 from ..records.claims import Records
 from ..records.table import ANY, Values, pick, rows, table
 from ..show import tables
+from ..show.dots import dots
 from ..show.explorer import Explorer, Level, View, curves, explorer
 from .sections import cells
 
@@ -105,7 +108,7 @@ def stored_explorer(records: Records) -> Explorer:
 SAYS = {"keep": "keep the old model", "map": "map", "back-fill": "back-fill", "nothing": "do nothing"}
 SHARES = ("0 %", "10 %", "20 %", "40 %", "60 %", "80 %", "100 %")
 """Of the gallery, that are embedded anew."""
-NO_RUNS = Markdown("No runs are stored here.")
+NO_RUNS = "nothing: no runs are stored here."
 ADAPTERS = ("Procrustes/old", "low-rank/old", "residual/old")
 """The maps of queries that Vejendla (2025) compares."""
 
@@ -125,13 +128,13 @@ def advice_table(records: Records) -> Markdown:
             _mean(run[f"neighbours kept: {_best(run, 'kept')}"] for run in runs),
         )
         right = sum(action == _in_hindsight(run) for run, (action, _) in zip(runs, said, strict=True))
-        body.append([change, _most(words), *shares, f"{right} of {len(runs)}"])
+        body.append([change, _most(words), *shares, f"{right}\N{NO-BREAK SPACE}of\N{NO-BREAK SPACE}{len(runs)}"])
     head = ["change of model", "advice", "foreseen, %", "came true, %", "old model, %", "best map, %", "right"]
     return tables.table(head, body)
 
 
-def right(records: Records) -> Markdown:
-    """How often the advice was the right one, and how far what was foreseen lay from what came true."""
+def right(records: Records) -> str:
+    """A sentence: how often the advice was the right one, and how far what was foreseen lay from what came true."""
     runs = [record["metrics"] for record in records]
     if not runs:
         return NO_RUNS
@@ -143,10 +146,10 @@ def right(records: Records) -> Markdown:
         inside += run[f"{foreseen}, low"] <= kept <= run[f"{foreseen}, high"]
         off.append(abs(run[foreseen] - kept))
     changes = len({record["row"] for record in records})
-    return Markdown(
-        f"**We find** that the tool's advice was right in **{good} of {len(runs)}** runs on {changes} changes of a "
-        f"model. What it foresees of a gallery is off by {100 * statistics.median(off):.1f} points, by the median of "
-        f"{len(known)} ways; {100 * inside / len(known):.0f} % of them come true within the interval."
+    return (
+        f"that **the tool's advice was right in {good} of {len(runs)} runs** on {changes} changes of a model. What it "
+        f"foresees of a gallery is off by {100 * statistics.median(off):.1f} points, by the median of {len(known)} "
+        f"ways; {100 * inside / len(known):.0f} % of them come true within the interval."
     )
 
 
@@ -168,19 +171,18 @@ def _best(run: Mapping[str, float], when: str) -> str:
     return max(_maps(run), key=lambda way: run[f"neighbours {when}: {way}"])
 
 
-def kept_by(records: Records, change: str) -> Markdown:
-    """What the old model and the best map keep after one change of a model."""
+def kept_by(records: Records, change: str) -> str:
+    """A sentence: what the old model and the best map keep after one change of a model."""
     runs = [record["metrics"] for record in records if record["row"] == change]
     if not runs:
         return NO_RUNS
     old = _mean(run["neighbours kept: old/old"] for run in runs)
     best = _mean(run[f"neighbours kept: {_best(run, 'kept')}"] for run in runs)
     anew = _mean(run["neighbours kept: old/old, 200 anew"] for run in runs)
-    return Markdown(
-        f"**We find** that the old model finds **{old} %** of the new model's neighbours and the best map "
-        f"**{best} %**. "
-        f"To embed the first 200 results of each query anew finds {anew} %. ({len(runs)} draws of 5 000 pairs, judged "
-        "on 3 000 other items.)"
+    return (
+        f"that **the old model finds {old} % of the new model's neighbours, and the best map {best} %**. To embed the "
+        f"first 200 results of each query anew finds {anew} %. ({len(runs)} draws of 5 000 pairs, judged among 3 000 "
+        "other words.)"
     )
 
 
@@ -205,21 +207,37 @@ def way_explorer(records: Records) -> Explorer:
     """Pick a change of a model, see how searches fare while a growing share of the gallery is embedded anew."""
     values = table(records)
     values = pick(values, "neighbours on the way", case=ANY, variant=ANY)
-    paths = [f"{case}, {how}" for case, how in zip(values["case"], values["variant"], strict=True)]
-    values = values.assign(
-        path=pd.Categorical(paths), share=pd.Categorical([SHARES[i] for i in values["step"]], SHARES)
-    )
-    found = cells(values, {"change of model": "row", "path": "path", "embedded anew": "share"})
-    view = curves(found, "path", "embedded anew", "embedded anew", "neighbours kept, %")
-    return explorer(view)
+    values = values.assign(share=pd.Categorical([SHARES[i] for i in values["step"]], SHARES))
+    at = {"change of model": "row", "searched": "variant", "map": "case", "embedded anew": "share"}
+    view = curves(cells(values, at), "map", "embedded anew", "embedded anew", "neighbours kept, %")
+    return explorer(view, start={"searched": "together"})
+
+
+def adapters_drawn(records: Records) -> HTML:
+    """The recall of maps of queries as a share of that of embedding everything anew, beside the old model kept."""
+    ways = {way: way.removesuffix("/old") for way in ADAPTERS} | {"old/old": "old model kept"}
+    panels: dict[str, dict[str, Interval | None]] = {}
+    for change, runs in _labelled(records).items():
+        shares = {way: [100 * run[f"recall@10: {way}"] / run["recall@10: new/new"] for run in runs] for way in ways}
+        panels[change] = {words: interval(shares[way]) for way, words in ways.items()}
+    caption = "Recall at 10 where queries are mapped, in % of embedding everything anew. Lines: 95 % intervals."
+    return dots(panels, caption, unit="% of new/new", ends=(0, 100))
+
+
+def _labelled(records: Records) -> dict[str, list[Mapping[str, float]]]:
+    """The metrics of the runs on items with labels, by the change of the model."""
+    found: dict[str, list[Mapping[str, float]]] = {}
+    for record in records:
+        if record["config"]["data"] in ("cifar100", "glosses"):
+            found.setdefault(record["row"], []).append(record["metrics"])
+    return found
 
 
 def adapters_table(records: Records) -> Markdown:
     """Maps of queries by the measure of Vejendla (2025), in % of what embedding everything anew gives, beside the old
     model kept, and beside the share of its neighbours."""
-    body, labelled = [], [record for record in records if record["config"]["data"] in ("cifar100", "glosses")]
-    for change in dict.fromkeys(record["row"] for record in labelled):
-        runs = [record["metrics"] for record in labelled if record["row"] == change]
+    body = []
+    for change, runs in _labelled(records).items():
         for measure in ("recall@10", "reciprocal rank", "neighbours kept"):
             shares = [
                 _mean(run[f"{measure}: {way}"] / run[f"{measure}: new/new"] for run in runs)

@@ -35,4 +35,5 @@ def kept_explorer(
     cells = [
         Cell({series: line, axis: place}, shares) for line, places in lines.items() for place, shares in places.items()
     ]
-    return explorer(curves(cells, series, axis, axis, "neighbours kept, %", levels=[Level("old/old", old)]))
+    levels = [Level("old/old", old)]
+    return explorer(curves(cells, series, axis, axis, "neighbours kept, %", levels=levels, counted="queries"))

@@ -209,8 +209,6 @@ def _rules() -> str:
 
 def _row(one: Judged, stands: bool) -> str:
     claim = one.claim
-    section, words = items()[claim.paper, claim.item].section, item_in_words(claim.paper, claim.item)
-    where = f'<a href="{section}">{words}</a>'
     ours = [own for own in one.speaking if own.ours]
     tokens = {
         "photographs": _is_on_photographs(one),
@@ -220,7 +218,7 @@ def _row(one: Judged, stands: bool) -> str:
     }
     data = {"is": " ".join(name for name, holds in tokens.items() if holds), "size": _size(one)}
     data |= {"direction": claim.direction, "paper": PAPERS[claim.paper], "kind": claim.kind}
-    return row(one, where, _more(one), stands, id=f"claim-{claim.id}", **data)
+    return row(one, "", _more(one), stands, id=f"claim-{claim.id}", **data)
 
 
 def _size(one: Judged) -> str:

@@ -22,6 +22,8 @@ _PATHS = {
     "diamond": "M0-6L6 0L0 6L-6 0Z",
     "triangle-up": "M0-6L5.5 4.5H-5.5Z",
     "triangle-down": "M0 6L5.5-4.5H-5.5Z",
+    "below": "M-6 0L4-5.5V5.5Z",
+    "above": "M6 0L-4-5.5V5.5Z",
 }
 
 Panels = Mapping[str, Mapping[str, Interval | None]]
@@ -91,6 +93,7 @@ def _panel(
         colour, mark, _ = look(begun if begun in LOOKS and name not in LOOKS else name, 0)
         if one.n > 1:
             parts.append(_line(x(one.low), y, x(one.high), y, f'stroke-width="2" stroke="{colour}"'))
+        mark = "below" if one.mean < low else "above" if one.mean > high else mark
         parts.append(_mark(x(one.mean), y, mark, colour))
         if (value := printed[name]) is not None:
             parts.append(_mark(x(value), y, "diamond-open", "currentColor"))

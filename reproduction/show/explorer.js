@@ -11,7 +11,7 @@
 /** @typedef {{name: string, options: string[], ordered: boolean, start: number,
  *             looks: [string, string, string][] | null}} Dimension */
 /** @typedef {{name: string, mean: number, half: number, at: [number, number][], printed: boolean}} Level */
-/** @typedef {{kind: string, dimensions: number[], axis: number, series: number, title: string, x_title: string, caption?: string,
+/** @typedef {{kind: string, dimensions: number[], axis: number, series: number, title: string, x_title: string, caption?: string, counted?: string,
  *             percent: boolean, cells: any[][], levels: Level[], notes: {text: string, at: [number, number][]}[]}} View */
 /** @typedef {{dimensions: Dimension[], views: View[], lists: any[][]}} Spec */
 /** @typedef {{dimensions: Dimension[], view: View, cells: Cell[], choice: number[], shown: number[], levels: Level[],
@@ -19,7 +19,7 @@
 
 /** What all explorers of a page share: options by the name of their dimension, and who redraws when one changes.
  * @typedef {{picks: Map<string, string>, hidden: Map<string, Set<string>>, redraw: Set<() => unknown>, address: boolean,
- *            explorers: {element: HTMLElement, dimensions: Dimension[]}[], plotly: Promise<void> | null, groups: number}} Page */
+ *            explorers: {element: HTMLElement, dimensions: Dimension[]}[], plotly: Promise<void> | null, groups: number, links?: boolean}} Page */
 const world = /** @type {any} */ (globalThis);
 /** @type {Page} */
 const page = (world.compatkitPage ??= {
@@ -153,14 +153,18 @@ function read(dimensions, given) {
   }
 }
 
-/** Where a link of the prose leads to this page it picks, as its address would, and the explorer after it is shown.
- * @param {MouseEvent} event */
+/** Where a link of the prose leads to this page it picks, as its address would, and the explorer after it is shown; in
+ * a live notebook it stands as it was written. @param {MouseEvent} event */
 function followLink(event) {
-  const link = /** @type {Element} */ (event.target).closest("a.compatkit-pick");
-  if (!(link instanceof HTMLAnchorElement) || link.pathname !== location.pathname) return;
+  const link = /** @type {Element} */ (event.target).closest("a.compatkit-pick, a[href^='pick:?']");
+  if (!(link instanceof HTMLAnchorElement)) return;
+  if (link.protocol !== "pick:" && link.pathname !== location.pathname) return;
   event.preventDefault();
   const given = new URL(link.href).searchParams;
-  const concerned = page.explorers.filter(({ dimensions }) => dimensions.some(({ name }) => given.has(name)));
+  const concerned = page.explorers.filter(
+    ({ element, dimensions }) => element.isConnected && dimensions.some(({ name }) => given.has(name)),
+  );
+  if (!concerned.length) return; // its cell has not run
   for (const { dimensions } of concerned) read(dimensions, given);
   const after = (/** @type {{element: HTMLElement}} */ { element }) =>
     link.compareDocumentPosition(element) & Node.DOCUMENT_POSITION_FOLLOWING;
@@ -169,6 +173,9 @@ function followLink(event) {
   element.scrollIntoView({ block: "nearest" });
   changed();
 }
+
+/** Once a page, though live each explorer loads this module anew. */
+const hearLinks = () => (page.links ??= (document.addEventListener("click", followLink), true));
 
 // --- drawing -------------------------------------------------------------------------------------------------------
 
@@ -393,6 +400,8 @@ function bars(scene) {
         tickvals: places,
         ticktext: names,
         zeroline: false,
+        ticks: "outside",
+        tickcolor: "rgba(0,0,0,0)", // a little room before the axis
         showticklabels: !narrow,
         showgrid: false,
       },
@@ -772,11 +781,11 @@ function captionOf(scene) {
   const n = [...new Set([Math.min(...counts), Math.max(...counts)])].join(" to ");
   const spans = !isLarge(scene) && cells.some(({ half }) => half !== null) ? ", 95 % intervals" : "";
   const printed = kind === "bars" && cells.some(({ paper }) => paper !== null) ? " ◇ the paper, on its images." : "";
-  const runs = n === "1" ? " One run." : ` Means of n = ${n} runs${spans}.`;
+  const runs = n === "1" ? " One run." : ` Means of n = ${n} ${view.counted ?? "runs"}${spans}.`;
   const means = kind === "ranked" ? "" : kind === "scatter" ? " A mark is a run." : runs;
   const strokes = kind === "bars" ? " A stroke is a run." : "";
   const whole = [text, ...chosen].join("; ");
-  return `${whole[0].toUpperCase()}${whole.slice(1)}.${counts.length ? means + strokes : ""}${printed}`;
+  return `${whole.replace(/^[a-z](?![A-Z])/, (letter) => letter.toUpperCase())}.${counts.length ? means + strokes : ""}${printed}`;
 }
 
 /** The standard deviation of a sample. @param {number[]} values */
@@ -1055,7 +1064,7 @@ function explore(element, spec) {
 /** The book: every explorer of the page, each from the JSON within it. */
 function drawPage() {
   page.address = true;
-  document.addEventListener("click", followLink);
+  hearLinks();
   for (const script of document.querySelectorAll(".compatkit-explorer > script[type='application/json']"))
     explore(/** @type {HTMLElement} */ (script.parentElement), JSON.parse(script.textContent ?? ""));
   document.getElementById(location.hash.slice(1))?.scrollIntoView();
@@ -1076,6 +1085,7 @@ async function render({ model, el }) {
   }
   const element = make("div");
   el.append(element);
+  hearLinks();
   return explore(element, JSON.parse(model.get("spec")));
 }
 

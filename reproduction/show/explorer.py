@@ -98,6 +98,7 @@ class View:
         percent: Values in 0..1 are shown in %.
         levels, notes: What is drawn across, and said below.
         caption: What the figure shows, in a few words; else its titles say so. Data, n and intervals are added.
+        counted: What n counts.
     """
 
     kind: str
@@ -110,6 +111,7 @@ class View:
     levels: Sequence[Level] = ()
     notes: Sequence[Note] = ()
     caption: str = ""
+    counted: str = "runs"
 
     @property
     def dimensions(self) -> list[str]:
@@ -268,6 +270,7 @@ def _view_spec(
         "title": view.title,
         "x_title": view.x_title,
         **({"caption": view.caption} if view.caption else {}),
+        **({"counted": view.counted} if view.counted != "runs" else {}),
         "percent": view.percent,
         "cells": [row(cell) for cell in cells],
         "levels": [level(part) for part in view.levels if _known(part, options)],

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from compatkit.intervals import Interval
 
 WIDTH, STEP = 300, 13  # px: of a strip, and of each set of images in it
-TICKS = (-50, -10, -2, 0, 2, 10, 50)
+TICKS = (-50, -10, 0, 10, 50)
 
 Scale = Callable[[float], float]
 """The place of a value between 0, the left end of a strip, and 1."""

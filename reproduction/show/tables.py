@@ -44,7 +44,7 @@ def folded(summary: str, *contents: Markdown) -> Markdown:
 
 def _is_numeric(cells: Sequence[str]) -> bool:
     """Tell whether cells hold numbers and dashes alone, with intervals or without."""
-    return all(re.fullmatch(r"–|(\W\s)?[-+]?[\d.]+%?(\s±\s[\d.]+)?(, n\s=\s\d+)?", cell) for cell in cells)
+    return all(re.fullmatch(r"–|(\W\s)?[-+]?[\d.]+(\s\d{3})*%?(\s±\s[\d.]+)?(, n\s=\s\d+)?", cell) for cell in cells)
 
 
 def comparison(rows: Sequence[Mapping], unit: str = "%", digits: int = 1) -> Markdown:

@@ -88,5 +88,5 @@ def test_tables_of_the_advice():
     lines = models.advice_table(records).data.splitlines()
     assert len(lines) == 2 + len({record["row"] for record in records})
     assert any("keep the old model" in line and line.startswith("| words") for line in lines)
-    assert "We find" in models.right(records).data and "draws" in models.kept_by(records, "words").data
-    assert "residual" in models.adapters_table(records).data
+    assert "that **the tool's advice" in models.right(records) and "draws" in models.kept_by(records, "words")
+    assert "residual" in models.adapters_table(records).data and "old model kept" in models.adapters_drawn(records).data
