@@ -79,6 +79,12 @@ def _pair_explorer(
     return explorer(curves(found, "method", "at", x_title, title, levels=chance_levels(records), **how))
 
 
+def by_weight(records: Records) -> Panels:
+    """Recombination accuracy, in %, by method and weight of its loss."""
+    found = {name: rows(pick(table(group), "recombination")) for name, group in by_data(records).items()}
+    return {name: {row: mean_of(seeds) for row, seeds in weights.items()} for name, weights in found.items()}
+
+
 # --- paper B ----------------------------------------------------------------------------------------------------------
 
 RIDGE = "ridge on old and side"
