@@ -75,7 +75,8 @@ def carry(folder: Path, method: str, gallery: str) -> tuple[float, float]:
     """Put a gallery through a map, into ``out-METHOD-GALLERY.npy``: seconds, and MiB at the peak of this process."""
     one, out = fitted(folder, method), folder / f"out-{method}-{gallery}.npy"
     forget_peak()  # that of fitting
-    took = seconds(lambda: carried(one, folder / f"{gallery}.npy", out, overwrite=True, show_progress=False))
+    out.unlink(missing_ok=True)
+    took = seconds(lambda: carried(one, folder / f"{gallery}.npy", out, show_progress=False))
     return took, resident_mib("VmHWM")
 
 

@@ -5,23 +5,27 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, dataclass, fields
-from importlib.util import find_spec
-from typing import Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 from compatkit.extras import require
 
-from .upgrade import Plan, Upgrade, option
+from .maps import CLOSED_FORMS, DIRECTIONS, METHODS, NETWORKS, Map
+
+if TYPE_CHECKING:  # who only asks for help can do without torch and pyarrow
+    from .plan import Plan
+
+click = require("click", "gallery")
 
 STORES = """\b
 A store is one of
   items.npy                        a NumPy array (n, width)
   items.parquet, items/            a Parquet file, or a folder of them
-  items.arrow                      an Arrow IPC file
+  items.arrow                      an Arrow IPC file, which is only read
   lance:db#items                   the table items of the LanceDB in the folder db
   postgresql://me@host/db#items    a table with a pgvector column
   qdrant:http://host:6333#items    a collection of Qdrant
-A second # names the column of vectors: lance:db#items#embedding_v1.
+A second # names the column of vectors: lance:db#items#embedding_v1. Side-information of items is the column "side",
+labels are the column "label".
 
 Passwords come from PGPASSWORD, PGSERVICE or ~/.pgpass, an API key from QDRANT_API_KEY, never from the address."""
 EXAMPLES = """\b
@@ -32,49 +36,46 @@ EXAMPLES = """\b
   gallerykit inspect --store items.parquet
 
 Exit status: 0 done, 1 failed, 2 bad input, 3 advised against, and no gallery written."""
-EXTRAS = {
-    "pyarrow": "gallery", "scipy": "gallery", "lance": "lance", "psycopg": "postgres", "pgvector": "postgres",
-    "qdrant_client": "qdrant", "distributed": "dask",
-}  # fmt: skip
-"""Packages that parts of the command need, and the extra of compatkit that holds each."""
-INTERRUPTED = "gallerykit: interrupted: the same command goes on from here."
 
-
-@dataclass(frozen=True, kw_only=True)
-class Carry:
-    """Put a gallery, or queries, through a map that --save-map wrote."""
-
-    map: str = option("NAME.safetensors")
-    gallery: str = option("the embeddings")
-    out: str = option("the new ones, which must not be there yet")
-    side: str | None = option("side-information in place of the gallery's column, by id if both have ids", default=None)
-    columns: dict[str, str] = option("what columns are called, as in gallerykit plan", default_factory=dict)
-    scheduler: str | None = option("as in gallerykit upgrade", default=None)
-    overwrite: bool = option("replace the file --out", default=False)
-
-    def run(self) -> int:
-        from .carry import carry
-
-        switch = carry(**vars(self))
-        print(f"Written: {self.out}" + f"\n{switch}" * bool(switch))
-        return 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inspect:
-    """Say whether vectors of two models lie in one store."""
-
-    store: str = option("the embeddings")
-    map: str | None = option(
-        "a map between the two models that may have made them: each row is told apart by it", default=None
-    )
-    columns: dict[str, str] = option("what columns are called, as in gallerykit plan", default_factory=dict)
-
-    def run(self) -> int:
-        from .detect import inspect
-
-        print(inspect(**vars(self)))
-        return 0
+OUT = click.option("--out", required=True, help="the new gallery, which must not be there yet")
+COLUMNS = click.option(
+    "--columns", nargs=2, multiple=True, metavar="ROLE NAME", callback=lambda context, option, value: dict(value),
+    help='what columns are called, such as: id "Item ID"; roles: id, vector ("embedding"), side, label',
+)  # fmt: skip
+SCHEDULER = click.option(
+    "--scheduler",
+    help="address of a scheduler of Dask, such as tcp://host:8786, whose workers map the gallery; files, and the "
+    "folder of --out, must be on a disk that all of them share",
+)
+GALLERY = "embeddings by the old model that are to become new ones"
+PLAN = (
+    click.option("--old", required=True, help="embeddings of some items by the old model"),
+    click.option(
+        "--new", required=True, help="embeddings of the same items by the new model; joined by id where both have ids, "
+        "so that --old may be the gallery itself",
+    ),
+    COLUMNS,
+    click.option(
+        "--metric", type=click.Choice(["l2", "cosine", "ip"]), default="l2", show_default=True,
+        help="of the search: L2 distance, cosine or inner product",
+    ),
+    click.option(
+        "--method", type=click.Choice(["auto", "all", *METHODS], case_sensitive=False), default="auto",
+        show_default=True, help="auto takes what is advised, of the closed forms; all trains residual and h as well, "
+        "which takes minutes; a name is used whatever the comparison says",
+    ),
+    click.option(
+        "--old-model/--no-old-model", default=True, help="whether queries can still be embedded by the old model"
+    ),
+    click.option(
+        "--enough", type=click.FloatRange(0, 1), default=0.5, show_default=True,
+        help="share of neighbours that a map must keep, without labels",
+    ),
+    click.option("--save-map", help="keep the map that is advised or named, as NAME.safetensors"),
+    click.option(
+        "--backfill-list", help="write the ids of the gallery as NAME.csv, in the order to embed them anew in"
+    ),
+)  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,103 +87,136 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return _parse(list(sys.argv[1:] if arguments is None else arguments))
-    except KeyboardInterrupt:
-        print(f"\n{INTERRUPTED}", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        print(f"gallerykit: {_with_flags(str(error))}", file=sys.stderr)
-        return 2 if isinstance(error, ValueError | FileNotFoundError | NotADirectoryError) else 1
-
-
-def _with_flags(text: str) -> str:
-    """The message of a function, ``name, other: what is wrong``, for who typed flags."""
-    flags = {
-        one.name: f"--{one.name.replace('_', '-')}" for command in (Plan, Upgrade, Carry) for one in fields(command)
-    }
-    names, colon, rest = text.partition(": ")
-    return ", ".join(flags.get(name, name) for name in names.split(", ")) + colon + rest
-
-
-def _parse(arguments: list[str]) -> int:
-    click = require("click", "gallery")
-    missing = [
-        f"  {name}: pip install 'compatkit[{extra}]'" for name, extra in EXTRAS.items() if find_spec(name) is None
-    ]
-    not_here = "\n\n\b\nNot installed here:\n" + "\n".join(missing) if missing else ""
-    group = click.Group(help=f"Change the model of a gallery of embeddings.\n\n{EXAMPLES}{not_here}")
-    as_json = click.Option(["--json"], is_flag=True, help="print all figures as JSON and nothing else, for a program")
-    for name, command, run in (
-        ("plan", Plan, _plan),
-        ("upgrade", Upgrade, _upgrade),
-        ("carry", Carry, Carry.run),
-        ("inspect", Inspect, Inspect.run),
-    ):
-        given = [*_options(click, command), *[as_json] * (command is Plan)]
-        group.add_command(click.Command(name, params=given, callback=_called(command, run), help=_about(command)))
-    try:
-        with group.make_context("gallerykit", arguments) as context:
-            return group.invoke(context) or 0
-    except click.exceptions.Exit as asked:  # for help
-        return asked.exit_code
+        return commands.main(arguments, "gallerykit", standalone_mode=False) or 0
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except click.Abort:
+        print("gallerykit: interrupted: the same command goes on from here.", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        print(f"gallerykit: {error}", file=sys.stderr)
+        return 2 if isinstance(error, ValueError | FileNotFoundError | NotADirectoryError) else 1
 
 
-def _options(click: Any, command: type) -> list[Any]:
-    """An option for each field: a flag, one of some words, a number, or a text."""
-    found, types = [], get_type_hints(command)
-    for one in fields(command):
-        kind = next(part for part in (*get_args(types[one.name]), types[one.name]) if part is not type(None))
-        flag = f"--{one.name.replace('_', '-')}"
-        about: dict[str, Any] = {
-            "help": one.metadata["help"],
-            "show_default": one.default not in (None, MISSING, False),
-        }
-        if one.default is not MISSING:
-            about["default"] = one.default
-        elif one.default_factory is MISSING:
-            about["required"] = True
-        if types[one.name] is bool:
-            flag += f"/--no-{one.name.replace('_', '-')}" if one.default else ""
-            about["is_flag"] = True
-        elif types[one.name] == dict[str, str]:
-            about |= {"multiple": True, "nargs": 2, "metavar": "ROLE NAME", "show_default": False}
-        elif isinstance(kind, str):
-            about["type"] = click.Choice(get_args(types[one.name]))
-        else:
-            about["type"] = kind
-        found.append(click.Option([flag], **about))
-    return found
+@click.group(help=f"Change the model of a gallery of embeddings.\n\n{EXAMPLES}")
+def commands() -> None: ...
 
 
-def _called(command: type, run: Callable[..., int]) -> Callable[..., int]:
-    def call(columns: Sequence[tuple[str, str]], json: bool | None = None, **given: Any) -> int:
-        one = command(columns=dict(columns), **given)
-        return run(one) if json is None else run(one, json)
+def command(*options: Callable) -> Callable:
+    """A command with these options, whose help ends with the stores."""
 
-    return call
+    def made(function: Callable) -> Any:
+        for one in reversed(options):
+            function = one(function)
+        return commands.command(epilog=STORES)(function)
 
-
-def _plan(command: Plan, json: bool) -> int:
-    done = command.run((lambda text: None) if json else print)
-    if json:
-        print(done.json())
-    return 0
+    return made
 
 
-def _upgrade(command: Upgrade) -> int:
-    done = command.run()
-    if done.out is None or done.map is None:
+@command(
+    *PLAN,
+    click.option("--gallery", help=GALLERY),
+    click.option("--gallery-size", type=click.IntRange(1), help="how many items a gallery has that is not given"),
+    click.option(
+        "--direction", type=click.Choice(["both", *DIRECTIONS]), default="both", show_default=True,
+        help="what may be mapped: the gallery, or queries of the new model, which leaves the gallery and its index as "
+        "they are",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="print all figures for a program"),
+)  # fmt: skip
+def plan(as_json: bool, **given: Any) -> None:
+    """Compare all ways to serve a new model, and say which to take."""
+    found, _ = _planned(tell=(lambda text: None) if as_json else print, **given)
+    if as_json:
+        print(found.json())
+
+
+@command(*PLAN, click.option("--gallery", required=True, help=GALLERY), OUT, SCHEDULER)
+def upgrade(gallery: str, out: str, columns: dict[str, str], scheduler: str | None, **given: Any) -> int:
+    """Plan, and put the gallery through the map that is advised or named."""
+    from .carry import carry as carried
+    from .stores import open_target
+
+    open_target(out).check_new()  # not after the comparison
+    _, chosen = _planned(tell=print, gallery=gallery, columns=columns, **given)
+    if chosen is None or chosen.ends.direction == "queries":
         print("No gallery was written. With --method NAME it is, by that map.")
         return 3
-    print(f"Written with {done.map.label}: {done.out}\n{done.switch}")
+    switch = carried(chosen, gallery, out, columns=columns, scheduler=scheduler)
+    print(f"Written with {chosen.label}: {out}\n{switch}")
     return 0
 
 
-def _about(command: type) -> str:
-    return f"{command.__doc__}\n\n{STORES}"
+@command(
+    click.option("--map", required=True, help="NAME.safetensors"),
+    click.option("--gallery", required=True, help="the embeddings"),
+    OUT, COLUMNS, SCHEDULER,
+)  # fmt: skip
+def carry(**given: Any) -> None:
+    """Put a gallery, or queries, through a map that --save-map wrote."""
+    from .carry import carry as carried
+
+    switch = carried(**given)
+    print(f"Written: {given['out']}" + f"\n{switch}" * bool(switch))
+
+
+@command(
+    click.option("--store", required=True, help="the embeddings"),
+    click.option("--map", help="between the two models that may have made them: each row is told apart by it"),
+    COLUMNS,
+)
+def inspect(**given: Any) -> None:
+    """Say whether vectors of two models lie in one store."""
+    from .detect import inspect as inspected
+
+    print(inspected(**given))
+
+
+def _planned(
+    tell: Callable[[str], object],
+    old: str,
+    new: str,
+    gallery: str | None,
+    columns: dict[str, str],
+    metric: str,
+    method: str,
+    save_map: str | None,
+    backfill_list: str | None,
+    gallery_size: int | None = None,
+    direction: str = "both",
+    **options: Any,
+) -> tuple[Plan, Map | None]:
+    """The plan, and the map that is advised or was named."""
+    from .backfill import write_list
+    from .pairs import read_pairs
+    from .plan import plan
+    from .stores import open_gallery
+
+    pairs = read_pairs(old, new, columns=columns, metric=metric, tell=tell)
+    found = None if gallery is None else open_gallery("gallery", gallery, columns)
+    if found is not None and (width := found.width("vector")) != pairs.old.shape[1]:
+        raise ValueError(f"gallery: must have the width of old, {pairs.old.shape[1]}, got {width}")
+    if found is None and backfill_list is not None:
+        raise ValueError("backfill_list: is of a gallery, and none is given")
+    done = plan(
+        pairs,
+        [*CLOSED_FORMS, *(name for name in NETWORKS if method in ("all", name))],
+        directions=DIRECTIONS if direction == "both" else [direction],
+        metric=metric,
+        gallery_size=gallery_size if found is None else found.source.rows,
+        **options,
+    )
+    tell(str(done))
+    named = [one for one in done.maps.values() if one.name == method]
+    # with side-information where there is some, and of the gallery where both directions are
+    named.sort(key=lambda one: (one.ends.direction == "gallery", one.ends.d_side))
+    chosen = named[-1] if named else done.maps.get(done.advice.map or "")
+    if found is not None and backfill_list is not None:
+        write_list(backfill_list, found, pairs.old, metric)
+    if save_map is not None and chosen is not None:
+        chosen.save(save_map)
+    return done, chosen
 
 
 if __name__ == "__main__":

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from compatkit.intervals import Interval
-
-from .backfill import Path, Paths
+from .backfill import Paths
 from .compare import OLD, Comparison
 from .maps import Map
 from .printed import count, percent, percent_between
@@ -26,13 +25,7 @@ class Advice:
     """that and why, for people to read"""
 
 
-def recommend(
-    comparison: Comparison,
-    plan: Paths,
-    maps: dict[str, Map],
-    *,
-    enough: float = 0.5,
-) -> Advice:
+def recommend(comparison: Comparison, plan: Paths, maps: Mapping[str, Map], *, enough: float = 0.5) -> Advice:
     """Recommend what to do, and say why.
 
     The score is mAP where there are labels, and agreement with the new model's neighbours otherwise. Two maps are taken
@@ -53,36 +46,32 @@ def recommend(
         enough: the least agreement, in 0..1, of a map that may be used.
     """
     choice, best = comparison.ways[comparison.choice], comparison.ways[comparison.best]
-    path = plan.best
-    on_the_way = _on_the_way(path, plan)
+    path = plan.best.name
     if "identity" in choice.name and _serves_as_it_is(maps[choice.name]):
-        return Advice(
-            "nothing",
-            None,
-            None,
-            f"Do nothing: the old gallery serves the new model as it is, {_scored(comparison, choice.name)}.",
-        )
+        text = f"Do nothing: the old gallery serves the new model as it is, {_scored(comparison, choice.name)}."
+        return Advice("nothing", None, None, text)
     if comparison.old_model and best.gain.low <= 0:
         text = (
             f"Keep the old model: no map finds more. The best, {best.name}, has {_scored(comparison, best.name)}, and "
             f"old/old has {percent(comparison.ways[OLD].score)} % without any. {_anew(comparison)}"
-            f"If queries can no longer be embedded by the old model (--no-old-model), use {choice.name}."
+            f"If queries can no longer be embedded by the old model (--no-old-model), use {choice.name}. "
         )
-        return Advice("keep", None, path.name, text + on_the_way)
+        return Advice("keep", None, path, text + _on_the_way(plan))
     score = best.in_gallery or best.agreement
     if not comparison.labelled and score.mean < enough:
         decided = ", which lies within the interval: more pairs would decide" if score.high >= enough else ""
         text = (
             f"Back-fill: even the best map, {best.name}, has {_scored(comparison, best.name)}; {100 * enough:g} % "
-            f"would be enough{decided}.{_ceiling(comparison)}"
+            f"would be enough{decided}. No map from these embeddings would agree by more than about "
+            f"{100 * comparison.ceiling.mean:.0f} %. "
         )
-        return Advice("back-fill", None, path.name, text + on_the_way)
+        return Advice("back-fill", None, path, text + _on_the_way(plan))
     why = "no other map has more" if choice is best else f"the best, {best.name}, is within the interval"
     text = (
         f"Use {choice.name}: it has {_scored(comparison, choice.name)}, and {why}. {percent(choice.lost)} % of the "
-        f"held-out queries work today and no longer would, {percent(choice.won)} % the other way round."
+        f"held-out queries work today and no longer would, {percent(choice.won)} % the other way round. "
     )
-    return Advice("map", choice.name, path.name, text + on_the_way)
+    return Advice("map", choice.name, path, text + _on_the_way(plan))
 
 
 def _serves_as_it_is(identity: Map) -> bool:
@@ -95,11 +84,10 @@ def _serves_as_it_is(identity: Map) -> bool:
 
 def _scored(comparison: Comparison, name: str) -> str:
     """The score of a way, and of how many items."""
-    way, held_out = comparison.ways[name], count(comparison.held_out)
+    way, among = comparison.ways[name], f"among the {count(comparison.held_out)} held-out items"
     if comparison.labelled:
-        return f"a mAP of {percent(way.score)} % among the {held_out} held-out items"
-    here = f"{percent(way.agreement)} % among the {held_out} held-out items"
-    what = "an agreement with the new model's nearest neighbours of"
+        return f"a mAP of {percent(way.score)} % {among}"
+    here, what = f"{percent(way.agreement)} % {among}", "an agreement with the new model's nearest neighbours of"
     if comparison.gallery_size is None:
         return f"{what} {here} (fewer in a larger gallery: say --gallery-size)"
     if way.in_gallery is None:
@@ -110,27 +98,19 @@ def _scored(comparison: Comparison, name: str) -> str:
 
 def _anew(comparison: Comparison) -> str:
     """What a cascade gives, for its price."""
-    name = next((name for name in comparison.ways if name.startswith(f"{OLD}, 200")), None)
-    if name is None:
-        return ""
-    score: Interval = comparison.ways[name].in_gallery or comparison.ways[name].score
-    return f"To embed the first 200 results of each query anew would give {percent_between(score)} %. "
+    score = next((x.in_gallery or x.score for name, x in comparison.ways.items() if name == f"{OLD}, 200 anew"), None)
+    return f"To embed the first 200 results of each query anew would give {percent_between(score)} %. " * bool(score)
 
 
-def _ceiling(comparison: Comparison) -> str:
-    return f" No map from these embeddings would agree by more than about {100 * comparison.ceiling.mean:.0f} %."
-
-
-def _on_the_way(path: Path, plan: Paths) -> str:
+def _on_the_way(plan: Paths) -> str:
     """How to go to the new model little by little."""
-    text = f" To back-fill little by little, what searches find most often first (--backfill-list): {path.name}"
-    text += ", which is never worse than where it starts and ends." if not path.sinks else "."
-    together = [one for one in plan.paths if one.sinks_surely]
-    if together:
-        worst = min(together, key=lambda one: min(stage.score.mean for stage in one.stages))
-        stage = min(worst.stages, key=lambda one: one.score.mean)
-        text += (
-            f" Not {worst.name}: with {100 * stage.share:g} % done it would have {percent(stage.score)} %, less than "
-            "at either end."
-        )
+    text = f"To back-fill little by little, what searches find most often first (--backfill-list): {plan.best.name}"
+    text += "." if plan.best.sinks else ", which is never worse than where it starts and ends."
+    sinking = [
+        (stage.score.mean, path.name, stage) for path in plan.paths if path.sinks_surely for stage in path.stages
+    ]
+    if sinking:
+        _, name, stage = min(sinking, key=lambda one: one[0])
+        text += f" Not {name}: with {100 * stage.share:g} % done it would have {percent(stage.score)} %, less than at "
+        text += "either end."
     return text

@@ -122,9 +122,7 @@ def plan(comparison: Comparison, maps: Mapping[str, Map], fitted: Pairs, held_ou
             continue
         mapped = judge.by(maps[label])
         paths.append(_path(f"{label}, together", label, mapped, judge.truth, order, judge))
-        side = None if not maps[label].ends.d_side or fitted.side is None else fitted.side.numpy()
-        reference = torch.from_numpy(maps[label](fitted.old.numpy(), side))
-        ranked = stands_out(mapped, similarity(queries.new, reference, metric))
+        ranked = stands_out(mapped, similarity(queries.new, maps[label].of_pairs(fitted), metric))
         paths.append(_path(f"{label}, apart", label, ranked, of_new, order, judge))
     return Paths(tuple(paths))
 
@@ -136,15 +134,9 @@ def _path(name: str, map: str | None, before: Tensor, after: Tensor, order: Tens
         anew = torch.zeros(len(order), dtype=torch.bool)
         anew[order[: round(share * len(order))]] = True
         found.append(judge(torch.where(anew, after, before)).values)
-    worse = min(found[0], found[-1], key=lambda values: sum(values))
-    return Path(
-        name,
-        map,
-        tuple(
-            Stage(share, interval(values), difference(values, worse, paired=True))
-            for share, values in zip(SHARES, found, strict=True)
-        ),
-    )
+    worse = min(found[0], found[-1], key=sum)
+    stages = ((interval(values), difference(values, worse, paired=True)) for values in found)
+    return Path(name, map, tuple(Stage(share, *stage) for share, stage in zip(SHARES, stages, strict=True)))
 
 
 def stands_out(scores: Tensor, reference: Tensor) -> Tensor:
@@ -189,11 +181,11 @@ def write_list(path: str | os.PathLike, gallery: Gallery, queries: Tensor, metri
     Args:
         path: of the file, which is replaced.
         gallery: read in blocks.
-        queries: the searches.
+        queries: the searches, of which the first 5 000 count.
         metric: of the search.
     """
     blocks = (torch.from_numpy(np.array(block, np.float32)) for block in gallery.blocks("vector", BLOCK))
-    times = often_found(queries, blocks, metric)
+    times = often_found(queries[:COUNTED], blocks, metric)
     order = times.argsort(descending=True, stable=True).numpy()
     ids = np.arange(len(times)) if gallery.ids is None else gallery.ids
     with replacing(path) as file:

@@ -38,9 +38,9 @@ class Scores:
 
     kept: Tensor
     """(q, 10): whether each of the 10 nearest by new/new is among the 10 nearest found, the nearest first"""
-    top1: Tensor | None
+    top1: Tensor | None = None
     """(q,): whether the nearest item has the query's label, None without labels; of queries that have a match"""
-    precision: Tensor | None
+    precision: Tensor | None = None
     """average precision of the same"""
 
     @property
@@ -68,15 +68,13 @@ class Judge:
         self.queries = held_out.rows(torch.arange(min(len(held_out), QUERIES_MOST)))
         self.truth = self.similarity(self.queries.new, held_out.new)
         self._nearest = self.truth.topk(NEIGHBOURS).indices
-        self._relevant, self._matched = None, torch.ones(len(self.queries), dtype=torch.bool)
-        if held_out.labels is not None and self.queries.labels is not None:
-            same = self.queries.labels[:, None] == held_out.labels
+        self._relevant = None
+        if held_out.labels is not None:
+            same = held_out.labels[: len(self.queries), None] == held_out.labels
             self._matched = same.sum(1) > 1
             self._relevant = same[self._matched]
             if not self._matched.any():
-                raise ValueError(
-                    f"labels: some of the {len(held_out)} held-out items must share one, got another one for each"
-                )
+                raise ValueError(f"labels: some of the {len(held_out)} held-out items must share one")
 
     def similarity(self, query: Tensor, items: Tensor) -> Tensor:
         """Similarities (q, n), without a query's own item."""
@@ -93,18 +91,15 @@ class Judge:
         """The held-out old embeddings after a map, or the new ones after a map of queries."""
         if one.ends.direction == "queries":
             return torch.from_numpy(one(self.pairs.new.numpy()))
-        side = None if not one.ends.d_side or self.pairs.side is None else self.pairs.side.numpy()
-        return torch.from_numpy(one(self.pairs.old.numpy(), side))
+        return one.of_pairs(self.pairs)
 
     def __call__(self, scores: Tensor) -> Scores:
         found = scores.topk(NEIGHBOURS).indices
         kept = (self._nearest[:, :, None] == found[:, None]).any(2).double()
         if self._relevant is None:
-            return Scores(kept, None, None)
-        order = scores[self._matched].argsort(dim=1, descending=True, stable=True)[
-            :, :-1
-        ]  # the last one is its own item
-        hits = self._relevant.gather(1, order).double()
+            return Scores(kept)
+        order = scores[self._matched].argsort(dim=1, descending=True, stable=True)
+        hits = self._relevant.gather(1, order[:, :-1]).double()  # the last one is its own item
         precise = hits * hits.cumsum(1) / torch.arange(1, hits.shape[1] + 1)
         return Scores(kept, hits[:, 0], precise.sum(1) / hits.sum(1))
 
@@ -221,50 +216,44 @@ def compare(
             raise ValueError(f"{name}: embeddings must not all be the same")
     judge = Judge(held_out, metric)
     old = judge.similarity(judge.queries.old, held_out.old)
-    size = Sample(gallery_size, judge.truth) if gallery_size is not None else None
     before = judge(old)
-    item = held_out.old.shape[1] * 4
-    beside = 0 if held_out.side is None else held_out.side.shape[1] * 4
-    new_item = held_out.new.shape[1] * np.dtype(held_out.new_dtype).itemsize
+    size = Sample(gallery_size, judge.truth) if gallery_size is not None else None
+    side_width = 0 if held_out.side is None else held_out.side.shape[1]
+    bytes_old = 4 * (held_out.old.shape[1] + side_width)
+    bytes_new = held_out.new.shape[1] * np.dtype(held_out.new_dtype).itemsize
+    ways: dict[str, Way] = {}
 
-    def way(
-        name: str, scores: Tensor, seconds: float, stored: int, anew: float = 0, at_scale: Tensor | None = None
-    ) -> Way:
+    def add(name: str, scores: Tensor, at_scale: Tensor | None, stored: int, seconds: float = 0, anew: float = 0):
         found = judge(scores)
-        works, worked = found.works, before.works
-        return Way(
+        ways[name] = Way(
             name=name,
             score=interval(found.values),
             agreement=interval(found.kept.mean(1).tolist()),
             in_gallery=None if size is None or at_scale is None else size.agreement(at_scale),
             top1=None if found.top1 is None else interval(found.top1.tolist()),
             gain=difference(found.values, before.values, paired=True),
-            lost=interval((worked * (1 - works)).tolist()),
-            won=interval((works * (1 - worked)).tolist()),
+            lost=interval((before.works * (1 - found.works)).tolist()),
+            won=interval((found.works * (1 - before.works)).tolist()),
             seconds=seconds,
             bytes=stored,
             anew=anew,
         )
 
-    ways = {OLD: way(OLD, old, 0, item + beside, at_scale=old)}
-    by_map: dict[str, Tensor] = {}
+    add(OLD, old, old, bytes_old)
     for label, one in maps.items():
         seconds = costs.seconds(partial(judge.mapped, one)) * 10_000 / len(held_out)
-        by_map[label] = judge.by(one)
-        stored = new_item if one.ends.direction == "gallery" else item
-        ways[label] = way(label, by_map[label], seconds, stored, at_scale=by_map[label])
-    of_queries = [label for label in maps if label.endswith("/old") and "identity" not in label]
-    first = {OLD: old} if old_model else {}
-    if of_queries:
-        best = max(of_queries, key=lambda label: ways[label].score.mean)
-        first |= {best: by_map[best]} if not old_model else {}
-    for label, scores in first.items():
+        scores = judge.by(one)
+        add(label, scores, scores, bytes_new if one.ends.direction == "gallery" else bytes_old, seconds)
+    of_queries = [name for name, one in maps.items() if one.ends.direction == "queries" and one.name != "identity"]
+    first = OLD if old_model else max(of_queries, key=lambda name: ways[name].score.mean, default=None)
+    if first is not None:
+        scores, n = old if first == OLD else judge.by(maps[first]), len(held_out)
         for most in ANEW:
-            n, name = len(held_out), f"{label}, {most} anew"
             few = most * n / max(n, gallery_size or n)  # of as many results here
             at_scale = cascade(scores, judge.truth, round(few)) if few >= FEWEST_ANEW else None
-            ways[name] = way(name, cascade(scores, judge.truth, most), 0, item, most, at_scale)
-    ways[NEW] = way(NEW, judge.truth, 0, new_item, 1, judge.truth)
+            again = cascade(scores, judge.truth, most)
+            add(f"{first}, {most} anew", again, at_scale, bytes_old, anew=most)
+    add(NEW, judge.truth, judge.truth, bytes_new, anew=1)
     return Comparison(
         ways=ways,
         ceiling=ceiling(fitted, judge, ways),

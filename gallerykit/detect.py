@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from .maps import load_map
-from .store import Gallery, batch_rows
-from .stores import open_source
+from .store import batch_rows
+from .stores import open_gallery
 
 
 def inspect(
@@ -25,7 +25,7 @@ def inspect(
     Raises:
         ValueError: bad input.
     """
-    gallery = Gallery("store", open_source(store, columns), columns)
+    gallery = open_gallery("store", store, columns)
     width = gallery.width("vector")
     if map is None:
         return "Without a map between the two models that may have made them, it cannot be told (--map FILE)."

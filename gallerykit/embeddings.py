@@ -37,7 +37,7 @@ class Embeddings:
 
     Raises:
         ValueError: vectors that are not a finite floating-point matrix with rows and columns; ids that are not as many,
-            not unique, or neither integers nor text; an empty space; ``unit`` that is not so.
+            not unique, or neither integers nor text; an empty space.
     """
 
     vectors: Tensor
@@ -48,22 +48,18 @@ class Embeddings:
     """names the space, such as the ``fingerprint`` of the model that made the vectors, or that they now stand for"""
     made_from: str = ""
     """the space that they were transformed from; empty if the model of ``space`` made them itself"""
-    unit: bool | None = None
-    """whether all rows have length 1; None finds out"""
 
     def __post_init__(self):
-        _check_vectors(self.vectors)
-        object.__setattr__(self, "ids", _ids(self.ids, len(self.vectors)))
+        x = self.vectors
+        if not isinstance(x, Tensor) or x.dtype not in (torch.float16, torch.float32, torch.float64):
+            raise ValueError(f"vectors: must be a tensor of float16, float32 or float64, got {described(x)}")
+        if x.ndim != 2 or not x.numel():
+            raise ValueError(f"vectors: must be (items, width) and not empty, got shape {tuple(x.shape)}")
+        if broken := x.numel() - int(x.isfinite().sum()):
+            raise ValueError(f"vectors: must be finite, got {broken} NaN or infinite values among {x.numel()}")
+        object.__setattr__(self, "ids", _ids(self.ids, len(x)))
         if not isinstance(self.space, str) or not self.space:
             raise ValueError(f"space: a text that names the space is needed, got {self.space!r}")
-        unit = is_unit(self.vectors)
-        if self.unit is not None and self.unit != unit:
-            raise ValueError(f"unit: all rows have length 1 or not, which is {unit} here, got {self.unit}")
-        object.__setattr__(self, "unit", unit)
-
-    @property
-    def width(self) -> int:
-        return self.vectors.shape[1]
 
     def __len__(self) -> int:
         return len(self.vectors)
@@ -148,8 +144,9 @@ def check_together(query: Embeddings, gallery: Embeddings, *, compatible: bool =
             f"query, gallery: are of different spaces, {query.space!r} and {gallery.space!r}{made}. Transform the old "
             "one (gallerykit upgrade), or pass compatible=True if the two models were trained to fit"
         )
-    if query.unit != gallery.unit:
-        lengths = ["of length 1" if x.unit else "of any length" for x in (query, gallery)]
+    of_unit = [is_unit(x.vectors) for x in (query, gallery)]
+    if of_unit[0] != of_unit[1]:
+        lengths = ["of length 1" if unit else "of any length" for unit in of_unit]
         raise ValueError(f"query, gallery: rows must both have length 1 or both not, got {lengths[0]} and {lengths[1]}")
 
 
@@ -159,26 +156,15 @@ def is_unit(vectors: Tensor) -> bool:
     return bool(((torch.linalg.vector_norm(vectors, dim=1, dtype=wide) - 1).abs() <= UNIT_TOLERANCE).all())
 
 
-def _check_vectors(x: Tensor) -> None:
-    if not isinstance(x, Tensor) or x.dtype not in (torch.float16, torch.float32, torch.float64):
-        raise ValueError(f"vectors: must be a tensor of float16, float32 or float64, got {described(x)}")
-    if x.ndim != 2 or not x.numel():
-        raise ValueError(f"vectors: must be (items, width) and not empty, got shape {tuple(x.shape)}")
-    if broken := x.numel() - int(x.isfinite().sum()):
-        raise ValueError(f"vectors: must be finite, got {broken} NaN or infinite values among {x.numel()}")
-
-
 def _ids(ids: object, n: int) -> np.ndarray:
     ids = np.asarray(ids.cpu() if isinstance(ids, Tensor) else ids)
     if ids.dtype.kind not in "iuU":
         raise ValueError(f"ids: must be integers or text, got {ids.dtype}")
     if ids.shape != (n,):
         raise ValueError(f"ids: must be one for each of {n} items, got shape {ids.shape}")
-    if ids.dtype.kind != "U":
-        if ids.dtype == np.uint64 and ids.max() > np.iinfo(np.int64).max:
-            raise ValueError(f"ids: integers must fit 64 bits with a sign, got {ids.max()}")
-        ids = ids.astype(np.int64)
+    if ids.dtype == np.uint64 and ids.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"ids: integers must fit 64 bits with a sign, got {ids.max()}")
     values, counts = np.unique(ids, return_counts=True)
     if len(values) < n:
         raise ValueError(f"ids: must be unique, got {values[counts.argmax()]!s} {counts.max()} times")
-    return ids
+    return ids if ids.dtype.kind == "U" else ids.astype(np.int64)

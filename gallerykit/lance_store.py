@@ -16,8 +16,9 @@ from typing import Any
 
 from compatkit.extras import require
 
-from .store import Fragment, Hidden, NewFile, pa, sync, without_password
+from .store import Fragment, NewFile, Target, pa, sync, without_password
 
+lance = require("lance", "lance")
 METRICS = {"l2": "l2", "cosine": "cosine", "ip": "dot"}
 
 
@@ -39,7 +40,7 @@ class Table:
         self.name, self.path = url.rpartition("#")[0] if self.vector else url, folder / f"{table}.lance"
         if not self.path.is_dir():
             raise FileNotFoundError(f"{url}: there is no table {table!r} in {folder}")
-        self._data = require("lance", "lance").dataset(str(self.path))
+        self._data = lance.dataset(str(self.path))
         self.version, self.schema, self.rows = self._data.version, self._data.schema, self._data.count_rows()
 
     def fragments(self) -> Sequence[Fragment]:
@@ -51,27 +52,22 @@ class Table:
         return found
 
     def read(self, fragment: Fragment, columns: Sequence[str], size: int) -> Iterator[Any]:
-        version, of_lance, _ = fragment.place
-        data = require("lance", "lance").dataset(str(self.path), version=version)
-        for batch in data.get_fragment(of_lance).to_batches(columns=list(columns), batch_size=size, batch_readahead=1):
-            kinds = zip(columns, batch.schema.types, strict=True)
-            if odd := [name for name, kind in kinds if kind != self.schema.field(name).type]:
-                raise ValueError(
-                    f"{self.name}: column {odd[0]!r} cannot be read, it is {self.schema.field(odd[0]).type} and comes "
-                    f"as {batch.schema.field(odd[0]).type}"
-                )
+        options = {"columns": list(columns), "batch_size": size, "batch_readahead": 1}
+        for batch in fragment_of(self.path, fragment).to_batches(**options):
+            for name, kind in zip(columns, batch.schema.types, strict=True):
+                if kind != self.schema.field(name).type:
+                    comes = f"it is {self.schema.field(name).type} and comes as {kind}"
+                    raise ValueError(f"{self.name}: column {name!r} cannot be read, {comes}")
             yield batch
 
     def state(self) -> Any:
         return [str(self.path), self.version]
 
 
-def open_source(url: str, columns: dict[str, str]) -> Table:
-    return Table(url)
-
-
-def open_target(url: str) -> NewTable | NewColumn:
-    return NewColumn(url) if parts(url)[2] else NewTable(url)
+def fragment_of(path: Path, fragment: Fragment) -> Any:
+    """Lance's own, opened in this thread and at the version that was found."""
+    version, number, _ = fragment.place
+    return lance.dataset(str(path), version=version).get_fragment(number)
 
 
 class NewTable(NewFile):
@@ -80,20 +76,15 @@ class NewTable(NewFile):
     threads = 1  # Lance has its own
 
     def __init__(self, url: str):
-        folder, table, self._vector = parts(url)
+        folder, table, _ = parts(url)
         super().__init__(folder / f"{table}.lance")
         self.name, self._table = url, table
 
-    def check_new(self, overwrite: bool) -> None:
-        if self.path.exists():
-            raise ValueError(f"out: {self.name} exists already; name another table, since none is ever overwritten")
-
     def check(self) -> None:
         try:
-            require("lance", "lance").write_dataset(self.schema.empty_table(), "memory://empty")
+            lance.write_dataset(self.schema.empty_table(), "memory://empty")
         except (RuntimeError, OSError, pa.ArrowInvalid) as error:
-            said = str(error).splitlines()[0]
-            source = self.gallery.source.name
+            source, said = self.gallery.source.name, str(error).splitlines()[0]
             raise ValueError(f"out: LanceDB cannot hold all columns of {source} ({said:.200})") from error
 
     def write(self, index: int, fragment: Fragment, reader: Any) -> None:
@@ -102,10 +93,8 @@ class NewTable(NewFile):
         self.note(index, [one.to_json() for one in made])
 
     def publish(self) -> None:
-        lance, whole = require("lance", "lance"), self.folder / "table.lance"
-        if (whole / "_versions").exists():  # of a run that was killed here
-            shutil.rmtree(whole / "_versions")
-        made = [one for note in self.notes().values() for one in note]
+        whole, made = self.folder / "table.lance", [one for note in self.notes().values() for one in note]
+        shutil.rmtree(whole / "_versions", ignore_errors=True)  # of a run that was killed here
         fragments = [lance.FragmentMetadata.from_json(json.dumps(one)) for one in made]
         lance.LanceDataset.commit(str(whole), lance.LanceOperation.Overwrite(self.schema, fragments))
         kept = {file["path"] for one in made for file in one["files"]}
@@ -114,8 +103,7 @@ class NewTable(NewFile):
                 file.unlink()
         for file in whole.rglob("*"):
             sync(file)
-        os.rename(whole, self.path)
-        sync(self.path.parent)
+        self.move(whole)
 
     def switch(self) -> str:
         vector, index = self.gallery.columns["vector"], f"lancedb.index.IvfPq(distance_type={METRICS[self.metric]!r})"
@@ -125,42 +113,52 @@ class NewTable(NewFile):
         )
 
 
-class NewColumn(Hidden):
+class NewColumn(Target):
     """A new column of vectors in the table that is the gallery. As ``store.Target``."""
 
     threads = 1
     kept: Sequence[str] | None = ("vector",)
 
     def __init__(self, url: str):
-        folder, self._table, self._vector = parts(url)
-        super().__init__(url, folder / f"{self._table}.{self._vector}")
-        self._path = folder / f"{self._table}.lance"
+        folder, table, self._vector = parts(url)
+        super().__init__(url, folder / f"{table}.{self._vector}")
+        self._path = folder / f"{table}.lance"
+
+    def exists(self) -> bool:
+        return self._path.is_dir() and self._vector in lance.dataset(str(self._path)).schema.names
 
     def check(self) -> None:
         source = self.gallery.source
         if not isinstance(source, Table) or source.path != self._path:
             raise ValueError(f"out: a new column belongs to the gallery's own table, {source.name}; got {self.name}")
-        if self._vector in source.schema.names:
-            raise ValueError(f"out: {source.name} has a column {self._vector!r} already; name another")
         if any(one.place[2] for one in source.fragments()):
             raise ValueError(f"out: {source.name} has deleted rows in it; compact_files() first, or name a new table")
 
+    @property
+    def _field(self) -> Any:
+        return self.schema.field(0).with_name(self._vector)
+
     def write(self, index: int, fragment: Fragment, reader: Any) -> None:
-        version, of_lance, _ = fragment.place
-        data = require("lance", "lance").dataset(str(self._path), version=version)
-        schema = pa.schema([reader.schema.field(0).with_name(self._vector)])
+        schema = pa.schema([self._field])
         renamed = (pa.record_batch(batch.columns, schema=schema) for batch in reader)
-        made, _ = data.get_fragment(of_lance).merge_columns(pa.RecordBatchReader.from_batches(schema, renamed))
+        batches = pa.RecordBatchReader.from_batches(schema, renamed)
+        made, _ = fragment_of(self._path, fragment).merge_columns(batches)
         self.note(index, made.to_json())
 
     def publish(self) -> None:
-        lance, notes = require("lance", "lance"), self.notes()
-        source = self.gallery.source
-        assert isinstance(source, Table)  # or ``check`` would have refused it
-        made = [lance.FragmentMetadata.from_json(json.dumps(one)) for one in notes.values()]
-        schema = source.schema.append(self.schema.field(0).with_name(self._vector))
-        merge = lance.LanceOperation.Merge(made, lance.schema.LanceSchema.from_pyarrow(schema))
+        made = [lance.FragmentMetadata.from_json(json.dumps(one)) for one in self.notes().values()]
+        source: Any = self.gallery.source
+        schema = lance.schema.LanceSchema.from_pyarrow(source.schema.append(self._field))
+        merge = lance.LanceOperation.Merge(made, schema)
         lance.LanceDataset.commit(str(self._path), merge, read_version=source.version)
 
     def switch(self) -> str:
         return f"To switch over: search the column {self._vector!r}. The old column is untouched."
+
+
+def open_source(url: str, columns: dict[str, str]) -> Table:
+    return Table(url)
+
+
+def open_target(url: str) -> NewTable | NewColumn:
+    return NewColumn(url) if parts(url)[2] else NewTable(url)

@@ -1,5 +1,5 @@
-"""Maps from an old model's embeddings to a new model's, or back, fitted on pairs; a map is a file, and a few lines of
-numpy for who applies it.
+"""Maps from an old model's embeddings to a new model's, or back, fitted on pairs; a map is a file, and for who applies
+it a few lines of numpy, or a network of torch where it was trained.
 
 =====================  ==============================================================================================
 ``identity``           nothing
@@ -24,10 +24,11 @@ the old gallery, whose index stays as it is.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,8 +52,8 @@ DIRECTIONS = ("gallery", "queries")
 HELD_OUT_SHARE, HELD_OUT_MOST = 0.2, 10_000
 HIDDEN = 512  # of the networks' layers
 STEP_NUMBERS = 1 << 18  # at a time: 1 MiB of float32 stays in the cache
-FORMAT = "2"
-BN_EPSILON, SHORTEST = 1e-5, 1e-12  # of torch.nn.BatchNorm1d and torch.nn.functional.normalize
+FORMAT = "gallerykit.map 3"
+SHORTEST = 1e-12  # of torch.nn.functional.normalize
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,12 +115,13 @@ class Map:
     """in whose type it is computed, float32 or float64"""
     sides: Sides | None = None
     """what tells embeddings of the one end from those of the other; None where their width does"""
-    about: dict[str, str] = field(default_factory=dict)
-    """pairs it was fitted on, scores, and the like"""
 
     def __post_init__(self):
-        others = {"low-rank": _low_rank, "residual": _residual, "h": _transformation}
-        object.__setattr__(self, "_function", others.get(self.name, _affine)(self.tensors))
+        if self.name in NETWORKS:
+            function = _network(self.name, self.ends, self.tensors)
+        else:
+            function = (_low_rank if self.name == "low-rank" else _affine)(self.tensors)
+        object.__setattr__(self, "_function", function)
 
     @property
     def label(self) -> str:
@@ -160,6 +162,13 @@ class Map:
             mapped[rows] = self._mapped(x[rows], None if side is None else side[rows])
         return mapped
 
+    def of_pairs(self, pairs: Pairs) -> Tensor:
+        """What it makes of the old embeddings of pairs."""
+        import torch
+
+        side = None if not self.ends.d_side or pairs.side is None else pairs.side.numpy()
+        return torch.from_numpy(self(pairs.old.numpy(), side))
+
     def _mapped(self, x: np.ndarray, side: np.ndarray | None) -> np.ndarray:
         mapped = self._function(x, side)  # type: ignore[attr-defined]
         mapped = _unit(mapped) if self.ends.unit else mapped
@@ -172,15 +181,14 @@ class Map:
         return x
 
     def digest(self) -> str:
-        """12 hex digits that tell it from any other."""
-        return _checksum(self._metadata(), self._arrays())[:12]
-
-    def _metadata(self) -> dict[str, str]:
-        ends = {key: str(value) for key, value in asdict(self.ends).items()}
-        return {"gallerykit.map": FORMAT, "name": self.name} | ends | {f"about.{k}": v for k, v in self.about.items()}
+        """The SHA-256 of all that it is, in hex digits."""
+        found = hashlib.sha256(f"{self.name} {self.ends}\n".encode())
+        for name, x in sorted(self._arrays().items()):
+            found.update(f"{name} {x.dtype} {x.shape}\n".encode() + x.tobytes())
+        return found.hexdigest()
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        of_sides = {} if self.sides is None else {f"sides.{k}": x for k, x in self.sides.arrays().items()}
+        of_sides = {} if self.sides is None else {f"sides.{k}": x for k, x in vars(self.sides).items()}
         return {name: np.ascontiguousarray(x) for name, x in (self.tensors | of_sides).items()}
 
     def save(self, path: str | os.PathLike) -> None:
@@ -189,9 +197,8 @@ class Map:
         Raises:
             ImportError: safetensors is not installed.
         """
-        metadata, arrays = self._metadata(), self._arrays()
-        metadata["sha256"] = _checksum(metadata, arrays)
-        write_atomically(path, require("safetensors.numpy", "gallery").save(arrays, metadata))
+        metadata = {FORMAT: self.digest(), "name": self.name, "ends": json.dumps(asdict(self.ends))}
+        write_atomically(path, require("safetensors.numpy", "gallery").save(self._arrays(), metadata))
 
     def faiss(self, index: Any) -> Any:
         """A FAISS index that maps queries before it searches: the index, untouched, behind the map as a linear
@@ -218,7 +225,7 @@ class Map:
 
 
 def load_map(path: str | os.PathLike) -> Map:
-    """Read what ``Map.save`` wrote; neither torch nor pyarrow is needed.
+    """Read what ``Map.save`` wrote; for closed forms neither torch nor pyarrow is needed.
 
     Args:
         path: NAME.safetensors.
@@ -237,15 +244,14 @@ def load_map(path: str | os.PathLike) -> Map:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except safetensors.SafetensorError as error:
         raise ValueError(f"map: {path} is not a whole safetensors file ({error})") from error
-    if metadata.get("gallerykit.map") != FORMAT:
+    if FORMAT not in metadata:
         raise ValueError(f"map: {path} is not a map that this version of gallerykit saved (upgrade --save-map)")
-    if metadata.pop("sha256", "") != _checksum(metadata, arrays):
-        raise ValueError(f"map: {path} was altered after it was written: its checksum does not hold")
-    read: dict[str, Callable[[str], Any]] = {"int": int, "str": str, "bool": lambda text: text == "True"}
-    ends = Ends(**{one.name: read[str(one.type)](metadata[one.name]) for one in fields(Ends)})
     of_sides = {name.removeprefix("sides."): arrays.pop(name) for name in [*arrays] if name.startswith("sides.")}
-    about = {name.removeprefix("about."): text for name, text in metadata.items() if name.startswith("about.")}
-    return Map(metadata["name"], ends, arrays, Sides(**of_sides) if of_sides else None, about)
+    ends = Ends(**json.loads(metadata["ends"]))
+    one = Map(metadata["name"], ends, arrays, Sides(**of_sides) if of_sides else None)
+    if metadata[FORMAT] != one.digest():
+        raise ValueError(f"map: {path} was altered after it was written: its checksum does not hold")
+    return one
 
 
 def split(pairs: Pairs, seed: int = 0) -> tuple[Pairs, Pairs]:
@@ -294,7 +300,7 @@ def fit(
             )  # fmt: skip
             seen = [name for name in methods if side is None or name not in BLIND]
             for name, tensors in _fitted(seen, old, side, new, steps, seed, show_progress).items():
-                one = Map(name, ends, tensors, sides, {"fitted_on": str(len(pairs))})
+                one = Map(name, ends, tensors, sides)
                 found[one.label] = one
     return found
 
@@ -307,20 +313,13 @@ def _fitted(
 
     from compatkit import alignment
 
-    functions: dict[str, Callable] = {
-        "identity": alignment.identity,
-        "mean shift": alignment.mean_shift,
-        "Procrustes": alignment.procrustes,
-        "lambda-orthogonal": alignment.lambda_orthogonal,
-        "low-rank": alignment.low_rank,
-        "ridge": alignment.ridge,
-    }
     trained = [name for name in names if name in NETWORKS]
     states = _trained(trained, old, side, new, steps, seed, shown) if trained else {}
     seen = old if side is None else torch.cat([old, side], 1)
     for name in names:
         if name not in NETWORKS:
-            states[name] = dict(vars(functions[name](seen, new)))
+            function = getattr(alignment, name.lower().replace(" ", "_").replace("-", "_"))
+            states[name] = dict(vars(function(seen, new)))
     return {name: {key: x.cpu().contiguous().numpy() for key, x in states[name].items()} for name in names}
 
 
@@ -332,7 +331,7 @@ def _trained(
     import torch
 
     from compatkit.devices import default_device
-    from compatkit.fct import FitTransformation, Residual, Transformation
+    from compatkit.fct import FitTransformation
     from compatkit.recipes import TRANSFORMATION
     from compatkit.training import train
 
@@ -344,8 +343,7 @@ def _trained(
     side, mean = old.new_zeros(len(old), 1) if side is None else side.to(old.device), new.mean(0)
     scales = spread(old), spread(side), spread(new)
     data = old / scales[0], side / scales[1], (new - mean) / scales[2]
-    kinds: dict[str, Any] = {"residual": Residual, "h": Transformation}
-    networks = {name: kinds[name](old.shape[1], side.shape[1], len(mean), HIDDEN, seed=seed) for name in names}
+    networks = {name: _untrained(name, old.shape[1], side.shape[1], len(mean), seed) for name in names}
     tasks = [FitTransformation(network, *data, seed=seed) for network in networks.values()]
     label = f"fitting {' and '.join(names)}"
     train(tasks, replace(TRANSFORMATION, steps=steps), label=label, show_progress=shown)
@@ -354,25 +352,17 @@ def _trained(
     return {name: dict(network.state_dict()) for name, network in networks.items()}
 
 
-def _checksum(metadata: Mapping[str, str], tensors: Mapping[str, np.ndarray]) -> str:
-    found = hashlib.sha256(repr(sorted(metadata.items())).encode())
-    for name, x in sorted(tensors.items()):
-        found.update(f"{name} {x.dtype} {x.shape}\n".encode())
-        found.update(x.tobytes())
-    return found.hexdigest()
-
-
-# The maps in numpy: each a function of (n, d) or (d,), and of side-information or None
+# The maps: each a function of (n, d) or (d,), and of side-information or None
 
 _Function = Callable[[np.ndarray, "np.ndarray | None"], np.ndarray]
 
 
 def _affine(t: Mapping[str, np.ndarray]) -> _Function:
     # by columns, as torch's layers are anyway: BLAS takes the products with one query faster
-    weight, bias, d = np.asfortranarray(t["weight"]), t["bias"], len(t["weight"])
+    weight, bias = np.asfortranarray(t["weight"]), t["bias"]
 
     def function(x: np.ndarray, side: np.ndarray | None) -> np.ndarray:
-        mapped = np.dot(_appended(x, side, d), weight)
+        mapped = np.dot(_beside(x, side), weight)
         mapped += bias  # in place, as few calls as there can be: the product has swept their code out of the cache
         return mapped
 
@@ -380,55 +370,35 @@ def _affine(t: Mapping[str, np.ndarray]) -> _Function:
 
 
 def _low_rank(t: Mapping[str, np.ndarray]) -> _Function:
-    down, up, bias, d = np.asfortranarray(t["down"]), np.asfortranarray(t["up"]), t["bias"], len(t["down"])
-    return lambda x, side: _appended(x, side, d) @ down @ up + bias
+    down, up, bias = np.asfortranarray(t["down"]), np.asfortranarray(t["up"]), t["bias"]
+    return lambda x, side: _beside(x, side) @ down @ up + bias
 
 
-def _residual(t: Mapping[str, np.ndarray]) -> _Function:
-    hidden, last, scale = (t["hidden.weight"].T, t["hidden.bias"]), (t["last.weight"].T, t["last.bias"]), t["scale"]
-
-    def function(x: np.ndarray, side: np.ndarray | None) -> np.ndarray:
-        mapped = _relu(_appended(x, side, len(hidden[0])), hidden) @ last[0] + last[1]
-        shared = min(x.shape[-1], len(scale))
-        mapped[..., :shared] += scale[:shared] * x[..., :shared]
-        return mapped
-
-    return function
+def _beside(x: np.ndarray, side: np.ndarray | None) -> np.ndarray:
+    return x if side is None else np.concatenate([x, side], -1)
 
 
-def _transformation(t: Mapping[str, np.ndarray]) -> _Function:
-    *branches, mixer = (
-        [_folded(t, f"{part}.{i}", f"{part}.{i + 1}") for i in (0, 3)]
-        for part in ("old_branch", "side_branch", "mixer")
-    )
-    weight, bias = t["mixer.6.weight"].T, t["mixer.6.bias"]
+def _network(name: str, ends: Ends, tensors: Mapping[str, np.ndarray]) -> _Function:
+    """A map that was trained: it needs torch."""
+    import torch
 
+    network = _untrained(name, ends.d_in, ends.d_side or 1, ends.d_out)
+    network.load_state_dict({key: torch.from_numpy(x) for key, x in tensors.items()})
+    network.eval()
+
+    @torch.no_grad()
     def function(x: np.ndarray, side: np.ndarray | None) -> np.ndarray:
         side = np.zeros((*x.shape[:-1], 1), x.dtype) if side is None else side
-        x = np.concatenate([_relu(z, *layers) for z, layers in zip((x, side), branches, strict=True)], -1)
-        return _relu(x, *mixer) @ weight + bias
+        mapped = network(*(torch.from_numpy(np.atleast_2d(one)) for one in (x, side)))
+        return mapped.numpy().reshape(*x.shape[:-1], -1)
 
     return function
 
 
-def _folded(t: Mapping[str, np.ndarray], linear: str, bn: str) -> tuple[np.ndarray, np.ndarray]:
-    """A linear layer and the BN after it, with running statistics, as one: weight (d_in, d_out) and bias."""
-    factor = t[f"{bn}.weight"] / np.sqrt(t[f"{bn}.running_var"].astype(np.float64) + BN_EPSILON)
-    bias = t[f"{bn}.bias"] - factor * t[f"{bn}.running_mean"]
-    weight = t[f"{linear}.weight"]
-    return (weight.T * factor).astype(weight.dtype), bias.astype(weight.dtype)
+def _untrained(name: str, d_in: int, d_side: int, d_out: int, seed: int = 0) -> Any:
+    from compatkit.fct import Residual, Transformation
 
-
-def _relu(x: np.ndarray, *layers: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-    for weight, bias in layers:
-        x = np.maximum(x @ weight + bias, 0)
-    return x
-
-
-def _appended(x: np.ndarray, side: np.ndarray | None, width: int) -> np.ndarray:
-    """Side-information after x, filled up with a zero where residual takes it in place of none."""
-    x = x if side is None else np.concatenate([x, side], -1)
-    return x if x.shape[-1] == width else np.concatenate([x, np.zeros((*x.shape[:-1], 1), x.dtype)], -1)
+    return {"residual": Residual, "h": Transformation}[name](d_in, d_side, d_out, HIDDEN, seed=seed)
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

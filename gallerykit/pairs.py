@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from .maps import Pairs
-from .store import Gallery, as_float, batch_rows, places_of
-from .stores import open_source
+from .store import Gallery, as_float, batch_rows
+from .stores import open_gallery
 
 FEWEST_PAIRS = 100
 
@@ -21,8 +21,6 @@ def read_pairs(
     old: str | os.PathLike,
     new: str | os.PathLike,
     *,
-    side: str | os.PathLike | None = None,
-    labels: str | os.PathLike | None = None,
     columns: Mapping[str, str] | None = None,
     metric: str = "l2",
     tell: Callable[[str], object] = print,
@@ -30,10 +28,8 @@ def read_pairs(
     """Paired embeddings from files and tables (see ``stores``), by id where both have ids and by order otherwise.
 
     Args:
-        old, new: of the same items, or of some of the same: those that only one of them has are left out.
-        side: side-information of the same items, in place of the column ``side`` of ``old``; without ids, in the order
-            of ``old``.
-        labels: integers or text, in place of a column ``label`` of ``old`` or ``new``; likewise.
+        old, new: of the same items, or of some of the same: those that only one of them has are left out. ``old`` may
+            have a column of side-information, either one a column of labels.
         columns: what the columns of ``store.ROLES`` are called, where they are called otherwise.
         metric: of the search; pairs with embeddings of zeros, as of items that failed, have no cosine and are left out.
         tell: gets a sentence with the numbers where items are left out.
@@ -42,32 +38,22 @@ def read_pairs(
         ValueError: unequal numbers of rows without ids, ids that are not unique, NaN or numbers beyond float32, or too
             few pairs.
     """
-    urls = {"old": old, "new": new, "side": side, "labels": labels}
-    found = {name: Gallery(name, open_source(url, columns), columns) for name, url in urls.items() if url is not None}
-    roles = {"old": "vector", "new": "vector", "side": "vector", "labels": "label"}
-    if side is None and found["old"].has("side"):
-        found["side"], roles["side"] = found["old"], "side"
-    labelled = [one for one in (found["old"], found["new"]) if one.columns["label"] in one.source.schema.names]
-    if labels is None and labelled:
-        found["labels"] = labelled[0]
-    elif labels is None and "label" in (columns or {}):
-        raise ValueError(f"labels: neither old nor new has a column {columns['label']!r}")  # type: ignore[index]
-    elif labels is not None and not found["labels"].has("label"):
-        roles["labels"] = "vector"
-    for name, gallery in found.items():
-        if name != "labels":
-            gallery.width(roles[name])
-    rows = _joined(found, tell)
-    matrices = {
-        name: _matrix(name, found[name], roles[name], rows[name]) for name in ("old", "new", "side") if name in found
-    }
-    read: dict[str, Any] = {"old_space": found["old"].space, "new_space": found["new"].space}
-    kind = found["new"].source.schema.field(found["new"].columns["vector"]).type
-    read["new_dtype"] = str(np.dtype(getattr(kind, "storage_type", kind).value_type.to_pandas_dtype()))
-    if "labels" in found:
-        values = found["labels"].named(roles["labels"], "labels")[rows["labels"]]
-        read["labels"] = torch.from_numpy(np.unique(values, return_inverse=True)[1].reshape(-1))
-    pairs = Pairs(matrices["old"], matrices["new"], matrices.get("side"), **read)
+    by_old, by_new = (open_gallery(name, url, columns) for name, url in (("old", old), ("new", new)))
+    wanted = {"old": (by_old, "vector"), "new": (by_new, "vector")}
+    wanted |= {"side": (by_old, "side")} if by_old.has("side") else {}
+    for gallery, role in wanted.values():
+        gallery.number_type(role)
+    labelled = [one for one in (by_old, by_new) if one.columns["label"] in one.source.schema.names]
+    if not labelled and "label" in (columns or {}):
+        raise ValueError(f"labels: neither old nor new has a column {by_old.columns['label']!r}")
+    rows = _joined(by_old, by_new, tell)
+    about: dict[str, Any] = {"old_space": by_old.space, "new_space": by_new.space}
+    if labelled:
+        values = labelled[0].named("label", "labels")[rows[labelled[0].argument]]
+        about["labels"] = torch.from_numpy(np.unique(values, return_inverse=True)[1].reshape(-1))
+    about["new_dtype"] = by_new.number_type("vector").name
+    about |= {name: _matrix(one, role, rows[one.argument]) for name, (one, role) in wanted.items()}
+    pairs = Pairs(**about)
     kept = pairs.old.any(1) & pairs.new.any(1)
     if metric == "cosine" and not kept.all():
         tell(f"{int((~kept).sum())} pairs are left out: embeddings that are all zeros have no cosine.")
@@ -76,18 +62,26 @@ def read_pairs(
     return pairs
 
 
-def _joined(found: dict[str, Gallery], tell: Callable[[str], object]) -> dict[str, np.ndarray]:
-    """The rows of the items that all have, in the order of ``old``."""
-    counts = {name: gallery.source.rows for name, gallery in found.items()}
+def _joined(old: Gallery, new: Gallery, tell: Callable[[str], object]) -> dict[str, np.ndarray]:
+    """The rows of the items that both have, in the order of ``old``."""
+    counts = {one.argument: one.source.rows for one in (old, new)}
     _check_enough(counts["old"])
-    places = {name: places_of(name, gallery, found["old"], "old") for name, gallery in found.items()}
-    everywhere = np.all([place >= 0 for place in places.values()], axis=0)
-    number = int(everywhere.sum())
-    if any(count != number for count in counts.values()):
+    if old.ids is None or new.ids is None:
+        if counts["old"] != counts["new"]:
+            wanted = f"as many rows as old, {counts['old']}, where not both have ids"
+            raise ValueError(f"new: must have {wanted}, got {counts['new']}")
+        return dict.fromkeys(counts, np.arange(counts["old"]))
+    if old.ids.dtype != new.ids.dtype:
+        kinds = ["text" if x.dtype == object else "integers" for x in (old.ids, new.ids)]
+        raise ValueError(f"new: ids must be of the kind of old's, {kinds[0]}, got {kinds[1]}")
+    row = {value: i for i, value in enumerate(new.ids.tolist())}
+    places = np.fromiter((row.get(value, -1) for value in old.ids.tolist()), np.int64, counts["old"])
+    both = places >= 0
+    if any(count != both.sum() for count in counts.values()):
         said = ", ".join(f"{count} of {name}" for name, count in counts.items())
-        tell(f"{number} items are paired by their ids, of {said}.")
-    _check_enough(number)
-    return {name: place[everywhere] for name, place in places.items()}
+        tell(f"{both.sum()} items are paired by their ids, of {said}.")
+    _check_enough(both.sum())
+    return {"old": np.flatnonzero(both), "new": places[both]}
 
 
 def _check_enough(found: int) -> None:
@@ -95,7 +89,7 @@ def _check_enough(found: int) -> None:
         raise ValueError(f"old: at least {FEWEST_PAIRS} pairs are needed, got {found}")
 
 
-def _matrix(name: str, gallery: Gallery, role: str, rows: np.ndarray) -> Tensor:
+def _matrix(gallery: Gallery, role: str, rows: np.ndarray) -> Tensor:
     """These rows as float32; no more than a block of the others is in memory."""
     width = gallery.width(role)
     values = np.empty((len(rows), width), np.float32)
@@ -103,6 +97,6 @@ def _matrix(name: str, gallery: Gallery, role: str, rows: np.ndarray) -> Tensor:
     row = 0
     for block in gallery.blocks(role, batch_rows(width)):
         wanted = order[slice(*np.searchsorted(rows, (row, row + len(block)), sorter=order))]
-        values[wanted] = as_float(name, block[rows[wanted] - row], rows[wanted])
+        values[wanted] = as_float(gallery.argument, block[rows[wanted] - row], rows[wanted])
         row += len(block)
     return torch.from_numpy(values)

@@ -13,18 +13,17 @@ import re
 import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-import numpy as np
-
 from compatkit.extras import require
 
-from .store import ROLES, Fragment, Hidden, as_vectors, even_fragments, pa, vector_field
+from .store import ROLES, Fragment, Gallery, Target, as_matrix, even_fragments, pa
 
-VECTORS = {"vector": "float32", "halfvec": "float16"}
+psycopg, sql = require("psycopg", "postgres"), require("psycopg.sql", "postgres")
+pgvector, register_vector = require("pgvector", "postgres"), require("pgvector.psycopg", "postgres").register_vector
+VECTORS = {"vector": pa.float32(), "halfvec": pa.float16()}
 INTEGERS = {"smallint": "int2", "integer": "int4", "bigint": "int8"}
 TEXTS = ("text", "character varying", "character", "uuid")
 METRICS = {"l2": ("l2", "<->"), "cosine": ("cosine", "<=>"), "ip": ("ip", "<#>")}
@@ -54,7 +53,6 @@ def parts(url: str) -> tuple[str, list[str], str | None]:
 @contextmanager
 def _said(name: str) -> Iterator[None]:
     """Errors of the database as one line of the system's kind."""
-    psycopg = require("psycopg", "postgres")
     try:
         yield
     except psycopg.Error as error:
@@ -65,27 +63,35 @@ class _Database:
     """A connection that knows pgvector, and a table."""
 
     def __init__(self, url: str):
-        connection, self.table, _ = parts(url)
-        psycopg, self.sql, self.name = require("psycopg", "postgres"), require("psycopg.sql", "postgres"), url
+        address, self.table, _ = parts(url)
+        self.name = url
         with _said(url):
-            self.connection = psycopg.connect(connection, autocommit=True, application_name="gallerykit")
+            self.connection = psycopg.connect(address, autocommit=True, application_name="gallerykit")
         self.has_vectors = bool(self.rows("SELECT 1 FROM pg_extension WHERE extname = 'vector'"))
         if self.has_vectors:
-            require("pgvector.psycopg", "postgres").register_vector(self.connection)
+            register_vector(self.connection)
 
-    def __call__(self, query: str, *values: Any, table: Sequence[str] | None = None, **names: str) -> Any:
+    def quoted(self, query: str, *values: Any, table: Sequence[str] | None = None, **names: str) -> Any:
         """The query with values in place of ``{}``, {table}, and columns by name, all as SQL quotes them."""
-        quoted = {key: self.sql.Identifier(name) for key, name in names.items()}
-        place = self.sql.Identifier(*(table or self.table))
-        return self.sql.SQL(query).format(*map(self.sql.Literal, values), table=place, **quoted)
+        columns = {key: sql.Identifier(name) for key, name in names.items()}
+        return sql.SQL(query).format(*map(sql.Literal, values), table=sql.Identifier(*(table or self.table)), **columns)
 
     def rows(self, query: str, *values: Any, **names: Any) -> list[tuple]:
         with _said(self.name):
-            cursor = self.connection.execute(self(query, *values, **names))
+            cursor = self.connection.execute(self.quoted(query, *values, **names))
             return cursor.fetchall() if cursor.description else []
 
     def exists(self, table: Sequence[str] | None = None) -> bool:
         return self.rows("SELECT to_regclass({}) IS NOT NULL", quoted(*(table or self.table)))[0][0]
+
+    def cursor(self) -> Any:
+        """Of the server, whose rows come in their binary form, as many at a time as are asked for."""
+        return self.connection.cursor("rows", binary=True)
+
+    @contextmanager
+    def transaction(self, **options: Any) -> Iterator[None]:
+        with _said(self.name), self.connection.transaction(**options):
+            yield
 
     def close(self) -> None:
         self.connection.close()
@@ -100,128 +106,100 @@ class Table:
     """
 
     def __init__(self, url: str, columns: dict[str, str]):
-        _, self.table, self.vector = parts(url)
+        _, table, self.vector = parts(url)
         self.url, self.name = url, url.rpartition("#")[0] if self.vector else url
-        self.key, wanted = columns.get("id", ROLES["id"]), ROLES | columns
-        if self.vector is not None:
-            wanted["vector"] = self.vector
-        with closing(_Database(url)) as database:
+        wanted = ROLES | columns | ({"vector": self.vector} if self.vector else {})
+        self._key, vectors = wanted["id"], (wanted["vector"], wanted["side"])
+        with self._open() as database:
             if not database.exists():
                 raise ValueError(f"{self.name}: there is no such table")
-            self.kinds = self._kinds(database)
-            self._check_key(database)
-            self.rows: int = database.rows("SELECT count(*) FROM {table}")[0][0]
-            names = [name for name in self.kinds if name in wanted.values()]
-            self.schema = pa.schema([self._field(database, name, wanted) for name in names])
-
-    def _kinds(self, database: _Database) -> dict[str, str]:
-        """Types by column."""
-        kinds = database.rows(
-            "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = {}::regclass "
-            "AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
-            quoted(*self.table),
-        )
-        return dict(kinds)
-
-    def _check_key(self, database: _Database) -> None:
-        if self.kinds.get(self.key) not in (*INTEGERS, *TEXTS):
-            got = self.kinds[self.key] if self.key in self.kinds else f"only {', '.join(self.kinds)}"
-            raise ValueError(
-                f"{self.name}: a column {self.key!r} of integers, text or uuid is needed for ids, got {got}"
+            kinds = database.rows(
+                "SELECT attname, format_type(atttypid, NULL) FROM pg_attribute WHERE attrelid = {}::regclass "
+                "AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+                quoted(*table),
             )
+            self.kinds = {name: kind for name, kind in kinds if name in wanted.values()}
+            self._check_key(database, [name for name, _ in kinds], quoted(*table))
+            self.rows: int = database.rows("SELECT count(*) FROM {table}")[0][0]
+        if odd := [name for name in vectors if self.kinds.get(name, "vector") not in VECTORS]:
+            wanted_kinds = f"of type {' or '.join(VECTORS)}, got {self.kinds[odd[0]]}"
+            raise ValueError(f"{self.name}: column {odd[0]!r} must be {wanted_kinds}")
+        self.schema = pa.schema([self._field(*one) for one in self.kinds.items()])
+
+    def _open(self) -> closing[_Database]:
+        """A connection of its own for each thread."""
+        return closing(_Database(self.url))
+
+    def _check_key(self, database: _Database, names: Sequence[str], table: str) -> None:
+        kind = self.kinds.get(self._key, f"only {', '.join(names)}")
+        if kind not in (*INTEGERS, *TEXTS):
+            wanted = "of integers, text or uuid is needed for ids"
+            raise ValueError(f"{self.name}: a column {self._key!r} {wanted}, got {kind}")
         unique = database.rows(
             "SELECT attname FROM pg_index JOIN pg_attribute a ON a.attrelid = indrelid AND a.attnum = indkey[0] WHERE "
             "indrelid = {}::regclass AND indisunique AND indisvalid AND indnkeyatts = 1 AND indpred IS NULL "
             "AND attnotnull",
-            quoted(*self.table),
+            table,
         )
-        if (self.key,) not in unique:
-            raise ValueError(f"{self.name}: column {self.key!r} must be the primary key, or NOT NULL and UNIQUE")
+        if (self._key,) not in unique:
+            raise ValueError(f"{self.name}: column {self._key!r} must be the primary key, or NOT NULL and UNIQUE")
 
-    def _field(self, database: _Database, name: str, wanted: dict[str, str]) -> Any:
-        kind, about = self.kinds[name], {"postgres": self.kinds[name]}
-        if name in (wanted["vector"], wanted["side"]) and kind not in VECTORS:
-            raise ValueError(f"{self.name}: column {name!r} must be of type {' or '.join(VECTORS)}, got {kind}")
+    def _field(self, name: str, kind: str) -> Any:
         if kind in VECTORS:
-            query = "SELECT vector_dims({name}) FROM {table} WHERE {name} IS NOT NULL ORDER BY {key} LIMIT 1"
-            first = database.rows(query, name=name, key=self.key)
-            return vector_field(name, first[0][0] if first else 0, VECTORS[kind])
-        return pa.field(name, pa.int64() if kind in INTEGERS else pa.string(), metadata=about)
+            return pa.field(name, pa.list_(VECTORS[kind]))
+        return pa.field(name, pa.int64() if kind in INTEGERS else pa.string(), metadata={"postgres": kind})
 
     def fragments(self) -> Sequence[Fragment]:
         """Fragments between keys, so that each is read in the same time."""
-        widest = max([field.type.list_size for field in self.schema if pa.types.is_fixed_size_list(field.type)] or [1])
-        even = even_fragments(self.rows, max(1, widest))
-        query = (
-            "SELECT {key} FROM (SELECT {key}, row_number() OVER (ORDER BY {key}) AS n FROM {table}) t WHERE n % {} = 0"
-        )
-        with closing(_Database(self.url)) as database:
-            keys = (
-                [key for (key,) in database.rows(query + " ORDER BY {key}", even[0].rows, key=self.key)] if even else []
+        with self._open() as database:
+            widths = "SELECT max(vector_dims({name})) FROM (SELECT {name} FROM {table} LIMIT 1) t"
+            vectors = [name for name, kind in self.kinds.items() if kind in VECTORS]
+            found = [database.rows(widths, name=name)[0][0] or 1 for name in vectors]
+            even = even_fragments(self.rows, max(found, default=1))
+            keys = database.rows(
+                "SELECT {key} FROM (SELECT {key}, row_number() OVER (ORDER BY {key}) AS n FROM {table}) t "
+                "WHERE n % {} = 0 ORDER BY {key}",
+                even[0].rows if even else 1,
+                key=self._key,
             )
-        keys = [str(key) if isinstance(key, uuid.UUID) else key for key in keys]
-        bounds = [None, *keys[: len(even) - 1], None]
+        bounds = [None, *(str(key) if isinstance(key, uuid.UUID) else key for (key,) in keys[: len(even) - 1]), None]
         return [Fragment(one.start, one.rows, bounds[i : i + 2]) for i, one in enumerate(even)]
 
     def read(self, fragment: Fragment, columns: Sequence[str], size: int) -> Iterator[Any]:
-        low, high = fragment.place
-        kinds = [
-            "int8" if self.kinds[c] in INTEGERS else self.kinds[c] if self.kinds[c] in VECTORS else "text"
-            for c in columns
-        ]
         schema = pa.schema([self.schema.field(name) for name in columns])
-        with closing(_Database(self.url)) as database, _said(self.name):
-            chosen = database.sql.SQL(", ").join(
-                database(f"{{c}}{'' if kind in VECTORS else '::' + kind}", c=name)
-                for name, kind in zip(columns, kinds, strict=True)
-            )
-            limits = [
-                database(f"{{key}} {sign} {{}}", value, key=self.key)
-                for sign, value in ((">", low), ("<=", high))
-                if value is not None
-            ]
-            where = database.sql.SQL(" AND ").join([database("TRUE"), *limits])
-            query = database.sql.SQL("COPY (SELECT {} FROM {} WHERE {} ORDER BY {}) TO STDOUT (FORMAT BINARY)").format(
-                chosen, database.sql.Identifier(*self.table), where, database.sql.Identifier(self.key)
-            )
-            row = fragment.start
-            with database.connection.cursor() as cursor, cursor.copy(query) as copy:
-                copy.set_types(kinds)
-                for rows in _grouped(copy.rows(), size):
-                    arrays = [
-                        self._array(name, values, row)
-                        for name, values in zip(columns, zip(*rows, strict=True), strict=True)
-                    ]
-                    yield pa.record_batch(arrays, schema=schema)
-                    row += len(rows)
-            if row != fragment.start + fragment.rows:
-                raise ValueError(f"{self.name}: has changed while it was read; run the same command again")
-
-    def _array(self, name: str, values: Sequence[Any], row: int) -> Any:
-        field = self.schema.field(name)
-        if None in values if field.type == pa.string() else any(value is None for value in values):
-            empty = row + next(i for i, value in enumerate(values) if value is None)
-            raise ValueError(f"{self.name}, column {name!r}: row {empty} (the first is 0) is empty")
-        if not pa.types.is_fixed_size_list(field.type):
-            return pa.array(values, field.type)
-        width = field.type.list_size
-        arrays = [value.to_numpy() for value in values]
-        if odd := next((i for i, value in enumerate(arrays) if len(value) != width), None):
-            here = f"{self.name}, column {name!r}: row {row + odd} (the first is 0)"
-            raise ValueError(f"{here} has {len(arrays[odd])} numbers, the first has {width}")
-        return as_vectors(np.stack(arrays))
+        names = {f"c{i}": name for i, name in enumerate(columns)}
+        chosen = [f"{{{c}}}" + "::text" * (schema.field(name).type == pa.string()) for c, name in names.items()]
+        limits = {sign: key for sign, key in zip((">", "<="), fragment.place, strict=True) if key is not None}
+        where = " AND ".join(["TRUE", *(f"{{key}} {sign} {{}}" for sign in limits)])
+        query = f"SELECT {', '.join(chosen)} FROM {{table}} WHERE {where} ORDER BY {{key}}"
+        row = fragment.start
+        with self._open() as database, database.transaction(), database.cursor() as cursor:
+            cursor.execute(database.quoted(query, *limits.values(), key=self._key, **names))
+            while rows := cursor.fetchmany(size):
+                values = zip(schema, zip(*rows, strict=True), strict=True)
+                yield pa.record_batch([_array(field, column) for field, column in values], schema=schema)
+                row += len(rows)
+        if row != fragment.start + fragment.rows:
+            raise ValueError(f"{self.name}: has changed while it was read; run the same command again")
 
     def state(self) -> Any:
         """A count and a checksum of all ids and of the transactions that wrote their rows last: no vector is read."""
         checksum = "sum(hashtextextended({key}::text || '/' || xmin::text, 0))::text"
-        with closing(_Database(self.url)) as database:
-            return [self.name, *database.rows(f"SELECT count(*), {checksum} FROM {{table}}", key=self.key)[0]]
+        with self._open() as database:
+            return [self.name, *database.rows(f"SELECT count(*), {checksum} FROM {{table}}", key=self._key)[0]]
 
 
-class NewTable(Hidden):
+def _array(field: Any, values: Sequence[Any]) -> Any:
+    if pa.types.is_list(field.type):
+        values = [None if value is None else value.to_numpy() for value in values]
+    return pa.array(values, field.type)
+
+
+class NewTable(Target):
     """A new table of ids and vectors. As ``store.Target``."""
 
     kept: Sequence[str] | None = ("id", "vector")
+    has_doubles = False
 
     def __init__(self, url: str):
         self._url, self._table = url, parts(url)[1]
@@ -242,40 +220,36 @@ class NewTable(Hidden):
                 raise ConnectionError(f"out: another run is writing {self.name}")
             yield
 
-    def check_new(self, overwrite: bool) -> None:
+    def bind(self, gallery: Gallery, schema: Any, metric: str) -> None:
+        super().bind(gallery, schema, metric)
+        if len(schema) < 2:
+            raise ValueError(
+                f"out: a gallery with ids is needed for a table of PostgreSQL, {gallery.source.name} has none"
+            )
+        ids, vectors = schema
+        stored = (ids.metadata or {}).get(b"postgres", b"").decode()
+        self._key = stored if stored in (*INTEGERS, "uuid") else "bigint" if pa.types.is_integer(ids.type) else "text"
+        self._kind, self._width = (
+            "halfvec" if vectors.type.value_type == pa.float16() else "vector",
+            vectors.type.list_size,
+        )
+
+    def exists(self) -> bool:
         with self._open() as database:
-            if database.exists():
-                raise ValueError(f"out: {self.name} exists already; name another table, since none is ever overwritten")
-            if not database.has_vectors:
-                raise ValueError(f"out: {self.name} has no pgvector (CREATE EXTENSION vector)")
+            return database.exists()
 
     def check(self) -> None:
-        if len(self.schema) < 2 or self.gallery.ids is None:  # which also looks whether they are unique
-            source = self.gallery.source.name
-            raise ValueError(f"out: a gallery with ids is needed for a table of PostgreSQL, {source} has none")
+        assert self.gallery.ids is not None  # or ``bind`` would have refused; it looks whether they are unique
         # made and given up again, or a right that is missing would be found out after all the work
-        with self._open() as database, _said(self.name), database.connection.transaction(force_rollback=True):
-            database.rows(self._creation, **self._names)
+        with self._open() as database, database.transaction(force_rollback=True):
+            if not database.has_vectors:
+                raise ValueError(f"out: {self.name} has no pgvector (CREATE EXTENSION vector)")
+            self._create(database, self._table)
 
-    @cached_property
-    def _names(self) -> dict[str, str]:
-        return dict(zip(("key", "vector"), self.schema.names, strict=True))
-
-    @cached_property
-    def _key(self) -> str:
-        """The type of the ids."""
-        field = self.schema.field(0)
-        stored = (field.metadata or {}).get(b"postgres", b"").decode()
-        return stored if stored in (*INTEGERS, "uuid") else "bigint" if pa.types.is_integer(field.type) else "text"
-
-    @cached_property
-    def _kind(self) -> str:
-        return "halfvec" if self.schema.field(1).type.value_type == pa.float16() else "vector"
-
-    @property
-    def _creation(self) -> str:
-        width = self.schema.field(1).type.list_size
-        return f"CREATE TABLE {{table}} ({{key}} {self._key} NOT NULL, {{vector}} {self._kind}({width}) NOT NULL)"
+    def _create(self, database: _Database, table: Sequence[str]) -> None:
+        columns = f"{{key}} {self._key} NOT NULL, {{vector}} {self._kind}({self._width}) NOT NULL"
+        names = dict(zip(("key", "vector"), self.schema.names, strict=True))
+        database.rows(f"CREATE TABLE {{table}} ({columns})", table=table, **names)
 
     def begin(self, job: str) -> set[int]:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -285,47 +259,44 @@ class NewTable(Hidden):
                 done = database.rows("SELECT job, fragment FROM {table}", table=self._done)
                 if (of_job, -1) in done:
                     return {fragment for _, fragment in done} - {-1}
-            with _said(self.name), database.connection.transaction():
-                for table in (self._hidden, self._done):
-                    database.rows("DROP TABLE IF EXISTS {table}", table=table)
-                database.rows(self._creation, table=self._hidden, **self._names)
+            with database.transaction():
+                self._drop(database)
+                self._create(database, self._hidden)
                 database.rows("CREATE TABLE {table} (job text, fragment int PRIMARY KEY)", table=self._done)
                 database.rows("INSERT INTO {table} VALUES ({}, -1)", of_job, table=self._done)
         return set()
 
+    def _drop(self, database: _Database) -> None:
+        for table in (self._hidden, self._done):
+            database.rows("DROP TABLE IF EXISTS {table}", table=table)
+
     def write(self, index: int, fragment: Fragment, reader: Any) -> None:
-        ids_of = {"uuid": uuid.UUID}.get(self._key, lambda value: value)
-        wrap = (
-            require("pgvector", "postgres").HalfVector
-            if self._kind == "halfvec"
-            else require("pgvector", "postgres").Vector
-        )
-        with self._open() as database, _said(self.name), database.connection.transaction():
-            query = database("COPY {table} FROM STDIN (FORMAT BINARY)", table=self._hidden)
+        as_id = uuid.UUID if self._key == "uuid" else lambda value: value
+        wrap = pgvector.HalfVector if self._kind == "halfvec" else pgvector.Vector
+        with self._open() as database, database.transaction():
+            query = database.quoted("COPY {table} FROM STDIN (FORMAT BINARY)", table=self._hidden)
             with database.connection.cursor() as cursor, cursor.copy(query) as copy:
                 copy.set_types([INTEGERS.get(self._key, self._key), self._kind])
                 for batch in reader:
-                    block = np.asarray(batch.column(1).flatten()).reshape(len(batch), -1)
-                    for key, vector in zip(batch.column(0).to_pylist(), block, strict=True):
-                        copy.write_row((ids_of(key), wrap(vector)))
+                    for key, vector in zip(batch.column(0).to_pylist(), as_matrix(batch.column(1)), strict=True):
+                        copy.write_row((as_id(key), wrap(vector)))
             database.rows("INSERT INTO {table} VALUES (NULL, {})", index, table=self._done)
 
     def publish(self) -> None:
-        with self._open() as database, _said(self.name), database.connection.transaction():
-            database.rows("ALTER TABLE {table} ADD PRIMARY KEY ({key})", table=self._hidden, key=self._names["key"])
+        with self._open() as database, database.transaction():
+            database.rows("ALTER TABLE {table} ADD PRIMARY KEY ({key})", table=self._hidden, key=self.schema.names[0])
             database.rows("ALTER TABLE {table} RENAME TO {new}", table=self._hidden, new=self._table[-1])
-            database.rows("DROP TABLE {table}", table=self._done)
+            self._drop(database)
 
     def discard(self) -> None:
         super().discard()
         with self._open() as database:
-            for table in (self._hidden, self._done):
-                database.rows("DROP TABLE IF EXISTS {table}", table=table)
+            self._drop(database)
 
     def switch(self) -> str:
         key, vector, new = (*map(quoted, self.schema.names), quoted(*self._table))
         operators, sign = METRICS[self.metric]
-        kind, by, width = self._kind, vector, self.schema.field(1).type.list_size
+        kind, by, width = self._kind, vector, self._width
         if width > INDEXED["halfvec"]:
             index = f"no index of pgvector takes {width} numbers, so that a search reads all rows;"
         else:
@@ -345,8 +316,4 @@ def open_target(url: str) -> NewTable:
 
 
 def quoted(*name: str) -> str:
-    return require("psycopg.sql", "postgres").Identifier(*name).as_string(None)
-
-
-def _grouped(rows: Iterator[tuple], size: int) -> Iterator[list[tuple]]:
-    return iter(partial(lambda: [row for _, row in zip(range(size), rows, strict=False)]), [])
+    return sql.Identifier(*name).as_string(None)

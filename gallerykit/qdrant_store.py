@@ -21,13 +21,13 @@ import numpy as np
 
 from compatkit.extras import require
 
-from .store import ROLES, Fragment, Hidden, as_vectors, even_fragments, pa, vector_field, without_password
+from .store import ROLES, Fragment, Target, as_matrix, as_vectors, even_fragments, pa, vector_field, without_password
 
+models = require("qdrant_client.models", "qdrant")
 PAYLOAD = "payload"
 """The column of payloads, as JSON."""
 DISTANCES = {"l2": "EUCLID", "cosine": "COSINE", "ip": "DOT"}
-UPSERT = 256  # points at a time, what the server takes in a message
-SCROLL = 1_024
+UPSERT, SCROLL = 256, 1_024  # points at a time, what the server takes and gives in a message
 
 
 def parts(url: str) -> tuple[str, str, str | None]:
@@ -57,83 +57,74 @@ def close() -> None:
 
 
 class Collection:
-    """The points of a collection. As ``store.Source``."""
+    """The points of a collection: ids, one vector or several named ones, payloads. As ``store.Source``."""
 
     def __init__(self, url: str):
-        place, self.collection, self.vector = parts(url)
-        self.place, self.name = place, url.rpartition("#")[0] if self.vector else url
-        self.client = client_at(place)
+        self.place, self.collection, wanted = parts(url)
+        self.name, self.client = url.rpartition("#")[0] if wanted else url, client_at(self.place)
         if not self.client.collection_exists(self.collection):
             raise ValueError(f"{self.name}: there is no such collection")
         config = self.client.get_collection(self.collection).config.params.vectors
-        named = config if isinstance(config, dict) else {"": config}
-        key = parts(url)[2] or (ROLES["vector"] if ROLES["vector"] in named else next(iter(named)))
-        if key not in named:
-            raise ValueError(f"{self.name}: has no vector {key!r}, only {', '.join(named)}")
-        self._key, self._column, self.distance = key, key or ROLES["vector"], named[key].distance
-        self.vector = self._column
+        self._named = isinstance(config, dict)
+        vectors = config if isinstance(config, dict) else {ROLES["vector"]: config}
+        self.vector: str | None = wanted or (ROLES["vector"] if ROLES["vector"] in vectors else next(iter(vectors)))
+        if self.vector not in vectors:
+            raise ValueError(f"{self.name}: has no vector {self.vector!r}, only {', '.join(vectors)}")
+        self.distance = vectors[self.vector].distance
         self._ids = self._all_ids()
-        self.rows, kind = len(self._ids), pa.int64() if all(isinstance(x, int) for x in self._ids) else pa.string()
-        if len({type(x) for x in self._ids}) > 1:
+        self.rows = len(self._ids)
+        if len({type(one) for one in self._ids}) > 1:
             raise ValueError(f"{self.name}: ids must all be integers or all UUIDs, got both")
-        vector = vector_field(self.vector, named[key].size, "float32")
-        self.schema = pa.schema([pa.field("id", kind), vector, pa.field(PAYLOAD, pa.string())])
+        kind = pa.int64() if self.rows and isinstance(self._ids[0], int) else pa.string()
+        fields = [vector_field(name, one.size, "float32") for name, one in vectors.items()]
+        self.schema = pa.schema([pa.field("id", kind), *fields, pa.field(PAYLOAD, pa.string())])
 
     def _all_ids(self) -> list:
         found: list = []
         after = None
         while True:
-            records, after = self.client.scroll(
-                self.collection, limit=SCROLL, offset=after, with_payload=False, with_vectors=False
-            )
+            options = {"limit": SCROLL, "offset": after, "with_payload": False, "with_vectors": False}
+            records, after = self.client.scroll(self.collection, **options)
             found += [one.id for one in records]
             if after is None:
                 return found
 
     def fragments(self) -> Sequence[Fragment]:
-        even = even_fragments(self.rows, self.schema.field(1).type.list_size)
+        even = even_fragments(self.rows, self.schema.field(self.vector).type.list_size)
         return [Fragment(one.start, one.rows, self._ids[one.start]) for one in even]
 
     def read(self, fragment: Fragment, columns: Sequence[str], size: int) -> Iterator[Any]:
-        after, left, payload = fragment.place, fragment.rows, PAYLOAD in columns
-        vectors = ([self._key] if self._key else True) if self.vector in columns else False
+        schema = pa.schema([self.schema.field(name) for name in columns])
+        vectors = [name for name in columns if name not in ("id", PAYLOAD)]
+        after, left = fragment.place, fragment.rows
         while left:
-            records, after = self.client.scroll(
-                self.collection, limit=min(left, size, SCROLL), offset=after, with_payload=payload, with_vectors=vectors
-            )
+            options = {"with_payload": PAYLOAD in columns, "with_vectors": vectors if self._named else bool(vectors)}
+            records, after = self.client.scroll(self.collection, limit=min(left, size, SCROLL), offset=after, **options)
             left -= len(records)
-            found: dict[str, Any] = {"id": [one.id for one in records]}
-            if payload:
-                found[PAYLOAD] = [json.dumps(one.payload or {}, ensure_ascii=False) for one in records]
-            if vectors:
-                of_points = [one.vector.get(self._key) if self._key else one.vector for one in records]
-                if None in (missing := [None if x is None else 1 for x in of_points]):
-                    odd = records[missing.index(None)].id
-                    raise ValueError(f"{self.name}: point {odd} has no vector {self.vector!r}")
-                found[self._column] = as_vectors(np.array(of_points, np.float32))
-            yield pa.record_batch(
-                [found[name] for name in columns], schema=pa.schema([self.schema.field(name) for name in columns])
-            )
             if not records or (left and after is None):
                 raise ValueError(f"{self.name}: has changed while it was read; run the same command again")
+            yield pa.record_batch([self._column(name, records) for name in columns], schema=schema)
+
+    def _column(self, name: str, records: Sequence[Any]) -> Any:
+        if name == "id":
+            return [one.id for one in records]
+        if name == PAYLOAD:
+            return [json.dumps(one.payload or {}, ensure_ascii=False) for one in records]
+        found = {one.id: one.vector.get(name) if self._named else one.vector for one in records}
+        if without := [one for one, vector in found.items() if vector is None]:
+            raise ValueError(f"{self.name}: point {without[0]} has no vector {name!r}")
+        return as_vectors(np.array(list(found.values()), np.float32))
 
     def state(self) -> Any:
         ids = hashlib.sha256(json.dumps(self._all_ids()).encode()).hexdigest()
         return [self.name, ids]
 
 
-def open_source(url: str, columns: dict[str, str]) -> Collection:
-    return Collection(url)
-
-
-def open_target(url: str) -> NewVector | NewCollection:
-    return NewVector(url) if parts(url)[2] else NewCollection(url)
-
-
-class _Points(Hidden):
-    """What both targets have in common: threads, and a hidden folder where the command runs."""
+class _Points(Target):
+    """What both targets have in common: a client, and a hidden folder where the command runs."""
 
     threads = 1
+    has_doubles = False
 
     def __init__(self, url: str):
         self.place, self.collection, self.vector = parts(url)
@@ -144,27 +135,25 @@ class _Points(Hidden):
     def client(self) -> Any:
         return client_at(self.place)
 
-    @property
-    def models(self) -> Any:
-        return require("qdrant_client.models", "qdrant")
-
-    def distance(self) -> Any:
-        """That of the old vectors where they are in Qdrant, too."""
-        source = self.gallery.source
-        return source.distance if isinstance(source, Collection) else self.models.Distance[DISTANCES[self.metric]]
+    def params(self) -> dict[str, Any]:
+        """Size and distance, that of the old vectors where they are in Qdrant, too."""
+        source, column = self.gallery.source, self.schema.field(self.gallery.columns["vector"])
+        is_here = isinstance(source, Collection)
+        distance = source.distance if is_here else models.Distance[DISTANCES[self.metric]]  # type: ignore[attr-defined]
+        return {"size": column.type.list_size, "distance": distance}
 
     def rows_of(self, reader: Any) -> Iterator[tuple[list, np.ndarray, list[dict]]]:
-        """Ids, vectors and other columns, some points at a time."""
+        """Ids, vectors and payloads, some points at a time."""
         vector, key = self.gallery.columns["vector"], self.gallery.columns["id"]
         for batch in reader:
+            others = [field.name for field in batch.schema if not pa.types.is_fixed_size_list(field.type)]
+            others = [name for name in others if name != key]
             for start in range(0, len(batch), UPSERT):
                 part = batch.slice(start, UPSERT)
-                block = np.asarray(part.column(vector).flatten()).reshape(len(part), -1)
-                others = [name for name in part.schema.names if name not in (vector, key)]
                 payloads = part.select(others).to_pylist() if others else [{} for _ in range(len(part))]
                 if others == [PAYLOAD]:
                     payloads = [json.loads(one[PAYLOAD]) for one in payloads]
-                yield part.column(key).to_pylist(), block, payloads
+                yield part.column(key).to_pylist(), as_matrix(part.column(vector)), payloads
 
 
 class NewCollection(_Points):
@@ -174,10 +163,12 @@ class NewCollection(_Points):
     def _hidden(self) -> str:
         return f"{self.collection}.carry"
 
-    def check_new(self, overwrite: bool) -> None:
+    def exists(self) -> bool:
         names = [one.alias_name for one in self.client.get_aliases().aliases]
-        if self.collection in names or self.client.collection_exists(self.collection):
-            raise ValueError(f"out: {self.name} exists already; name another, since none is ever overwritten")
+        return self.collection in names or self.client.collection_exists(self.collection)
+
+    def check_new(self) -> None:
+        super().check_new()
         if self.client.collection_exists(self._hidden) and not self.folder.exists():
             raise ValueError(
                 f"out: there is a collection {self._hidden!r} of a run elsewhere; go on there, or delete it first"
@@ -187,27 +178,26 @@ class NewCollection(_Points):
         ids = self.gallery.ids
         if ids is None:
             raise ValueError(f"out: a gallery with ids is needed for Qdrant, {self.gallery.source.name} has none")
-        odd = next((one for one in ids.tolist() if not _is_id(one)), None)
-        if odd is not None:
-            raise ValueError(f"out: ids of Qdrant are integers from 0 on, or UUIDs, got {odd!r:.60}")
+        if odd := [one for one in ids.tolist() if not _is_id(one)]:
+            raise ValueError(f"out: ids of Qdrant are integers from 0 on, or UUIDs, got {odd[0]!r:.60}")
 
     def prepare(self) -> None:
-        (kind,) = [self.schema.field(self.gallery.columns["vector"]).type]
-        dtype = {"float16": "float16"}.get(str(kind.value_type), "float32")
-        params = self.models.VectorParams(size=kind.list_size, distance=self.distance(), datatype=dtype)
-        named = {self.vector: params} if self.vector else params
+        super().prepare()
+        kind = self.schema.field(self.gallery.columns["vector"]).type.value_type
+        dtype = "float16" if kind == pa.float16() else "float32"
+        params = models.VectorParams(**self.params(), datatype=dtype)
         self.client.delete_collection(self._hidden)
-        self.client.create_collection(self._hidden, vectors_config=named)
+        self.client.create_collection(self._hidden, {self.vector: params} if self.vector else params)
 
     def write(self, index: int, fragment: Fragment, reader: Any) -> None:
         for ids, block, payloads in self.rows_of(reader):
             vectors = {self.vector: block.tolist()} if self.vector else block.tolist()
-            self.client.upsert(self._hidden, self.models.Batch(ids=ids, vectors=vectors, payloads=payloads), wait=True)
+            self.client.upsert(self._hidden, models.Batch(ids=ids, vectors=vectors, payloads=payloads), wait=True)
         self.note(index)
 
     def publish(self) -> None:
-        alias = self.models.CreateAlias(collection_name=self._hidden, alias_name=self.collection)
-        self.client.update_collection_aliases([self.models.CreateAliasOperation(create_alias=alias)])
+        alias = models.CreateAlias(collection_name=self._hidden, alias_name=self.collection)
+        self.client.update_collection_aliases([models.CreateAliasOperation(create_alias=alias)])
 
     def discard(self) -> None:
         if self.folder.exists():
@@ -225,28 +215,32 @@ class NewVector(_Points):
 
     kept: Sequence[str] | None = ("id", "vector")
 
+    def _named(self) -> dict[str, Any]:
+        """The vectors that have names, of the collection."""
+        found = self.client.get_collection(self.collection).config.params.vectors
+        return found if isinstance(found, dict) else {}
+
+    def exists(self) -> bool:
+        return self.vector in self._named() and not self.folder.exists()
+
     def check(self) -> None:
         source = self.gallery.source
         if not isinstance(source, Collection) or (source.place, source.collection) != (self.place, self.collection):
             raise ValueError(f"out: a new vector belongs to the gallery's own points, {source.name}; got {self.name}")
-        vectors = self.client.get_collection(self.collection).config.params.vectors
-        if not isinstance(vectors, dict):
+        if not self._named():
             raise ValueError(f"out: {source.name} has one vector without a name; name a new collection")
-        if self.vector in vectors and not self.folder.exists():
-            raise ValueError(f"out: {source.name} has a vector {self.vector!r} already; name another")
 
     def prepare(self) -> None:
-        if self.vector in self.client.get_collection(self.collection).config.params.vectors:
+        super().prepare()
+        if self.vector in self._named():
             self.client.delete_vector_name(self.collection, self.vector)
-        dense = self.models.DenseVectorConfig(size=self.schema.field(1).type.list_size, distance=self.distance())
-        self.client.create_vector_name(self.collection, self.vector, self.models.DenseVectorNameConfig(dense=dense))
+        dense = models.DenseVectorConfig(**self.params())
+        self.client.create_vector_name(self.collection, self.vector, models.DenseVectorNameConfig(dense=dense))
 
     def write(self, index: int, fragment: Fragment, reader: Any) -> None:
         for ids, block, _ in self.rows_of(reader):
-            points = [
-                self.models.PointVectors(id=one, vector={self.vector: vector.tolist()})
-                for one, vector in zip(ids, block, strict=True)
-            ]
+            found = zip(ids, block.tolist(), strict=True)
+            points = [models.PointVectors(id=one, vector={self.vector: vector}) for one, vector in found]
             self.client.update_vectors(self.collection, points, wait=True)
         self.note(index)
 
@@ -256,10 +250,16 @@ class NewVector(_Points):
         return f"To switch over: search with using={self.vector!r}. The old vectors are untouched."
 
 
+def open_source(url: str, columns: dict[str, str]) -> Collection:
+    return Collection(url)
+
+
+def open_target(url: str) -> NewVector | NewCollection:
+    return NewVector(url) if parts(url)[2] else NewCollection(url)
+
+
 def _is_id(value: int | str) -> bool:
-    if isinstance(value, int):
-        return value >= 0
     try:
-        return bool(uuid.UUID(value))
+        return value >= 0 if isinstance(value, int) else bool(uuid.UUID(value))
     except ValueError:
         return False

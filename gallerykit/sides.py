@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -47,9 +47,6 @@ class Sides:
         scores = np.array(rows, np.float32)
         of_other = np.stack([other.mean(0), np.maximum(other.std(0), 1e-30)]).astype(np.float32)
         return cls(sides.weights, scores, of_other)
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        return {one.name: getattr(self, one.name) for one in fields(self)}
 
     def score(self, x: np.ndarray) -> np.ndarray:
         """Scores (n,) of rows (n, d), a number for one row: the larger, the more like the map's own side."""

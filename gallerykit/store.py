@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shutil
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -63,77 +64,63 @@ class Source(Protocol):
         """JSON that is another when the content is: between two calls with the same state nothing changed."""
 
 
-class Target(Protocol):
-    """A gallery that is made: hidden until it is whole."""
+class Target(ABC):
+    """A gallery that is made: hidden until it is whole. A base for those of each store.
 
-    name: str
-    folder: Path
-    """hidden, for what is noted of the work"""
-    threads: int
-    """how many fragments may be written at once by one process"""
-    kept: Sequence[str] | None
-    """the roles that it takes; None for all columns"""
+    Args:
+        name: for messages.
+        beside: what the hidden folder lies beside, which has a note for each fragment that is written.
+    """
 
-    def held(self) -> AbstractContextManager[None]:
-        """Keep other runs from writing the same."""
-
-    def bind(self, gallery: Gallery, schema: Any, metric: str) -> None:
-        """Tell what it is made of, the columns that it will have, and what it will be searched by."""
-
-    def check_new(self, overwrite: bool) -> None:
-        """Raise ValueError if this is there already."""
-
-    def check(self) -> None:
-        """Raise ValueError, before the work, if this cannot be made."""
-
-    def begin(self, job: str) -> set[int]:
-        """Make the hidden place ready. Returns the fragments of the same job that are written already; what is there of
-        another one goes."""
-
-    def write(self, index: int, fragment: Fragment, reader: Any) -> None:
-        """Write one fragment, from a reader of record batches, so that it outlives a crash; where it is there in part,
-        anew."""
-
-    def publish(self) -> None:
-        """Make all visible, at once."""
-
-    def discard(self) -> None:
-        """Leave nothing of what is hidden."""
-
-    def switch(self) -> str:
-        """Instructions for searching what was made in place of the old gallery."""
-
-
-class Hidden:
-    """A target's hidden folder, and a note for each fragment that is written. A base for targets."""
-
-    threads = 3  # one reads and maps while others wait for the disk
+    threads = 3
+    """how many fragments one process writes at once: one is read and mapped while others wait for the disk"""
     kept: Sequence[str] | None = None
+    """the roles that it takes; None for all columns"""
+    has_doubles = True
+    """whether it takes float64; what does not gets float32"""
 
     def __init__(self, name: str, beside: Path):
         self.name, self.folder = name, beside.with_name(f".{beside.name}.carry")
 
     def held(self) -> AbstractContextManager[None]:
+        """Keep other runs from writing the same."""
         return lock_file(self.folder.with_suffix(".lock"))
 
     def bind(self, gallery: Gallery, schema: Any, metric: str) -> None:
+        """Tell what it is made of, the columns that it will have, and what it will be searched by."""
         self.gallery, self.schema, self.metric = gallery, schema, metric
 
+    @abstractmethod
+    def exists(self) -> bool:
+        """Tell whether it is there already, whole."""
+
+    def check_new(self) -> None:
+        """Raise ValueError if this is there already."""
+        if self.exists():
+            raise ValueError(f"out: {self.name} exists already; name another")
+
+    def check(self) -> None:
+        """Raise ValueError, before the work, if this cannot be made."""
+        return
+
     def begin(self, job: str) -> set[int]:
+        """Make the hidden place ready. Returns the fragments of the same job that are written already; what is there of
+        another one goes."""
         kept = self.folder / "job.json"
         if not kept.exists() or kept.read_text("utf-8") != job:
             self.discard()
-            self.folder.mkdir(parents=True, exist_ok=True)
             self.prepare()
             write_atomically(kept, job)
         return set(self.notes())
 
-    def check_new(self, overwrite: bool) -> None: ...
-
-    def check(self) -> None: ...
-
     def prepare(self) -> None:
         """Make the place where fragments are written, for a new job."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    @abstractmethod
+    def write(self, index: int, fragment: Fragment, reader: Any) -> None:
+        """Write one fragment, from a reader of record batches, so that it outlives a crash; where it is there in part,
+        anew."""
 
     def note(self, index: int, value: Any = None) -> None:
         """That a fragment is written, and what is needed to publish it."""
@@ -144,25 +131,32 @@ class Hidden:
         found = sorted((int(path.stem), path) for path in self.folder.glob("done/[0-9]*.json"))
         return {index: json.loads(path.read_bytes()) for index, path in found}
 
+    @abstractmethod
+    def publish(self) -> None:
+        """Make all visible, at once."""
+
     def discard(self) -> None:
+        """Leave nothing of what is hidden."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    @abstractmethod
+    def switch(self) -> str:
+        """Instructions for searching what was made in place of the old gallery."""
 
-class NewFile(Hidden):
+
+class NewFile(Target):
     """A file or a folder that is made and then moved to its place."""
 
     def __init__(self, path: Path):
         super().__init__(str(path), path)
         self.path = path
 
-    def check_new(self, overwrite: bool) -> None:
-        if self.path.exists() and not (overwrite and self.path.is_file()):
-            raise ValueError(f"out: {self.path} exists already; name another" + ", or overwrite" * self.path.is_file())
+    def exists(self) -> bool:
+        return self.path.exists()
 
-    def check(self) -> None:
-        read = Path(self.gallery.source.name)
-        if self.path.exists() and read.exists() and self.path.samefile(read):
-            raise ValueError(f"out: must not be a file that is read, got {self.path}")
+    def move(self, made: Path) -> None:
+        os.rename(made, self.path)
+        sync(self.path.parent)
 
     def switch(self) -> str:
         return f"To switch over: build the index ({self.metric}) from {self.path}. The old gallery is untouched."
@@ -193,27 +187,30 @@ class Gallery:
     def has(self, role: str) -> bool:
         """Tell whether there is such a column. One that the caller has named must be there."""
         found = self.columns[role] in self.source.schema.names
-        if not found and role in self._named:
-            raise self._without(role)
+        if not found and (role in self._named or role == "vector"):
+            names = ", ".join(self.source.schema.names)
+            raise ValueError(f"{self._here} has no column {self.columns[role]!r}, only {names}")
         return found
 
-    def width(self, role: str) -> int:
-        """Numbers of a vector.
+    def number_type(self, role: str) -> np.dtype:
+        """The type of the numbers of vectors.
 
         Raises:
             ValueError: no such column, or none of floating-point vectors of items.
         """
-        if not self.has(role):
-            raise self._without(role)
+        self.has(role)
         kind = _storage(self.source.schema.field(self.columns[role]).type)
         is_list = pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
         if not self.source.rows or not is_list or not pa.types.is_floating(kind.value_type):
             got = f"{self.source.rows} rows of {kind}"
             raise ValueError(f"{self._here} must hold floating-point vectors of items, got {got}")
-        if pa.types.is_fixed_size_list(kind):
-            return kind.list_size
-        first = next(self.blocks(role, size=1_024))
-        return first.shape[1]
+        return np.dtype(kind.value_type.to_pandas_dtype())
+
+    def width(self, role: str) -> int:
+        """Numbers of a vector; ValueError as ``number_type``."""
+        self.number_type(role)
+        kind = _storage(self.source.schema.field(self.columns[role]).type)
+        return kind.list_size if pa.types.is_fixed_size_list(kind) else next(self.blocks(role, 1_024)).shape[1]
 
     @cached_property
     def ids(self) -> np.ndarray | None:
@@ -233,48 +230,45 @@ class Gallery:
 
     def named(self, role: str, what: str) -> np.ndarray:
         """A column of integers or text, whole; what: of which the message speaks."""
-        kind = self.source.schema.field(self.columns[role]).type
+        name = self.columns[role]
+        kind = self.source.schema.field(name).type
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        if not self.source.rows or not (pa.types.is_integer(kind) or _is_text(kind)):
+        is_text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        if not self.source.rows or not (pa.types.is_integer(kind) or is_text):
             got = f"{kind}; store them as text" if self.source.rows else "no rows"
             raise ValueError(f"{self._here} must have integers or text for {what}, got {got}")
-        found = self.values(role)
+        parts = []
+        for row, batch in self._batches(role, 1 << 16):
+            column = batch.column(0)
+            column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
+            parts.append(_present(column, f"{self.source.name}, column {name!r}", row))
+        found = pa.chunked_array(parts).combine_chunks()
         try:
-            return np.asarray(found.cast(pa.int64()) if pa.types.is_integer(kind) else found.to_numpy(False))
+            return found.to_numpy(False) if is_text else np.asarray(found.cast(pa.int64()))
         except pa.ArrowInvalid as error:
-            raise ValueError(
-                f"{self._here} must have {what} that fit 64 bits with a sign; store them as text"
-            ) from error
-
-    def values(self, role: str) -> Any:
-        """A column of one value a row, whole, as an Arrow array."""
-        name, parts = self.columns[role], []
-        for fragment in self.source.fragments():
-            row = fragment.start
-            for batch in self.source.read(fragment, [name], 1 << 16):
-                column = batch.column(0)
-                column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-                parts.append(_present(column, f"{self.source.name}, column {name!r}", row))
-                row += len(batch)
-        return pa.chunked_array(parts).combine_chunks()
+            wanted = f"{what} that fit 64 bits with a sign; store them as text"
+            raise ValueError(f"{self._here} must have {wanted}") from error
 
     def blocks(self, role: str, size: int) -> Iterator[np.ndarray]:
         """The vectors of all rows, ``size`` rows at a time or fewer."""
+        for row, batch in self._batches(role, size):
+            yield self.vectors(role, batch, row)
+
+    def _batches(self, role: str, size: int) -> Iterator[tuple[int, Any]]:
         for fragment in self.source.fragments():
             row = fragment.start
             for batch in self.source.read(fragment, [self.columns[role]], size):
-                yield self.vectors(role, batch, row)
+                yield row, batch
                 row += len(batch)
 
     def sample(self, most: int) -> np.ndarray:
         """The first vectors (n, width) of each fragment, of as many fragments as make ``most`` rows with 64 of each."""
         fragments, name = [one for one in self.source.fragments() if one.rows], [self.columns["vector"]]
         chosen = fragments[:: max(1, len(fragments) * 64 // most)]
-        each = max(1, most // max(1, len(chosen)))
         found = []
         for one in chosen:
             # in batches of the usual size: a scanner that has begun decodes more than it is asked for
-            batch = next(iter(self.source.read(one, name, batch_rows(self.width("vector")))))[:each]
+            batch = next(iter(self.source.read(one, name, batch_rows(self.width("vector")))))[: most // len(chosen)]
             found.append(as_float("gallery", self.vectors("vector", batch, one.start), one.start))
         return np.concatenate(found)
 
@@ -303,42 +297,6 @@ class Gallery:
     @property
     def _here(self) -> str:
         return f"{self.argument}: {self.source.name}"
-
-    def _without(self, role: str) -> ValueError:
-        names = ", ".join(self.source.schema.names)
-        return ValueError(f"{self._here} has no column {self.columns[role]!r}, only {names}")
-
-
-def places_of(name: str, gallery: Gallery, first: Gallery, of: str) -> np.ndarray:
-    """The row of each item of ``first``, by id where both have ids and by order otherwise; -1 for none."""
-    count, n = gallery.source.rows, first.source.rows
-    if gallery is first or gallery.ids is None or first.ids is None:
-        if count != n:
-            raise ValueError(f"{name}: must have as many rows as {of}, {n}, where not both have ids, got {count}")
-        return np.arange(n)
-    return rows_of(name, gallery.ids, first.ids, of)
-
-
-def rows_of(argument: str, ids: np.ndarray, wanted: np.ndarray, of: str) -> np.ndarray:
-    """The row of each item among others.
-
-    Args:
-        argument: whose ids they are, for the message.
-        ids: (n,) of the rows.
-        wanted: (m,) of the items.
-        of: whose ids those are.
-
-    Returns:
-        (m,) rows, -1 where there is none.
-
-    Raises:
-        ValueError: integers on one side, text on the other.
-    """
-    if ids.dtype != wanted.dtype:
-        kinds = ["text" if x.dtype == object else "integers" for x in (wanted, ids)]
-        raise ValueError(f"{argument}: ids must be of the kind of {of}'s, {kinds[0]}, got {kinds[1]}")
-    row = {value: i for i, value in enumerate(ids.tolist())}
-    return np.fromiter((row.get(value, -1) for value in wanted.tolist()), np.int64, len(wanted))
 
 
 def as_float(name: str, block: np.ndarray, rows: np.ndarray | int, dtype: np.dtype | type = np.float32) -> np.ndarray:
@@ -376,10 +334,6 @@ def _storage(x: Any) -> Any:
     return x.storage if isinstance(x, pa.ExtensionArray) else x
 
 
-def _is_text(kind: Any) -> bool:
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
-
-
 def _present(values: Any, here: str, row: int) -> Any:
     if values.null_count:
         raise ValueError(f"{here}: row {row + int(np.asarray(values.is_null()).argmax())} (the first is 0) is empty")
@@ -394,6 +348,11 @@ def vector_field(name: str, width: int, dtype: np.dtype | str) -> Any:
 def as_vectors(x: np.ndarray) -> Any:
     """A matrix (n, width) as an Arrow array of its rows."""
     return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(x).reshape(-1)), x.shape[1])
+
+
+def as_matrix(vectors: Any) -> np.ndarray:
+    """What ``as_vectors`` was given."""
+    return np.asarray(vectors.flatten()).reshape(len(vectors), -1)
 
 
 def even_fragments(rows: int, width: int, itemsize: int = 4) -> list[Fragment]:

@@ -11,17 +11,14 @@ import os
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
-from .store import Source, Target, without_password
+from .store import Gallery, Source, Target, without_password
 
 FORMS = "NAME.npy, NAME.parquet, a folder of Parquet files, NAME.arrow, lance:FOLDER#TABLE, "
 FORMS += "postgresql://[USER@]HOST[:PORT]/DATABASE#TABLE, qdrant:URL#COLLECTION"
-SCHEMES = {
-    "postgresql": "postgres_store",
-    "postgres": "postgres_store",
-    "lance": "lance_store",
-    "qdrant": "qdrant_store",
-}
+SCHEMES = {"postgresql": "postgres", "postgres": "postgres", "lance": "lance", "qdrant": "qdrant"}
+SUFFIXES = {".npy": "numpy", ".parquet": "arrow", ".arrow": "arrow", "": "arrow"}
 
 
 def open_source(url: str | os.PathLike, columns: Mapping[str, str] | None = None) -> Source:
@@ -37,17 +34,12 @@ def open_source(url: str | os.PathLike, columns: Mapping[str, str] | None = None
         ImportError: an optional package is missing.
         ConnectionError: the database does not answer.
     """
-    text = os.fspath(url)
-    if module := SCHEMES.get(text.partition(":")[0]):
-        return import_module(f".{module}", __package__).open_source(text, dict(columns or {}))
-    path, kind, vector = _file(text)
-    if kind == ".npy":
-        from . import numpy_store
+    return _store_of(url).open_source(os.fspath(url), dict(columns or {}))
 
-        return numpy_store.Array(path)
-    from . import arrow_store
 
-    return arrow_store.Table(path, vector)
+def open_gallery(argument: str, url: str | os.PathLike, columns: Mapping[str, str] | None = None) -> Gallery:
+    """What ``open_source`` gives, with the roles of its columns; argument: its name in messages."""
+    return Gallery(argument, open_source(url, columns), columns)
 
 
 def open_target(url: str | os.PathLike) -> Target:
@@ -56,36 +48,29 @@ def open_target(url: str | os.PathLike) -> Target:
     Raises:
         ValueError, ImportError, ConnectionError: as ``open_source``.
     """
-    text = os.fspath(url)
-    if module := SCHEMES.get(text.partition(":")[0]):
-        return import_module(f".{module}", __package__).open_target(text)
-    path, kind, _ = _file(text)
-    path = Path(os.path.realpath(path))
-    if kind == ".npy":
-        from . import numpy_store
-
-        return numpy_store.NewArray(path)
-    from . import arrow_store
-
-    return arrow_store.NewTable(path)
+    return _store_of(url).open_target(os.fspath(url))
 
 
 def absolute(url: str | os.PathLike) -> str:
     """The same place, by a name that holds in any working directory."""
-    text = os.fspath(url)
-    scheme, colon, rest = text.partition(":") if text.startswith(("lance:", "qdrant:")) else ("", "", text)
-    if "://" in rest:
-        return text
-    place, mark, name = rest.partition("#") if colon else (rest, "", "")
+    scheme, colon, rest = os.fspath(url).rpartition(":") if _scheme(url) in ("lance", "qdrant") else ("", "", url)
+    if "://" in os.fspath(url):
+        return os.fspath(url)
+    place, mark, name = os.fspath(rest).partition("#")
     return scheme + colon + os.path.abspath(place) + mark + name
 
 
-def _file(text: str) -> tuple[Path, str, str | None]:
-    """A path, its suffix ("" for a folder), and the column that stands behind it."""
-    name, _, vector = text.partition("#")
-    path = Path(name)
-    if path.is_dir() or (not path.suffix and "://" not in text and not path.exists()):
-        return path, "", vector or None
-    if path.suffix not in (".npy", ".parquet", ".arrow") or "://" in text:
+def _scheme(url: str | os.PathLike) -> str:
+    return os.fspath(url).partition(":")[0]
+
+
+def _store_of(url: str | os.PathLike) -> ModuleType:
+    text = os.fspath(url)
+    kind = SCHEMES.get(_scheme(url))
+    if kind is None and "://" not in text:
+        path = Path(text.partition("#")[0])
+        kind = SUFFIXES.get("" if path.is_dir() else path.suffix)
+        kind = kind if path.suffix or path.is_dir() or not path.exists() else None
+    if kind is None:
         raise ValueError(f"{without_password(text)}: must be one of {FORMS}")
-    return path, path.suffix, vector or None
+    return import_module(f".{kind}_store", __package__)

@@ -22,7 +22,7 @@ TRAINERS = (
 
 TRAINING = (
     *(f"compatkit/test_{name}.py" for name in ("training", "gpu_path", "applications", "fct", "torchvision_networks")),
-    *(f"gallerykit/test_{name}.py" for name in ("carry", "compare", "maps", "pairs", "scheduler", "upgrade")),
+    *(f"gallerykit/test_{name}.py" for name in ("carry", "compare", "maps", "pairs", "scheduler", "commands")),
     *(
         f"reproduction/test_{name}.py"
         for name in ("pair", "runner", "runs", "update", "transfer", "classifier", "adaptation")

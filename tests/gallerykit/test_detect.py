@@ -41,11 +41,11 @@ def test_the_other_side_is_refused_and_ones_own_is_not(tmp_path, maps, label):
     one = load_map(tmp_path / f"{label.partition('/')[2]}.safetensors")
     np.save(tmp_path / "own.npy", own)
     np.save(tmp_path / "other.npy", other)
-    carry(one, tmp_path / "own.npy", tmp_path / "out.npy", show_progress=False)
+    carry(one, tmp_path / "own.npy", tmp_path / "out.npy")
     with pytest.raises(ValueError, match="gallery: looks like embeddings of the model that the map leads to"):
-        carry(one, tmp_path / "other.npy", tmp_path / "no.npy", show_progress=False)
+        carry(one, tmp_path / "other.npy", tmp_path / "no.npy")
     with pytest.raises(ValueError, match="gallery: looks like"):
-        carry(one, tmp_path / "out.npy", tmp_path / "no.npy", show_progress=False)  # mapped already
+        carry(one, tmp_path / "out.npy", tmp_path / "no.npy")  # mapped already
     assert sorted(p.name for p in tmp_path.glob("*.npy")) == ["other.npy", "out.npy", "own.npy"]
     for x in own:
         one(x)

@@ -31,25 +31,15 @@ def test_pairs_are_joined_by_id(world, kind):
     assert {tuple(row) for row in np.hstack([found.old, found.new]).round(4).tolist()} == wanted
 
 
-@pytest.mark.parametrize("as_columns", [True, False])
-def test_side_information_and_labels(world, as_columns):
-    labels = pa.array([f"c{i % 7}" for i in range(ROWS)])
-    old = table(old_model(Z), **({"side": side_model(Z)} if as_columns else {}))
-    old = old.append_column("label", labels) if as_columns else old
-    urls = [world.put("parquet", "old", old), world.put("parquet", "new", table(new_model(Z)))]
-    more = {}
-    if not as_columns:
-        order = np.random.default_rng(0).permutation(ROWS)
-        more["side"] = world.put("parquet", "side", table(side_model(Z[order]), IDS[order]))
-        np.save(world.folder / "labels.npy", np.array(labels.to_pylist()))
-        more["labels"] = world.folder / "labels.npy"
-    found = read_pairs(*urls, **more)
-    assert np.allclose(found.side, side_model(Z)) and (found.labels.numpy() == np.arange(ROWS) % 7).all()
-    for role, message in (
-        ("label", "labels: neither"),
-        ("side", "old: .* has no column 'no'"),
-        ("id", "no column 'no'"),
-    ):
+@pytest.mark.parametrize("labelled", ["old", "new"])
+def test_side_information_and_labels_are_columns(world, labelled):
+    rows = {"old": table(old_model(Z), side=side_model(Z)), "new": table(new_model(Z))[::-1]}
+    labels = pa.array([f"c{id % 7}" for id in rows[labelled]["id"].to_pylist()])
+    rows[labelled] = rows[labelled].append_column("label", labels)
+    urls = [world.put("parquet", name, one) for name, one in rows.items()]
+    found = read_pairs(*urls)
+    assert np.allclose(found.side, side_model(Z)) and (found.labels.numpy() == IDS % 7).all()
+    for role, message in (("label", "labels: neither"), ("side", "old: .* has no column 'no'"), ("id", "column 'no'")):
         with pytest.raises(ValueError, match=message):
             read_pairs(*urls, columns={role: "no"})
     with pytest.raises(ValueError, match="columns: must be of id, side, label, vector, got spam"):
@@ -185,7 +175,7 @@ def test_files_that_are_not_whole(world):
     write_ipc("twice.arrow", twice)
     for name, message in (
         ("stream.arrow", "not a whole Arrow IPC file, which a stream is not"),
-        ("cut.npy", "is cut short"),
+        ("cut.npy", "not a whole NumPy array"),
         ("text.parquet", "not a whole Parquet file"),
         ("twice.arrow", "columns must have a name each"),
         ("items.csv", "must be one of NAME.npy"),

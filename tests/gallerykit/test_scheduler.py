@@ -56,8 +56,8 @@ def ridge():
 @pytest.mark.parametrize("kind", KINDS)
 def test_workers_make_what_one_process_makes(world, ridge, cluster, kind):  # noqa: F811
     gallery, address = world.put(kind, "items", table()), cluster().address
-    carry(ridge, gallery, world.url(kind, "by_workers"), scheduler=address, show_progress=False)
-    carry(ridge, gallery, world.url(kind, "here"), show_progress=False)
+    carry(ridge, gallery, world.url(kind, "by_workers"), scheduler=address)
+    carry(ridge, gallery, world.url(kind, "here"))
     assert content(world.url(kind, "by_workers")) == content(world.url(kind, "here"))
     assert not [p for p in world.folder.rglob(".*") if "carry" in p.name]
 
@@ -76,12 +76,12 @@ def dying(self, index, *rest):
 dying.inner, numpy_store.NewArray.write = write, dying
 """
     one, gallery = cluster(dies), world.put("npy", "items", table())
-    carry(ridge, gallery, "made.npy", scheduler=one.address, show_progress=False)
+    carry(ridge, gallery, "made.npy", scheduler=one.address)
     assert (world.folder / "died").exists()
-    carry(ridge, gallery, "here.npy", show_progress=False)
+    carry(ridge, gallery, "here.npy")
     assert (read("made.npy") == read("here.npy")).all()
     x = read(gallery)
     x[200] = float("nan")
     with pytest.raises(ValueError, match="gallery: row 200 .the first is 0. has NaN"):
-        carry(ridge, world.put("npy", "items", table(x)), "no.npy", scheduler=one.address, show_progress=False)
+        carry(ridge, world.put("npy", "items", table(x)), "no.npy", scheduler=one.address)
     assert not [p for p in world.folder.rglob("*") if "no.npy" in p.name]

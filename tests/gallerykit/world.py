@@ -20,7 +20,8 @@ from gallerykit.stores import open_source
 ROOT = Path(__file__).parents[2]
 N, ROWS, FRAGMENT = 300, 260, 70
 KINDS = ("npy", "parquet", "folder", "arrow", "lance", "postgresql", "qdrant")
-TABLES = ("parquet", "folder", "arrow", "lance")
+MADE = tuple(kind for kind in KINDS if kind != "arrow")  # which is only read
+TABLES = ("parquet", "folder", "lance")
 IDS = np.random.default_rng(9).permutation(ROWS) * 3
 
 
