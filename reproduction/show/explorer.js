@@ -134,9 +134,11 @@ function reset() {
   changed();
 }
 
-/** Show one option of a dimension alone, and where it is alone all of them. @param {Dimension} dimension @param {number} one */
+/** Show one option of a dimension alone in all explorers, and where it is alone all of them.
+ * @param {Dimension} dimension @param {number} one */
 function alone({ name, options }, one) {
-  const others = options.filter((_, i) => i !== one);
+  const known = page.explorers.flatMap(({ dimensions }) => dimensions.filter((dimension) => dimension.name === name));
+  const others = known.flatMap((dimension) => dimension.options).filter((option) => option !== options[one]);
   const hidden = hiddenOf(name);
   const all = others.every((option) => hidden.has(option));
   hidden.clear();
@@ -502,7 +504,7 @@ function curves(scene) {
   );
   // A name stands at the end of its line, or as near as others leave room.
   const [left, right] = ranked ? [1, Math.max(...lines.map(({ x }) => x.length))] : [-0.4, places.length - 0.6];
-  const place = { x: 1, xref: "paper", xshift: 6, xanchor: "left", showarrow: false };
+  const place = { x: 1, xref: "paper", xshift: 6, xanchor: "left", showarrow: false, captureevents: true };
   const labels = named.map((label, i) => ({ ...label, ...place, y: ends[i] }));
   const pin = {
     type: "line",
@@ -957,16 +959,24 @@ function explore(element, spec) {
       bar.append(tickers.set(d, ticks(spec.dimensions[d], stand)).get(d)?.element ?? "");
     }
     const [plot, note] = [make("div", { class: "compatkit-figure", role: "img" }), make("p", { class: "note" })];
-    /** @type {string | null} */ let lifted = null;
+    /** @type {string | null} */ let lifted = null; // what is under the pointer,
+    /** @type {string | null} */ let pressed = null; // and was when the first of two clicks began
+    const stand = (/** @type {string | null} */ option) => lift(plot, (lifted = option));
+    const named = (/** @type {Event} */ { target }) => {
+      const text = /** @type {Element} */ (target).closest(".annotation");
+      return text && /** @type {any} */ (plot).layout.annotations[text.getAttribute("data-index") ?? ""]?.name;
+    };
     const hear = () => {
       const heard = /** @type {any} */ (plot);
       heard.on("plotly_hover", (/** @type {any} */ { points: [{ data, pointIndex }] }) => {
-        lifted = Array.isArray(data.meta) ? data.meta[pointIndex] : (data.meta ?? null);
-        lift(plot, lifted);
+        stand(Array.isArray(data.meta) ? data.meta[pointIndex] : (data.meta ?? null));
       });
-      heard.on("plotly_unhover", () => lift(plot, (lifted = null)));
+      heard.on("plotly_unhover", () => stand(null));
     };
-    plot.addEventListener("dblclick", () => lifted !== null && alone(spec.dimensions[d], Number(lifted)));
+    plot.addEventListener("mouseover", (event) => named(event) && stand(named(event)));
+    plot.addEventListener("mouseout", (event) => named(event) && stand(null));
+    plot.addEventListener("mousedown", ({ detail }) => (pressed = detail === 1 ? lifted : pressed), true);
+    plot.addEventListener("dblclick", () => pressed !== null && alone(spec.dimensions[d], Number(pressed)));
     const [text, png] = [make("span"), make("button", { type: "button" }, ["PNG"])];
     const chapter = () => styleOf(plot)("--chapter").replaceAll('"', "");
     png.addEventListener("click", () => save(plot, `Figure ${chapter()}${figure.id.slice(7)}. ${text.textContent}`));

@@ -258,6 +258,15 @@ def test_names_stand_beside_their_lines_in_the_order_of_their_ends(page, chromiu
         assert min(low - high for high, low in pairwise(heights)) >= 14, "no name covers another"
 
 
+POINT = """
+    const [figure, name] = arguments;
+    figure.scrollIntoView({block: "center", behavior: "instant"});
+    const {x, y} = figure.data.find((line) => line.name === name);
+    const {xaxis, yaxis, width, height} = figure._fullLayout;
+    return [xaxis._offset + xaxis.l2p(x[2]) - width / 2, yaxis._offset + yaxis.l2p(y[2]) - height / 2];
+"""
+
+
 @needs_browser
 @needs_scripts
 def test_a_figure_stands_alone_and_one_method_stands_out(chromium, address, html):
@@ -280,6 +289,11 @@ def test_a_figure_stands_alone_and_one_method_stands_out(chromium, address, html
     reset = chromium.find_element(By.XPATH, "//button[text()='Reset']")
     chromium.execute_script("arguments[0].click()", reset)
     assert len(chromium.execute_script(faded)) == len(opacities) and "?" not in chromium.current_url
+    curves = chromium.find_elements(By.CLASS_NAME, "compatkit-figure")[-1]
+    x, y = chromium.execute_script(POINT, curves, "IIW+DCC")
+    ActionChains(chromium).move_to_element_with_offset(curves, x, y).pause(0.3).double_click().perform()
+    assert lines(chromium, explorers_of(chromium)[1]) == ["IIW+DCC"]
+    assert bars(chromium, explorers_of(chromium)[0]) == ["IIW+DCC"], "alone everywhere"
 
 
 @needs_browser
