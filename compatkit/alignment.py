@@ -103,7 +103,8 @@ def lambda_orthogonal(old: Tensor, new: Tensor, penalties: tuple[float, ...] = (
     Args:
         old, new: (n, d_old) and (n, d_new); scaled to variance 1 while W is fitted.
         penalties: weights of the penalty; the one with the least error on every fifth row is taken.
-        steps: of gradient descent with Barzilai and Borwein's step, from the rotation of Procrustes.
+        steps: of gradient descent with Barzilai and Borwein's step, from the rotation of Procrustes; where they end
+            above it, it is kept.
 
     Source: Ricci et al., NeurIPS 2025, whose penalty is switched on above a threshold.
     """
@@ -213,25 +214,31 @@ def _lambda_orthogonal(old: Tensor, new: Tensor, penalty: float, steps: int) -> 
     u, _, vt = torch.linalg.svd(product, full_matrices=False)
     gram, product, weight = (z.to(old.dtype) for z in (gram, product, u @ vt))  # it is a search: half the time
     step = 0.5 / (gram.norm() + 4 * penalty)
-    slope = _slope(weight, gram, product, penalty)
+    slope, first = _slope(weight, gram, product, penalty)
+    rotation, last = weight, first
     for _ in range(steps):
         moved = weight - step * slope
-        steeper = _slope(moved, gram, product, penalty) - slope
-        curvature = ((moved - weight) * steeper).sum()
+        steepness, value = _slope(moved, gram, product, penalty)
+        curvature = ((moved - weight) * (steepness - slope)).sum()
         if curvature <= 0 or not curvature.isfinite():
             break
         step = (moved - weight).square().sum() / curvature
-        weight, slope = moved, slope + steeper
+        weight, slope, last = moved, steepness, value
+    if not last <= first:  # such steps also go up, and then end anywhere
+        weight = rotation
     weight = weight.double() * (scale_y / scale_x)
     bias = new.double().mean(0) - old.double().mean(0) @ weight
     return Affine(weight.to(old.dtype), bias.to(old.dtype))
 
 
-def _slope(weight: Tensor, gram: Tensor, product: Tensor, penalty: float) -> Tensor:
-    """The gradient of half of ``|XW - Y|^2 / n + penalty |W'W - I|^2``; for a wide W of WW'."""
+def _slope(weight: Tensor, gram: Tensor, product: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
+    """The gradient of half of ``|XW - Y|^2 / n + penalty |W'W - I|^2``, for a wide W of WW', and its value up to a
+    constant."""
     tall = weight.shape[0] >= weight.shape[1]
     turned = weight @ (weight.T @ weight) if tall else (weight @ weight.T) @ weight
-    return gram @ weight - product + 2 * penalty * (turned - weight)
+    fitted = gram @ weight
+    value = (weight * (fitted / 2 - product + penalty * (turned / 2 - weight))).sum()
+    return fitted - product + 2 * penalty * (turned - weight), value
 
 
 def _low_rank(old: Tensor, new: Tensor, penalties: tuple[float, ...], ranks: tuple[int, ...]) -> list[LowRank]:

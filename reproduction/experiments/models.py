@@ -46,14 +46,18 @@ WHOLE = {"seeds": tuple(range(5)), "pool": 50_000, "fitted": 20_000, "gallery": 
 
 def real_models(preset: str, seeds: Sequence[int] | None = None) -> Plan:
     """Beyond the paper: a gallery of 3 000 images or texts is carried from a public model to a better one, without
-    side-information and with 256 bytes of a second, small model beside. Smoke: seconds; laptop: about 25 minutes, of
-    which 10 embed all items; others: some hours.
+    side-information and with 256 bytes of a second, small model beside; further ways are runs of their own. Smoke:
+    seconds; laptop: about 35 minutes, of which 10 embed all items; others: some hours.
     """
     return [
-        (row + words, replace(run, side=side))
+        (row + words, replace(run, **changes))
         for row in STEPS
         for run in _runs(preset, row, seeds)
-        for side, words in (("none", ""), (STORED[run.data][-1], ", side-information"))
+        for words, changes in (
+            ("", {}),
+            (", side-information", {"side": STORED[run.data][-1]}),
+            (", further ways", {"maps": "further"}),
+        )
     ]
 
 

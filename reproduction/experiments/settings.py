@@ -421,8 +421,8 @@ class ModelsRun:
         pool: items that are embedded, of which each seed draws its own.
         fitted: pairs of embeddings that maps are fitted on.
         gallery: items that are carried, and searched with.
-        maps: "ridge" alone; "closed forms", and a cascade; or "all", with a transformation whose mixer has ``h_width``
-            and which learns by ``recipe``.
+        maps: "ridge" alone; "closed forms", and a cascade; "all", with a transformation whose mixer has ``h_width``
+            and which learns by ``recipe``; or "further": lambda-orthogonal, and a gallery that is half embedded anew.
         seed: of the items and of h.
     """
 
@@ -440,7 +440,9 @@ class ModelsRun:
     seed: int = 0
 
     def __post_init__(self):
-        check_choices(self, {"data": ("cifar100", "glosses", "planted"), "maps": ("ridge", "closed forms", "all")})
+        check_choices(
+            self, {"data": ("cifar100", "glosses", "planted"), "maps": ("ridge", "closed forms", "all", "further")}
+        )
         check_numbers(self, side_bytes=1, fitted=10, gallery=20, h_width=1)
         if self.pool < self.fitted + self.gallery:
             raise ValueError(
@@ -494,6 +496,8 @@ def networks(config: object) -> frozenset:
         return frozenset(_versions(config))
     if isinstance(config, TransferRun) and config.method == "re-initialised head":
         return frozenset([replace(config, method="independent")])  # whose extractor it is
+    if isinstance(config, ModelsRun):
+        return frozenset([replace(config, maps="ridge")])  # the same models on the same items
     return frozenset([config])
 
 

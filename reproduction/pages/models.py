@@ -27,12 +27,14 @@ WAYS = {
     "new/identity(old)": "nothing: old embeddings as they are",
     "new/mean shift(old)": "mean shift",
     "new/Procrustes(old)": "Procrustes",
+    "new/lambda-orthogonal(old)": "lambda-orthogonal",
     "new/low rank(old)": "low rank",
     "new/ridge(old)": "ridge",
     "ridge(new)/old": "ridge, queries mapped to the old space",
     "new/ridge of the gallery(old)": "ridge fitted on the gallery itself",
     "new/ridge(old, side)": "ridge with side-information",
     "new/h": "h",
+    "rank merge": "rank merge: half embedded anew, half old",
     "cascade": "cascade: 100 of old/old embedded anew",
 }
 """Ways to serve new queries, in the order of the figure."""

@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from compatkit.alignment import identity, low_rank, mean_shift, procrustes, ridge
+from compatkit.alignment import identity, lambda_orthogonal, low_rank, mean_shift, procrustes, ridge
 from compatkit.devices import seed_for
 from compatkit.fct import FitTransformation, Transformation, transform
 from compatkit.files import lock_file, write_atomically
 from compatkit.retrieval import evaluate, nearest
+from gallerykit.backfill import stands_out
 
 from .. import real_models, word_vectors
 from ..experiments.settings import AdviceRun, ModelsRun
@@ -55,6 +56,8 @@ def rehearsed(config: ModelsRun | AdviceRun, context: Context) -> Any:
 def run(config: ModelsRun, context: Context) -> dict[str, float]:
     """Fit the maps on the pairs, carry the gallery, search it; see ``measure`` for what is returned."""
     pool, pairs, gallery, old, new = drawn(config, context)
+    if config.maps == "further":
+        return further(old, new, pairs, gallery, pool.labels[gallery])
     cases = {"old/old": (old[gallery], old[gallery]), "new/new": (new[gallery], new[gallery])}
 
     def carry(name: str, carried: Tensor) -> None:
@@ -126,11 +129,38 @@ def cascade(old: Tensor, new: Tensor, labels: Tensor) -> dict[str, float]:
     all items, is left out."""
     candidates = nearest(old, old, min(CASCADE, len(old) - 1), same_items=True)[1]
     distances = torch.stack([(new[few] - one).square().sum(1) for one, few in zip(new, candidates, strict=True)])
-    ranked = candidates.gather(1, distances.argsort(dim=1, stable=True))
+    return _of_lists("cascade", candidates.gather(1, distances.argsort(dim=1, stable=True)), new, labels)
+
+
+def further(old: Tensor, new: Tensor, pairs: Tensor, gallery: Tensor, labels: Tensor) -> dict[str, float]:
+    """The same of a map that is drawn to a rotation, and of ``rank_merge``."""
+    carried = F.normalize(lambda_orthogonal(old[pairs], new[pairs])(old[gallery]), dim=1)
+    whole = {"new/new": (new[gallery], new[gallery])}
+    found = measure(whole | {"new/lambda-orthogonal(old)": (new[gallery], carried)}, labels)
+    found |= rank_merge(*((x[gallery], x[pairs]) for x in (old, new)), labels)
+    return {name: value for name, value in found.items() if not name.endswith("new/new")}
+
+
+def rank_merge(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], labels: Tensor) -> dict[str, float]:
+    """The same of a gallery whose first half is embedded anew: each half is searched by its own model, and the two
+    lists are merged by rank, without training; mAP is left out.
+
+    Args:
+        old, new: the gallery, and items whose embeddings are known by both models, all of length 1.
+        labels: of the gallery.
+    """
+    apart = [stands_out(items @ items.T, items @ known.T) for items, known in (old, new)]
+    anew = torch.arange(len(labels)) < len(labels) // 2
+    scores = torch.where(anew, apart[1], apart[0]).fill_diagonal_(-torch.inf)
+    return _of_lists("rank merge", scores.argsort(dim=1, descending=True, stable=True), new[0], labels)
+
+
+def _of_lists(case: str, ranked: Tensor, new: Tensor, labels: Tensor) -> dict[str, float]:
+    """CMC top-1 and neighbours kept of lists of items (n, k), the best first."""
     wanted = nearest(new, new, NEIGHBOURS, same_items=True)[1]
     return {
-        "CMC top-1: cascade": (labels[ranked[:, 0]] == labels).double().mean().item(),
-        "neighbours kept: cascade": _kept(wanted, ranked[:, :NEIGHBOURS]),
+        f"CMC top-1: {case}": (labels[ranked[:, 0]] == labels).double().mean().item(),
+        f"neighbours kept: {case}": _kept(wanted, ranked[:, :NEIGHBOURS]),
     }
 
 

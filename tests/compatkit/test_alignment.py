@@ -12,6 +12,7 @@ from compatkit.alignment import (
     RIDGE_PENALTIES,
     Affine,
     identity,
+    lambda_orthogonal,
     low_rank,
     permutation,
     procrustes,
@@ -140,6 +141,23 @@ def test_low_rank_takes_the_rank_that_is_best_on_every_fifth_row():
         }
         best = min(errors, key=errors.get)
         assert best[0] in ranks and torch.equal(found.down, low_rank(old, new, best[:1], best[1:]).down)
+
+
+def test_lambda_orthogonal_is_never_worse_than_the_rotation_it_starts_from():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 20, generator=generator, dtype=torch.float64)
+    y = x @ torch.randn(20, 8, generator=generator).double() + 0.1 * torch.randn(300, 8, generator=generator)
+    x, y = ((z - z.mean(0)) / (z - z.mean(0)).square().mean().sqrt() for z in (x, y))
+
+    def loss(weight, penalty):
+        turned = weight.T @ weight - torch.eye(8, dtype=torch.float64)
+        return ((x @ weight - y).square().sum() / 300 + penalty * turned.square().sum()).item()
+
+    u, _, vt = torch.linalg.svd(x.T @ y, full_matrices=False)
+    for penalty in (3.0, 30.0):
+        found = [loss(lambda_orthogonal(x, y, (penalty,), steps).weight, penalty) for steps in range(1, 41)]
+        start = loss(u @ vt, penalty)
+        assert max(found) < start + 1e-9 and min(found) < 0.9 * start
 
 
 def test_low_rank_refuses_ranks_that_there_are_not():

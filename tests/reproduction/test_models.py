@@ -42,6 +42,20 @@ def test_what_is_measured_is_what_a_loop_finds():
     assert found["CMC top-1: cascade"] == found["CMC top-1: new/new"]
 
 
+def test_half_a_gallery_is_merged_by_rank():
+    found = models.run(smoke("a large step, further ways"), Context())
+    assert found.keys() == {
+        *(f"{m}: new/lambda-orthogonal(old)" for m in ("CMC top-1", "mAP@1.0", "neighbours kept")),
+        *(f"{m}: rank merge" for m in ("CMC top-1", "neighbours kept")),
+    }
+    x = F.normalize(torch.randn(60, 5, generator=GENERATOR), dim=1)
+    labels, space = torch.arange(60) % 3, (x[:40], x[40:])
+    turn = torch.linalg.qr(torch.randn(5, 5, generator=GENERATOR))[0]
+    same = models.rank_merge((space[0] @ turn, space[1] @ turn), space, labels[:40])  # two spaces that agree
+    alone = models.measure({"new/new": (space[0], space[0])}, labels[:40])
+    assert same["neighbours kept: rank merge"] == 1 and same["CMC top-1: rank merge"] == alone["CMC top-1: new/new"]
+
+
 def test_one_byte_a_number():
     side = torch.randn(200, 6, generator=GENERATOR)
     fitted = torch.arange(150)
