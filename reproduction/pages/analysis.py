@@ -13,7 +13,7 @@ from IPython.display import Markdown
 
 from compatkit.intervals import Interval
 
-from ..records.claims import Records, Seeds
+from ..records.claims import Records
 from ..records.published import paper_value
 from ..records.statistics import rank_correlation
 from ..records.table import ANY, Values, in_network_order, pick, rows, table
@@ -73,24 +73,33 @@ OPEN_CHOICES = {"unmasked": "outputs that are not shared may win"} | TEST_BATCHE
 OUR_CHOICE = "our choice"  # the row of runs that decide as we did
 
 
-def choices_table(records: Records) -> Markdown:
-    """The change in recombination accuracy by each open choice, in points, by method: choices of testing on the same
-    networks, choices of training on others."""
-    shown, body = ("IIW", "RP", "DCC", "IIW+RP", "IIW+RP+DCC"), []
+CHOOSING = ("IIW", "RP", "DCC", "IIW+RP", "IIW+RP+DCC")
+
+
+def choices(records: Records) -> dict[str, dict[str, dict[str, Interval | None]]]:
+    """The change in recombination accuracy by each open choice on each pair of data sets, in points, by method: choices
+    of testing on the same networks, choices of training on others."""
+    found = {}
     for name, group in by_data(records).items():
         values = pick(table(group), "recombination", variant=ANY)
         by_row = {row: runs for (row,), runs in groups(values, "row")}
         tested = {variant: rows(runs, "method") for (variant,), runs in groups(by_row.pop(OUR_CHOICE), "variant")}
-        trained = {row: rows(runs[runs["variant"] == ""], "method") for row, runs in by_row.items()}
         changed = [(text, tested[variant], True) for variant, text in OPEN_CHOICES.items()]
-        changed += [(row, found, False) for row, found in trained.items()]
-        effects = [[_effect(found.get(m), tested[""][m], same) for m in shown] for _, found, same in changed]
-        body += [[text, name, *line] for (text, *_), line in zip(changed, effects, strict=True)]
-    return tables.table(["instead of our choice", "images", *shown], body)
+        changed += [(row, rows(runs[runs["variant"] == ""], "method"), False) for row, runs in by_row.items()]
+        found[name] = {
+            text: {m: gap_between(of.get(m, {}), tested[""][m], same) for m in CHOOSING} for text, of, same in changed
+        }
+    return found
 
 
-def _effect(changed: Seeds | None, usual: Seeds, same_networks: bool) -> str:
-    return tables.span(gap_between(changed or {}, usual, same_networks), signed=True)
+def choices_table(records: Records) -> Markdown:
+    """``choices`` as a table."""
+    body = [
+        [text, name, *(tables.span(effects[m], signed=True) for m in CHOOSING)]
+        for name, changed in choices(records).items()
+        for text, effects in changed.items()
+    ]
+    return tables.table(["instead of our choice", "images", *CHOOSING], body)
 
 
 # --- normalisation ----------------------------------------------------------------------------------------------------
