@@ -87,11 +87,11 @@ _PANEL = {
 }
 """Rows of ``by_adaptation`` that are drawn, and their names there."""
 _ASKED = {
-    "test BN at home": ("source model with test BN, on the source", "source model, on the source"),
-    "frozen less moving head": ("adapted through RP", "adapted, rotation head moves"),
-    "larger steps": ("adapted by larger steps", "adapted through RP"),
-    "jigsaw on test BN": ("with a jigsaw: adapted", "with a jigsaw: with test BN"),
-    "running statistics": ("adapted, running statistics", "adapted through RP"),
+    "test BN − running BN, source": ("source model with test BN, on the source", "source model, on the source"),
+    "rotation head frozen − moving": ("adapted through RP", "adapted, rotation head moves"),
+    "larger steps − usual steps": ("adapted by larger steps", "adapted through RP"),
+    "jigsaw − not adapted": ("with a jigsaw: adapted", "with a jigsaw: with test BN"),
+    "running BN − test BN": ("adapted, running statistics", "adapted through RP"),
 }
 """Questions of ours: by how much one row of ``by_adaptation`` is above another."""
 
@@ -137,7 +137,8 @@ def adaptation_explorer(records: Records) -> Explorer:
             Level("chance on target and source", [runs["value"].iloc[0]], {"data": data, "question": kind})
             for (data, kind), runs in groups(pick(values, "chance"), "arrow", "row")
         ]
-    view = curves(found, "accuracy on the", "steps", "adaptation steps", levels=levels)
+    caption = "Accuracy on the target, on the source and of the answers to the question, over steps of adaptation"
+    view = curves(found, "accuracy on the", "steps", "adaptation steps", levels=levels, caption=caption)
     return explorer(view, ordered={"steps": _in_order(found)})
 
 
@@ -203,7 +204,8 @@ def classifier_explorer(records: Records) -> Explorer:
         Note("; ".join(f"{name}: {cost}" for name, cost in architecture_costs(part).items()) + ".", {"data": data})
         for (data,), part in groups(values, "data")
     ]
-    return explorer(matrix(found, one, other, notes=notes))
+    caption = "Accuracy by the extractor that the head was updated on and the one that it serves"
+    return explorer(matrix(found, one, other, notes=notes, caption=caption))
 
 
 def architecture_costs(values: Values) -> dict[str, str]:
@@ -215,7 +217,7 @@ def architecture_costs(values: Values) -> dict[str, str]:
         .min()
     )
     return {
-        name: "{:.0f} k parameters, {:.1f} M mult., {:.1f} ms".format(
+        name: "{:.0f} k parameters, {:.1f} M multiplications, {:.1f} ms an image".format(
             *(scale * least[name, measure] for scale, measure in zip((1e-3, 1e-6, 1e3), measures, strict=True))
         )
         for name in ARCHITECTURES
@@ -274,9 +276,9 @@ def direct_gains(records: Records) -> Panels:
     """Gains of the same start and of the common rotation head before fine-tuning, in points; networks are trained
     apart."""
     pairs = {
-        "IIW on RP": ("RP+IIW", "RP"),
-        "RP on IIW": ("RP+IIW", "IIW"),
-        "IIW on independent": ("IIW", "independent"),
+        "RP+IIW − RP": ("RP+IIW", "RP"),
+        "RP+IIW − IIW": ("RP+IIW", "IIW"),
+        "IIW − independent": ("IIW", "independent"),
     }
     found = {name: by_epoch(group, 0) for name, group in by_target(records).items()}
     return {

@@ -83,7 +83,7 @@ def table(records: Mapping[str, Records], paper: str, *items: str) -> Markdown:
         if one.evidence
     ]
     header = ["claim", "verdict", "paper", *heads]
-    if all(claim.kind == "question" for claim in chosen):  # no paper has a number
+    if all(claim.published is None for claim in chosen):  # a column of dashes
         header, *lines = ([*line[:2], *line[3:]] for line in (header, *lines))
     missing: dict[str, list[str]] = {}
     for claim in (one.claim for one in found if not one.evidence):

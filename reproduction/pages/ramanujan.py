@@ -244,7 +244,8 @@ def architectures(records: Records, caption: str) -> HTML:
             for r in paper_numbers("ramanujan", "table4")
             if (r["column"], r["metric"]) == (name, "CMC top-1")
         }
-        panels[name], printed[name] = _frame(found, paper, (), "old/old")
+        title = "the same network" if name == "none" else name
+        panels[title], printed[title] = _frame(found, paper, (), "old/old")
     return plot(panels, caption, printed=printed)
 
 
@@ -304,7 +305,7 @@ def _toy(records: Records, measure: str | tuple[str, ...] = MEASURES) -> Values:
 
 def toy_explorer(records: Records) -> Explorer:
     """Pick what the old model learns and what is stored beside its embeddings, see what a search finds."""
-    values, ceilings, task = _toy(records), toy_ceilings(records), "the old model learns the"
+    values, ceilings, task = _toy(records), toy_ceilings(records), "the old model learns"
     learns, sides = (list(values[name].cat.categories) for name in ("old_task", "side"))
     stored = {s: "nothing" if s == "none" else s if s not in learns else f"the true {s}" for s in sides}
     at = {task: "old_task", "measure": "measure", "stored beside it": "side", "case": "case"}
@@ -323,7 +324,7 @@ def toy_drawn(records: Records, caption: str) -> HTML:
     for (old,), part in groups(values, "old_task"):
         found = rows(pick(part, "CMC top-1", case="new/h"), "side")
         other = next(side for side in ("colour", "shape") if side != old)
-        stored = {"none": "none", "what it learns": old, "what it does not learn": other}
+        stored = {"nothing": "none", "what it learns": old, "what it lacks": other}
         stored |= {side: side for side in ("autoencoder", "SimCLR")}
         lines = {name: found[side] for name, side in stored.items() if side in found}
         bound = rows(pick(part, "CMC top-1", case="new/new", side="none"), "case")

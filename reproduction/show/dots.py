@@ -6,6 +6,7 @@ import html
 import math
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from IPython.display import HTML
 
@@ -57,34 +58,48 @@ def dots(
     }
     taken = [0.0] + [end for rows in panels.values() for one in rows.values() for end in _ends(one)]
     taken += [value for values in printed.values() for value in values.values() if value is not None]
-    scale = ends or (min(taken), max(taken))
+    numbers = {
+        title: {name: span(one, signed=unit == "points", digits=digits) for name, one in rows.items()}
+        for title, rows in panels.items()
+    }
     longest = max((len(name) for rows in panels.values() for name in rows), default=0)
-    above = 18 if longest > _LONG else 0  # px that a name takes above its line
-    left = 16 if above else 16 + 7.4 * longest
-    drawn = [
-        _panel(title, rows, printed[title], left, above, scale, unit, digits) for title, rows in panels.items() if rows
-    ]
+    widest = max((len(number) for rows in numbers.values() for number in rows.values()), default=0)
+    above = 18 if longest > _LONG else 0
+    left = 16 if above else 12 + 7.1 * longest
+    frame = _Frame(unit, above, left, _WIDTH - 10 - 7.2 * widest, *(ends or (min(taken), max(taken))))
+    drawn = [_panel(title, rows, numbers[title], printed[title], frame) for title, rows in panels.items() if rows]
     style = "display:flex;flex-wrap:wrap;align-items:start;gap:0.5rem 1.5rem;margin:0"
     under = f'<figcaption style="flex:0 0 100%">{caption}</figcaption>'
     return HTML(f'<figure class="compatkit-picture" style="{style}">{"".join(drawn)}{under}</figure>')
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """What panels of a figure share: the unit, the px that a name takes ``above`` its line, and their axis, from
+    ``low`` at ``left`` to ``high`` at ``right``."""
+
+    unit: str
+    above: int
+    left: float
+    right: float
+    low: float
+    high: float
+
+    def x(self, value: float) -> float:
+        share = (min(max(value, self.low), self.high) - self.low) / ((self.high - self.low) or 1)
+        return self.left + (self.right - self.left) * share
+
+
 def _panel(
     title: str,
     rows: Mapping[str, Interval],
+    numbers: Mapping[str, str],
     printed: Mapping[str, float | None],
-    left: float,
-    above: int,
-    scale: tuple[float, float],
-    unit: str,
-    digits: int,
+    frame: _Frame,
 ) -> str:
-    right, bottom, (low, high) = _WIDTH - 102, _TOP + (_LINE + above) * len(rows), scale
-
-    def x(value: float) -> float:
-        return left + (right - left) * (min(max(value, low), high) - low) / ((high - low) or 1)
-
-    parts, said, ticks = [_text(0, 13, title, weight=600)], [], _ticks(low, high)
+    x, above, ticks = frame.x, frame.above, _ticks(frame.low, frame.high)
+    bottom = _TOP + (_LINE + above) * len(rows)
+    parts = [_text(0, 13, title, weight=600)]
     for tick in ticks:  # beside the rows, not through the names above them
         how = f'stroke-dasharray="{_LINE} {above}" opacity="{0.15 if tick else 0.7}"'
         parts.append(_line(x(tick), _TOP + above - 1, x(tick), bottom, how))
@@ -93,25 +108,24 @@ def _panel(
         colour, mark, _ = look(begun if begun in LOOKS and name not in LOOKS else name, 0)
         if one.n > 1:
             parts.append(_line(x(one.low), y, x(one.high), y, f'stroke-width="2" stroke="{colour}"'))
-        mark = "below" if one.mean < low else "above" if one.mean > high else mark
+        mark = "below" if one.mean < frame.low else "above" if one.mean > frame.high else mark
         parts.append(_mark(x(one.mean), y, mark, colour))
         if (value := printed[name]) is not None:
             parts.append(_mark(x(value), y, "diamond-open", "currentColor"))
-        number = span(one, signed=unit == "points", digits=digits)
-        parts += [_text(0, y + 4 - above, name), _text(_WIDTH, y + 4, number, "end")]
-        said.append(f"{name} {number}")
-    parts.append(_line(left, bottom, right, bottom, 'opacity=".5"'))
+        parts += [_text(0, y + 4 - above, name), _text(_WIDTH, y + 4, numbers[name], "end")]
+    parts.append(_line(frame.left, bottom, frame.right, bottom, 'opacity=".5"'))
     parts += [_text(x(tick), bottom + 15, f"{tick:g}", "middle", 11) for tick in ticks]
-    parts.append(_text(_WIDTH, 13, unit, "end", 11))
-    alt, box = html.escape(f"{title}, {unit}: {', '.join(said)}."), f"0 0 {_WIDTH} {bottom + 20}"
-    style = f"flex:0 1 {_WIDTH}px;min-width:0;height:auto"
+    parts.append(_text(_WIDTH, 13, frame.unit, "end", 11))
+    said = ", ".join(f"{name} {number}" for name, number in numbers.items())
+    alt, box = html.escape(f"{title}, {frame.unit}: {said}."), f"0 0 {_WIDTH} {bottom + 20}"
+    style = f"flex:1 1 {_WIDTH - 20}px;max-width:{_WIDTH + 10}px;min-width:0;height:auto"
     return f'<svg role="img" aria-label="{alt}" viewBox="{box}" style="{style}">{"".join(parts)}</svg>'
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """At most five round numbers of an axis."""
+    """At most four round numbers of an axis."""
     unit = 10 ** math.floor(math.log10((high - low) or 1))
-    step = next(step for step in (unit / 5, unit / 2, unit, 2 * unit, 5 * unit) if (high - low) / step <= 4.5)
+    step = next(step for step in (unit / 5, unit / 2, unit, 2 * unit, 5 * unit) if (high - low) / step <= 3.5)
     return [round(k * step, 6) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 

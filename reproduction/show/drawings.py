@@ -90,11 +90,12 @@ def _source(pixels: Any) -> str:
 # --- bars and diagrams ------------------------------------------------------------------------------------------------
 
 
-def bars(panels: Mapping[str, Mapping[str, tuple[float, str]]], caption: str) -> HTML:
-    """A figure of bars to scale, each panel on its own: the length of each bar, and how its number is said."""
+def bars(panels: Mapping[str, Mapping[str, tuple[float, str]]], caption: str, whole: float | None = None) -> HTML:
+    """A figure of bars to scale: the length of each, and how its number is said. A bar of length ``whole`` takes the
+    full width; without it the longest of each panel does."""
     parts = []
     for title, rows in panels.items():
-        most = max(value for value, _ in rows.values())
+        most = whole or max(value for value, _ in rows.values())
         lines = ""
         for name, (value, said) in rows.items():
             style = f"width:{100 * value / most:.3f}%;--of:{look(name, 0).colour}"

@@ -80,6 +80,7 @@ _SAME = {
     "SimCLR": "SimCLR-500",
     "BCT": "BCT new/old",
     "h": "new/h",
+    "nothing": "none",
     "ridge on old and side": "new/ridge with side-information",
 }
 LOOKS = _METHODS | _CASES | _SIDE_INFORMATION | _WIDTHS

@@ -354,11 +354,11 @@
       });
       const ceiling = alone.reduce((sum, share) => sum + share, 0) / labels.length;
       measured.textContent =
-        `The first query is the picture whose five finds come nearest to these scores. Places are in 32 dimensions; the ` +
-        `plane shows the two in which the classes differ most. Who knows the ${setting.old} alone finds ` +
-        `${percent(ceiling)}. In the larger runs of this book (2 000 pictures of 100 classes) the old model finds ` +
-        `${value("old/old")} among its own vectors, the new one ${value("new/identity(old)")} among these, ` +
-        `${value(ridged)} after the linear map, ${value("new/h")} after the network and ${value("new/new")} embedded anew.`;
+        `The first query is the picture whose five finds come nearest to these scores. The plane shows two of the 32 ` +
+        `dimensions that are searched. Knowing the ${setting.old} alone finds ${percent(ceiling)}. In the larger runs of ` +
+        `this book (2 000 pictures, 100 classes): today ${value("old/old")}, on old vectors ` +
+        `${value("new/identity(old)")}, carried over by the linear map ${value(ridged)}, by the network ` +
+        `${value("new/h")}, embedded anew ${value("new/new")}.`;
       const chosen = [setting.old, setting.side, setting.pairs, setting.map].join("-");
       address.write(chosen === Object.values(DEFAULTS).join("-") ? null : chosen);
       go(stage);

@@ -63,9 +63,9 @@
     const words = make("p", { class: "words", "aria-live": "polite" });
     const recorded = cases.map((found) => (found.recorded === null ? "nothing" : percent(found.recorded, 1)));
     const measured =
-      `Every image of the gallery is a query once, and never finds itself. These models are the run of Table 1 on ` +
-      `${searches.data} with seed ${searches.seed}, trained again for this page; its record has ${recorded.join(", ")}. ` +
-      "The picture that is searched for at first is the one whose hits are nearest to the mean of those above.";
+      `The first query is the picture whose five finds come nearest to these scores. No query finds itself. These models ` +
+      `are the run of Table 1 on ${searches.data} with seed ${searches.seed}, trained again for this page; its record has ` +
+      `${recorded.join(", ")}.`;
     /** @param {boolean} known */
     const group = (known) => buttons.filter((_, i) => queries[i].known === known);
 

@@ -67,7 +67,7 @@ def test_a_table_of_claims_has_a_column_for_each_set_of_images(records):
     assert ", n = 2 |" in plain(claims.table({"fig2": fewer}, "gygli", "fig2")), "where it is not that of the others"
 
 
-def test_a_table_of_questions_has_no_column_for_the_paper(records):
+def test_a_table_without_printed_numbers_has_no_column_for_the_paper(records):
     apart = [r for r in records[:12] if r["row"] == "independent"]
     for made in apart:
         made["metrics"]["recombination, permuted/mean"] = 0.5

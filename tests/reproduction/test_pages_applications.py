@@ -140,8 +140,8 @@ def test_questions_about_adaptation_are_differences_of_means_seed_by_seed():
     larger = gap(lambda s: ("adapted", s, "rotation, larger steps"), lambda s: ("adapted", s))
     jigsaw = gap(lambda s: ("adapted", s, "jigsaw"), lambda s: ("with test BN", s, "jigsaw"))
     moves = gap(lambda s: ("adapted", s), lambda s: ("adapted, head moves", s))
-    assert (found["larger steps"], found["jigsaw on test BN"]) == (larger, jigsaw)
-    assert found["frozen less moving head"] == moves
+    assert (found["larger steps − usual steps"], found["jigsaw − not adapted"]) == (larger, jigsaw)
+    assert found["rotation head frozen − moving"] == moves
 
 
 def test_the_adaptation_explorer_has_every_curve_at_every_step():
@@ -244,16 +244,16 @@ def test_the_matrix_explorer_shows_every_head_on_every_extractor():
         assert (mean, half) == (pytest.approx(span.mean, abs=0.006), pytest.approx(span.half_width, abs=0.006))
     [view] = json.loads(explorer.spec)["views"]
     [note] = view["notes"]
-    assert note["text"].startswith("ResNet: 1 k parameters, 2.0 M mult., 1.0 ms; Wide ResNet: 2 k")
+    assert note["text"].startswith("ResNet: 1 k parameters, 2.0 M multiplications, 1.0 ms an image; Wide ResNet: 2 k")
     assert view["kind"] == "matrix" and view["title"] == "updated on"
 
 
 def test_costs_are_counted_once_and_the_shortest_latency_is_shown():
     found = applications.architecture_costs(table(classifiers()))
     assert found == {
-        "ResNet": "1 k parameters, 2.0 M mult., 1.0 ms",
-        "Wide ResNet": "2 k parameters, 4.0 M mult., 11.0 ms",
-        "MobileNetV2": "3 k parameters, 6.0 M mult., 21.0 ms",
+        "ResNet": "1 k parameters, 2.0 M multiplications, 1.0 ms an image",
+        "Wide ResNet": "2 k parameters, 4.0 M multiplications, 11.0 ms an image",
+        "MobileNetV2": "3 k parameters, 6.0 M multiplications, 21.0 ms an image",
     }
 
 
@@ -297,7 +297,9 @@ def test_fig_4_begins_before_fine_tuning():
     assert list(found) == ["x → y", "x → z"] and list(found["x → y"]) == list(METHODS)
     assert found["x → z"]["RP"].mean == pytest.approx(35)
     gains = said(applications.direct_gains(transfers()))["x → y"]
-    assert gains["IIW on RP"] == welch([0.6, 0.4], [0.4, 0.3]) and gains["RP on IIW"] == welch([0.6, 0.4], [0.2, 0.2])
+    assert gains["RP+IIW − RP"] == welch([0.6, 0.4], [0.4, 0.3]) and gains["RP+IIW − IIW"] == welch(
+        [0.6, 0.4], [0.2, 0.2]
+    )
 
 
 def test_savings_are_steps_until_the_baseline_of_the_seed_is_reached():
