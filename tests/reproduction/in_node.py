@@ -17,11 +17,10 @@ needs_node = pytest.mark.skipif(not NODE, reason="NO SCRIPT WAS RUN: install nod
 
 
 def in_node(code: str, **given):
-    """What a function body in JavaScript returns, with the training of the page and what is given in scope."""
-    source = (programs.SITE / "training.js").read_text(encoding="utf-8")
-    exported = (programs.SITE / "exported.js").read_text(encoding="utf-8")
+    """What a function body in JavaScript returns, with networks and training of the page and what is given in scope."""
+    sources = [(programs.SITE / f"{name}.js").read_text("utf-8") for name in ("exported", "networks", "training")]
     script = (
-        f"globalThis.document = {{}};{exported};{source};const given = {json.dumps(given)};"
+        f"globalThis.document = {{}};{';'.join(sources)};const given = {json.dumps(given)};"
         f"const found = ((training) => {{{code}}})(compatkitTraining());console.log(JSON.stringify(found));"
     )
     done = subprocess.run([NODE, "-"], input=script, capture_output=True, text=True, check=True)

@@ -88,5 +88,12 @@ def test_tables_of_the_advice():
     lines = models.advice_table(records).data.splitlines()
     assert len(lines) == 2 + len({record["row"] for record in records})
     assert any("keep the old model" in line and line.startswith("| words") for line in lines)
-    assert "that **the tool's advice" in models.right(records) and "draws" in models.kept_by(records, "words")
+    inside = [
+        run[f"{name}, low"] <= run[name.replace("foreseen", "kept")] <= run[f"{name}, high"]
+        for run in (record["metrics"] for record in records)
+        for name in run
+        if name.startswith("neighbours foreseen") and "," not in name and not name.endswith("new/new")
+    ]
+    assert f"; {100 * sum(inside) / len(inside):.0f} % of them come true" in models.right(records)
+    assert "draws" in models.kept_by(records, "words")
     assert "residual" in models.adapters_table(records).data and "old model kept" in models.adapters_drawn(records).data

@@ -147,11 +147,19 @@ def test_the_seam_untangles_and_the_answer_follows(chromium, bare):
     assert {path.stem for path in programs.EXPORTED.glob("seam-*")} == {f"seam-{method}" for method in seams.METHODS}
 
 
+INKED = """
+    const [{ width, height }] = document.querySelectorAll(".plane canvas");
+    const { data } = document.querySelector(".plane canvas").getContext("2d").getImageData(0, 0, width, height);
+    return [...data.keys()].filter((i) => i % 28 === 3 && data[i]).map((i) => [(i >> 2) % width, (i >> 2) / width]);
+"""
+
+
 @needs_browser
 def test_a_gallery_is_carried_over_by_mouse_and_by_keyboard(chromium, bare):
     opened(chromium, bare["carry"], query="?carry=colour-shape-640-ridge")
     scores = lambda: [int(s.text.split()[0]) for s in chromium.find_elements(By.CSS_SELECTOR, ".score b")]  # noqa: E731
     old, unmapped, carried, anew = scores()
+    assert abs(np.corrcoef(chromium.execute_script(INKED), rowvar=False)[0, 1]) < 0.5, "the plane has two directions"
     assert unmapped < 10 < old < carried and carried > 90 and anew > 95
     for stage, score in enumerate((old, unmapped, carried, anew)):
         chromium.find_element(By.CSS_SELECTOR, f".stages [value='{stage}']").send_keys(Keys.SPACE)

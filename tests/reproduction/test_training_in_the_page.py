@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 
 import numpy as np
@@ -52,6 +53,14 @@ def extracted(x, weights):
 def answered(features, weights, head):
     pooled = convolved(features, weights, f"{head}.conv", 2).mean((2, 3))
     return F.linear(pooled, weights[f"{head}.linear.weight"], weights[f"{head}.linear.bias"])
+
+
+@needs_node
+def test_half_precision_is_read_as_numpy_writes_it():
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)]
+    given = {"text": base64.b85encode(halves.tobytes()).decode(), "count": len(halves)}
+    assert in_node("return [...compatkitNet.decoded(given.text, given.count)];", **given) == halves.tolist()
 
 
 @needs_node
