@@ -80,8 +80,8 @@ def extended(record: dict, names: Collection[str], config: Any, root: Path) -> d
         return record
     os.utime(file)
     found = measured(config, torch.load(file, map_location="cpu", weights_only=True), names)
-    made = record["provenance"]
-    since = made.get("measured", {}) | dict.fromkeys(names, code_state()["commit"])
+    made, code = record["provenance"], code_state()
+    since = made.get("measured", {}) | dict.fromkeys(names, None if code["dirty"] else code["commit"])
     record = record | {"metrics": record["metrics"] | found, "provenance": made | {"measured": since}}
     append(record, root)
     return record

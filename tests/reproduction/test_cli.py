@@ -10,7 +10,7 @@ import pytest
 from reproduction import experiments
 from reproduction.__main__ import main
 from reproduction.experiments import EXPERIMENTS, PRESETS
-from reproduction.records import provenance
+from reproduction.records import pins, provenance
 from reproduction.records import store as records
 from reproduction.runs import pair, runner
 
@@ -172,6 +172,13 @@ def test_mistakes_get_one_line_before_any_run(arguments, message, capsys, folder
     out, error = capsys.readouterr()
     assert error.startswith("reproduction: ") and message in error and len(error.splitlines()) == 1
     assert out == "" and not trained and not list(folder.iterdir())
+
+
+def test_what_is_not_pinned_is_said_before_the_work(capsys, monkeypatch):
+    monkeypatch.setattr(pins, "pinned", pins.Pins)
+    assert main(["run", "fig2", "--preset", "smoke", "--set", "a=nowhere"]) == 2
+    first, error = capsys.readouterr().err.splitlines()
+    assert "its records will be stale; golden fig2 --accept comes first" in first and "nowhere" in error
 
 
 def test_an_experiment_that_fails_does_not_stop_the_others(capsys, monkeypatch):
