@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from itertools import pairwise
+from urllib.parse import urlencode
 
 import pytest
 from selenium.webdriver import ActionChains
@@ -267,6 +268,36 @@ POINT = """
 """
 
 
+PLACES = """
+    const figures = document.querySelectorAll(".compatkit-explorer .compatkit-figure");
+    return [...figures].map(({data, layout}, i) => ({
+        names: [...figures[i].querySelectorAll(".xtick text")]
+            .map((text) => text.getBoundingClientRect()).map(({left, right}) => [left, right]),
+        bands: layout.shapes.flatMap(({type, y0, y1}, k, all) => (type === "rect" ? [[y0, all[k + 1].y0, y1]] : [])),
+        ends: data.filter(({error_y}) => error_y?.array).flatMap(
+            ({y, error_y: {array, arrayminus}}) => y.flatMap((mean, k) => [mean - arrayminus[k], mean + array[k]])),
+        arrows: data.flatMap(({y, hovertext}) => (hovertext?.[0] === "the interval goes on" ? y : [])),
+        axis: layout.yaxis.range,
+    }));
+"""
+
+
+@needs_browser
+@needs_scripts
+@pytest.mark.parametrize("page", ["book/gygli/split.html", "book/gygli/classes.html"])
+def test_names_do_not_touch_bands_are_about_their_lines_and_intervals_end_at_the_axis(page, chromium, address):
+    open_page(chromium, address + page, "phone")
+    [figure] = chromium.execute_script(PLACES)
+    names = sorted(figure["names"])
+    assert len(names) > 2 and all(right <= left for (_, right), (left, _) in pairwise(names))
+    assert bool(figure["bands"]) == ("classes" in page)
+    assert all(low < mean < high and low + high == pytest.approx(2 * mean) for low, mean, high in figure["bands"])
+    low, high = figure["axis"]
+    assert low - 1e-9 <= min(figure["ends"]) < max(figure["ends"]) <= high + 1e-9
+    assert set(figure["arrows"]) <= {low, high}
+    assert figure["arrows"] or figure["bands"], "an interval that leaves the axis is marked"
+
+
 @needs_browser
 @needs_scripts
 def test_a_figure_stands_alone_and_one_method_stands_out(chromium, address, html):
@@ -284,8 +315,9 @@ def test_a_figure_stands_alone_and_one_method_stands_out(chromium, address, html
     ActionChains(chromium).move_to_element(one).perform()
     opacities = chromium.execute_script(faded)
     assert sum(opacity == "" for opacity in opacities) == 1 < len(opacities)
-    one.find_element(By.TAG_NAME, "input").send_keys(Keys.ENTER)
-    assert chromium.execute_script(faded) == [""], "alone"
+    for shown in (1, len(opacities), 1):  # alone, among all again, alone
+        one.find_element(By.TAG_NAME, "input").send_keys(Keys.ENTER)
+        assert len(chromium.execute_script(faded)) == shown
     reset = chromium.find_element(By.XPATH, "//button[text()='Reset']")
     chromium.execute_script("arguments[0].click()", reset)
     assert len(chromium.execute_script(faded)) == len(opacities) and "?" not in chromium.current_url
@@ -352,11 +384,14 @@ def test_explorers_work_from_a_disk(chromium, html):
     place = (html / METHOD).as_uri()
     open_page(chromium, place, "phone")
     one = explorers_of(chromium)[0]
+    every = bars(chromium, one)
     choose(one, "IIW")
     assert chromium.current_url == f"{place}?method+hidden=IIW"
     chromium.refresh()
     until(chromium, lambda: chromium.execute_script(WATCHES), "figures are drawn")
     assert "IIW" not in bars(chromium, explorers_of(chromium)[0])
+    open_page(chromium, f"{place}?{urlencode([('method hidden', name) for name in every])}", "phone")
+    assert bars(chromium, explorers_of(chromium)[0]) == every, "an address that hides all shows all"
     assert console_errors(chromium) == []
 
 
