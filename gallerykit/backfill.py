@@ -20,7 +20,7 @@ from torch import Tensor
 from compatkit.files import replacing
 from compatkit.intervals import Interval, difference, interval
 
-from .compare import Comparison, Judge, method_of
+from .compare import Comparison, Judge
 from .maps import Map, Pairs
 from .metrics import similarity
 from .printed import columns, percent
@@ -107,23 +107,24 @@ def plan(comparison: Comparison, maps: Mapping[str, Map], fitted: Pairs, held_ou
             found most often, and both are what ranks are taken among.
         held_out: the others.
     """
-    judge = Judge(held_out, comparison.metric)
-    metric, queries = comparison.metric, judge.queries
-    order = times_found(fitted.old[:COUNTED], held_out.old, metric).argsort(descending=True, stable=True)
-    of_new = stands_out(judge.truth, similarity(queries.new, fitted.new, metric))
+    judge, metric = Judge(held_out, comparison.metric), comparison.metric
+    queries, order = judge.queries, times_found(fitted.old[:COUNTED], held_out.old, metric)
+    order = order.argsort(descending=True, stable=True)
+
+    def ranked(scores: Tensor, query: Tensor, known: Tensor) -> Tensor:
+        return stands_out(scores, similarity(query, known, metric))
+
+    of_new = ranked(judge.truth, queries.new, fitted.new)
     paths = []
     if comparison.old_model:
         old = judge.similarity(queries.old, held_out.old)
-        ranked = stands_out(old, similarity(queries.old, fitted.old, metric))
-        paths.append(_path("old/old, apart", None, ranked, of_new, order, judge))
-    wanted = {comparison.choice} | {n for n in maps if method_of(n) in PLANNED}
-    for label in maps:
-        if label not in wanted or maps[label].ends.direction == "queries":
-            continue
-        mapped = judge.by(maps[label])
-        paths.append(_path(f"{label}, together", label, mapped, judge.truth, order, judge))
-        ranked = stands_out(mapped, similarity(queries.new, maps[label].of_pairs(fitted), metric))
-        paths.append(_path(f"{label}, apart", label, ranked, of_new, order, judge))
+        paths.append(_path("old/old, apart", None, ranked(old, queries.old, fitted.old), of_new, order, judge))
+    for label, one in maps.items():
+        if one.ends.direction == "gallery" and (label == comparison.choice or one.name in PLANNED):
+            mapped = judge.by(one)
+            apart = ranked(mapped, queries.new, one.of_pairs(fitted))
+            paths.append(_path(f"{label}, together", label, mapped, judge.truth, order, judge))
+            paths.append(_path(f"{label}, apart", label, apart, of_new, order, judge))
     return Paths(tuple(paths))
 
 

@@ -25,10 +25,9 @@ from compatkit.progress import progress
 
 from .maps import Ends, Map, load_map
 from .scheduler import workers_of
-from .store import Fragment, Gallery, as_float, as_vectors, batch_rows, pa, vector_field
+from .store import UNIT_TOLERANCE, Fragment, Gallery, as_float, as_vectors, batch_rows, pa, vector_field
 from .stores import absolute, open_gallery, open_source, open_target
 
-UNIT_TOLERANCE = 1e-3  # by which a length may differ from 1: float16 does not come nearer
 LOOKED_AT = 4_096  # rows that must look like the old model's
 
 

@@ -24,11 +24,9 @@ from compatkit.devices import content, described
 from compatkit.extras import require
 from compatkit.files import replacing
 
-from .store import ROLES, as_vectors, pa
+from .store import ROLES, UNIT_TOLERANCE, as_vectors, pa
 
 pq = require("pyarrow.parquet", "gallery")
-
-UNIT_TOLERANCE = 1e-3  # by which a length may differ from 1: float16 does not come nearer
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -117,10 +116,7 @@ class Map:
     """what tells embeddings of the one end from those of the other; None where their width does"""
 
     def __post_init__(self):
-        if self.name in NETWORKS:
-            function = _network(self.name, self.ends, self.tensors)
-        else:
-            function = (_low_rank if self.name == "low-rank" else _affine)(self.tensors)
+        function = _network(self) if self.name in NETWORKS else _linear(self.tensors)
         object.__setattr__(self, "_function", function)
 
     @property
@@ -171,7 +167,8 @@ class Map:
 
     def _mapped(self, x: np.ndarray, side: np.ndarray | None) -> np.ndarray:
         mapped = self._function(x, side)  # type: ignore[attr-defined]
-        mapped = _unit(mapped) if self.ends.unit else mapped
+        if self.ends.unit:
+            mapped /= np.maximum(np.linalg.norm(mapped, axis=-1, keepdims=True), SHORTEST)
         return mapped * x.any(-1, keepdims=True) if self.ends.metric == "cosine" else mapped
 
     def _checked(self, name: str, x: np.ndarray, width: int) -> np.ndarray:
@@ -287,6 +284,7 @@ def fit(
     """
     from .embeddings import is_unit
 
+    training = {"steps": steps, "seed": seed, "shown": show_progress}
     found = {}
     for direction in directions:
         old, new, spaces = pairs.old, pairs.new, (pairs.old_space, pairs.new_space)
@@ -298,36 +296,30 @@ def fit(
                 old.shape[1], 0 if side is None else side.shape[1], new.shape[1], is_unit(old), is_unit(new),
                 direction, metric, *spaces, pairs.new_dtype,
             )  # fmt: skip
-            seen = [name for name in methods if side is None or name not in BLIND]
-            for name, tensors in _fitted(seen, old, side, new, steps, seed, show_progress).items():
-                one = Map(name, ends, tensors, sides)
-                found[one.label] = one
+            for name in methods:
+                if side is None or name not in BLIND:
+                    one = Map(name, ends, _fitted(name, old, side, new, **training), sides)
+                    found[one.label] = one
     return found
 
 
-def _fitted(
-    names: Sequence[str], old: Tensor, side: Tensor | None, new: Tensor, steps: int, seed: int, shown: bool
-) -> dict[str, dict[str, np.ndarray]]:
-    """The tensors of each map."""
+def _fitted(name: str, old: Tensor, side: Tensor | None, new: Tensor, **training: Any) -> dict[str, np.ndarray]:
+    """The tensors of a map."""
     import torch
 
     from compatkit import alignment
 
-    trained = [name for name in names if name in NETWORKS]
-    states = _trained(trained, old, side, new, steps, seed, shown) if trained else {}
-    seen = old if side is None else torch.cat([old, side], 1)
-    for name in names:
-        if name not in NETWORKS:
-            function = getattr(alignment, name.lower().replace(" ", "_").replace("-", "_"))
-            states[name] = dict(vars(function(seen, new)))
-    return {name: {key: x.cpu().contiguous().numpy() for key, x in states[name].items()} for name in names}
+    if name in NETWORKS:
+        state = _trained(name, old, old.new_zeros(len(old), 1) if side is None else side, new, **training)
+    else:
+        function = getattr(alignment, name.lower().replace(" ", "_").replace("-", "_"))
+        state = vars(function(old if side is None else torch.cat([old, side], 1), new))
+    return {key: x.cpu().contiguous().numpy() for key, x in state.items()}
 
 
-def _trained(
-    names: Sequence[str], old: Tensor, side: Tensor | None, new: Tensor, steps: int, seed: int, shown: bool
-) -> dict[str, dict[str, Tensor]]:
-    """Networks, trained at spread 1: Adam's steps and BN's epsilon do not follow the scale of the embeddings. They
-    share nothing but the minibatches, so that each is as if trained alone."""
+def _trained(name: str, old: Tensor, side: Tensor, new: Tensor, steps: int, seed: int, shown: bool) -> dict:
+    """The state of a network that is trained at spread 1: Adam's steps and BN's epsilon do not follow the scale of the
+    embeddings."""
     import torch
 
     from compatkit.devices import default_device
@@ -339,17 +331,13 @@ def _trained(
         found = (x - x.mean(0)).square().mean().sqrt()
         return torch.where(found > 0, found, torch.ones_like(found))
 
-    old, new = (x.to(default_device()) for x in (old, new))
-    side, mean = old.new_zeros(len(old), 1) if side is None else side.to(old.device), new.mean(0)
-    scales = spread(old), spread(side), spread(new)
-    data = old / scales[0], side / scales[1], (new - mean) / scales[2]
-    networks = {name: _untrained(name, old.shape[1], side.shape[1], len(mean), seed) for name in names}
-    tasks = [FitTransformation(network, *data, seed=seed) for network in networks.values()]
-    label = f"fitting {' and '.join(names)}"
-    train(tasks, replace(TRANSFORMATION, steps=steps), label=label, show_progress=shown)
-    for network in networks.values():
-        network.rescale(*scales, mean)
-    return {name: dict(network.state_dict()) for name, network in networks.items()}
+    old, side, new = (x.to(default_device()) for x in (old, side, new))
+    mean, scales = new.mean(0), [spread(x) for x in (old, side, new)]
+    network = _untrained(name, old.shape[1], side.shape[1], len(mean), seed)
+    task = FitTransformation(network, old / scales[0], side / scales[1], (new - mean) / scales[2], seed=seed)
+    train([task], replace(TRANSFORMATION, steps=steps), label=f"fitting {name}", show_progress=shown)
+    network.rescale(*scales, mean)
+    return network.state_dict()
 
 
 # The maps: each a function of (n, d) or (d,), and of side-information or None
@@ -357,33 +345,26 @@ def _trained(
 _Function = Callable[[np.ndarray, "np.ndarray | None"], np.ndarray]
 
 
-def _affine(t: Mapping[str, np.ndarray]) -> _Function:
+def _linear(t: Mapping[str, np.ndarray]) -> _Function:
     # by columns, as torch's layers are anyway: BLAS takes the products with one query faster
-    weight, bias = np.asfortranarray(t["weight"]), t["bias"]
+    weights = [np.asfortranarray(t[key]) for key in ("weight", "down", "up") if key in t]
 
     def function(x: np.ndarray, side: np.ndarray | None) -> np.ndarray:
-        mapped = np.dot(_beside(x, side), weight)
-        mapped += bias  # in place, as few calls as there can be: the product has swept their code out of the cache
+        mapped = x if side is None else np.concatenate([x, side], -1)
+        for weight in weights:
+            mapped = np.dot(mapped, weight)
+        mapped += t["bias"]  # in place, as few calls as there can be: the product has swept their code out of the cache
         return mapped
 
     return function
 
 
-def _low_rank(t: Mapping[str, np.ndarray]) -> _Function:
-    down, up, bias = np.asfortranarray(t["down"]), np.asfortranarray(t["up"]), t["bias"]
-    return lambda x, side: _beside(x, side) @ down @ up + bias
-
-
-def _beside(x: np.ndarray, side: np.ndarray | None) -> np.ndarray:
-    return x if side is None else np.concatenate([x, side], -1)
-
-
-def _network(name: str, ends: Ends, tensors: Mapping[str, np.ndarray]) -> _Function:
+def _network(one: Map) -> _Function:
     """A map that was trained: it needs torch."""
     import torch
 
-    network = _untrained(name, ends.d_in, ends.d_side or 1, ends.d_out)
-    network.load_state_dict({key: torch.from_numpy(x) for key, x in tensors.items()})
+    network = _untrained(one.name, one.ends.d_in, one.ends.d_side or 1, one.ends.d_out)
+    network.load_state_dict({key: torch.from_numpy(x) for key, x in one.tensors.items()})
     network.eval()
 
     @torch.no_grad()
@@ -399,11 +380,3 @@ def _untrained(name: str, d_in: int, d_side: int, d_out: int, seed: int = 0) -> 
     from compatkit.fct import Residual, Transformation
 
     return {"residual": Residual, "h": Transformation}[name](d_in, d_side, d_out, HIDDEN, seed=seed)
-
-
-def _unit(x: np.ndarray) -> np.ndarray:
-    """Of length 1, perhaps in place."""
-    if x.ndim == 1:
-        x /= max(math.sqrt(np.dot(x, x)), SHORTEST)
-        return x
-    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), SHORTEST)

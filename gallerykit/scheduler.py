@@ -10,7 +10,6 @@ up in Dask's own configuration, ``distributed.comm.tls``). compatkit must be ins
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Iterator
 from concurrent.futures import CancelledError, Executor
 from contextlib import contextmanager
@@ -38,15 +37,12 @@ def workers_of(address: str | None) -> Iterator[Executor | None]:
         return
     distributed = require("distributed", "dask")
     try:
-        place = distributed.comm.get_address_host_port(address, strict=True)
+        client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except ValueError as error:
         raise ValueError(f"scheduler: must be an address such as tcp://host:8786, got {address!r} ({error})") from error
-    try:
-        with socket.create_connection(place, CONNECT_SECONDS):  # a client of Dask would try for long
-            pass
     except OSError as error:
         raise ConnectionError(f"scheduler: {address} does not answer ({error})") from error
-    with distributed.Client(address, set_as_default=False) as client:
+    with client:
         try:
             client.wait_for_workers(1, timeout=WORKER_SECONDS)
         except TimeoutError as error:

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from dataclasses import dataclass
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,54 +28,35 @@ FEWEST_ITEMS = 100
 LEVELS = 4  # halvings of the sample at which few and many neighbours are compared
 
 
-@dataclass(frozen=True)
-class _Cell:
+class Cell(NamedTuple):
     """Agreement of the k nearest among m random items: of the 10 nearest among 10 m / k, to all intents."""
 
     k: int
     m: int
 
 
-@dataclass(frozen=True)
-class _Design:
-    """What is measured in a sample of n items for a gallery of ``size``."""
-
-    target: _Cell
-    levels: tuple[tuple[_Cell, _Cell], ...]
-    """pairs of cells that would agree if few and many neighbours did; empty if the target has 10"""
-    slope: tuple[_Cell, ...]
-    """of sizes that double, the last of them n; empty if the target stands for the gallery"""
-    beyond: float
-    """log of the size by that which the target stands for"""
-
-    @classmethod
-    def of(cls, n: int, size: int) -> _Design:
-        k = max(1, min(NEIGHBOURS, NEIGHBOURS * n // size))
-        halves = [n >> i for i in range(LEVELS) if n >> i > 2 * NEIGHBOURS]
-        levels = tuple((_Cell(NEIGHBOURS, half), _Cell(k, k * half // NEIGHBOURS)) for half in halves)
-        beyond = max(0.0, math.log(size / (NEIGHBOURS * n)))
-        slope = tuple(_Cell(1, n >> i) for i in (2, 1, 0)) if beyond else ()
-        return cls(_Cell(k, min(n, k * size // NEIGHBOURS)), levels if k < NEIGHBOURS else (), slope, beyond)
-
-    @property
-    def cells(self) -> list[_Cell]:
-        return list(dict.fromkeys([self.target, *(cell for level in self.levels for cell in level), *self.slope]))
-
-
 class Sample:
     """Random items of a gallery, and queries whose nearest among them are known: what searching them otherwise would
-    give in the whole gallery."""
+    give in the whole gallery.
+
+    Args:
+        size: of the gallery.
+        truth: similarities (q, n) of queries to items, the larger the nearer; -inf for a query's own item.
+    """
 
     def __init__(self, size: int, truth: Tensor):
-        """The truth.
-
-        Args:
-            size: of the gallery.
-            truth: similarities (q, n) of queries to items, the larger the nearer; -inf for a query's own item.
-        """
         n = truth.shape[1]
         self.known = n >= FEWEST_ITEMS or size <= n
-        self._design = _Design.of(n, max(size, NEIGHBOURS + 1))
+        size = max(size, NEIGHBOURS + 1)
+        k = max(1, min(NEIGHBOURS, NEIGHBOURS * n // size))
+        self._target = Cell(k, min(n, k * size // NEIGHBOURS))
+        halves = [n >> i for i in range(LEVELS) if n >> i > 2 * NEIGHBOURS and k < NEIGHBOURS]
+        # pairs of cells that would agree if few and many neighbours did
+        self._levels = [(Cell(NEIGHBOURS, half), Cell(k, k * half // NEIGHBOURS)) for half in halves]
+        self._beyond = max(0.0, math.log(size / (NEIGHBOURS * n)))  # how much larger than what the target stands for
+        self._slope = [Cell(1, n >> i) for i in (2, 1, 0) if self._beyond]
+        cells = [self._target, *(cell for level in self._levels for cell in level), *self._slope]
+        self._cells = list(dict.fromkeys(cells))
         self._order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
         self._nearest = self._search(truth) if self.known else {}
 
@@ -92,68 +73,54 @@ class Sample:
         if not self.known:
             return None
         found = self._search(scores)
-        return _estimate({cell: _kept(self._nearest[cell], found[cell]) for cell in self._design.cells}, self._design)
+        same = {cell: self._nearest[cell][..., None] == found[cell][..., None, :] for cell in self._cells}
+        return self._estimate({cell: x.any(3).double().mean((1, 2)).cpu() for cell, x in same.items()})
 
-    def _search(self, scores: Tensor) -> dict[_Cell, Tensor]:
+    def _search(self, scores: Tensor) -> dict[Cell, Tensor]:
         """For each cell the k nearest in each of the disjoint samples of m items, (q, samples, k)."""
-        mixed = scores[:, self._order]
-        return {cell: _nearest(mixed, cell) for cell in self._design.cells}
+        mixed, found = scores[:, self._order], {}
+        for cell in self._cells:
+            samples = mixed.shape[1] // cell.m
+            parts = mixed[:, : samples * cell.m].unflatten(1, (samples, cell.m))
+            found[cell] = parts.argmax(2, keepdim=True) if cell.k == 1 else parts.topk(cell.k, dim=2).indices
+        return found
 
+    def _estimate(self, kept: dict[Cell, Tensor]) -> Interval:
+        """From what each query kept in each cell: where that is of the gallery's size its mean, otherwise in logits.
 
-def _nearest(scores: Tensor, cell: _Cell) -> Tensor:
-    samples = scores.shape[1] // cell.m
-    scores = scores[:, : samples * cell.m].unflatten(1, (samples, cell.m))
-    return scores.argmax(2, keepdim=True) if cell.k == 1 else scores.topk(cell.k, dim=2).indices
+        The half widths of these errors add up as squares: of the queries; of the difference between few and many
+        neighbours, by how it varies over the levels, and half of it, for it is of smaller galleries; and of the slope.
+        """
+        if len(kept) == 1:
+            return interval(kept[self._target].tolist())
+        n = len(kept[self._target])
+        means = {cell: (x.mean().item() * n + 0.5) / (n + 1) for cell, x in kept.items()}  # off 0 and 1
+        logit = {cell: math.log(p / (1 - p)) for cell, p in means.items()}
+        differences = [logit[many] - logit[few] for many, few in self._levels]
+        slopes = [(logit[b] - logit[a]) / math.log(2) for a, b in pairwise(self._slope)]
+        weights = self._weights()
+        value = sum(weight * logit[cell] for cell, weight in weights.items())
+        by_query = sum(weight / (means[cell] * (1 - means[cell])) * kept[cell] for cell, weight in weights.items())
+        half = [1.96 * torch.as_tensor(by_query).std().item() / math.sqrt(n)]  # to first order
+        if differences:
+            spread = statistics.stdev(differences) * math.sqrt(1 + 1 / len(differences))
+            half += [quantile(len(differences) - 1, 0.95) * spread, abs(statistics.fmean(differences)) / 2]
+        down = up = 0.0
+        if slopes:
+            middle = statistics.fmean(slopes)
+            down, up = middle - 2 * min(0.0, *slopes), max(0.0, *slopes) - middle
+        ends = value - math.hypot(*half, self._beyond * down), value + math.hypot(*half, self._beyond * up)
+        mean, low, high = ((1 + math.tanh(x / 2)) / 2 for x in (value, *ends))
+        return Interval(mean, low, high, n)
 
-
-def _kept(nearest: Tensor, found: Tensor) -> Tensor:
-    """Which share of the nearest is found by each query, (q,)."""
-    return (nearest[..., None] == found[..., None, :]).any(3).double().mean((1, 2)).cpu()
-
-
-def _estimate(kept: dict[_Cell, Tensor], design: _Design) -> Interval:
-    """From what each query kept in each cell: its mean where that is of the gallery's size, and otherwise in logits.
-
-    The half widths of these errors add up as squares: of the queries; of the difference between few and many
-    neighbours, by how it varies over the levels, and half of it, for it is of smaller galleries; and of the slope.
-    """
-    if len(kept) == 1:
-        return interval(kept[design.target].tolist())
-    n = len(kept[design.target])
-    means = {cell: (x.mean().item() * n + 0.5) / (n + 1) for cell, x in kept.items()}  # off 0 and 1, infinite in logits
-    logit = {cell: math.log(p / (1 - p)) for cell, p in means.items()}
-    differences = [logit[many] - logit[few] for many, few in design.levels]
-    slopes = [(logit[b] - logit[a]) / math.log(2) for a, b in pairwise(design.slope)]
-    weights = _weights(design)
-    value = sum(weight * logit[cell] for cell, weight in weights.items())
-    by_query = torch.stack(
-        [weight / (means[cell] * (1 - means[cell])) * kept[cell] for cell, weight in weights.items()]
-    )
-    half = [1.96 * by_query.sum(0).std().item() / math.sqrt(n)]  # to first order
-    if differences:
-        spread = statistics.stdev(differences) * math.sqrt(1 + 1 / len(differences))
-        half += [quantile(len(differences) - 1, 0.95) * spread, abs(statistics.fmean(differences)) / 2]
-    down = up = 0.0
-    if slopes:
-        middle = statistics.fmean(slopes)
-        down = design.beyond * (middle - 2 * min(0.0, *slopes))
-        up = design.beyond * (max(0.0, *slopes) - middle)
-    mean, low, high = (_share(x) for x in (value, value - math.hypot(*half, down), value + math.hypot(*half, up)))
-    return Interval(mean, low, high, n)
-
-
-def _share(logit: float) -> float:
-    return (1 + math.tanh(logit / 2)) / 2
-
-
-def _weights(design: _Design) -> dict[_Cell, float]:
-    """The estimate as a sum of logits: the target, the mean difference between many and few, and the mean slope."""
-    weights = dict.fromkeys(design.cells, 0.0)
-    weights[design.target] += 1
-    for many, few in design.levels:
-        weights[many] += 1 / len(design.levels)
-        weights[few] -= 1 / len(design.levels)
-    if design.slope:
-        weights[design.slope[-1]] += design.beyond / (2 * math.log(2))
-        weights[design.slope[0]] -= design.beyond / (2 * math.log(2))
-    return weights
+    def _weights(self) -> dict[Cell, float]:
+        """The estimate as a sum of logits: the target, the mean difference between many and few, and the mean slope."""
+        weights = dict.fromkeys(self._cells, 0.0)
+        weights[self._target] += 1
+        for many, few in self._levels:
+            weights[many] += 1 / len(self._levels)
+            weights[few] -= 1 / len(self._levels)
+        if self._slope:
+            weights[self._slope[-1]] += self._beyond / (2 * math.log(2))
+            weights[self._slope[0]] -= self._beyond / (2 * math.log(2))
+        return weights

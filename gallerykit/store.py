@@ -29,6 +29,7 @@ pa = require("pyarrow", "gallery")
 
 FRAGMENT_BYTES = 64 << 20  # of vectors, where a store has no fragments of its own
 BATCH_BYTES = 8 << 20
+UNIT_TOLERANCE = 1e-3  # by which a length may differ from 1: float16 does not come nearer
 ROLES = {"id": "id", "side": "side", "label": "label", "vector": "embedding"}
 """What columns are called unless the caller says otherwise."""
 
