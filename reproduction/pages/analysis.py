@@ -260,7 +260,7 @@ def channels_explorer(records: Records) -> Explorer:
         printed = {"paper": place["method"] + pretrained}
         printed["paper, permuted"] = f"{printed['paper']} + permutation"
         levels += [
-            Level(f"{name}: mean {numbers[row]:.2f}", [numbers[row]], place, printed=True)
+            Level(name, [numbers[row]], place, printed=True)
             for name, row in printed.items()
             if numbers.get(row) is not None
         ]

@@ -437,13 +437,15 @@ function widthOf(text) {
   return context.measureText(text).width;
 }
 
-/** Labels of places so many pixels apart: broken at "_", and left out evenly where they would still touch.
+/** Labels of places so many pixels apart: broken at "_"; where they would still touch, few are slanted, and many left
+ * out evenly.
  * @param {string[]} labels @param {number} step */
 function thinned(labels, step) {
   const broken = labels.map((label) => (widthOf(label) + 8 > step ? label.replaceAll("_", "<br>") : label));
   const each = Math.ceil((Math.max(...broken.flatMap((label) => label.split("<br>").map(widthOf))) + 6) / step);
-  const kept = labels.map((_, i) => i).filter((i) => i % each === 0);
-  return { tickvals: kept, ticktext: kept.map((i) => broken[i]) };
+  const slanted = each > 1 && labels.length <= 8;
+  const kept = labels.map((_, i) => i).filter((i) => slanted || i % each === 0);
+  return { tickvals: kept, ticktext: kept.map((i) => (slanted ? labels : broken)[i]), tickangle: slanted ? -45 : 0 };
 }
 
 /** A line for each option of the series, over the options of the axis (curves) or over ranks (ranked).
@@ -492,7 +494,11 @@ function curves(scene) {
       font: { color: colour },
       y: y[y.length - 1] ?? 0,
     })),
-    ...annotations.map(({ text, font, y }) => ({ text: `⋯ ${text}`, font, y })),
+    ...scene.levels.map(({ name, mean }, i) => ({
+      text: `⋯ ${name}: ${inUnit(view, mean)}`,
+      font: annotations[i].font,
+      y: mean,
+    })),
   ];
   if (labelled) margin.r = 14 + Math.max(...named.map(({ text }) => widthOf(text)));
   const pixels = (range[1] - range[0]) / (height - margin.t - margin.b);
@@ -549,13 +555,12 @@ function curves(scene) {
           ? {}
           : {
               zeroline: false,
-              tickangle: 0,
               ...thinned(ticks, (width - margin.l - margin.r) / places.length),
             }),
       },
       yaxis: { range, title: { text: view.title } },
       shapes: [...shapes, ...(here >= 0 ? [{ ...pin, x0: here, x1: here }] : [])],
-      annotations: labelled ? labels : annotations,
+      annotations: labelled ? labels : [], // the caption names levels there
     },
   };
 }
@@ -768,7 +773,7 @@ function sentence(scene) {
 
 /** What a view shows, of which runs, and what its marks are: a figure stands alone. @param {Scene} scene */
 function captionOf(scene) {
-  const { view, dimensions, choice } = scene;
+  const { view, dimensions, choice, levels, width } = scene;
   const { kind, axis, series, caption, title, x_title } = view;
   const by = dimensions[series < 0 ? axis : series].name;
   const [rows, columns] = [title, x_title].map((text) => text.replace(/, %$/, ""));
@@ -786,8 +791,12 @@ function captionOf(scene) {
   const runs = n === "1" ? " One run." : ` Means of n = ${n} ${view.counted ?? "runs"}${spans}.`;
   const means = kind === "ranked" ? "" : kind === "scatter" ? " A mark is a run." : runs;
   const strokes = kind === "bars" ? " A stroke is a run." : "";
+  const unnamed = (kind === "curves" || kind === "ranked") && width < NARROW ? levels : [];
+  const dotted = unnamed.length
+    ? ` ⋯ ${unnamed.map(({ name, mean }) => `${name}: ${inUnit(view, mean)}`).join("; ")}.`
+    : "";
   const whole = [text, ...chosen].join("; ");
-  return `${whole.replace(/^[a-z](?![A-Z])/, (letter) => letter.toUpperCase())}.${counts.length ? means + strokes : ""}${printed}`;
+  return `${whole.replace(/^[a-z](?![A-Z])/, (letter) => letter.toUpperCase())}.${counts.length ? means + strokes : ""}${printed}${dotted}`;
 }
 
 /** The standard deviation of a sample. @param {number[]} values */

@@ -217,9 +217,9 @@ def test_channels_explorer_offers_both_starts():
     assert found[(*at, "IIW", "pre-trained", "by position")][4] == pytest.approx([0.4, 0.2, 0])
     assert found[(*at, "RP", "random", "optimally permuted")][:3] == [0.6, None, 3]
     assert {where[2] for where in found if where[3] == "pre-trained"} == {"IIW"}
-    named = {where[3:]: where[0] for where in levels(explorer)}
-    assert named["RP", "random"] == "paper: mean 0.38" and named["IIW", "pre-trained"] == "paper: mean 0.69"
-    assert named["independent", "random"] == "paper, permuted: mean 0.34" and ("IIW", "random") not in named
+    printed = {(where[0], *where[3:]): level for where, level in levels(explorer).items()}
+    assert printed["paper", "RP", "random"] == 0.38 and printed["paper", "IIW", "pre-trained"] == 0.69
+    assert printed["paper, permuted", "independent", "random"] == 0.34 and ("paper", "IIW", "random") not in printed
 
 
 def test_what_was_measured_without_scipy_has_no_matched_values():
