@@ -266,7 +266,8 @@ def not_run(found: Sequence[Judged], sources: Sequence[Source]) -> Markdown:
         fill(
             "report/not_run.md",
             table=tables.folded(
-                "by preset", tables.table(["preset", "runs recorded", "planned", "nothing yet of", "why"], presets)
+                "runs recorded and planned, by preset",
+                tables.table(["preset", "runs recorded", "planned", "nothing yet of", "why"], presets),
             ).data,
             untold=[(one.claim, one.word, one.reason) for one in nothing if one.claim.one is None],
             place=lambda claim: item_in_words(claim.paper, claim.item),

@@ -247,8 +247,9 @@ function rangeOf(scene) {
   return [view.kind === "bars" ? 0 : low - room, high + room];
 }
 
-/** Marks without a line. @param {unknown[]} x @param {unknown[]} y @param {string[]} hovertext @param {object} marker */
-const marks = (x, y, hovertext, marker) => ({
+/** Marks without a line. @param {unknown[]} x @param {unknown[]} y @param {string[]} hovertext @param {object} marker
+ * @param {string[]} [meta] the option of each */
+const marks = (x, y, hovertext, marker, meta) => ({
   type: "scatter",
   mode: "markers",
   hoverinfo: "text",
@@ -257,6 +258,7 @@ const marks = (x, y, hovertext, marker) => ({
   y,
   hovertext,
   marker,
+  meta,
 });
 
 /** Error bars that end at the axis, and an arrow where they would go on.
@@ -345,6 +347,7 @@ function bars(scene) {
   const names = rows.map((cell) => options[optionOf(view, cell, view.axis)]);
   const colours = rows.map((cell) => looks?.[optionOf(view, cell, view.axis)][0]);
   const open = rows.map((cell) => looks?.[optionOf(view, cell, view.axis)][1].endsWith("-open"));
+  const metas = rows.map((cell) => String(optionOf(view, cell, view.axis)));
   const narrow = width < NARROW;
   const range = rangeOf(scene);
   const { error, arrows } = intervals(rows, range, css("--ink"), places, "x");
@@ -376,7 +379,7 @@ function bars(scene) {
         error_x: error,
         hoverinfo: "text",
         hovertext: rows.map((cell, i) => `${names[i]}: ${spanned(view, cell)}`),
-        meta: rows.map((cell) => String(optionOf(view, cell, view.axis))),
+        meta: metas,
         textposition: "none",
       },
       marks(
@@ -384,19 +387,21 @@ function bars(scene) {
         seeds.map(({ i }) => i),
         seeds.map(({ value, i }) => `${names[i]}, one run: ${inUnit(view, value)}`),
         { symbol: "line-ns-open", color: css("--ink"), size: 8, opacity: 0.8 },
+        seeds.map(({ i }) => metas[i]),
       ),
       marks(
         printed.map(({ paper }) => paper),
         printed.map(({ i }) => i),
         printed.map(({ paper }) => `paper: ${inUnit(view, paper)}`),
         { symbol: "diamond-open", color: css("--paper"), size: 11, line: { width: 2 } },
+        printed.map(({ i }) => metas[i]),
       ),
       arrows,
     ],
     layout: {
       height: rows.length * (narrow ? 44 : 30) + top + 58,
       margin: { t: top, b: 58, l: narrow ? 8 : 20, r: 14 },
-      xaxis: { range, title: { text: wrapped(view.x_title, (width - 70) / 8) } },
+      xaxis: { range, title: { text: wrapped(view.x_title, (width - 70) / 9) } },
       yaxis: {
         range: [rows.length - 0.5, narrow ? -0.75 : -0.5],
         tickvals: places,
@@ -549,7 +554,7 @@ function curves(scene) {
       height,
       margin,
       xaxis: {
-        title: { text: wrapped(view.x_title, (width - 70) / 8) },
+        title: { text: wrapped(view.x_title, (width - 70) / 9) },
         range: [left, right],
         ...(ranked
           ? {}
@@ -674,7 +679,7 @@ function scatter(scene) {
       height: 460,
       margin: { t: 12, b: 64, l: 56, r: 14 },
       xaxis: {
-        title: { text: wrapped(view.x_title, (width - 70) / 8) },
+        title: { text: wrapped(view.x_title, (width - 70) / 9) },
         ...(costs ? { type: "log", exponentformat: "power", dtick: width < NARROW ? 2 : 1 } : {}),
       },
       yaxis: { range, title: { text: view.title } },
@@ -704,7 +709,7 @@ function lift(plot, option) {
     plot.querySelectorAll(parts).forEach((/** @type {HTMLElement} */ part, /** @type {number} */ i) => {
       part.style.opacity = strength(of(i));
     });
-  fade(".scatterlayer > .trace", (i) => lines[i]?.meta);
+  fade(".scatterlayer > .trace", (i) => (Array.isArray(lines[i]?.meta) ? undefined : lines[i]?.meta));
   fade(".barlayer .point", (i) => plot.data[0].meta?.[i]);
   fade(".annotation", (i) => plot.layout.annotations[i]?.name);
 }

@@ -312,7 +312,7 @@ def test_a_figure_stands_alone_and_one_method_stands_out(chromium, address, html
     one = next(label for label in labels if label.text.endswith("IIW+DCC"))
     faded = "return [...document.querySelectorAll('.barlayer .point')].map((bar) => bar.style.opacity)"
     chromium.execute_script("arguments[0].scrollIntoView({block: 'center'})", one)
-    ActionChains(chromium).move_to_element(one).perform()
+    ActionChains(chromium).move_to_element(one).pause(0.3).perform()
     opacities = chromium.execute_script(faded)
     assert sum(opacity == "" for opacity in opacities) == 1 < len(opacities)
     for shown in (1, len(opacities), 1):  # alone, among all again, alone
@@ -326,6 +326,16 @@ def test_a_figure_stands_alone_and_one_method_stands_out(chromium, address, html
     ActionChains(chromium).move_to_element_with_offset(curves, x, y).pause(0.3).double_click().perform()
     assert lines(chromium, explorers_of(chromium)[1]) == ["IIW+DCC"]
     assert bars(chromium, explorers_of(chromium)[0]) == ["IIW+DCC"], "alone everywhere"
+    chromium.execute_script("arguments[0].click()", reset)
+    run = chromium.find_elements(By.CSS_SELECTOR, ".compatkit-figure .scatterlayer .point")[0]
+    chromium.execute_script("arguments[0].scrollIntoView({block: 'center'})", run)
+    ActionChains(chromium).move_to_element(run).pause(0.3).double_click().perform()
+    assert chromium.execute_script(faded) == [""], "alone"
+    link = chromium.find_element(By.CLASS_NAME, "compatkit-pick")
+    live = "arguments[0].className = ''; arguments[0].href = 'pick:?data=glyphs_plain × glyphs_cluttered'"
+    chromium.execute_script(live, link)  # as a live notebook has it
+    chromium.execute_script("arguments[0].click()", link)
+    assert "data=glyphs" in chromium.current_url
 
 
 @needs_browser
