@@ -32,6 +32,7 @@ def test_a_whole_run_writes_the_page_and_fails_where_a_promise_is_broken(made, c
     text = made.page.read_text(encoding="utf-8")
     assert re.findall("^## (.*)$", text, re.MULTILINE) == ["The first", "The second"]
     assert "More of `first`." in text and "| a row of second | 2.00 |" in text
+    assert "**1 of 2 promises are met.**" in text
     assert torch.__version__ in text and time.strftime("%Y-%m") in text
     shown = capsys.readouterr().out
     assert "not met: a row of second" in shown and "not met: a row of first" not in shown
@@ -54,3 +55,5 @@ def test_an_unknown_name_is_told_before_anything_is_measured(made, capsys):
 def test_the_book_shows_a_run_of_the_benchmarks_that_there_are():
     text = runner.PAGE.read_text(encoding="utf-8")
     assert re.findall("^## (.*)$", text, re.MULTILINE) == list(runner.BENCHMARKS.values())
+    met, broken = text.count("| met |"), text.count("| NOT MET |")
+    assert f"**{met} of {met + broken} promises are met.**" in text
