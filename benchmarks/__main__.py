@@ -39,8 +39,8 @@ INTRODUCTION = """\
 # Benchmarks
 
 How fast the two packages are beside plain code and beside the libraries that people use for the same, and how much
-memory they take. **{kept} of {promised} promises are met.** `make bench` measures all of it in less than ten minutes and
-writes this page. The numbers are of one machine, and others give others:
+memory they take. **{kept} of {promised} promises are met.** `make bench` measures all of it in less than ten minutes
+and writes this page. The numbers are of one machine, and others give others:
 
 {machine}
 
