@@ -47,7 +47,7 @@ def item_in_words(paper: str, item: str) -> str:
     return f"{PAPERS[paper]}, {items()[paper, item].words}"
 
 
-def table(records: Mapping[str, Records], paper: str, *items: str) -> Markdown:
+def table(records: Mapping[str, Records], paper: str, *items: str, measure: str = "") -> Markdown:
     """The claims of some figures and tables of a paper: a line for each, with its verdict, and ours on each set of
     images.
 
@@ -56,6 +56,7 @@ def table(records: Mapping[str, Records], paper: str, *items: str) -> Markdown:
             the report, and the sign before a number is what that set of images says. Claims that need another
             experiment are left out.
         paper, items: as in ``claims.csv``.
+        measure: claims on others fold away; "": none do.
     """
     presets = dict.fromkeys(r["preset"] for runs in records.values() for r in runs)
     if not presets:
@@ -72,26 +73,27 @@ def table(records: Mapping[str, Records], paper: str, *items: str) -> Markdown:
             columns.setdefault((own.source, own.images), {})[one.claim.id] = own
     counts = {place: {own.ours.n for own in column.values()} for place, column in columns.items()}
     heads = [f"{place[1]}{_of(*n) if len(n) == 1 else ''}" for place, n in counts.items()]
-    lines = [
-        [
-            one.claim.text,
-            tables.verdict_cell(_verdict(one)),
-            tables.number(one.claim.published, signed=True, digits=UNITS[one.claim.unit][1]),
-            *(_cell(one.claim, column, len(counts[place]) > 1) for place, column in columns.items()),
-        ]
-        for one in found
-        if one.evidence
-    ]
-    header = ["claim", "verdict", "paper", *heads]
-    if all(claim.published is None for claim in chosen):  # a column of dashes
-        header, *lines = ([*line[:2], *line[3:]] for line in (header, *lines))
+    printed = any(claim.published is not None for claim in chosen)  # else a column of dashes
+    shown: list[list[str]] = []
+    folded: list[list[str]] = []
+    for one in (one for one in found if one.evidence):
+        paper_has = tables.number(one.claim.published, signed=True, digits=UNITS[one.claim.unit][1])
+        ours = [_cell(one.claim, column, len(counts[place]) > 1) for place, column in columns.items()]
+        line = [one.claim.text, tables.verdict_cell(_verdict(one)), *[paper_has] * printed, *ours]
+        (shown if all(side.metric.startswith(measure) for side in one.claim.sides) else folded).append(line)
+    header = ["claim", "verdict", *["paper"] * printed, *heads]
+    parts = [_lines(header, shown)] if shown else []
+    parts += [tables.folded("The same by other measures", _lines(header, folded))] if folded else []
     missing: dict[str, list[str]] = {}
     for claim in (one.claim for one in found if not one.evidence):
         missing.setdefault(claim.note, []).append(claim.text)
     words = [f"- {'; '.join(texts)}{f' ({note})' if note else ''}." for note, texts in missing.items()]
-    not_here = [tables.folded("Not run here", Markdown("\n".join(words))).data] if missing else []
-    shown = [f'<div class="compatkit-claims-table">\n\n{tables.table(header, lines).data}\n\n</div>'] if lines else []
-    return Markdown("\n\n".join(shown + not_here))
+    parts += [tables.folded("Not run here", Markdown("\n".join(words)))] if missing else []
+    return Markdown("\n\n".join(part.data for part in parts))
+
+
+def _lines(header: Sequence[str], lines: Sequence[Sequence[str]]) -> Markdown:
+    return Markdown(f'<div class="compatkit-claims-table">\n\n{tables.table(header, lines).data}\n\n</div>')
 
 
 def _cell(claim: Claim, column: Mapping[str, Evidence], with_n: bool) -> str:

@@ -65,7 +65,7 @@ def dots(
     longest = max((len(name) for rows in panels.values() for name in rows), default=0)
     widest = max((len(number) for rows in numbers.values() for number in rows.values()), default=0)
     above = 18 if longest > _LONG else 0
-    left = 16 if above else 12 + 7.1 * longest
+    left = 16 if above else 16 + 7.1 * longest
     frame = _Frame(unit, above, left, _WIDTH - 10 - 7.2 * widest, *(ends or (min(taken), max(taken))))
     drawn = [_panel(title, rows, numbers[title], printed[title], frame) for title, rows in panels.items() if rows]
     style = "display:flex;flex-wrap:wrap;align-items:start;gap:0.5rem 1.5rem;margin:0"

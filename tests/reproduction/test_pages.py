@@ -58,6 +58,8 @@ def test_a_table_of_claims_has_a_column_for_each_set_of_images(records):
     assert f"| {said} | ● shown | +15.7 | ● +30.0 ± 2.3 | ◌ +20.0" in text, "the best images give the verdict"
     assert re.search(r"Not run here<.*- The same initial weights alone", text, re.DOTALL)
     assert claims.table({"fig2": []}, "gygli", "fig2").data == "No runs are stored here."
+    first, *folds = claims.table({"fig2": records}, "gygli", "fig2", measure="recombination").data.split("<details>")
+    assert said in first and "of its own improves" not in first and "of its own improves" in folds[0]
     other = claims.table({"fig2_pretrained": records}, "gygli", "fig2_pretrained").data
     assert "than the same random ones" not in other, "that needs the records of another experiment as well"
     fewer = [r for r in records if (r["row"], r["seed"]) != ("RP", 2)]
