@@ -14,7 +14,10 @@ from .maps import CLOSED_FORMS, DIRECTIONS, METHODS, NETWORKS, Map
 if TYPE_CHECKING:  # who only asks for help can do without torch and pyarrow
     from .plan import Plan
 
-click = require("click", "gallery")
+try:
+    click = require("click", "gallery")
+except ImportError as error:
+    sys.exit(f"gallerykit: {error}")
 
 STORES = """\b
 A store is one of
