@@ -59,7 +59,8 @@ class Source(Protocol):
     def fragments(self) -> Sequence[Fragment]: ...
 
     def read(self, fragment: Fragment, columns: Sequence[str], size: int) -> Iterator[Any]:
-        """Record batches of at most ``size`` rows, in order; safe in several threads where ``Target.threads`` is."""
+        """Record batches of at most ``size`` rows, in order; safe in several threads where ``Target.threads`` is, and a
+        target may go on with it in another one."""
 
     def state(self) -> Any:
         """JSON that is another when the content is: between two calls with the same state nothing changed."""

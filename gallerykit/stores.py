@@ -53,7 +53,7 @@ def open_target(url: str | os.PathLike) -> Target:
 
 def absolute(url: str | os.PathLike) -> str:
     """The same place, by a name that holds in any working directory."""
-    scheme, colon, rest = os.fspath(url).rpartition(":") if _scheme(url) in ("lance", "qdrant") else ("", "", url)
+    scheme, colon, rest = os.fspath(url).rpartition(":") if _scheme(url) in SCHEMES else ("", "", url)
     if "://" in os.fspath(url):
         return os.fspath(url)
     place, mark, name = os.fspath(rest).partition("#")
