@@ -25,7 +25,7 @@ class Advice:
     """that and why, for people to read"""
 
 
-def recommend(comparison: Comparison, plan: Paths, maps: Mapping[str, Map], *, enough: float = 0.5) -> Advice:
+def recommend(comparison: Comparison, paths: Paths, maps: Mapping[str, Map], *, enough: float = 0.5) -> Advice:
     """Recommend what to do, and say why.
 
     The score is mAP where there are labels, and agreement with the new model's neighbours otherwise. Two maps are taken
@@ -41,12 +41,12 @@ def recommend(comparison: Comparison, plan: Paths, maps: Mapping[str, Map], *, e
 
     Args:
         comparison: what ``compare`` measured.
-        plan: of the same maps and pairs.
+        paths: of the same maps and pairs.
         maps: by label.
         enough: the least agreement, in 0..1, of a map that may be used.
     """
     choice, best = comparison.ways[comparison.choice], comparison.ways[comparison.best]
-    path = plan.best.name
+    path = paths.best.name
     if "identity" in choice.name and _serves_as_it_is(maps[choice.name]):
         text = f"Do nothing: the old gallery serves the new model as it is, {_scored(comparison, choice.name)}."
         return Advice("nothing", None, None, text)
@@ -56,7 +56,7 @@ def recommend(comparison: Comparison, plan: Paths, maps: Mapping[str, Map], *, e
             f"old/old has {percent(comparison.ways[OLD].score)} % without any. {_anew(comparison)}"
             f"If queries can no longer be embedded by the old model (--no-old-model), use {choice.name}. "
         )
-        return Advice("keep", None, path, text + _on_the_way(plan))
+        return Advice("keep", None, path, text + _on_the_way(paths))
     score = best.in_gallery or best.agreement
     if not comparison.labelled and score.mean < enough:
         decided = ", which lies within the interval: more pairs would decide" if score.high >= enough else ""
@@ -65,13 +65,13 @@ def recommend(comparison: Comparison, plan: Paths, maps: Mapping[str, Map], *, e
             f"would be enough{decided}. No map from these embeddings would agree by more than about "
             f"{100 * comparison.ceiling.mean:.0f} %. "
         )
-        return Advice("back-fill", None, path, text + _on_the_way(plan))
+        return Advice("back-fill", None, path, text + _on_the_way(paths))
     why = "no other map has more" if choice is best else f"the best, {best.name}, is within the interval"
     text = (
         f"Use {choice.name}: it has {_scored(comparison, choice.name)}, and {why}. {percent(choice.lost)} % of the "
         f"held-out queries work today and no longer would, {percent(choice.won)} % the other way round. "
     )
-    return Advice("map", choice.name, path, text + _on_the_way(plan))
+    return Advice("map", choice.name, path, text + _on_the_way(paths))
 
 
 def _serves_as_it_is(identity: Map) -> bool:
@@ -102,12 +102,12 @@ def _anew(comparison: Comparison) -> str:
     return f"To embed the first 200 results of each query anew would give {percent_between(score)} %. " * bool(score)
 
 
-def _on_the_way(plan: Paths) -> str:
+def _on_the_way(paths: Paths) -> str:
     """How to go to the new model little by little."""
-    text = f"To back-fill little by little, what searches find most often first (--backfill-list): {plan.best.name}"
-    text += "." if plan.best.sinks else ", which is never worse than where it starts and ends."
+    text = f"To back-fill little by little, what searches find most often first (--backfill-list): {paths.best.name}"
+    text += "." if paths.best.sinks else ", which is never worse than where it starts and ends."
     sinking = [
-        (stage.score.mean, path.name, stage) for path in plan.paths if path.sinks_surely for stage in path.stages
+        (stage.score.mean, path.name, stage) for path in paths.paths if path.sinks_surely for stage in path.stages
     ]
     if sinking:
         _, name, stage = min(sinking, key=lambda one: one[0])

@@ -97,7 +97,7 @@ class Paths:
         )
 
 
-def plan(comparison: Comparison, maps: Mapping[str, Map], fitted: Pairs, held_out: Pairs) -> Paths:
+def paths(comparison: Comparison, maps: Mapping[str, Map], fitted: Pairs, held_out: Pairs) -> Paths:
     """The scores of each path by the share that is embedded anew, measured on pairs that no map was fitted on.
 
     Args:
@@ -115,17 +115,17 @@ def plan(comparison: Comparison, maps: Mapping[str, Map], fitted: Pairs, held_ou
         return stands_out(scores, similarity(query, known, metric))
 
     of_new = ranked(judge.truth, queries.new, fitted.new)
-    paths = []
+    found = []
     if comparison.old_model:
         old = judge.similarity(queries.old, held_out.old)
-        paths.append(_path("old/old, apart", None, ranked(old, queries.old, fitted.old), of_new, order, judge))
+        found.append(_path("old/old, apart", None, ranked(old, queries.old, fitted.old), of_new, order, judge))
     for label, one in maps.items():
         if one.ends.direction == "gallery" and (label == comparison.choice or one.name in PLANNED):
             mapped = judge.by(one)
             apart = ranked(mapped, queries.new, one.of_pairs(fitted))
-            paths.append(_path(f"{label}, together", label, mapped, judge.truth, order, judge))
-            paths.append(_path(f"{label}, apart", label, apart, of_new, order, judge))
-    return Paths(tuple(paths))
+            found.append(_path(f"{label}, together", label, mapped, judge.truth, order, judge))
+            found.append(_path(f"{label}, apart", label, apart, of_new, order, judge))
+    return Paths(tuple(found))
 
 
 def _path(name: str, map: str | None, before: Tensor, after: Tensor, order: Tensor, judge: Judge) -> Path:

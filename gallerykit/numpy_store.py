@@ -27,9 +27,10 @@ class Array:
         if array.ndim != 2 or array.dtype.kind not in "fiu":
             raise ValueError(f"{path}: an array (n, d) of numbers is needed, got {array.shape} of {array.dtype}")
         (self.rows, self._width), self._dtype = array.shape, array.dtype.newbyteorder("=")
+        self._start = array.offset if array.flags.c_contiguous and array.dtype.isnative else None
         self.schema = pa.schema([vector_field(ROLES["vector"], self._width, self._dtype)])
 
-    def _mapped(self) -> np.ndarray:
+    def _mapped(self) -> np.memmap:
         return np.lib.format.open_memmap(self._path, "r")
 
     def fragments(self) -> Sequence[Fragment]:
@@ -38,8 +39,13 @@ class Array:
     def read(self, fragment: Fragment, columns: Sequence[str], size: int) -> Iterator[Any]:
         stop = fragment.start + fragment.rows
         for row in range(fragment.start, stop, size):
-            # mapped anew each time: pages that were read count as this process's memory until they are unmapped
-            block = np.array(self._mapped()[row : min(row + size, stop)], self._dtype, order="C")
+            count = min(size, stop - row)
+            if self._start is not None:  # sooner than by a map
+                start = self._start + row * self._width * self._dtype.itemsize
+                block = np.fromfile(self._path, self._dtype, count * self._width, offset=start).reshape(count, -1)
+            else:
+                # mapped anew each time: pages that were read count as this process's memory until they are unmapped
+                block = np.array(self._mapped()[row : row + count], self._dtype, order="C")
             yield pa.record_batch([as_vectors(block)], schema=self.schema)
 
     def state(self) -> Any:

@@ -55,7 +55,7 @@ def advice(config: AdviceRun, context: Context) -> dict[str, float | list[float]
     unseen = Pairs(old[gallery], new[gallery])
     maps = fit(to_fit)
     foreseen = compare(maps, to_fit, held_out, gallery_size=config.gallery)
-    plan = backfill.plan(foreseen, maps, to_fit, held_out)
+    plan = backfill.paths(foreseen, maps, to_fit, held_out)
     advised = recommend(foreseen, plan, maps)
     options = {"directions": ["queries"], "steps": config.steps, "seed": config.seed, "show_progress": False}
     residual = fit(to_fit, ["residual"], **options)
@@ -69,7 +69,7 @@ def advice(config: AdviceRun, context: Context) -> dict[str, float | list[float]
             found |= {f"neighbours foreseen: {name}": share.mean}
             found |= {f"neighbours foreseen: {name}, {end}": getattr(share, end) for end in ("low", "high")}
     found |= {f"neighbours kept: {name}": way.agreement.mean for name, way in true.ways.items()}
-    for path in backfill.plan(true, maps, to_fit, unseen).paths:
+    for path in backfill.paths(true, maps, to_fit, unseen).paths:
         found[f"neighbours on the way: {path.name}"] = [stage.score.mean for stage in path.stages]
     if pool.labels is None:
         return found

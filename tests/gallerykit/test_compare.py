@@ -11,7 +11,7 @@ from compatkit import retrieval
 from compatkit.intervals import Interval
 from gallerykit import backfill
 from gallerykit.advice import recommend
-from gallerykit.backfill import Path, Paths, Stage, plan, stands_out, times_found
+from gallerykit.backfill import Path, Paths, Stage, paths, stands_out, times_found
 from gallerykit.compare import NEW, OLD, Comparison, Judge, Way, cascade, ceiling, compare
 from gallerykit.maps import fit, split
 from gallerykit.metrics import METRICS, similarity
@@ -102,7 +102,7 @@ def test_the_ceiling_is_above_what_maps_reach_and_below_what_the_old_space_lacks
 def test_a_plan_begins_and_ends_where_it_should_and_the_trap_is_seen():
     """A map that shrinks: by L2 distance, together, the middle is worse than both ends; apart it is not."""
     comparison, maps, to_fit, held_out = measured(noisy(1_500, noise=1.5, labelled=False, width=64))
-    found = plan(comparison, maps, to_fit, held_out)
+    found = paths(comparison, maps, to_fit, held_out)
     by_name = {path.name: path for path in found.paths}
     for path in found.paths:
         start = comparison.ways[path.map or OLD].score.mean
