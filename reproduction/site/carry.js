@@ -356,7 +356,7 @@
       measured.textContent =
         `The first query is the picture whose five finds come nearest to these scores. The plane shows two of the 32 ` +
         `dimensions that are searched. Knowing the ${setting.old} alone finds ${percent(ceiling)}. In the larger runs of ` +
-        `this book (2 000 pictures, 100 classes): today ${value("old/old")}, on old vectors ` +
+        `this book (2\u00a0000 pictures, 100 classes): today ${value("old/old")}, on old vectors ` +
         `${value("new/identity(old)")}, carried over by the linear map ${value(ridged)}, by the network ` +
         `${value("new/h")}, embedded anew ${value("new/new")}.`;
       const chosen = [setting.old, setting.side, setting.pairs, setting.map].join("-");
