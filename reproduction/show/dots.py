@@ -66,7 +66,7 @@ def dots(
     widest = max((len(number) for rows in numbers.values() for number in rows.values()), default=0)
     above = 18 if longest > _LONG else 0
     left = 16 if above else 16 + 7.1 * longest
-    frame = _Frame(unit, above, left, _WIDTH - 10 - 7.2 * widest, *(ends or (min(taken), max(taken))))
+    frame = _Frame(unit, above, left, _WIDTH - 16 - 7.2 * widest, *(ends or (min(taken), max(taken))))
     drawn = [_panel(title, rows, numbers[title], printed[title], frame) for title, rows in panels.items() if rows]
     style = "display:flex;flex-wrap:wrap;align-items:start;gap:0.5rem 1.5rem;margin:0"
     under = f'<figcaption style="flex:0 0 100%">{caption}</figcaption>'
