@@ -370,7 +370,7 @@ def _network(one: Map) -> _Function:
     @torch.no_grad()
     def function(x: np.ndarray, side: np.ndarray | None) -> np.ndarray:
         side = np.zeros((*x.shape[:-1], 1), x.dtype) if side is None else side
-        mapped = network(*(torch.from_numpy(np.atleast_2d(one)) for one in (x, side)))
+        mapped = network(*(torch.tensor(np.atleast_2d(one)) for one in (x, side)))  # copies: x may be read-only
         return mapped.numpy().reshape(*x.shape[:-1], -1)
 
     return function

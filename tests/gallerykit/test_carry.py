@@ -207,6 +207,13 @@ def test_side_information_is_a_column(world):
     assert not left(world)
 
 
+@pytest.mark.parametrize("method", maps.NETWORKS)
+def test_networks_carry_as_well(world, method):
+    one = maps.fit(pairs(), [method], directions=["gallery"], steps=2, show_progress=False)[f"new/{method}"]
+    carry(one, world.put("parquet", "items", table()), "made.npy")
+    assert np.abs(read("made.npy") - one(OLD)).max() < 1e-5
+
+
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
 @pytest.mark.parametrize("kind", ["npy", "parquet", "postgresql", "lance"])
 def test_numbers_are_of_the_new_models_type(world, kind, dtype):
