@@ -53,10 +53,11 @@ def open_target(url: str | os.PathLike) -> Target:
 
 def absolute(url: str | os.PathLike) -> str:
     """The same place, by a name that holds in any working directory."""
-    scheme, colon, rest = os.fspath(url).rpartition(":") if _scheme(url) in SCHEMES else ("", "", url)
-    if "://" in os.fspath(url):
-        return os.fspath(url)
-    place, mark, name = os.fspath(rest).partition("#")
+    text = os.fspath(url)
+    if "://" in text:
+        return text
+    scheme, colon, rest = text.partition(":") if _scheme(url) in SCHEMES else ("", "", text)
+    place, mark, name = rest.partition("#")
     return scheme + colon + os.path.abspath(place) + mark + name
 
 

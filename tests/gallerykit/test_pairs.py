@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gallerykit.pairs import read_pairs
-from gallerykit.stores import open_source
+from gallerykit.stores import absolute, open_source
 
 from .world import IDS, KINDS, ROWS, latent, new_model, old_model, side_model, table
 
@@ -184,6 +184,18 @@ def test_files_that_are_not_whole(world):
             open_source(name)
     np.save("other.npy", np.asfortranarray(old_model(Z).astype(">f8")))
     assert np.allclose(read_pairs("other.npy", "old.npy").old, old_model(Z))
+
+
+def test_addresses_hold_in_any_working_directory(world):
+    here = str(world.folder)
+    for url, wanted in (
+        ("a.npy", f"{here}/a.npy"),
+        ("a.parquet#v", f"{here}/a.parquet#v"),
+        ("lance:b:c#t#v", f"lance:{here}/b:c#t#v"),
+        ("qdrant:http://h:1#c", "qdrant:http://h:1#c"),
+        ("postgresql:///shop#t", "postgresql:///shop#t"),
+    ):
+        assert absolute(url) == wanted
 
 
 @pytest.mark.parametrize(
