@@ -168,7 +168,8 @@ def listing(found: Sequence[Judged]) -> HTML:
     }
     filled = {"counts": {word: len(several) for word, several in tiles.items()}, "by_paper": by_paper}
     filled |= {"filters": FILTERS, "first": FIRST, "only": ONLY, "groups": lines, "axis": forest.axis(forest.signed)}
-    caption = fill("report/caption.html", only_small=sum(not _is_on_photographs(one) for one in findings))
+    on_record = [one for one in findings if any(own.ours for own in one.speaking)]
+    caption = fill("report/caption.html", only_small=sum(not _is_on_photographs(one) for one in on_record))
     return HTML(fill("report/listing.html", look=look(), rules=_rules(), caption=caption, **filled))
 
 

@@ -21,6 +21,7 @@ _PATHS = {
     "circle": "M-5 0A5 5 0 1 1 5 0A5 5 0 1 1-5 0Z",
     "square": "M-4.5-4.5H4.5V4.5H-4.5Z",
     "diamond": "M0-6L6 0L0 6L-6 0Z",
+    "cross": "M-2-5.5H2V-2H5.5V2H2V5.5H-2V2H-5.5V-2H-2Z",
     "triangle-up": "M0-6L5.5 4.5H-5.5Z",
     "triangle-down": "M0 6L5.5-4.5H-5.5Z",
     "below": "M-6 0L4-5.5V5.5Z",

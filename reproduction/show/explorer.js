@@ -35,9 +35,9 @@ const page = (world.compatkitPage ??= {
 const NARROW = 560; // px: below, names stand above their bars and the tick boxes are the legend of the lines
 const CONFIG = { displaylogo: false, displayModeBar: false };
 /** @type {Record<string, string>} */
-const SIGNS = { circle: "●", square: "■", diamond: "◆", "triangle-up": "▲", "triangle-down": "▼" };
+const SIGNS = { circle: "●", square: "■", diamond: "◆", "triangle-up": "▲", "triangle-down": "▼", cross: "✚" };
 /** @type {Record<string, string>} */
-const OPEN = { circle: "○", square: "□", diamond: "◇", "triangle-up": "△", "triangle-down": "▽" };
+const OPEN = { circle: "○", square: "□", diamond: "◇", "triangle-up": "△", "triangle-down": "▽", cross: "✛" };
 const FONT = 'system-ui, -apple-system, "Segoe UI", Roboto, "Helvetica Neue", Arial, sans-serif';
 
 /** The mark of a method as a letter. @param {string} mark */

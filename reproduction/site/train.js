@@ -301,6 +301,7 @@
     let running = false;
     /** @type {number | null} */
     let guess = null;
+    let guessed = ""; // the setting that it is for
 
     const plot = chart();
     const cards = PAIRS.map((pair) => {
@@ -468,6 +469,7 @@
       const shown = [parts.join("."), setting.seed, setting.shared, setting.width].join("-");
       address.write(shown === `-0-${DEFAULTS.shared}-${DEFAULTS.width}` ? null : shown);
       label();
+      if (guessed !== nameOf(setting)) forget();
       const where =
         guess === null
           ? "Drag the mark at the right to the accuracy that a-b, extractor a under head b, will reach"
@@ -512,8 +514,8 @@
         known.runs.length > 1
           ? ` Over ${known.runs.length} seeds the swapped ones reach ${percent(mean)} ± ${(100 * half).toFixed(0)}.`
           : "";
-      const guessed = guess === null ? "" : ` You guessed ${percent(guess)}: ${off(Math.abs(guess - accuracies[1]))}.`;
-      words.textContent = `${key}: as trained ${aa} and ${bb}, swapped ${ab} (a-b) and ${ba} (b-a).${guessed}${several}`;
+      const wide = guess === null ? "" : ` You guessed ${percent(guess)}: ${off(Math.abs(guess - accuracies[1]))}.`;
+      words.textContent = `${key}: as trained ${aa} and ${bb}, swapped ${ab} (a-b) and ${ba} (b-a).${wide}${several}`;
       root.dispatchEvent(
         new CustomEvent("compatkit-trained", { detail: { setting: { ...setting }, accuracies, weights } }),
       );
@@ -539,9 +541,15 @@
     /** @param {number} share */
     function take(share) {
       guess = Math.min(1, Math.max(0, Math.round(100 * share) / 100));
+      guessed = nameOf(setting);
       place(guess);
       handle.classList.add("made");
       pointer.textContent = `guess ${Math.round(100 * guess)}`;
+    }
+    function forget() {
+      guess = null;
+      handle.classList.remove("made");
+      pointer.textContent = "your guess?";
     }
     /** @param {PointerEvent} event */
     function drag(event) {

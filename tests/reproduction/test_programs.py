@@ -102,6 +102,9 @@ def test_two_networks_learn_after_a_guess_with_nothing_but_the_keyboard(chromium
     trained(chromium)
     assert "Over 2 seeds" in words(chromium), "a second seed gives a mean"
     assert chromium.current_url.endswith("?train=start.classes-1-9-16")
+    assert guess.text == "guess 10", "it is for every seed of a setting"
+    chromium.find_element(By.NAME, "rotation").send_keys(Keys.SPACE)
+    assert guess.text == "your guess?" and "Drag the mark" in words(chromium), "and for no other"
     assert console_errors(chromium) == []
 
 
