@@ -211,6 +211,8 @@ def naive_same_networks(one, other):
         return True
     if one["kind"] == other["kind"] == "TransferRun":
         return {a["method"], b["method"]} == {"independent", "re-initialised head"} and a["seed"] == b["seed"]
+    if one["kind"] == other["kind"] == "ModelsRun":
+        return {**a, "maps": ""} == {**b, "maps": ""}
     if not one["kind"] == other["kind"] == "UpdateRun":
         return False
     always = ("data", "image_size", "n_train", "class_order", "loss", "scale", "margin", "recipe", "seed")
