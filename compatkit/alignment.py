@@ -103,8 +103,8 @@ def lambda_orthogonal(old: Tensor, new: Tensor, penalties: tuple[float, ...] = (
     Args:
         old, new: (n, d_old) and (n, d_new); scaled to variance 1 while W is fitted.
         penalties: weights of the penalty; the one with the least error on every fifth row is taken.
-        steps: of gradient descent with Barzilai and Borwein's step, from the rotation of Procrustes; where they end
-            above it, it is kept.
+        steps: of gradient descent with Barzilai and Borwein's step, from the rotation of Procrustes; the best of
+            them is taken.
 
     Source: Ricci et al., NeurIPS 2025, whose penalty is switched on above a threshold.
     """
@@ -214,8 +214,8 @@ def _lambda_orthogonal(old: Tensor, new: Tensor, penalty: float, steps: int) -> 
     u, _, vt = torch.linalg.svd(product, full_matrices=False)
     gram, product, weight = (z.to(old.dtype) for z in (gram, product, u @ vt))  # it is a search: half the time
     step = 0.5 / (gram.norm() + 4 * penalty)
-    slope, first = _slope(weight, gram, product, penalty)
-    rotation, last = weight, first
+    slope, least = _slope(weight, gram, product, penalty)
+    best = weight  # such steps also go up
     for _ in range(steps):
         moved = weight - step * slope
         steepness, value = _slope(moved, gram, product, penalty)
@@ -223,10 +223,10 @@ def _lambda_orthogonal(old: Tensor, new: Tensor, penalty: float, steps: int) -> 
         if curvature <= 0 or not curvature.isfinite():
             break
         step = (moved - weight).square().sum() / curvature
-        weight, slope, last = moved, steepness, value
-    if not last <= first:  # such steps also go up, and then end anywhere
-        weight = rotation
-    weight = weight.double() * (scale_y / scale_x)
+        weight, slope = moved, steepness
+        if value < least:
+            best, least = weight, value
+    weight = best.double() * (scale_y / scale_x)
     bias = new.double().mean(0) - old.double().mean(0) @ weight
     return Affine(weight.to(old.dtype), bias.to(old.dtype))
 
