@@ -62,7 +62,6 @@ def plan(
     """
     to_fit, held_out = split(pairs)
     maps = fit(to_fit, methods, directions=directions, metric=metric)
-    options = {"gallery_size": gallery_size, "old_model": old_model}
-    comparison = compare(maps, to_fit, held_out, metric=metric, **options)  # type: ignore[arg-type]
+    comparison = compare(maps, to_fit, held_out, metric=metric, gallery_size=gallery_size, old_model=old_model)
     paths = backfill.paths(comparison, maps, to_fit, held_out)
     return Plan(maps, comparison, paths, recommend(comparison, paths, maps, enough=enough))

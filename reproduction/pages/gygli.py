@@ -212,8 +212,8 @@ def recombination_explorer(records: Records, method: str = "IIW+DCC") -> Explore
 
 def cut_curves(found: Sequence[Cell], records: Records) -> View:
     """Recombination accuracy over the places where networks are cut, a line for each method."""
-    how = {"title": "recombination accuracy, %", "caption": "Recombination accuracy by the place of the cut"}
-    return curves(found, "method", "split layer", "cut after", **how, levels=chance_levels(records))
+    title, caption = "recombination accuracy, %", "Recombination accuracy by the place of the cut"
+    return curves(found, "method", "split layer", "cut after", title, levels=chance_levels(records), caption=caption)
 
 
 def matrix_cells(at: Mapping[str, str], values: Values, **where: str) -> list[Cell]:

@@ -74,9 +74,9 @@ def _pair_explorer(
     records: Records, values: Values, column: str, places: Mapping, x_title: str, caption: str
 ) -> Explorer:
     at = {"data": "data", "test images": "on", "method": "method", "at": column}
-    found, how = cells(values, at, {"on": ROLES, column: places}), {"caption": caption}
+    found, levels = cells(values, at, {"on": ROLES, column: places}), chance_levels(records)
     title = "recombination accuracy, %"
-    return explorer(curves(found, "method", "at", x_title, title, levels=chance_levels(records), **how))
+    return explorer(curves(found, "method", "at", x_title, title, levels=levels, caption=caption))
 
 
 def by_weight(records: Records) -> Panels:

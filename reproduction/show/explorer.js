@@ -290,12 +290,12 @@ function intervals(cells, [low, high], colour, places, along) {
   return { error, arrows };
 }
 
-/** Levels that hold whatever is drawn: a line, a band for the interval, the name in a row of its own.
- * @param {Scene} scene @param {"x" | "y"} along */
+/** The colour of a level. @param {Scene} scene @param {Level} level */
+const colourOf = ({ css }, { printed }) => css(printed ? "--paper" : "--reference");
+
+/** Levels that hold whatever is drawn: a line, and a band for the interval. @param {Scene} scene @param {"x" | "y"} along */
 function levelsOf(scene, along) {
-  const { levels, css } = scene;
   const other = along === "x" ? "y" : "x";
-  const colour = (/** @type {Level} */ level) => css(level.printed ? "--paper" : "--reference");
   const shape = (/** @type {Level} */ level, /** @type {number} */ from, /** @type {number} */ to) => ({
     [`${along}0`]: from,
     [`${along}1`]: to,
@@ -304,28 +304,24 @@ function levelsOf(scene, along) {
     [`${other}ref`]: "paper",
     layer: "below",
   });
-  const shapes = levels.flatMap((level) => [
+  return scene.levels.flatMap((level) => [
     ...(level.half
       ? [
           {
             ...shape(level, level.mean - level.half, level.mean + level.half),
             type: "rect",
             line: { width: 0 },
-            fillcolor: colour(level),
+            fillcolor: colourOf(scene, level),
             opacity: 0.2,
           },
         ]
       : []),
-    { ...shape(level, level.mean, level.mean), type: "line", line: { color: colour(level), dash: "dot", width: 1.6 } },
+    {
+      ...shape(level, level.mean, level.mean),
+      type: "line",
+      line: { color: colourOf(scene, level), dash: "dot", width: 1.6 },
+    },
   ]);
-  const [, high] = rangeOf(scene);
-  const annotations = levels.map((level, i) => {
-    const text = { text: level.name, showarrow: false, font: { size: 12, color: colour(level) } };
-    if (along === "y") return { ...text, y: level.mean, x: 0, xref: "paper", xanchor: "left", yanchor: "bottom" };
-    const side = level.mean > high / 2 ? "right" : "left"; // inwards
-    return { ...text, x: level.mean, y: 1, yref: "paper", xanchor: side, yanchor: "bottom", yshift: 16 * i };
-  });
-  return { shapes, annotations };
 }
 
 /** Text of at most so many letters a line, unless a word is longer. @param {string} text @param {number} letters */
@@ -353,7 +349,17 @@ function bars(scene) {
   const { error, arrows } = intervals(rows, range, css("--ink"), places, "x");
   const seeds = rows.flatMap(({ values }, i) => values.map((value) => ({ value, i })));
   const printed = rows.flatMap(({ paper }, i) => (paper === null ? [] : [{ paper, i }]));
-  const { shapes, annotations } = levelsOf(scene, "x");
+  const annotations = scene.levels.map((level, i) => ({
+    text: level.name,
+    font: { size: 12, color: colourOf(scene, level) },
+    x: level.mean,
+    xanchor: level.mean > range[1] / 2 ? "right" : "left", // inwards
+    y: 1,
+    yref: "paper",
+    yanchor: "bottom",
+    yshift: 16 * i, // each in a row of its own
+    showarrow: false,
+  }));
   const labels = narrow
     ? names.map((text, i) => ({
         text,
@@ -412,7 +418,7 @@ function bars(scene) {
         showticklabels: !narrow,
         showgrid: false,
       },
-      shapes,
+      shapes: levelsOf(scene, "x"),
       annotations: [...annotations, ...labels],
     },
   };
@@ -488,7 +494,6 @@ function curves(scene) {
       ...intervals(ranked ? [] : own, range, colour, x, "y"),
     };
   });
-  const { shapes, annotations } = levelsOf(scene, "y");
   const height = 440;
   const margin = { t: 16, b: 72, l: 56, r: 14 };
   const labelled = width >= NARROW;
@@ -499,10 +504,10 @@ function curves(scene) {
       font: { color: colour },
       y: y[y.length - 1] ?? 0,
     })),
-    ...scene.levels.map(({ name, mean }, i) => ({
-      text: `⋯ ${name}: ${inUnit(view, mean)}`,
-      font: annotations[i].font,
-      y: mean,
+    ...scene.levels.map((level) => ({
+      text: `⋯ ${level.name}: ${inUnit(view, level.mean)}`,
+      font: { size: 12, color: colourOf(scene, level) },
+      y: level.mean,
     })),
   ];
   if (labelled) margin.r = 14 + Math.max(...named.map(({ text }) => widthOf(text)));
@@ -564,7 +569,7 @@ function curves(scene) {
             }),
       },
       yaxis: { range, title: { text: view.title } },
-      shapes: [...shapes, ...(here >= 0 ? [{ ...pin, x0: here, x1: here }] : [])],
+      shapes: [...levelsOf(scene, "y"), ...(here >= 0 ? [{ ...pin, x0: here, x1: here }] : [])],
       annotations: labelled ? labels : [], // the caption names levels there
     },
   };

@@ -299,9 +299,8 @@
     /** @type {number[][]} */
     let curve = [];
     let running = false;
-    /** @type {number | null} */
-    let guess = null;
-    let guessed = ""; // the setting that it is for
+    /** @type {{of: string, share: number} | null} */
+    let guess = null; // of a setting, for all its seeds
 
     const plot = chart();
     const cards = PAIRS.map((pair) => {
@@ -469,7 +468,7 @@
       const shown = [parts.join("."), setting.seed, setting.shared, setting.width].join("-");
       address.write(shown === `-0-${DEFAULTS.shared}-${DEFAULTS.width}` ? null : shown);
       label();
-      if (guessed !== nameOf(setting)) forget();
+      if (guess !== null && guess.of !== nameOf(setting)) forget();
       const where =
         guess === null
           ? "Drag the mark at the right to the accuracy that a-b, extractor a under head b, will reach"
@@ -514,8 +513,8 @@
         known.runs.length > 1
           ? ` Over ${known.runs.length} seeds the swapped ones reach ${percent(mean)} ± ${(100 * half).toFixed(0)}.`
           : "";
-      const wide = guess === null ? "" : ` You guessed ${percent(guess)}: ${off(Math.abs(guess - accuracies[1]))}.`;
-      words.textContent = `${key}: as trained ${aa} and ${bb}, swapped ${ab} (a-b) and ${ba} (b-a).${wide}${several}`;
+      const guessed = guess && ` You guessed ${percent(guess.share)}: ${off(Math.abs(guess.share - accuracies[1]))}.`;
+      words.textContent = `${key}: as trained ${aa} and ${bb}, swapped ${ab} (a-b) and ${ba} (b-a).${guessed ?? ""}${several}`;
       root.dispatchEvent(
         new CustomEvent("compatkit-trained", { detail: { setting: { ...setting }, accuracies, weights } }),
       );
@@ -540,11 +539,11 @@
     }
     /** @param {number} share */
     function take(share) {
-      guess = Math.min(1, Math.max(0, Math.round(100 * share) / 100));
-      guessed = nameOf(setting);
-      place(guess);
+      const made = Math.min(1, Math.max(0, Math.round(100 * share) / 100));
+      guess = { of: nameOf(setting), share: made };
+      place(made);
       handle.classList.add("made");
-      pointer.textContent = `guess ${Math.round(100 * guess)}`;
+      pointer.textContent = `guess ${Math.round(100 * made)}`;
     }
     function forget() {
       guess = null;
@@ -564,7 +563,7 @@
     });
     handle.addEventListener("pointermove", drag);
     handle.addEventListener("keydown", (event) => {
-      const now = guess ?? 0.5;
+      const now = guess?.share ?? 0.5;
       const steps = {
         ArrowUp: 0.01,
         ArrowRight: 0.01,
