@@ -1,4 +1,5 @@
-"""What every test shares: one thread (small tensors are slower on two), and ways to look into a training."""
+"""What every test shares: one thread (small tensors are slower on two), one start of the random numbers, and ways to
+look into a training."""
 
 from __future__ import annotations
 
@@ -53,12 +54,13 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
+def _one_thread_and_seed():
     if torch is None:
         yield
         return
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.manual_seed(0)  # a test draws the same whatever ran before it
     yield
     torch.set_num_threads(before)
 
