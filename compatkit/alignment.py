@@ -1,8 +1,5 @@
-"""Closed-form maps between the features of two networks: what a learned transformation, or training for compatibility,
-has to beat. Not in the papers.
-
-Each is fitted on paired features of the same items and is then a function of the first network's. ``stitch`` fits one
-between two extractors, so that what follows the one can follow the other.
+"""Closed-form maps between the features of two networks, fitted on paired features of the same items: what a learned
+transformation, or training for compatibility, has to beat. Not in the papers.
 """
 
 from __future__ import annotations
@@ -103,8 +100,7 @@ def lambda_orthogonal(old: Tensor, new: Tensor, penalties: tuple[float, ...] = (
     Args:
         old, new: (n, d_old) and (n, d_new); scaled to variance 1 while W is fitted.
         penalties: weights of the penalty; the one with the least error on every fifth row is taken.
-        steps: of gradient descent with Barzilai and Borwein's step, from the rotation of Procrustes; the best of
-            them is taken.
+        steps: of gradient descent from the rotation of Procrustes, by Barzilai and Borwein; the best one is taken.
 
     Source: Ricci et al., NeurIPS 2025, whose penalty is switched on above a threshold.
     """
@@ -120,8 +116,7 @@ def low_rank(
 
     Args:
         old, new: (n, d_old) and (n, d_new).
-        ranks: None tries the largest one with which this takes at most half the multiplications of ``ridge``, half of
-            that rank, and so on down to 1.
+        ranks: None tries the largest with at most half the multiplications of ``ridge``, half of it, and so on to 1.
         penalties: as in ``ridge``; rank and penalty with the least error on every fifth row are taken.
 
     Raises:
@@ -140,10 +135,7 @@ def low_rank(
 
 
 def permutation(old: Tensor, new: Tensor) -> Affine:
-    """The channels of old features in the order in which they correlate most with those of the new ones.
-
-    Args:
-        old, new: (n, d) each.
+    """The channels of old features (n, d) in the order in which they correlate most with those of the new (n, d).
 
     Raises:
         ValueError: widths differ, or input as in ``similarity.cross_correlation``.
@@ -158,30 +150,22 @@ def permutation(old: Tensor, new: Tensor) -> Affine:
 
 @torch.no_grad()
 def stitch(
-    source: nn.Module,
-    target: nn.Module,
-    images: Tensor,
-    fit: Callable[[Tensor, Tensor], Affine] = ridge,
-    *,
-    statistics: str = "batch",
+    source: nn.Module, target: nn.Module, images: Tensor, fit: Callable[[Tensor, Tensor], Affine] = ridge
 ) -> nn.Conv2d:
-    """A 1 x 1 convolution that brings the feature maps of one extractor nearest to those of another: with it, the heads
-    of ``target`` follow ``source``. No labels are needed.
-
-        nn.Sequential(source, stitch(source, target, images), head_of_target)
+    """A 1 x 1 convolution that brings the feature maps of one extractor nearest to those of another, without labels:
+    ``nn.Sequential(source, stitch(source, target, images), head_of_target)``.
 
     Args:
-        source, target: extractors whose maps have one height and width.
+        source, target: extractors whose maps have one height and width; BN normalises by these images.
         images: normalised (n, c, h, w); all go through at once.
         fit: a closed form of this module.
-        statistics: how BN normalises, "batch" or "running", see ``normalization``.
 
     Raises:
         ValueError: the extractors do not give maps of one size.
 
     Source: Lenc and Vedaldi 2015; Bansal et al. 2021.
     """
-    with evaluation(source, statistics), evaluation(target, statistics):
+    with evaluation(source), evaluation(target):
         old, new = (at_least_float32(read_only(part, as_precise(images, part))) for part in (source, target))
     if old.ndim != 4 or old.shape[2:] != new.shape[2:]:
         raise ValueError(f"source, target: maps of one size are needed, got {tuple(old.shape)} and {tuple(new.shape)}")
@@ -198,9 +182,7 @@ def _halves(largest: int) -> tuple[int, ...]:
     return (largest, *_halves(largest // 2)) if largest else ()
 
 
-def _least_error(
-    old: Tensor, new: Tensor, fit: Callable[[Tensor, Tensor], Sequence[Callable[[Tensor], Tensor]]]
-) -> int:
+def _least_error(old: Tensor, new: Tensor, fit: Callable[[Tensor, Tensor], Sequence[Affine | LowRank]]) -> int:
     """The index of the map that ``fit`` gives with the least error on every fifth row, fitted on the others."""
     held_out = torch.arange(len(old), device=old.device) % 5 == 0
     maps = fit(old[~held_out], new[~held_out])
@@ -232,8 +214,8 @@ def _lambda_orthogonal(old: Tensor, new: Tensor, penalty: float, steps: int) -> 
 
 
 def _slope(weight: Tensor, gram: Tensor, product: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
-    """The gradient of half of ``|XW - Y|^2 / n + penalty |W'W - I|^2``, for a wide W of WW', and its value up to a
-    constant."""
+    """The gradient of half of ``|XW - Y|^2 / n + penalty |W'W - I|^2`` (WW' for a wide W), and its value, less what
+    is constant."""
     tall = weight.shape[0] >= weight.shape[1]
     turned = weight @ (weight.T @ weight) if tall else (weight @ weight.T) @ weight
     fitted = gram @ weight

@@ -17,10 +17,9 @@ from .images import ImageSet, Split
 
 
 class Order:
-    """The rows of ``n`` that each minibatch takes; ``order(step)`` depends on the seed and the step and nothing else.
+    """The rows of ``n`` that each minibatch takes, by seed and step alone, so that a resumed run sees what another saw.
 
-    That makes a resumed run see what an uninterrupted one would have seen, with no generator state to store. Each
-    epoch is a new permutation; the last rows of an epoch that do not fill a batch are left out.
+    Each epoch is a new permutation; the last rows of an epoch that do not fill a batch are left out.
     """
 
     def __init__(self, n: int, batch_size: int, seed: int, device: torch.device | str):
@@ -44,10 +43,10 @@ class Order:
 
 
 class Batches:
-    """Shuffled, augmented minibatches of one split, in the order of an ``Order``.
+    """Shuffled, augmented minibatches of training images.
 
     Args:
-        image_set: where the images come from; its training split is used, on the device it is on.
+        image_set: its training split is used, on the device it is on.
         batch_size: images in a minibatch.
         seed: of order and augmentation.
         crop: random crop of the original size from images padded by so many black pixels on each side.
@@ -60,9 +59,7 @@ class Batches:
     def __init__(self, image_set: ImageSet, batch_size: int, *, seed: int = 0, crop: int = 0, flip: bool = False):
         split = image_set.train
         if len(split) == 0 or batch_size < 1:
-            raise ValueError(
-                f"batch_size: 1 .. {len(split)} images can be drawn from {image_set.name}, got {batch_size}"
-            )
+            raise ValueError(f"batch_size: {image_set.name} has 1 .. {len(split)} images, got {batch_size}")
         self.image_set, self.labels = image_set, split.labels
         self.order = Order(len(split), batch_size, seed, split.labels.device)
         self.crop, self.flip = crop, flip
@@ -78,7 +75,7 @@ class Batches:
 
 
 class Rows:
-    """Shuffled minibatches of what is not images, in the order of an ``Order``: the same rows of several tensors.
+    """Shuffled minibatches of what is not images: the same rows of several tensors.
 
     Args:
         tensors: (n, ...) each, on one device.
@@ -96,8 +93,7 @@ class Rows:
 
 
 def crop_and_flip(padded: Tensor, generator: torch.Generator, *, crop: int, flip: bool) -> Tensor:
-    """Cut a window out of each padded image (n, c, h + 2 crop, w + 2 crop) and mirror half of them: one gather for
-    all."""
+    """Cut a window out of each padded image (n, c, h + 2 crop, w + 2 crop) and mirror half of them, in one gather."""
     n, c, height, width = padded.shape
     h, w, device = height - 2 * crop, width - 2 * crop, padded.device
     top, left = torch.randint(2 * crop + 1, (2, n, 1), generator=generator, device=device)
@@ -129,16 +125,8 @@ ARRANGEMENTS = tuple(permutations(range(4)))
 
 
 def rearrange(images: Tensor, arrangement: Tensor) -> Tensor:
-    """Each image with its four quarters in another order: place i shows quarter ``ARRANGEMENTS[arrangement][i]``,
-    counted from the top left in reading order.
-
-    Args:
-        images: (n, c, s, s), square.
-        arrangement: (n,) in 0..23.
-
-    Raises:
-        ValueError: for a side that is odd: it has no quarters.
-    """
+    """Each image (n, c, s, s) with its quarters in another order: place i shows quarter ``ARRANGEMENTS[number][i]`` in
+    reading order, by a number (n,) in 0..23 for each. ValueError for a side that is odd."""
     _check_square(images)
     n, c, side, _ = images.shape
     if side % 2:

@@ -12,8 +12,7 @@ from .inspection import outline
 
 
 def macs(module: nn.Module, *inputs: Tensor) -> int:
-    """Multiplications of one item in linear and convolution layers, counted in a copy without content; inputs: (1,
-    ...)."""
+    """Multiplications of one item, inputs (1, ...), in linear and convolution layers; nothing is computed."""
     from torch.utils.flop_counter import FlopCounterMode
 
     counter = FlopCounterMode(display=False)
@@ -23,8 +22,7 @@ def macs(module: nn.Module, *inputs: Tensor) -> int:
 
 
 def seconds(work: Callable[[], object], repeats: int = 3) -> float:
-    """The seconds that ``work`` takes, the shortest of ``repeats`` times: what other processes take away is not its
-    own."""
+    """The seconds that ``work`` takes, the shortest of ``repeats`` times."""
     found = []
     for _ in range(repeats):
         start = time.perf_counter()

@@ -34,8 +34,7 @@ def digest(*tensors: Tensor) -> str:
 
 
 def described(x: object) -> str:
-    """A description, for a message, of what came in place of a tensor: the type of its numbers, or the class and the
-    names inside."""
+    """What came in place of a tensor, for a message: the type of its numbers, or the class and the names inside."""
     if isinstance(x, Tensor):
         return str(x.dtype)
     return type(x).__name__ + (f" of {', '.join(map(str, x))}: pass one of these" if isinstance(x, Mapping) else "")

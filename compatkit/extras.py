@@ -7,14 +7,10 @@ from types import ModuleType
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """An optional package, or what to install where it is missing.
-
-    Args:
-        module: dotted name, such as "scipy.optimize".
-        extra: the optional dependencies of compatkit that hold it.
+    """A module of an optional package, such as "scipy.optimize".
 
     Raises:
-        ImportError: the package is not installed.
+        ImportError: the package is not installed; the message names the ``extra`` of compatkit that holds it.
     """
     try:
         return importlib.import_module(module)

@@ -11,17 +11,14 @@ from typing import BinaryIO
 
 try:
     import fcntl
-except ImportError:  # Windows
+except ImportError:  # Windows, where nothing is locked
     fcntl = None  # type: ignore[assignment]
-    import msvcrt
 
 
 @contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
-    """A binary file to write that becomes ``path`` when the block ends, and disappears when the block fails.
-
-    A reader, or a crash at any moment, sees the old file or the whole new one. Missing folders are made.
-    """
+    """A binary file to write that becomes ``path`` when the block ends, and disappears when it fails: a reader sees the
+    old file or the whole new one. Missing folders are made."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # in the same folder, since os.replace is atomic only within a file system
@@ -38,7 +35,7 @@ def replacing(path: str | os.PathLike) -> Iterator[BinaryIO]:
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
-    """Replace ``path`` by ``content`` (text as UTF-8), so that nobody ever sees half of it."""
+    """Replace ``path`` by ``content``, text as UTF-8, see ``replacing``."""
     with replacing(path) as file:
         file.write(content.encode("utf-8") if isinstance(content, str) else content)
 
@@ -47,8 +44,7 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
 def lock_file(path: str | os.PathLike) -> Iterator[None]:
     """Hold a file for this process alone, waiting for others; it is there only as long as someone holds it or waits.
 
-    That of a process that was killed is removed by the next one that holds it, or by ``remove_unheld``. Missing folders
-    are made.
+    That of a process that was killed is removed by the next one that holds it, or by ``remove_unheld``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,23 +80,11 @@ def _is_still(path: Path, file: BinaryIO) -> bool:
 @contextmanager
 def locked(descriptor: int) -> Iterator[None]:
     """Hold an open file for this process alone, waiting for others; the system lets go when the process dies."""
-    if fcntl is not None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
+    if fcntl is None:
+        yield
         return
-    far = 1 << 30  # Windows locks bytes, not files: one that no record reaches, so that readers are not shut out.
-    while True:
-        os.lseek(descriptor, far, os.SEEK_SET)
-        try:
-            msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)  # gives up after ten seconds
-            break
-        except OSError:
-            continue
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
         yield
     finally:
-        os.lseek(descriptor, far, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -23,7 +23,7 @@ from .stored import read_arrays, write_arrays
 
 
 def write_npz(path: str | os.PathLike, image_set: ImageSet) -> None:
-    """Store a set as ``path`` with a checksum inside, atomically."""
+    """Store a set as ``path``, with a checksum inside and atomically."""
     write_arrays(Path(path), image_set.arrays())
 
 
@@ -46,10 +46,10 @@ def read_npz(path: str | os.PathLike) -> ImageSet:
 
 
 def read_folder(root: str | os.PathLike, size: int = 32) -> ImageSet:
-    """A set from the folders ``root``/train/CLASS and ``root``/test/CLASS (or val), in colour.
+    """A set from the folders ``root``/train/CLASS and ``root``/test/CLASS (or val), in colour, as a viewer shows it.
 
-    Whatever Pillow opens is read as a viewer shows it; a warning names the files that are left out. More than
-    ``images.LARGE`` bytes are converted once to a file beside the folder, and mapped from it.
+    A warning names the files that Pillow does not open. More than ``images.LARGE`` bytes are converted once to a file
+    beside the folder, and mapped from it.
 
     Args:
         root: the folder, whose name is the set's.
@@ -80,11 +80,8 @@ def _images_by_class(folder: Path) -> dict[str, Files]:
     """The files CLASS/** that Pillow opens, by class, whatever Unicode form its folders' names have, in order."""
     pillow = require("PIL.Image", "data")
     suffixes = {suffix for suffix, kind in pillow.registered_extensions().items() if kind in pillow.OPEN}
-    found: dict[str, list[tuple[str, int, int]]] = {
-        unicodedata.normalize("NFC", entry.name): []
-        for entry in folder.iterdir()
-        if entry.is_dir() and not entry.name.startswith(".")
-    }
+    folders = [entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+    found: dict[str, list[tuple[str, int, int]]] = {unicodedata.normalize("NFC", name): [] for name in folders}
     others = []
     for file in sorted(Path(place, name) for place, _, names in os.walk(folder, followlinks=True) for name in names):
         inside = file.relative_to(folder)
@@ -97,9 +94,8 @@ def _images_by_class(folder: Path) -> dict[str, Files]:
     if others:
         listing = ", ".join(others[:5]) + ", ..." * (len(others) > 5)
         why = "hidden, in no class's folder, or of no suffix that Pillow opens"
-        warnings.warn(
-            f"imagefolder: of the files in {folder} {len(others)} are left out ({why}): {listing}", stacklevel=3
-        )
+        told = f"imagefolder: of the files in {folder} {len(others)} are left out ({why}): {listing}"
+        warnings.warn(told, stacklevel=3)
     if empty := [name for name, files in found.items() if not files] or ["CLASS"] * (not found):
         raise ValueError(f"imagefolder: no images in {', '.join(str(folder / name) for name in empty)}")
     return {name: tuple(found[name]) for name in sorted(found)}
@@ -156,19 +152,8 @@ def _as_bytes(pixels: np.ndarray) -> np.ndarray:
     return (pixels >> 8 if whole else (255 * pixels).round()).astype(np.uint8)
 
 
-def shrink(images: Tensor, size: int | tuple[int, int], chunk: int = 1000) -> Tensor:
-    """Images scaled bilinearly with antialiasing.
-
-    Args:
-        images: uint8 (n, c, h, w).
-        size: side of the result, or height and width.
-        chunk: images held as floats at a time.
-
-    Returns:
-        uint8 (n, c, size, size).
-    """
-    scaled = [
-        F.interpolate(part.float(), size, mode="bilinear", antialias=True, align_corners=False)
-        for part in images.split(chunk)
-    ]
-    return torch.cat([s.round_().clamp_(0, 255).to(torch.uint8) for s in scaled])
+def shrink(images: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """uint8 images (n, c, h, w) scaled to a side, or to height and width, bilinearly with antialiasing."""
+    parts = images.split(1000)  # held as floats at a time
+    scaled = (F.interpolate(part.float(), size, mode="bilinear", antialias=True) for part in parts)
+    return torch.cat([part.round_().clamp_(0, 255).to(torch.uint8) for part in scaled])

@@ -1,7 +1,4 @@
-"""Image sets as uint8 tensors that move to the device once, and classes aligned by name.
-
-A set is two splits and its class names; ``image_files`` reads and writes them, ``batches`` draws minibatches from them.
-"""
+"""Image sets as uint8 tensors that move to the device once, and classes aligned by name."""
 
 from __future__ import annotations
 
@@ -23,8 +20,8 @@ LARGE = 2**33  # bytes; more images than that stay on the host, mapped from a fi
 
 @dataclass(frozen=True)
 class Split:
-    """Images (n, c, h, w) as uint8 and their labels (n,) as int64, on one device; more images than ``LARGE`` bytes are
-    on the host wherever the labels are."""
+    """Images (n, c, h, w) as uint8 and their labels (n,) as int64, on one device; of more than ``LARGE`` bytes only the
+    labels leave the host."""
 
     images: Tensor
     labels: Tensor
@@ -45,8 +42,7 @@ class Split:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A train and a test split with the names of their classes: label i means ``classes[i]``. A name has one form,
-    Unicode's composed one (NFC), so that sets made on different systems share it."""
+    """A train and a test split; label i means ``classes[i]``, a name in Unicode's composed form (NFC) on any system."""
 
     name: str
     train: Split
@@ -60,8 +56,7 @@ class ImageSet:
 
     @property
     def pixel_statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each channel over the training images, each (1, c, 1, 1), for pixels in
-        0..1."""
+        """Mean and standard deviation of each channel of the training images, (1, c, 1, 1) each, for pixels in 0..1."""
         dtype = torch.get_default_dtype()
         if dtype not in self._statistics and self.train.images.nbytes > LARGE:
             self._statistics[dtype] = _counted_statistics(self.train.images, dtype, self.device)
@@ -78,40 +73,33 @@ class ImageSet:
         return {}
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 images (n, c, h, w) to floats of the default type, centred and scaled by the channel statistics of this
-        set's training images."""
+        """uint8 images (n, c, h, w) to floats of the default type, centred and scaled by ``pixel_statistics``."""
         mean, std = self.pixel_statistics
         return images.to(mean.dtype).div_(255).sub_(mean).div_(std)
 
     @property
     def channels(self) -> int:
-        """The number of values of a pixel."""
         return self.train.images.shape[1]
 
     @property
     def device(self) -> torch.device:
-        """The device of the images."""
         return self.train.labels.device
 
     @cached_property
     def digest(self) -> str:
-        """12 hex digits that tell this set, the pixels and labels of both splits and the names of its classes, from any
-        other, in memory and in a file."""
+        """12 hex digits that tell the pixels, labels and class names of this set from any other's."""
         return digest(self.arrays())[:12]
 
     def arrays(self) -> dict[str, np.ndarray]:
         """The set as ``image_files`` stores it."""
-        return {
-            "x_train": self.train.images.cpu().numpy(),
-            "y_train": self.train.labels.cpu().numpy().astype(np.int64),
-            "x_test": self.test.images.cpu().numpy(),
-            "y_test": self.test.labels.cpu().numpy().astype(np.int64),
-            "class_names": np.array(self.classes),
-        }
+        arrays = {"class_names": np.array(self.classes)}
+        for part, split in (("train", self.train), ("test", self.test)):
+            arrays |= {f"x_{part}": split.images.cpu().numpy(), f"y_{part}": split.labels.cpu().numpy()}
+        return arrays
 
     @cached_property
     def train_digest(self) -> str:
-        """12 hex digits that tell the pixels and labels of the training split from any other."""
+        """12 hex digits that tell the training split from any other."""
         digest = hashlib.sha256(self.train.images.cpu().contiguous().numpy().data)
         digest.update(self.train.labels.cpu().numpy().data)
         return digest.hexdigest()[:12]
@@ -122,8 +110,7 @@ class ImageSet:
         return ImageSet(self.name, self.train.to(device), self.test.to(device), self.classes)
 
     def with_channels(self, channels: int) -> ImageSet:
-        """These images with one channel, their mean over channels, or with that many copies of it; as they are if they
-        have ``channels`` already."""
+        """These images, or their mean over channels in so many copies where they have another number of channels."""
         if self.channels == channels:
             return self
 
@@ -146,14 +133,7 @@ class ImageSet:
 
 
 def class_index(classes: Sequence[str], of: Sequence[str]) -> Tensor:
-    """The place of each class name in another list of names: a map from one set's labels to another's.
-
-    Args:
-        classes: names to look for.
-        of: names to find them in.
-
-    Returns:
-        int64 (len(classes),); -1 for a name that ``of`` does not have.
+    """The place of each of ``classes`` in ``of``, or -1: a map from one set's labels to another's, int64 (classes,).
 
     Raises:
         ValueError: ``of`` names a class that ``classes`` does not have, or names one twice.
@@ -168,14 +148,10 @@ def class_index(classes: Sequence[str], of: Sequence[str]) -> Tensor:
 
 
 def common_classes(*sets: ImageSet, leave_out: Sequence[str] = ()) -> tuple[str, ...]:
-    """The class names that all sets have, in the order of the first.
-
-    Args:
-        sets: any number.
-        leave_out: names not to count.
+    """The class names that all sets have, but those to ``leave_out``, in the order of the first.
 
     Raises:
-        ValueError: fewer than two remain, so there is nothing to discriminate.
+        ValueError: fewer than two remain, so there is nothing to discriminate, or one to leave out is not common.
     """
     unknown = [name for name in leave_out if not all(name in s.classes for s in sets)]
     if unknown:
@@ -188,10 +164,7 @@ def common_classes(*sets: ImageSet, leave_out: Sequence[str] = ()) -> tuple[str,
 
 
 def with_equal_channels(*sets: ImageSet) -> list[ImageSet]:
-    """The sets with as many channels each: the grey ones in copies, where others are not grey.
-
-    Args:
-        sets: any number.
+    """The sets with as many channels each, grey images being copied to the number of the others.
 
     Raises:
         ValueError: those that are not grey differ among themselves.
@@ -210,7 +183,7 @@ def _counted_statistics(images: Tensor, dtype: torch.dtype, device: torch.device
         counts += torch.stack([channel.flatten().bincount(minlength=256) for channel in part.transpose(0, 1)])
     share, value = counts.double() / counts.sum(1, keepdim=True), torch.arange(256).double() / 255
     mean = share @ value
-    std = ((share * (value - mean[:, None]).square()).sum(1)).sqrt()
+    std = (share * (value - mean[:, None]).square()).sum(1).sqrt()
     mean, std = (x.to(device, dtype).view(1, -1, 1, 1) for x in (mean, std))
     return mean, std.clamp_min(1e-3)
 
@@ -218,8 +191,7 @@ def _counted_statistics(images: Tensor, dtype: torch.dtype, device: torch.device
 def _relabel(split: Split, index: Tensor) -> Split:
     labels = index.to(split.labels.device)[split.labels]
     rows = (labels >= 0).nonzero().flatten()
-    if len(rows) and int(rows[-1] - rows[0]) + 1 == len(rows):
-        # they stand together, as in a folder whose first classes are wanted: nothing is copied
+    if len(rows) and int(rows[-1] - rows[0]) + 1 == len(rows):  # they stand together: nothing is copied
         together = slice(int(rows[0]), int(rows[-1]) + 1)
         return Split(split.images[together], labels[together])
     return Split(split.images[rows.to(split.images.device)], labels[rows])

@@ -20,12 +20,7 @@ SIZES = (32, 16, 224, 8, 28, 64, 96, 128, 299)
 
 def features_of(extractor: nn.Module, size: int | None = None) -> Tensor | None:
     """Features (2, c, ...) of two images on the ``meta`` device, which have a shape and no content; None where the
-    extractor cannot be run so.
-
-    Args:
-        extractor: the images have as many channels as the convolution that was defined first takes, else 3 or 1.
-        size: their side; None takes the first of ``SIZES`` that works.
-    """
+    extractor cannot be run so. ``size`` is the images' side; None takes the first of ``SIZES`` that works."""
     channels = dict.fromkeys(part.in_channels for part in extractor.modules() if isinstance(part, nn.Conv2d))
     for side, count in product(SIZES if size is None else (size,), [*list(channels)[:1], 3, 1] if channels else ()):
         features = run_on_meta(extractor, torch.empty(2, count, side, side, device="meta"))
@@ -35,8 +30,7 @@ def features_of(extractor: nn.Module, size: int | None = None) -> Tensor | None:
 
 
 def run_on_meta(module: nn.Module, x: Tensor) -> Tensor | None:
-    """The shape that ``module`` gives for ``x``, as a tensor without content; None where it does not run so, or gives
-    something else. The module itself does not run: see ``outline``."""
+    """What the ``outline`` of ``module`` gives for ``x``; None where it does not run so, or gives no tensor."""
     try:
         with torch.no_grad():
             result = outline(module)(as_precise(x, module))
@@ -46,8 +40,8 @@ def run_on_meta(module: nn.Module, x: Tensor) -> Tensor | None:
 
 
 def outline(module: Module) -> Module:
-    """A copy to look at, in evaluation mode: shapes without content, on the ``meta`` device, neither hooked nor
-    compiled, so that nothing is computed and nothing of ``module`` changes when it runs."""
+    """A copy in evaluation mode of shapes without content, on the ``meta`` device, neither hooked nor compiled: nothing
+    is computed, and nothing of ``module`` changes, when it runs."""
     memo: dict[int, Any] = {}  # what ``deepcopy`` takes for copies that it has made
     for part in module.modules():
         for name, value in [*vars(part).items(), *part._parameters.items(), *part._buffers.items()]:
@@ -72,8 +66,7 @@ def as_precise(x: Tensor, module: nn.Module) -> Tensor:
 
 
 def read_only(module: nn.Module, x: Tensor) -> Tensor:
-    """Run ``module(x)`` and leave ``x`` as it was: what begins with an in-place operation, such as
-    ``ReLU(inplace=True)``, gets a copy, for others will read ``x`` as well.
+    """Run ``module(x)`` and leave ``x`` as it was: a module with operations in place gets a copy.
 
     Raises:
         RuntimeError: the module changes its input although no part of it says so (``inplace``).
@@ -86,26 +79,21 @@ def read_only(module: nn.Module, x: Tensor) -> Tensor:
     version = x._version
     result = module(x)
     if x._version != version:
-        raise RuntimeError(
-            f"module: {type(module).__name__} changes its input in place, which others read; copy it first"
-        )
+        name = type(module).__name__
+        raise RuntimeError(f"module: {name} changes its input in place, which others read; copy it first")
     return one_tensor(module, result)
 
 
 def one_tensor(module: nn.Module, result: object) -> Tensor:
-    """The output of ``module``, which must be one tensor.
-
-    Raises:
-        ValueError: it is something else; the message has the keys of a dict.
-    """
+    """The output of ``module``; ValueError, with the keys of a dict, unless it is one tensor."""
     if isinstance(result, Tensor):
         return result
     raise ValueError(f"module: must give one tensor, got {described(result)}, from {type(module).__name__}")
 
 
 def sized_layers(module: nn.Module) -> list[tuple[nn.Module, int, int]]:
-    """Each layer inside ``module`` whose numbers of channels are fixed, with channels in and out, in order of
-    definition: the first tells what a head takes, the last what an extractor gives."""
+    """Each layer inside ``module`` of fixed channels, with those in and out, in order of definition: the first tells
+    what a head takes, the last what an extractor gives."""
     found: list[tuple[nn.Module, int, int]] = []
     for layer in module.modules():
         if isinstance(layer, nn.modules.conv._ConvNd):

@@ -1,8 +1,4 @@
-"""Intervals of means over networks or seeds and of differences between them; tests that a mean lies beyond a bound, or
-within a margin of 0.
-
-Imports the standard library alone, and scipy when an interval is asked for, so that pages of results open quickly.
-"""
+"""Intervals of means over networks or seeds and of their differences, and tests of them; without torch."""
 
 from __future__ import annotations
 
@@ -28,12 +24,7 @@ class Interval:
         return (self.high - self.low) / 2
 
     def format(self, percent: bool = False, digits: int | None = None) -> str:
-        """Format the interval as ``65.8 ± 1.2 (n = 10)``.
-
-        Args:
-            percent: show fractions times 100.
-            digits: after the point; None chooses by size.
-        """
+        """Format as ``65.8 ± 1.2 (n = 10)``; percent: times 100; digits: after the point, None chooses by size."""
         scale, unit = (100, " %") if percent else (1, "")
         if digits is None:
             digits = 1 if abs(self.mean * scale) >= 1.5 or percent else 3
@@ -46,21 +37,17 @@ class Interval:
         return self.format()
 
 
-def _finite(values: Iterable[float], name: str) -> list[float]:
+def _finite(values: Iterable[float]) -> list[float]:
     numbers = [float(value) for value in values]
     if not numbers:
-        raise ValueError(f"{name}: at least one value is needed, got none")
+        raise ValueError("values: at least one is needed, got none")
     if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{name}: finite values are needed, got {numbers}")
+        raise ValueError(f"values: must be finite, got {numbers}")
     return numbers
 
 
 def quantile(degrees: float, level: float) -> float:
-    """Half the width of Student's t interval in standard errors.
-
-    Args:
-        degrees: of freedom.
-        level: of the interval, in 0..1; the quantile is that at (1 + level) / 2.
+    """Half the width of Student's t interval of a level in 0..1, in standard errors.
 
     Raises:
         ValueError: a level outside 0..1.
@@ -94,8 +81,7 @@ class Estimate:
         return Interval(self.mean, self.mean - half, self.mean + half, self.n)
 
     def above(self, bound: float = 0.0) -> float:
-        """p-value of Student's one-sided test that the mean lies above a bound: the probability, were it at the bound,
-        of values that speak for more at least as clearly. It is half a per cent where the 99 % interval ends there.
+        """p-value of Student's one-sided test that the mean lies above a bound.
 
         Raises:
             ValueError: n is 1.
@@ -112,12 +98,7 @@ class Estimate:
         return self.scaled(-1).above(-bound)
 
     def within(self, margin: float) -> float:
-        """p-value of two one-sided tests that the mean lies within ``margin`` of 0, on either side.
-
-        It is at most 0.05 where the 90 % interval lies within. A wide interval never shows equivalence.
-
-        Source: Schuirmann 1987.
-        """
+        """p-value of two one-sided tests that the mean lies within ``margin`` of 0 (Schuirmann 1987)."""
         return max(self.above(-margin), self.below(margin))
 
     def scaled(self, factor: float, shift: float = 0.0) -> Estimate:
@@ -125,8 +106,8 @@ class Estimate:
         return Estimate(factor * self.mean + shift, abs(factor) * self.error, self.degrees, self.n)
 
     def needed(self, distance: float, level: float = 0.95, most: int = 50) -> int | None:
-        """The number of values of each group that make half the width of the interval smaller than a distance, were the
-        spread to stay what it is: 2 or more; None where ``most`` are too few."""
+        """The number of values of each group, at least 2, that would make half the interval smaller than a distance;
+        None where ``most`` are too few."""
         for n in range(2, most + 1):
             degrees = self.degrees * (n - 1) / (self.n - 1)
             if quantile(degrees, level) * self.error * math.sqrt(self.n / n) < distance:
@@ -138,15 +119,14 @@ def estimate(*groups: tuple[float, Sequence[float]]) -> Estimate:
     """Estimate a weighted sum of the means of independent groups of runs.
 
     Args:
-        groups: (weight, values) each, one value a network or seed. ``(1, x)`` is the mean of x, ``(1, x), (-1, y)`` the
-            difference of means, by Welch.
+        groups: (weight, values) each. ``(1, x)`` is the mean of x, ``(1, x), (-1, y)`` the difference of means.
 
     Raises:
         ValueError: no values, NaN or infinity.
 
     Source: Welch 1947, Satterthwaite 1946.
     """
-    chosen = [(weight, _finite(values, "values")) for weight, values in groups]
+    chosen = [(weight, _finite(values)) for weight, values in groups]
     mean = sum(weight * statistics.fmean(values) for weight, values in chosen)
     n = min(len(values) for _, values in chosen)
     if n == 1:
@@ -159,11 +139,7 @@ def estimate(*groups: tuple[float, Sequence[float]]) -> Estimate:
 
 
 def interval(values: Iterable[float], level: float = 0.95) -> Interval:
-    """Student's t interval of the mean over networks or seeds.
-
-    Args:
-        values: one a network or seed.
-        level: of the interval.
+    """Student's t interval of the mean of values, one a network or seed.
 
     Raises:
         ValueError: no values, NaN or infinity.
@@ -171,36 +147,18 @@ def interval(values: Iterable[float], level: float = 0.95) -> Interval:
     return estimate((1, list(values))).interval(level)
 
 
-def difference(
-    values: Sequence[float], reference: Sequence[float], level: float = 0.95, paired: bool | None = None
-) -> Interval:
-    """Interval of mean(values) - mean(reference).
-
-    Args:
-        values, reference: one number a run.
-        level: of the interval.
-        paired: True pairs them in the given order, False is Welch's, None pairs equal lengths.
-
-    Returns:
-        The interval; ``n`` is the number of pairs, or the smaller of the two numbers.
-
-    Raises:
-        ValueError: empty or non-finite input, or pairs of unequal number.
-    """
+def difference(values: Sequence[float], reference: Sequence[float], *, paired: bool | None = None) -> Interval:
+    """The 95 % interval of ``estimate_difference``; where ``paired`` is None equal numbers are paired."""
     if paired is None:
         paired = len(values) == len(reference)
-    return estimate_difference(values, reference, paired).interval(level)
+    return estimate_difference(values, reference, paired).interval()
 
 
 def estimate_difference(values: Sequence[float], reference: Sequence[float], paired: bool) -> Estimate:
     """Estimate mean(values) - mean(reference), from pairs in the given order or by Welch.
 
-    Args:
-        values, reference: one number a run.
-        paired: whether they belong together in the given order.
-
     Raises:
-        ValueError: empty or non-finite input, or pairs of unequal number.
+        ValueError: no values, NaN or infinity, or pairs of unequal number.
     """
     if not paired:
         return estimate((1, values), (-1, reference))

@@ -26,19 +26,14 @@ def layer_names(net: nn.Module) -> list[str]:
 def layer_features(
     net: nn.Module, names: Sequence[str], images: Tensor, *, statistics: str = "batch"
 ) -> dict[str, Tensor]:
-    """The outputs of layers of a network for a batch of images.
-
-    Hooks and modes are as before afterwards, also after an error. What the network does in place changes neither the
-    outputs nor ``images``.
+    """The outputs of layers of a network for a batch of images, by name; what it does in place changes neither them nor
+    ``images``.
 
     Args:
         net: runs once; twice where a layer's output is changed in place though no module says so (``inplace``).
         names: as in ``net.named_modules()``.
-        images: normalised, (n, c, h, w); the network gets them in the precision of its parameters.
+        images: normalised, (n, c, h, w), of any floating-point type.
         statistics: how BN normalises, "batch" or "running", see ``normalization``.
-
-    Returns:
-        The outputs, by name.
 
     Raises:
         ValueError: there is no such layer (the message lists them), or it does not put out exactly one tensor in a run.
@@ -92,28 +87,23 @@ def cka_map(
 ) -> tuple[list[str], list[str], Tensor]:
     """Linear CKA of every layer of one network with every layer of another.
 
-    Holds the features of one batch, and the moments of each layer and of each pair of layers.
-
     Args:
         net_a, net_b: each runs once on every batch.
-        images: normalised images (n, c, h, w), or batches of such. A tensor is cut into batches of equal size, at most
-            ``batch_size``. With batch statistics, mix the classes before.
-        layers_a, layers_b: names as in ``net.named_modules()``; None means ``layer_names``, the blocks of our networks.
-            Their outputs are (n, c), (n, c, h, w), or tokens (n, t, c), which count as positions do.
+        images: normalised images (n, c, h, w), or batches of such; with batch statistics, mix the classes before.
+        layers_a, layers_b: names as in ``net.named_modules()``; None means ``layer_names``. Outputs are (n, c),
+            (n, c, h, w), or tokens (n, t, c), which count as positions do.
         unbiased: see ``linear_cka``.
-        pooled: average every map over its positions first, so that all entries compare n samples. Otherwise positions
-            count as samples, all of them; of two maps of unequal size the finer one is averaged to the height and width
-            of the coarser.
+        pooled: average every map over its positions first. Otherwise positions count as samples; of two maps of unequal
+            size the finer one is averaged to the height and width of the coarser.
         flatten: an image is one sample of c x h x w features; copies of all features are held then.
         statistics: how BN normalises, "batch" or "running", see ``normalization``.
-        batch_size: images in a batch at most.
+        batch_size: images in a batch at most; batches have equal sizes.
 
     Returns:
         Both lists of names, and (la, lb) in float64.
 
     Raises:
-        ValueError: unknown layers (the message lists those there are), outputs of other shapes or not finite, or no
-            images or too few.
+        ValueError: unknown layers (the message lists them), outputs of other shapes or not finite, too few images.
 
     Source: Kornblith et al. 2019; paper B, Sec. 5.7.
     """
@@ -128,14 +118,8 @@ def cka_map(
 
 
 class CKAMap:
-    """``cka_map`` of features that are there already, over batches: the values of the whole set.
-
-    Takes memory for a batch, and for the moments of each layer and of each pair of layers; while samples are fewer than
-    the channels of two layers, as where they are flattened, for a copy of them.
-
-    Args:
-        unbiased, pooled, flatten: as in ``cka_map``.
-    """
+    """``cka_map`` over batches of features that are there already, in memory for the moments of each pair of layers, or
+    for copies of samples that are fewer than the channels of two layers."""
 
     def __init__(self, *, unbiased: bool = False, pooled: bool = False, flatten: bool = False):
         self.unbiased, self.pooled, self.flatten = unbiased, pooled, flatten
@@ -146,12 +130,10 @@ class CKAMap:
         """Add a batch; whether it is finite is seen by ``compute``.
 
         Args:
-            a, b: what the layers of either network put out for the same images, by name, as ``layer_features`` returns
-                it: (n, c), (n, c, h, w) or tokens (n, t, c).
+            a, b: what ``layer_features`` gives of either network for the same images.
 
         Raises:
-            ValueError: no layer, other layers than in the batches before or of other shapes, unequal n, or outputs of
-                other shapes.
+            ValueError: no layer, other layers or shapes than in the batches before, unequal n.
         """
         return self._add(a, b, copy=True)
 
@@ -183,7 +165,7 @@ class CKAMap:
         return found
 
     def compute(self) -> Tensor:
-        """CKA (la, lb) in float64 of every layer of one network with every layer of the other, in the order given.
+        """CKA (la, lb) in float64 of all layers, in the order given.
 
         Raises:
             ValueError: fewer than 2 samples so far (4 if unbiased), or not all finite.

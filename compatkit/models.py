@@ -22,11 +22,10 @@ _GLOBAL_GENERATOR = threading.Lock()  # layers draw their weights from it, and t
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut (He et al. 2016, Fig. 2), in (n, c, h, w), out (n, c', h / stride, w /
-    stride).
+    """Two 3x3 convolutions and a shortcut (He et al. 2016, Fig. 2): (n, c, h, w) -> (n, c', h / stride, w / stride).
 
-    Where the shape changes the shortcut is subsampled and padded with zero channels (option A of the paper, no
-    parameters), or a 1x1 convolution with BN (option B).
+    Where the shape changes the shortcut is subsampled and padded with zero channels (option A of the paper), or a 1x1
+    convolution with BN (option B).
     """
 
     def __init__(self, c_in: int, c_out: int, stride: int = 1, shortcut: str = "A"):
@@ -54,41 +53,22 @@ class BasicBlock(nn.Module):
         return F.pad(x, (0, 0, 0, 0, before, self.padding - before))
 
 
-def resnet(
+def _resnet(
     depth: int, num_classes: int, *, in_channels: int = 3, width: int = 16, shortcut: str = "A"
 ) -> nn.Sequential:
-    """ResNet for small images: a stem, 3 stages of (depth - 2) / 6 blocks, pooling, a classifier.
-
-    Blocks are named ``stem``, ``stage1_block1`` .. ``pool``, ``classifier``. ResNet-56 for 10 classes has 853 018
-    parameters with shortcut "A", 855 770 with "B".
-
-    Args:
-        depth: 6n + 2.
-        num_classes: outputs.
-        in_channels: of the images.
-        width: channels of the first stage; the others have 2 and 4 times as many.
-        shortcut: "A" or "B", see ``BasicBlock``.
-
-    Raises:
-        ValueError: a depth that is not 6n + 2, a width below 1, or another shortcut.
-
-    Source: He et al. 2016, Sec. 4.2.
-    """
+    """He et al. 2016, Sec. 4.2."""
     if depth < 8 or (depth - 2) % 6:
         raise ValueError(f"depth: must be 6n + 2 (8, 14, 20, ... 56, ...), got {depth}")
     if shortcut not in ("A", "B"):
         raise ValueError(f"shortcut: must be 'A' or 'B', got {shortcut!r}")
-    _check_positive(width, num_classes, in_channels)
     blocks: OrderedDict[str, nn.Module] = OrderedDict(stem=_convolution(in_channels, width, 3, activation=nn.ReLU))
     blocks |= _three_stages((depth - 2) // 6, width, width, partial(BasicBlock, shortcut=shortcut))
-    blocks["pool"] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    blocks["classifier"] = nn.Linear(4 * width, num_classes)
-    return initialise(nn.Sequential(blocks))
+    return _classifier(blocks, 4 * width, num_classes)
 
 
 class PreActivationBlock(nn.Module):
-    """Two 3x3 convolutions, each after BN and ReLU, and a shortcut (Zagoruyko & Komodakis 2016, Fig. 1a): in (n, c, h,
-    w), out (n, c', h / stride, w / stride). Where the shape changes, both branches start from the activated input."""
+    """Two 3x3 convolutions, each after BN and ReLU, and a shortcut (Zagoruyko & Komodakis 2016, Fig. 1a). Where the
+    shape changes, both branches start from the activated input."""
 
     def __init__(self, c_in: int, c_out: int, stride: int = 1):
         super().__init__()
@@ -105,34 +85,15 @@ class PreActivationBlock(nn.Module):
         return y + (x if self.projection is None else self.projection(active))
 
 
-def wide_resnet(depth: int, num_classes: int, *, in_channels: int = 3, width: int = 16) -> nn.Sequential:
-    """Wide ResNet without dropout: a stem, 3 stages of (depth - 4) / 6 blocks, BN, ReLU, pooling, a classifier.
-
-    Blocks are named as those of ``resnet``. WRN-28-10, ``depth`` 28 and ``width`` 160, has 36 479 194 parameters for
-    10 classes.
-
-    Args:
-        depth: 6n + 4.
-        num_classes: outputs.
-        in_channels: of the images.
-        width: channels of the first stage, 16 times the paper's factor k; the others have 2 and 4 times as many, the
-            stem has 16.
-
-    Raises:
-        ValueError: a depth that is not 6n + 4, or a width below 1.
-
-    Source: Zagoruyko & Komodakis 2016, Table 1.
-    """
+def _wide_resnet(depth: int, num_classes: int, *, in_channels: int = 3, width: int = 16) -> nn.Sequential:
+    """Zagoruyko & Komodakis 2016, Table 1, without dropout; ``width`` is 16 times its factor k."""
     if depth < 10 or (depth - 4) % 6:
         raise ValueError(f"depth: must be 6n + 4 (10, 16, 22, 28, 40, ...), got {depth}")
-    _check_positive(width, num_classes, in_channels)
     blocks: OrderedDict[str, nn.Module] = OrderedDict(
         stem=nn.Sequential(nn.Conv2d(in_channels, 16, 3, padding=1, bias=False))
     )
     blocks |= _three_stages((depth - 4) // 6, 16, width, PreActivationBlock)
-    blocks["pool"] = nn.Sequential(nn.BatchNorm2d(4 * width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    blocks["classifier"] = nn.Linear(4 * width, num_classes)
-    return initialise(nn.Sequential(blocks))
+    return _classifier(blocks, 4 * width, num_classes, nn.BatchNorm2d(4 * width), nn.ReLU())
 
 
 def _three_stages(blocks: int, c_in: int, width: int, make: Callable[..., nn.Module]) -> OrderedDict[str, nn.Module]:
@@ -147,8 +108,8 @@ def _three_stages(blocks: int, c_in: int, width: int, make: Callable[..., nn.Mod
 
 
 class InvertedResidual(nn.Module):
-    """Expansion, depthwise 3x3 convolution, linear projection (Sandler et al. 2018, Sec. 3.3), in (n, c, h, w), out (n,
-    c', h / stride, w / stride); a shortcut where the shape stays."""
+    """Expansion, depthwise 3x3 convolution, linear projection, and a shortcut where the shape stays (Sandler et al.
+    2018, Sec. 3.3)."""
 
     def __init__(self, c_in: int, c_out: int, stride: int = 1, expansion: int = 6):
         super().__init__()
@@ -175,24 +136,9 @@ MOBILENET_V2 = (
 the second row do not halve them."""
 
 
-def mobilenet_v2(num_classes: int, *, in_channels: int = 3, width: int = 32) -> nn.Sequential:
-    """MobileNetV2 for small images, without dropout.
-
-    A stem, 17 inverted residuals, a 1x1 convolution, pooling and a classifier: ``stem``, ``block1`` .. ``block17``,
-    ``features``, ``pool``, ``classifier``. 2 236 682 parameters for 10 classes at width 32.
-
-    Args:
-        num_classes: outputs.
-        in_channels: of the images.
-        width: channels of the stem, 32 times the paper's width multiplier. All others follow, rounded to multiples
-            of 8, and the last convolution never has fewer than 1280.
-
-    Raises:
-        ValueError: a width below 1.
-
-    Source: Sandler et al. 2018, Table 2.
-    """
-    _check_positive(width, num_classes, in_channels)
+def _mobilenet_v2(num_classes: int, *, in_channels: int = 3, width: int = 32) -> nn.Sequential:
+    """Sandler et al. 2018, Table 2, without dropout; ``width`` is 32 times its multiplier. All channels follow from it,
+    in multiples of 8, but the last convolution never has fewer than 1280."""
 
     def channels(usual: int) -> int:
         rounded = max(8, int(usual * width / 32 + 4) // 8 * 8)
@@ -206,8 +152,15 @@ def mobilenet_v2(num_classes: int, *, in_channels: int = 3, width: int = 32) -> 
             blocks[f"block{len(blocks)}"], c_in = block, channels(usual)
     last = max(1280, channels(1280))
     blocks["features"] = _convolution(c_in, last, 1, activation=nn.ReLU6)
-    blocks["pool"] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
-    blocks["classifier"] = nn.Linear(last, num_classes)
+    return _classifier(blocks, last, num_classes)
+
+
+def _classifier(
+    blocks: OrderedDict[str, nn.Module], channels: int, num_classes: int, *before: nn.Module
+) -> nn.Sequential:
+    """The network: these blocks, pooling and a linear layer, with its initial weights."""
+    blocks["pool"] = nn.Sequential(*before, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    blocks["classifier"] = nn.Linear(channels, num_classes)
     return initialise(nn.Sequential(blocks))
 
 
@@ -218,26 +171,26 @@ def _convolution(
     return nn.Sequential(convolution, nn.BatchNorm2d(c_out), *([activation()] if activation else []))
 
 
-def _check_positive(width: int, num_classes: int, in_channels: int) -> None:
-    if width < 1 or num_classes < 1 or in_channels < 1:
-        raise ValueError(
-            f"width, num_classes, in_channels: must be positive, got {width}, {num_classes}, {in_channels}"
-        )
-
-
 def build(name: str, num_classes: int, *, seed: int | None = None, **options) -> nn.Sequential:
-    """A network by name.
+    """A network for small images, by name.
 
     Args:
-        name: ``resnetD`` (``resnet8``, ``resnet56``, ... any depth 6n + 2), ``wrnD`` (``wrn28``, ... any depth
-            6n + 4) or ``mobilenetv2``.
+        name: ``resnetD`` with D = 6n + 2 or ``wrnD`` with D = 6n + 4, both of blocks ``stem``, ``stage1_block1`` ..
+            ``stage3_blockN``, ``pool``, ``classifier``; or ``mobilenetv2``, of ``stem``, ``block1`` .. ``block17``,
+            ``features``, ``pool``, ``classifier``.
         num_classes: outputs.
         seed: initial weights that depend on it alone; None draws from torch's global generator.
-        options: as in ``resnet``, ``wide_resnet`` and ``mobilenet_v2``.
+        options: ``in_channels`` of the images (3); ``width``, the channels of the first stage (16; WRN-28-10 has 160),
+            of ``mobilenetv2`` those of the stem (32); for ``resnetD`` a ``shortcut``, "A" or "B", see ``BasicBlock``.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: for another name, depth or shortcut, and numbers below 1.
+
+    Source: He et al. 2016; Zagoruyko & Komodakis 2016; Sandler et al. 2018.
     """
+    for option, value in {"num_classes": num_classes, **options}.items():
+        if isinstance(value, int) and value < 1:
+            raise ValueError(f"{option}: must be positive, got {value}")
     match = re.fullmatch(r"(resnet|wrn)(\d+)|(mobilenetv2)", name)
     if not match:
         raise ValueError(
@@ -246,8 +199,8 @@ def build(name: str, num_classes: int, *, seed: int | None = None, **options) ->
         )
     with seeded(seed):
         if match[3]:
-            return mobilenet_v2(num_classes, **options)
-        return {"resnet": resnet, "wrn": wide_resnet}[match[1]](int(match[2]), num_classes, **options)
+            return _mobilenet_v2(num_classes, **options)
+        return {"resnet": _resnet, "wrn": _wide_resnet}[match[1]](int(match[2]), num_classes, **options)
 
 
 @contextmanager
@@ -262,8 +215,7 @@ def seeded(seed: int | None) -> Iterator[None]:
 
 
 def initialise(module: Module) -> Module:
-    """New random weights in place: He-normal convolutions (fan out), PyTorch's default elsewhere. Returns
-    ``module``."""
+    """Draw new weights in place: He-normal convolutions (fan out), PyTorch's default elsewhere. Returns ``module``."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
             nn.init.kaiming_normal_(part.weight, mode="fan_out", nonlinearity="relu")
@@ -279,7 +231,7 @@ def split_points(net: nn.Module) -> list[str]:
         net: an ``nn.Sequential`` of named blocks, or a network of torchvision (see ``torchvision_networks``).
 
     Raises:
-        ValueError: for a network of another kind.
+        ValueError: for another kind of network.
     """
     return list(_blocks(net)._modules)[:-1]
 
@@ -292,7 +244,7 @@ def split(net: nn.Module, at: str) -> tuple[nn.Sequential, nn.Sequential]:
         at: a name from ``split_points(net)``, or a stage ("stage2"), which means after its last block.
 
     Raises:
-        ValueError: there is no such block (the message lists the boundaries), or ``net`` is of another kind.
+        ValueError: for another block (the message lists them), and another kind of network.
 
     Source: paper A, Sec. 4.
     """
@@ -302,12 +254,8 @@ def split(net: nn.Module, at: str) -> tuple[nn.Sequential, nn.Sequential]:
     if not matching:
         raise ValueError(f"at: no boundary after {at!r}; there are {', '.join(points)}, and stages of several blocks")
     cut = matching[-1] + 1
-    return _slice(net, 0, cut), _slice(net, cut, len(net))
-
-
-def _slice(net: nn.Sequential, start: int, stop: int) -> nn.Sequential:
-    named = [(name, block) for name, block in net._modules.items() if block is not None]
-    return nn.Sequential(OrderedDict(named[start:stop]))
+    blocks = [(name, net.get_submodule(name)) for name in net._modules]
+    return nn.Sequential(OrderedDict(blocks[:cut])), nn.Sequential(OrderedDict(blocks[cut:]))
 
 
 def _blocks(net: nn.Module) -> nn.Sequential:
@@ -315,10 +263,10 @@ def _blocks(net: nn.Module) -> nn.Sequential:
 
 
 def auxiliary_head(head: nn.Sequential, num_outputs: int, *, seed: int | None = None) -> nn.Sequential:
-    """A new head of the same shape as another, with outputs and weights of its own.
+    """A new head of the shape of ``head``, with outputs and weights of its own.
 
     Args:
-        head: the pattern, left as it is.
+        head: is left as it is.
         num_outputs: of the new head.
         seed: of its weights; None draws from torch's global generator.
 
@@ -374,13 +322,10 @@ def _with_outputs(head: nn.Sequential, num_outputs: int) -> nn.Sequential:
 
 
 def fit_channels(extractor: nn.Sequential, channels: int, *, seed: int | None = None) -> nn.Sequential:
-    """An extractor whose features fit a head of another architecture.
-
-    A 1x1 convolution, named "adapterN", is appended where the features have another number of channels. The
-    extractor's own blocks are shared, not copied.
+    """An extractor whose features fit a head of another architecture, by a 1x1 convolution "adapterN" at its end.
 
     Args:
-        extractor: ends anywhere.
+        extractor: its blocks are shared, not copied; returned as it is where its features fit already.
         channels: that its features are to have.
         seed: of the convolution; None draws from torch's global generator.
 
@@ -392,9 +337,8 @@ def fit_channels(extractor: nn.Sequential, channels: int, *, seed: int | None = 
         return extractor
     with seeded(seed):
         adapter = initialise(nn.Conv2d(found, channels, 1, bias=False))
-    device = next(extractor.parameters()).device
-    # numbered, so that one can follow another
-    return nn.Sequential(OrderedDict(extractor.named_children()) | {f"adapter{len(extractor)}": adapter.to(device)})
+    adapter.to(next(extractor.parameters()).device)
+    return nn.Sequential(OrderedDict(extractor.named_children()) | {f"adapter{len(extractor)}": adapter})
 
 
 def count_parameters(module: nn.Module) -> int:

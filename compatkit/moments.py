@@ -1,9 +1,8 @@
 """Samples that are checked and centred, sums of their products, and HSIC: the ground of every similarity.
 
-Where an input is float64 everything is. Others are centred and multiplied in blocks in single precision, which is 2
-times as fast on a CPU and up to 64 times on a GPU, and the blocks are added up in double. So an offset costs no
-accuracy, and what follows from the sums is within 1e-6 of its value in exact arithmetic, or 3e-6 (1e-5 above 700
-channels) where samples take so few values that products round the same way.
+Where an input is float64 everything is. Others are centred and multiplied in blocks in single precision, and the blocks
+are added up in double. So an offset costs no accuracy, and results are within 1e-6 of exact arithmetic, or 3e-6 (1e-5
+above 700 channels) where samples take so few values that products round the same way.
 """
 
 from __future__ import annotations
@@ -30,11 +29,8 @@ SHAPES = {2: "(n, channels)", 3: "(n, tokens, channels)", 4: "(n, channels, heig
 class Samples:
     """Batches of representations of the same images, checked and cut into chunks of centred samples.
 
-    Magnitudes stay on the device until ``check`` asks for them, so that no batch makes a GPU wait.
-
-    Attributes:
-        n: samples so far.
-        channels: of each side, by name.
+    Magnitudes stay on the device until ``check`` asks for them, so that no batch makes a GPU wait. ``n`` counts the
+    samples so far, ``channels`` those of each side.
     """
 
     def __init__(self) -> None:
@@ -44,11 +40,7 @@ class Samples:
         self._origins: dict[str, Tensor] = {}
 
     def add(self, sides: Mapping[str, Tensor]) -> None:
-        """Add a batch: (n, p), or maps (n, p, h, w) of one height and width, by name.
-
-        Raises:
-            ValueError: a side has other channels than before.
-        """
+        """Add a batch, by name: (n, p), or maps (n, p, h, w) of one size; ValueError for other channels than before."""
         for name, x in sides.items():
             if (before := self.channels.setdefault(name, x.shape[1])) != x.shape[1]:
                 raise ValueError(f"{name}: earlier batches had {before} channels, all must have them, got {x.shape[1]}")
@@ -82,14 +74,11 @@ class Samples:
 
 
 class Kernels:
-    """HSIC of two linear kernels, for pairs of sides that hold the same samples.
+    """HSIC of two linear kernels, for ``pairs`` of sides that hold the same samples; unbiased: HSIC_1 of Song et al.
+    2012.
 
     It follows from the inner products K, L (n, n) of samples, which is less work while they are fewer than the channels
     of two sides, and copies are kept meanwhile; from then on from the products of channels.
-
-    Args:
-        pairs: of names.
-        unbiased: HSIC_1 of Song et al. 2012 in place of the biased form.
     """
 
     def __init__(self, pairs: Sequence[tuple[str, str]], unbiased: bool):
@@ -109,11 +98,7 @@ class Kernels:
             self._kept[-1] = {name: x.clone() for name, x in sides.items()}
 
     def alignments(self) -> dict[tuple[str, str], Tensor]:
-        """HSIC of each pair by the root of those of both with themselves; 0 where one of these is.
-
-        Raises:
-            ValueError: as ``Samples.check``.
-        """
+        """HSIC of each pair by the root of those of both with themselves; 0 where one of these is."""
         self.samples.check(4 if self.unbiased else 2)
         hsic = self._by_channels() if self._sums else self._by_samples()
         return {(i, j): ratio(hsic[i, j], hsic[i, i], hsic[j, j]) for i, j in self.pairs}
@@ -227,11 +212,7 @@ def _full_precision(device: str) -> Iterator[None]:
 
 def as_maps(sides: Mapping[str, Tensor], shapes: Mapping[int, str] = SHAPES) -> dict[str, Tensor]:
     """Representations of the same images, by name, as samples (n, p) or maps (n, p, h, w); tokens (n, t, c) as a map
-    (n, c, t, 1), for each is a position.
-
-    Raises:
-        ValueError: what is no floating-point tensor of one of these shapes, or empty, and unequal n.
-    """
+    (n, c, t, 1). Raises ValueError for anything else, and for unequal n."""
     for name, x in sides.items():
         check_tensor(name, x, shapes)
     check_lengths(sides)

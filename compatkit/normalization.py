@@ -6,9 +6,6 @@ A recombined network meets features whose statistics its head has never aggregat
 - ``running``: the averages that training left behind, as usual;
 - ``batch``: the statistics of each evaluation batch, the paper's choice;
 - ``recalibrated``: new averages over the whole evaluation set, without labels.
-
-Layer and instance normalisation have no statistics to be wrong: ``replace_batch_norm`` puts them in. ``UnitLength``
-instead fixes the length of the features that cross from one network to the other.
 """
 
 from __future__ import annotations
@@ -40,11 +37,8 @@ def batch_norms(module: nn.Module) -> list[_BatchNorm]:
 
 
 def check_settable(module: nn.Module) -> None:
-    """Raise ValueError, naming the layers, unless it can be chosen by which statistics ``module`` normalises.
-
-    That is so of torch's BN, and of subclasses that run without statistics of their own. Scripted, traced and exported
-    networks, frozen layers and those of other packages would go on with what they have, whatever is asked for.
-    """
+    """Raise ValueError, naming the layers, unless it can be chosen by which statistics ``module`` normalises: it is by
+    torch's BN, and subclasses that run without statistics of their own, not by scripted or other packages' layers."""
     kinds = {type(bn): bn for bn in batch_norms(module)}
     settable = [kind for kind, bn in kinds.items() if kind.forward in TORCH_FORWARD or _runs_without_statistics(bn)]
     wanted = "module: statistics other than 'running' need torch's batch normalisation, not what has its own built in"
@@ -79,11 +73,8 @@ def evaluation(module: nn.Module, statistics: str = "batch") -> Iterator[nn.Modu
     """``module`` in evaluation mode for a while, with BN by "running" or "batch" statistics; afterwards all buffers and
     modes are as they were.
 
-    "recalibrated" is ``recalibrated(module, batches)`` with "running".
-
     Raises:
-        ValueError: for any other word; for "running" where a layer has kept none, and for "batch" as
-            ``check_settable``.
+        ValueError: for another word, for "running" where a layer has kept none, and for "batch" as ``check_settable``.
     """
     if statistics == "batch":
         check_settable(module)
@@ -109,11 +100,7 @@ def evaluation(module: nn.Module, statistics: str = "batch") -> Iterator[nn.Modu
 
 @torch.no_grad()
 def recalibrated(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
-    """A copy of ``module`` whose BN buffers are the plain average of the statistics of ``batches``.
-
-    Args:
-        module: the original is not touched.
-        batches: inputs of ``module``; no labels are needed.
+    """A copy of ``module`` whose BN buffers are the plain average of the statistics of ``batches``, its inputs.
 
     Raises:
         ValueError: there is no batch, or as ``check_settable``.
@@ -146,14 +133,11 @@ def recalibrated(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
 
 
 def replace_batch_norm(module: nn.Module, kind: str) -> nn.Module:
-    """Put "layer" or "instance" normalisation in the place of every batch normalisation inside ``module``; returns it,
-    or its replacement where it is such a layer itself.
-
-    Scale and shift of each channel are kept.
+    """Put "layer" or "instance" normalisation, with its scale and shift, in the place of every batch normalisation in
+    ``module``; returns it, or its replacement where it is such a layer itself.
 
     Raises:
-        ValueError: for another kind, and for layers that are not exactly torch's: they may do more than normalise.
-            "instance" is for maps, ``BatchNorm2d`` and ``BatchNorm3d``.
+        ValueError: for another kind, and for layers that are not in ``REPLACEMENTS``: they may do more than normalise.
 
     Source: paper A, App. C.1.
     """
@@ -185,9 +169,7 @@ def _replacement(bn: _BatchNorm, make: Callable[..., nn.Module]) -> nn.Module:
 class UnitLength(nn.Module):
     """Features (n, c) or (n, c, h, w) divided by their Euclidean length over the channels, at each position.
 
-    The paper does not say over what; over the channels is what the usual layer does.
-
-    Source: paper A, App. C.1.
+    Source: paper A, App. C.1, which does not say over what.
     """
 
     def forward(self, features: Tensor) -> Tensor:

@@ -1,11 +1,7 @@
 """Objectives that make networks compatible: the loss terms of paper A (Gygli et al., Sec. 3), and IIW.
 
-A term is what a task learns from beside others: a loss with the modules that it needs, as ``training.Task`` takes them,
-
-    [Target(head), DCC(common_head, index), Pretext(rotation_head)]
-
-Each loss is the mean over the minibatch, so that the sums of eqs. (1) and (2) over a data set become steps of
-minibatches. A term of your own is a frozen dataclass on ``Term`` with a ``name`` and a ``loss``.
+A ``training.Task`` learns from terms, such as ``[Target(head), DCC(common_head, index), Pretext(rotation_head)]``.
+Each loss is the mean over the minibatch, in place of the sums of eqs. (1) and (2) over a data set.
 """
 
 from __future__ import annotations
@@ -32,9 +28,8 @@ def dcc_loss(logits: Tensor, common_labels: Tensor) -> Tensor:
 
     Args:
         logits: (n, common classes), from the head that both networks share.
-        common_labels: (n,), the place of each image's class among the common ones, -1 where it is not one of them.
-            These images count in the mean with loss 0, as in the equation, so that a batch without any common class has
-            loss 0.
+        common_labels: (n,), the place of each image's class among the common ones, -1 where it is not one of them;
+            these images count in the mean with loss 0, as in the equation.
 
     Source: paper A, second term of eq. (1).
     """
@@ -56,58 +51,20 @@ def rp_loss(extractor: nn.Module, rotation_head: nn.Module, images: Tensor) -> T
     return F.cross_entropy(rotation_head(extractor(rotated)), turns)
 
 
-def pretext_loss(extractor: nn.Module, head: nn.Module, images: Tensor, variants: Tensor, task: PretextTask) -> Tensor:
-    """A pretext task on one variant of each image: where variants are drawn evenly, an unbiased estimate of the mean
-    over all of them (but for BN, which normalises by n images, not by those of all variants).
-
-    Args:
-        extractor: f.
-        head: with an output for each variant.
-        images: (n, c, s, s), square.
-        variants: (n,), which variant of each image is shown.
-        task: one of ``PRETEXTS``.
-
-    Source: paper A, second term of eq. (2).
-    """
-    return F.cross_entropy(head(extractor(task.show(images, variants))), variants)
-
-
-def unit_length_loss(features: Tensor) -> Tensor:
-    """The distance of features from unit length over the channels: mean squared difference.
-
-    The paper names such a loss and does not print it; form and weight 1 are ours.
-
-    Args:
-        features: (n, c) or (n, c, h, w).
-
-    Source: paper A, App. C.1.
-    """
-    # the gradient of a norm is not defined at 0, where ReLU puts many features
-    length = (features.square().sum(1) + 1e-12).sqrt()
-    return (length - 1).square().mean()
-
-
 class PretextTask(NamedTuple):
-    """A task that images set by themselves: each is shown in one of ``variants`` ways, and a head tells in which.
-
-    ``show(images, variants)`` takes images (n, c, s, s) and a variant for each (n,), and gives images of that shape.
-    """
+    """A task that images set by themselves: ``show(images, variants)`` shows each of n square images in one of
+    ``variants`` ways, by its number (n,), and a head tells in which."""
 
     variants: int
     show: Callable[[Tensor, Tensor], Tensor]
 
 
 PRETEXTS = {"rotation": PretextTask(4, rotate), "jigsaw": PretextTask(len(ARRANGEMENTS), rearrange)}
-"""Rotation is the paper's; App. A leaves room for others. Jigsaw is that of Noroozi & Favaro (2016), with an image's
-four quarters, in all 24 orders, for their nine pieces."""
+"""Rotation is the paper's. Jigsaw is that of Noroozi & Favaro (2016), with four quarters for their nine pieces."""
 
 
 def pretext_of(name: str) -> PretextTask:
-    """Find one of ``PRETEXTS`` by its name.
-
-    Raises:
-        ValueError: for another name.
-    """
+    """One of ``PRETEXTS``; ValueError for another name."""
     if name not in PRETEXTS:
         raise ValueError(f"pretext: must be one of {', '.join(PRETEXTS)}, got {name!r}")
     return PRETEXTS[name]
@@ -118,15 +75,13 @@ def pretext_of(name: str) -> PretextTask:
 
 @dataclass(frozen=True, eq=False)
 class Minibatch:
-    """A minibatch as the terms of a task see it: the features of any network are computed when a term first asks
-    for them, once for all terms.
+    """A minibatch as the terms of a task see it, with the features of any network, computed once for all terms.
 
     Attributes:
         network: the task's own.
         inputs: what it takes: images (n, c, h, w), normalised, or rows of several tensors.
         labels: (n,), or what else belongs to each row.
-        step: of the training, counted from 0.
-        recipe: of the training.
+        step, recipe: of the training; steps are counted from 0.
         source: where the minibatch was drawn.
     """
 
@@ -145,7 +100,7 @@ class Minibatch:
 
     @property
     def features(self) -> Tensor:
-        """The features of the task's own network."""
+        """The output of the task's own network."""
         return self.features_of(self.network)
 
     def features_of(self, network: nn.Module) -> Tensor:
@@ -155,8 +110,7 @@ class Minibatch:
         return self._features[network]
 
     def generator(self, purpose: int) -> torch.Generator:
-        """A random stream that depends on the task's seed, ``purpose`` and the step alone; 0 and 1 are of the order and
-        the crops of images."""
+        """A random stream that depends on the task's seed, ``purpose`` (not 0 or 1) and the step alone."""
         return self.source.order.reseeded(purpose, self.step)
 
     def variants(self, count: int) -> Tensor:
@@ -166,12 +120,12 @@ class Minibatch:
 
 @dataclass(frozen=True)
 class Term(ABC):
-    """A loss that a task learns from beside others. One of your own is a frozen dataclass on this one with a ``name``
-    and a ``loss``. Fields that are modules learn with the task, unless they are frozen, and two tasks whose terms hold
-    the same module share it; fields that are tensors are moved to the images' device.
+    """A loss that a task learns from beside others; one of your own is a frozen dataclass with a ``name`` and a
+    ``loss``. Fields that are modules learn with the task, unless they are frozen, and tasks whose terms hold the same
+    module share it; fields that are tensors are moved to the images' device.
 
     Attributes:
-        name: of the curve, and unique among the terms of a task.
+        name: unique among the terms of a task.
         weight: the loss counts so many times.
     """
 
@@ -211,10 +165,7 @@ class Term(ABC):
 
 @dataclass(frozen=True)
 class Target(Term):
-    """The network's own task: cross-entropy, mean over the minibatch.
-
-    Source: paper A, first term of eqs. (1) and (2).
-    """
+    """The network's own task, by cross-entropy: paper A, first term of eqs. (1) and (2)."""
 
     head: nn.Module
     name = "target"
@@ -225,7 +176,7 @@ class Target(Term):
 
 @dataclass(frozen=True)
 class DCC(Term):
-    """A head that tells common classes apart, see ``dcc_loss``.
+    """A head that discriminates common classes, see ``dcc_loss``.
 
     Attributes:
         head: with an output for each common class.
@@ -242,7 +193,9 @@ class DCC(Term):
 
 @dataclass(frozen=True)
 class Pretext(Term):
-    """A head that tells in which variant an image is shown; "rotation" is RP, see ``rp_loss`` and ``pretext_loss``.
+    """A head that tells in which variant an image is shown; "rotation" is RP, see ``rp_loss``.
+
+    Where one variant of each image is drawn, the loss is an unbiased estimate of the mean over all, but for BN.
 
     Attributes:
         head: with an output for each variant.
@@ -264,17 +217,23 @@ class Pretext(Term):
         if self.pretext == "rotation" and batch.recipe.rotations == "all":
             return rp_loss(batch.network, self.head, batch.images)
         task = pretext_of(self.pretext)
-        return pretext_loss(batch.network, self.head, batch.images, batch.variants(task.variants), task)
+        variants = batch.variants(task.variants)
+        return F.cross_entropy(self.head(batch.network(task.show(batch.images, variants))), variants)
 
 
 @dataclass(frozen=True)
 class UnitLength(Term):
-    """Features drawn to unit length, see ``unit_length_loss``."""
+    """Features (n, c) or (n, c, h, w) drawn to unit length over the channels: mean squared difference.
+
+    Source: paper A, App. C.1, which names such a loss and does not print it; form and weight 1 are ours.
+    """
 
     name = "length"
 
     def loss(self, batch: Minibatch) -> Tensor:
-        return unit_length_loss(batch.features)
+        # the gradient of a norm is not defined at 0, where ReLU puts many features
+        length = (batch.features.square().sum(1) + 1e-12).sqrt()
+        return (length - 1).square().mean()
 
 
 # --- the same start ---------------------------------------------------------------------------------------------------
@@ -282,12 +241,11 @@ class UnitLength(Term):
 
 @torch.no_grad()
 def identical_initial_weights(source: nn.Module, *others: nn.Module) -> None:
-    """IIW: start every other network from the weights and buffers of ``source``, by position, in place.
-
-    A classifier's outputs are copied by index, as the paper's text implies; they are not aligned by class name.
+    """IIW: start every other network from the weights and buffers of ``source``, in place. A classifier's outputs are
+    copied by index, as the paper's text implies, not by class name.
 
     Raises:
-        ValueError: the architectures differ; the method needs identical ones.
+        ValueError: the architectures differ.
 
     Source: paper A, Sec. 3.3.
     """
@@ -296,10 +254,8 @@ def identical_initial_weights(source: nn.Module, *others: nn.Module) -> None:
         other.load_state_dict(source.state_dict())
 
 
-def _check_identical(source: nn.Module, *others: nn.Module) -> None:
-    state = {name: value.shape for name, value in source.state_dict().items()}
+def _check_identical(*networks: nn.Module) -> None:
+    first, *others = ({name: value.shape for name, value in net.state_dict().items()} for net in networks)
     for other in others:
-        shapes = {name: value.shape for name, value in other.state_dict().items()}
-        different = [name for name in shapes.keys() | state.keys() if shapes.get(name) != state.get(name)]
-        if different:
-            raise ValueError(f"others: identical weights need identical architectures; {sorted(different)[:4]} differ")
+        if different := [name for name in first | other if first.get(name) != other.get(name)]:
+            raise ValueError(f"others: identical weights need identical architectures; {different[:4]} differ")

@@ -15,25 +15,22 @@ class Recipe:
     """The settings of a training. The defaults are those of paper A, App. E.
 
     Attributes:
-        steps: minibatches that *each* network sees (the paper does not say whether its 20 000 are per network or in
-            all).
+        steps: minibatches that *each* network sees (of its 20 000 the paper does not say so).
         batch_size: images in a minibatch.
         optimizer: "adam" or "sgd" (with ``momentum``, Nesterov off).
         lr: the highest learning rate.
         weight_decay: L2 penalty in the gradient.
         momentum: of "sgd".
-        schedule: "step" divides lr by 10 every ``decay_every`` steps; "one-cycle" climbs linearly to lr over the first
-            quarter and falls to 0 along a cosine; "cosine" does so with ``warm_up``; "constant".
-        decay_every: see ``schedule``.
-        warm_up: share of the steps in which "cosine" climbs.
+        schedule: "step" divides lr by 10 every ``decay_every`` steps; "cosine" climbs linearly to lr over a share
+            ``warm_up`` of the steps, "one-cycle" over a quarter, then falls to 0 along a cosine; "constant".
+        decay_every, warm_up: see ``schedule``.
         rotations: "all" four for RP, or one "sampled" for each image; of arrangements there is always one.
         crop: random crops of images padded by so many pixels, see ``Batches``.
         flip: mirrored at random.
         precision: "bf16" autocast, "fp32", or "auto": bf16 where the device has arithmetic for it (see ``uses_bf16``);
             "fp64" makes weights and minibatches double: slow, and the same on every machine to many digits.
         channels_last: memory order of images and weights; None: on GPUs.
-        deterministic: choose only algorithms of convolution, and on a GPU of products, that give the same bits each
-            time.
+        deterministic: choose only algorithms that give the same bits each time.
 
     Raises:
         ValueError: for an unknown word, and a number out of range.

@@ -16,11 +16,8 @@ from .normalization import STATISTICS, check_settable, evaluation, recalibrated
 
 
 def recombine(extractor: nn.Module, head: nn.Module) -> nn.Sequential:
-    """n_ab(x) = h(f(x; Phi_a); Theta_b): the extractor of one network with the head of another, sharing their
-    parameters.
-
-    Args:
-        extractor, head: of any architectures; a head that pools takes features of any height and width.
+    """n_ab(x) = h(f(x; Phi_a); Theta_b): the extractor of one network with the head of another, of any architectures,
+    sharing their parameters.
 
     Raises:
         ValueError: the head does not take what the extractor gives, such as another number of channels.
@@ -32,11 +29,8 @@ def recombine(extractor: nn.Module, head: nn.Module) -> nn.Sequential:
 
 
 def check_fit(extractor: nn.Module, head: nn.Module) -> None:
-    """Raise ValueError unless the head can run on the extractor's features, of images of any usual size.
-
-    Copies of both are run without content, so that it does not matter in which order layers were defined; parts that
-    cannot be run so are not judged.
-    """
+    """Raise ValueError unless the head can run on the extractor's features of images of any usual size; outlines are
+    run, and parts that cannot be run so are not judged."""
     sized, refused = sized_layers(head), None
     for side in SIZES if sized else ():
         features = features_of(extractor, side)
@@ -57,19 +51,16 @@ def accuracy_matrix(
     *,
     head_classes: Sequence[Sequence[str]],
     common: Sequence[str] | None = None,
-    masked: bool = True,
     statistics: str = "batch",
     batch_size: int = 512,
 ) -> Tensor:
-    """Accuracy of every recombination on the test images of a set.
+    """Accuracy of every recombination on the test images of a set, by the outputs for the evaluated classes.
 
     Args:
-        extractors, heads: of any number; every extractor runs with every head.
+        extractors, heads: every extractor runs with every head.
         image_set: its test images are used, its training images normalise them.
         head_classes: for each head the class names of its outputs.
-        common: evaluate on the images of these classes alone; None means all classes of the set. Every head must know
-            them.
-        masked: choose among the evaluated classes only; otherwise any output of a head may win (and be wrong).
+        common: evaluate on the images of these classes alone, which every head must know; None means all of the set.
         statistics, batch_size: see ``all_logits``.
 
     Returns:
@@ -81,9 +72,7 @@ def accuracy_matrix(
     Source: paper A, Sec. 4.
     """
     if len(heads) != len(head_classes):
-        raise ValueError(
-            f"head_classes: one list for each of the {len(heads)} heads is needed, got {len(head_classes)}"
-        )
+        raise ValueError(f"head_classes: one list for each of {len(heads)} heads is needed, got {len(head_classes)}")
     outputs = torch.stack([output_index(classes, common or image_set.classes) for classes in head_classes])
     outputs = outputs.to(image_set.device)  # once, not for each pair: a GPU waits for a copy
     matrix = torch.empty(len(extractors), len(heads), dtype=torch.float64, device=image_set.device)
@@ -93,7 +82,7 @@ def accuracy_matrix(
         )
         for place, (logits, index) in enumerate(zip(per_head, outputs, strict=True)):
             _check_outputs(logits, head_classes[place], f"heads: number {place}")
-            row[place] = _hits(logits, labels, index, masked).mean()
+            row[place] = (logits[:, index].argmax(1) == labels).double().mean()
     return matrix.to("cpu", torch.get_default_dtype())
 
 
@@ -109,23 +98,20 @@ def all_logits(
 ) -> tuple[list[Tensor], Tensor]:
     """The logits of each head on the features of one extractor on the test images.
 
-    Each image goes through the extractor once (twice with "recalibrated"), however many heads there are. The features
-    of all images are held meanwhile: images x channels x height x width x 4 bytes.
+    Each image goes through the extractor once (twice with "recalibrated"), and the features of all are held meanwhile.
 
     Args:
         extractor, heads: the parts.
-        image_set: its test images are used. Pixels are normalised by the whole set's statistics, as in training.
+        image_set: its test images are used, in a fixed random order; its training images normalise them.
         classes: only the test images of these, label i meaning ``classes[i]``; None means all.
-        statistics: how BN normalises, see ``normalization``. With "batch" the images are in a fixed random order and in
-            batches whose sizes differ by one at most: each has all classes in it, and no small last batch gives odd
-            statistics.
-        batch_size: images in a batch at most.
+        statistics: how BN normalises, see ``normalization``.
+        batch_size: images in a batch at most; sizes differ by one at most, so that no small batch has odd statistics.
 
     Returns:
         Logits (n, outputs) a head, and labels (n,).
 
     Raises:
-        ValueError: for unknown statistics or such as cannot be had (``normalization.check_settable``), a batch size
+        ValueError: for unknown statistics or such as cannot be set (``normalization.check_settable``), a batch size
             below 1, no test images, and parts that give something else than a tensor.
     """
     if statistics not in STATISTICS:
@@ -156,19 +142,15 @@ def accuracy(logits: Tensor, labels: Tensor, outputs: Tensor, *, masked: bool = 
     """
     if logits.shape[:-1] != labels.shape:
         raise ValueError(f"logits: must be ({len(labels)}, outputs), as there are labels, got {tuple(logits.shape)}")
-    return _hits(logits, labels, outputs.to(logits.device), masked).mean().item()
+    outputs = outputs.to(logits.device)
+    hits = logits[:, outputs].argmax(1) == labels if masked else logits.argmax(1) == outputs[labels]
+    return hits.double().mean().item()
 
 
 def _check_outputs(logits: Tensor, classes: Sequence[str], head: str) -> None:
     if logits.shape[1:] != (len(classes),):
         given = ", ".join(map(str, ("n", *logits.shape[1:])))
         raise ValueError(f"{head} must give (n, {len(classes)}), one output for each name of a class, got ({given})")
-
-
-def _hits(logits: Tensor, labels: Tensor, outputs: Tensor, masked: bool) -> Tensor:
-    """Hits (n,): 1 for each image whose class gets the highest logit, else 0."""
-    hits = logits[:, outputs].argmax(1) == labels if masked else logits.argmax(1) == outputs[labels]
-    return hits.double()
 
 
 def class_accuracy(
@@ -178,8 +160,7 @@ def class_accuracy(
 
     Args:
         extractor, head: the parts; the head has an output for each class.
-        image_set: its test images are used.
-        statistics, batch_size: see ``all_logits``.
+        image_set, statistics, batch_size: see ``all_logits``.
 
     Raises:
         ValueError: the head has not an output for each class; and as ``all_logits``.
@@ -193,7 +174,7 @@ def class_accuracy(
 
 
 def output_index(head_classes: Sequence[str], classes: Sequence[str]) -> Tensor:
-    """The output of a head that stands for each of ``classes``.
+    """The output of a head that stands for each of ``classes``: int64 (classes,).
 
     Raises:
         ValueError: the head lacks one, or two of its outputs have one name.
@@ -207,8 +188,7 @@ def output_index(head_classes: Sequence[str], classes: Sequence[str]) -> Tensor:
 
 
 def shuffled(split: Split) -> Split:
-    """The split in a random order that is the same in every run: batch statistics need batches with all classes in
-    them."""
+    """The split in a random order, the same in every run: batch statistics need all classes in a batch."""
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(0))
     return split[order.to(split.labels.device)]
 

@@ -1,16 +1,11 @@
-"""Exact retrieval: which items of a gallery are nearest to a query, and whether they have its label.
+"""Exact retrieval: which items of a gallery are nearest to a query, and whether they have its label (Ramanujan et al.,
+Sec. 4.1). Query and gallery may come from different models: phi_new/phi_old takes a gallery of the old one.
 
-CMC@k and mAP@1.0 as in Sec. 4.1 of paper B (Ramanujan et al., arXiv 2112.02805), by L2 distance, on the device of the
-embeddings and in chunks of queries, so that memory does not grow with their number. The query and the gallery may come
-from different models: phi_new/phi_old takes queries of the new model and a gallery of the old one.
+L2 distances are computed in float64 about the median of the gallery, so that an offset of the embeddings costs no
+accuracy, and compared in float32 (float64 if an embedding is), so that those which differ by rounding alone are ties.
+Equal rows are computed once, for a matrix product may give them distances that differ in the last bits.
 
-The order of the gallery plays no part. Equal rows of it are computed once, for a matrix product may give them
-distances that differ in the last bits. Distances are computed in float64 about the median of the gallery, so that an
-offset of the embeddings costs no accuracy, and compared in float32 (float64 if an embedding is), so that those which
-differ by rounding alone are ties.
-
-For a search by cosine give rows of length 1, and leave out rows of zeros, which have no cosine: they lie at distance 1
-from all others, nearer than rows at an angle above 60 degrees. ``gallery.embeddings`` refuses to compare them.
+For a search by cosine give rows of length 1, and leave out rows of zeros, which have no cosine.
 """
 
 from __future__ import annotations
@@ -29,7 +24,7 @@ from .images import ImageSet, Split
 from .inspection import as_precise, one_tensor
 from .normalization import evaluation
 
-WORKING_SET = 2**28  # bytes that a chunk of queries may take by default
+WORKING_SET = 2**28  # bytes that a chunk of queries may take, so that memory does not grow with their number
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,13 +36,12 @@ class RetrievalScores:
     mean_ap: float
     """mAP@1.0: mean of ``average_precision``"""
     n_queries: int
-    """all of them"""
     n_without_match: int
-    """how many have no relevant item and are left out of the means"""
+    """queries without a relevant item, which are left out of the means"""
     hit_rank: Tensor
-    """(n_queries,) int64: rank, from 1, of the nearest relevant item; 0 for a query without one"""
+    """(n_queries,) int64: rank, from 1, of the nearest relevant item; 0 where there is none"""
     average_precision: Tensor
-    """(n_queries,) float64: over all recall levels; NaN for a query without a relevant item"""
+    """(n_queries,) float64: over all recall levels; NaN where there is no relevant item"""
 
 
 @torch.no_grad()
@@ -56,7 +50,7 @@ def encode(model: nn.Module, image_set: ImageSet, split: Split, *, batch_size: i
 
     Args:
         model: the embedder.
-        image_set: by whose pixel statistics the images are normalised, that of the model's training.
+        image_set: that of the model's training, by whose pixel statistics the images are normalised.
         split: the images.
         batch_size: images at a time.
         unit: scale embeddings to length 1.
@@ -65,8 +59,8 @@ def encode(model: nn.Module, image_set: ImageSet, split: Split, *, batch_size: i
         ValueError: the model gives something else than a tensor, or has BN without running statistics.
     """
     with evaluation(model, "running"):
-        batches = (part.to(split.labels.device) for part in split.images.split(batch_size))
-        results = (one_tensor(model, model(as_precise(image_set.normalise(batch), model))) for batch in batches)
+        parts = (part.to(split.labels.device) for part in split.images.split(batch_size))
+        results = (one_tensor(model, model(as_precise(image_set.normalise(part), model))) for part in parts)
         found = torch.cat([at_least_float32(result) for result in results])
     return F.normalize(found, dim=1) if unit else found
 
@@ -82,14 +76,11 @@ def evaluate(
     same_items: bool = False,
     query_ids: Tensor | None = None,
     gallery_ids: Tensor | None = None,
-    chunk: int | None = None,
 ) -> RetrievalScores:
     """CMC@k and mAP@1.0 of queries in a gallery, exact. Relevant are items with the query's label.
 
-    Ties: for CMC the irrelevant come first among items at the same distance, so that a model which maps all images to
-    one point gets no credit. For average precision they enter together and precision is taken after all of them, as by
-    scikit-learn's ``average_precision_score``. Queries without a relevant item are counted in ``n_without_match`` and
-    not in the means.
+    Among items at the same distance, CMC counts the irrelevant first, so that a model which maps all images to one
+    point gets no credit; for average precision they enter together, as in scikit-learn's ``average_precision_score``.
 
     Args:
         query, gallery: embeddings (n, d) and (m, d).
@@ -99,7 +90,6 @@ def evaluate(
             that query, as in Sec. 4.2.
         query_ids, gallery_ids: integers (n,) and (m,), in place of ``same_items``: gallery items with the id of the
             query are left out for it, be they one, several or none.
-        chunk: queries at a time; None takes as many as fit ``WORKING_SET``. It does not change the scores.
 
     Raises:
         ValueError: no query has a relevant item; embeddings that are not finite floating-point matrices of equal width;
@@ -109,31 +99,26 @@ def evaluate(
     Source: paper B, Sec. 4.1.
     """
     own = _checked(query, gallery, same_items, query_ids, gallery_ids)
-    query_labels = _integers("query_labels", query_labels, query)
+    query_labels = _integers("query_labels", query_labels, query, query)
     gallery_labels = _integers("gallery_labels", gallery_labels, query, gallery)
     for k in ks:
         _in_range("ks", k, len(gallery))
     distances, relevant = _Distances.of(query, gallery, own), _Lookup.of(query_labels, gallery_labels)
     hit_rank = torch.empty_like(query_labels)
     average_precision = torch.empty_like(hit_rank, dtype=torch.float64)
-    for part in distances.parts(chunk, relevant.most):
+    for part in distances.parts(relevant.most):
         hit_rank[part], average_precision[part] = _ranked(distances[part], *relevant[part])
     return _scores(hit_rank, average_precision, ks)
 
 
 @torch.no_grad()
-def nearest(
-    query: Tensor, gallery: Tensor, k: int = 5, *, same_items: bool = False, chunk: int | None = None
-) -> tuple[Tensor, Tensor]:
-    """The k nearest items of the gallery by L2 distance, nearest first.
-
-    Of items at the same distance the one with the lower index comes first. Distances below about 1e-8 of the spread of
-    the embeddings are rounding.
+def nearest(query: Tensor, gallery: Tensor, k: int = 5, *, same_items: bool = False) -> tuple[Tensor, Tensor]:
+    """The k nearest items of the gallery by L2 distance, nearest first; of equally far ones the lower index.
 
     Args:
         query, gallery: embeddings (n, d) and (m, d).
         k: in 1 .. m (m - 1 with ``same_items``).
-        same_items, chunk: as in ``evaluate``.
+        same_items: as in ``evaluate``.
 
     Returns:
         Distances (n, k), float32 or float64 if an embedding is, and indices (n, k) of rows.
@@ -147,7 +132,7 @@ def nearest(
     lowest = torch.empty(len(query), k, dtype=distances.dtype, device=query.device)
     indices = torch.empty_like(lowest, dtype=torch.int64)
     tied = torch.empty(len(query), dtype=torch.bool, device=query.device)
-    parts = list(distances.parts(chunk, k))
+    parts = list(distances.parts(k))
     for part in parts:
         lowest[part], indices[part], tied[part] = _lowest(distances[part], k)
     again = tied.nonzero().squeeze(1)  # the host learns how many, once a call
@@ -157,28 +142,25 @@ def nearest(
     return lowest, indices
 
 
-def negative_flips(before: RetrievalScores, after: RetrievalScores, k: int = 1) -> float:
-    """Share, in 0..1, of the queries that lose their last relevant item among the k nearest in an update.
-
-    Of all queries with a relevant item. With the arguments swapped: the positive flips.
+def negative_flips(before: RetrievalScores, after: RetrievalScores) -> float:
+    """Share, in 0..1, of the queries with a relevant item whose nearest item was relevant before an update, and is not
+    after it. With the arguments swapped: the positive flips.
 
     Args:
         before, after: scores of the same queries.
-        k: one of the ``ks`` both were evaluated with.
 
     Raises:
         ValueError: the two are not of the same queries: unequal in number, or in which have a relevant item.
 
-    Source: Yan et al. 2021, arXiv 2011.09161.
+    Source: Yan et al. 2021.
     """
-    _in_range("k", k)
     ranks = before.hit_rank.cpu(), after.hit_rank.cpu()
     if before.n_queries != after.n_queries:
         raise ValueError(f"before, after: must be of the same queries, got {before.n_queries} and {after.n_queries}")
     differ = ((ranks[0] > 0) != (ranks[1] > 0)).sum().item()
     if differ:
         raise ValueError(f"before, after: must be of the same queries, but {differ} have a match in only one of them")
-    lost = (ranks[0] <= k) & (ranks[1] > k)
+    lost = (ranks[0] == 1) & (ranks[1] > 1)
     return lost.sum().item() / (ranks[0] > 0).sum().item()
 
 
@@ -236,17 +218,11 @@ class _Distances:
             distances.scatter_add_(1, items, torch.zeros_like(items, dtype=self.dtype).masked_fill_(exists, math.inf))
         return distances
 
-    def parts(self, chunk: int | None, wanted: int) -> Iterator[slice]:
+    def parts(self, wanted: int) -> Iterator[slice]:
         """Slices of the queries; wanted: how many items are looked at more closely for each."""
-        if chunk is None:
-            chunk = _default_chunk(len(self.row_of_item), wanted + (self.own.most if self.own else 0))
-        _in_range("chunk", chunk)
+        wanted += self.own.most if self.own else 0
+        chunk = max(1, WORKING_SET // (24 * len(self.row_of_item) + 48 * wanted))  # bytes that an item takes
         return (slice(start, start + chunk) for start in range(0, len(self.query), chunk))
-
-
-def _default_chunk(items: int, wanted: int) -> int:
-    """Queries at a time: they take 24 bytes for an item and 48 for one that is looked at more closely."""
-    return max(1, WORKING_SET // (24 * items + 48 * wanted))
 
 
 # What follows from the distances of a chunk
@@ -269,7 +245,7 @@ def _sorted(x: Tensor) -> Tensor:
 
 
 def _lowest(distances: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The k lowest of each row, their columns, and whether the last equals one left out, of which topk takes any."""
+    """The k lowest of each row, their columns, and whether the last equals one left out: ``topk`` takes any."""
     values, columns = distances.topk(min(k + 1, distances.shape[1]), largest=False)
     tied = (values[:, k:] == values[:, k - 1 : k]).any(1)
     columns = columns[:, :k].sort(1).values
@@ -319,12 +295,11 @@ def _checked(
         raise ValueError(f"{missing}: query_ids and gallery_ids must be given both or neither, got None")
     if query_ids is None or gallery_ids is None:
         return None
-    return _integers("query_ids", query_ids, query), _integers("gallery_ids", gallery_ids, query, gallery)
+    return _integers("query_ids", query_ids, query, query), _integers("gallery_ids", gallery_ids, query, gallery)
 
 
-def _integers(name: str, x: Tensor, query: Tensor, items: Tensor | None = None) -> Tensor:
-    """Labels or ids as int64, one for each of the items (of the queries), on the device of the queries."""
-    items = query if items is None else items
+def _integers(name: str, x: Tensor, query: Tensor, items: Tensor) -> Tensor:
+    """Labels or ids as int64, one for each of the items, on the device of the queries."""
     if not isinstance(x, Tensor) or x.is_floating_point() or x.is_complex() or x.dtype == torch.bool:
         raise ValueError(f"{name}: must be a tensor of integers, got {described(x)}")
     if x.shape != items.shape[:1]:
@@ -338,6 +313,6 @@ def _check_device(name: str, x: Tensor, query: Tensor) -> None:
         raise ValueError(f"{name}: must be on the device of query, {query.device}, got {x.device}")
 
 
-def _in_range(name: str, value: int, most: int | None = None) -> None:
-    if value < 1 or (most is not None and value > most):
-        raise ValueError(f"{name}: must be at least 1{'' if most is None else f' and at most {most}'}, got {value}")
+def _in_range(name: str, value: int, most: int) -> None:
+    if not 1 <= value <= most:
+        raise ValueError(f"{name}: must be at least 1 and at most {most}, got {value}")

@@ -1,13 +1,8 @@
 """Similarity of two representations of the same images, beside that which chance alone would give.
 
-Paper A compares feature extractors by the correlation of their channels (App. C.2), paper B by CKA (Tab. 6). Beside
-these stand Procrustes, similarity of dissimilarities, and shared neighbours. A measure is a function of the whole set;
-correlation and CKA are also classes with ``update(x, y)`` and ``compute()``, whose value over batches is that of the
-whole set. ``permutation_test`` holds any measure against images that are paired at random.
-
-In feature maps (n, c, h, w) each position counts as a sample, in tokens (n, t, c) each token, so two of them need the
-same height and width, or number. A representation that is constant is similar to nothing: 0, never NaN. Of the
-arithmetic see ``moments``: an offset costs no accuracy, and what leaves single precision is refused.
+Correlation and CKA are also classes with ``update(x, y)`` and ``compute()``, whose value over batches is that of the
+whole set. In feature maps (n, c, h, w) each position counts as a sample, in tokens (n, t, c) each token. A constant
+representation is similar to nothing: 0, never NaN. Of the arithmetic see ``moments``.
 """
 
 from __future__ import annotations
@@ -42,8 +37,7 @@ def cross_correlation(x: Tensor, y: Tensor) -> Tensor:
         x, y: (n, p) and (n, q), or feature maps (n, p, h, w) and (n, q, h, w), of the same images in the same order.
 
     Returns:
-        (p, q), float64. A constant channel correlates 0 with all others; in single precision one that varies by less
-        than 1e-19 counts as constant.
+        (p, q), float64; 0 for a constant channel.
 
     Raises:
         ValueError: fewer than 2 samples, or input that is no finite floating-point tensor of equal n (and equal h, w).
@@ -54,15 +48,14 @@ def cross_correlation(x: Tensor, y: Tensor) -> Tensor:
 
 
 class CrossCorrelation:
-    """``cross_correlation`` over batches: the value of the whole set, in memory for p x q numbers and a batch."""
+    """``cross_correlation`` over batches, in memory for p x q numbers and a batch."""
 
     def __init__(self) -> None:
         self._samples = Samples()
         self._sums: list[Tensor] = []
 
     def update(self, x: Tensor, y: Tensor) -> CrossCorrelation:
-        """Add a batch of any number of samples, with shapes as in ``cross_correlation``; whether they are finite is
-        seen by ``compute``."""
+        """Add a batch of any number of samples; whether they are finite is seen by ``compute``."""
         sides = _paired(x, y)
         self._samples.add(sides)
         for chunk in self._samples.centred(sides):
@@ -77,11 +70,7 @@ class CrossCorrelation:
         return self
 
     def compute(self) -> Tensor:
-        """Correlations (p, q) of all samples so far.
-
-        Raises:
-            ValueError: they are fewer than 2, or not all finite.
-        """
+        """``cross_correlation`` of all samples so far."""
         xy, xx, yy = self._about_means()
         x, y = (torch.where(squares > 0, squares.rsqrt(), 0.0) for squares in (xx, yy))
         return (xy * x[:, None]).mul_(y).clamp_(-1, 1)
@@ -97,10 +86,8 @@ class CrossCorrelation:
 def _paired(x: Tensor, y: Tensor) -> dict[str, Tensor]:
     sides = as_maps({"x": x, "y": y})
     if grid(sides["x"]) != grid(sides["y"]):
-        raise ValueError(
-            "x, y: positions count as samples, so height and width must be equal, got "
-            f"{grid(sides['x'])} and {grid(sides['y'])}"
-        )
+        found = f"{grid(sides['x'])} and {grid(sides['y'])}"
+        raise ValueError(f"x, y: positions count as samples, so height and width must be equal, got {found}")
     return sides
 
 
@@ -111,9 +98,8 @@ def match_channels(corr: Tensor) -> tuple[Tensor, float]:
         corr: (p, q), row i a channel of one network, column j a channel of the other.
 
     Returns:
-        The permutation (p,), row i being matched to column ``permutation[i]``, and the mean over the matched pairs.
-        With unequal p and q min(p, q) pairs are matched: if p > q the other rows get -1, if q > p the other columns do
-        not appear.
+        The permutation (p,), row i being matched to column ``permutation[i]``, or to none (-1) where p > q; and the
+        mean over the matched pairs.
 
     Raises:
         ValueError: ``corr`` is not a finite floating-point matrix.
@@ -150,14 +136,10 @@ def procrustes_similarity(x: Tensor, y: Tensor) -> float:
 def linear_cka(x: Tensor, y: Tensor, *, unbiased: bool = False, flatten: bool = False) -> float:
     """Linear centred kernel alignment: ||Y^T X||_F^2 / (||X^T X||_F ||Y^T Y||_F), columns centred.
 
-    Takes memory for p^2 + pq + q^2 numbers and a chunk; where samples are fewer than p + q, which is less work then,
-    for 2 n^2 and a copy of the samples.
-
     Args:
-        x, y: (n, p) and (n, q), or feature maps (n, p, h, w) and (n, q, h, w), of the same images in the same order.
+        x, y: as in ``cross_correlation``.
         unbiased: HSIC_1 in place of each norm (Song et al. 2012, Nguyen et al. 2021): near 0 for unrelated features
-            even where p and q exceed n, and sometimes below it. Meant for independent samples, which positions of a map
-            are not.
+            even where p and q exceed n, if samples are independent, which positions of a map are not.
         flatten: an image is one sample of c x h x w features, in place of h x w samples.
 
     Raises:
@@ -173,18 +155,15 @@ def linear_cka(x: Tensor, y: Tensor, *, unbiased: bool = False, flatten: bool = 
 
 
 class CKA:
-    """``linear_cka`` over batches: the value of the whole set, not a mean over batches.
-
-    Takes memory for a copy of the samples while they are fewer than p + q, and from then on for p^2 + pq + q^2 moments.
-    """
+    """``linear_cka`` over batches, in memory for p^2 + pq + q^2 numbers, or for a copy of the samples while they are
+    fewer than p + q."""
 
     def __init__(self, *, unbiased: bool = False, flatten: bool = False):
         self.unbiased, self.flatten = unbiased, flatten
         self._kernels = Kernels([("x", "y")], unbiased)
 
     def update(self, x: Tensor, y: Tensor) -> CKA:
-        """Add a batch of any number of samples, with shapes as in ``linear_cka``; whether they are finite is seen by
-        ``compute``."""
+        """Add a batch of any number of samples; whether they are finite is seen by ``compute``."""
         return self._add(x, y, copy=True)
 
     def _add(self, x: Tensor, y: Tensor, *, copy: bool) -> CKA:
@@ -194,19 +173,13 @@ class CKA:
         return self
 
     def compute(self) -> float:
-        """CKA of all samples so far.
-
-        Raises:
-            ValueError: they are fewer than 2 (4 if unbiased), or not all finite.
-
-        Warns:
-            As ``linear_cka``.
-        """
-        found, samples = self._kernels.alignments()["x", "y"], self._kernels.samples
-        if not self.unbiased and max(samples.channels.values()) > samples.n / 4:
+        """``linear_cka`` of all samples so far."""
+        found, n = self._kernels.alignments()["x", "y"], self._kernels.samples.n
+        widest = max(self._kernels.samples.channels.values())
+        if not self.unbiased and widest > n / 4:
             warnings.warn(
-                f"biased CKA of {max(samples.channels.values())} channels and {samples.n} samples is far from 0 for "
-                "unrelated features; compare it with its permutation_test, or take unbiased=True",
+                f"biased CKA of {widest} channels and {n} samples is far from 0 for unrelated features; compare it "
+                "with its permutation_test, or take unbiased=True",
                 stacklevel=3,
             )
         return found.item()
@@ -252,8 +225,7 @@ def _ranks(values: Tensor) -> Tensor:
 def mutual_knn(x: Tensor, y: Tensor, k: int = 10) -> float:
     """Mean share, in 0..1, of the k nearest neighbours of a sample that are the same in ``x`` and in ``y``.
 
-    Nearness is Euclidean, so that the score has the invariances of CKA; for the cosine of Huh et al., normalise the
-    rows first. A sample is no neighbour of its own. Ties are broken arbitrarily.
+    Nearness is Euclidean; for the cosine of Huh et al., normalise the rows first. Ties are broken arbitrarily.
 
     Args:
         x, y: (n, p) and (n, q), row i of both the same sample.
@@ -310,9 +282,7 @@ class Calibrated(NamedTuple):
 def permutation_test(
     measure: Callable[[Tensor, Tensor], float], x: Tensor, y: Tensor, *, permutations: int = 199, seed: int = 0
 ) -> Calibrated:
-    """A score against those of the same representations with the images of ``y`` in a random order.
-
-    What is left of a score then is owed to the number of channels, of samples, and to the values themselves.
+    """A score beside those of the same representations with the images of ``y`` in a random order.
 
     Args:
         measure: a function of this module, or any other of two tensors; higher is more alike.

@@ -18,15 +18,13 @@ ARRAYS = ("x_train", "y_train", "x_test", "y_test", "class_names")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Store the ``ARRAYS`` of a set as ``path`` with a checksum inside, atomically: a reader sees the old file or the
-    new one, never a part."""
+    """Store the ``ARRAYS`` of a set as ``path`` with a checksum inside, atomically."""
     with replacing(path) as file:
         np.savez(file, allow_pickle=False, sha256=np.array(digest(arrays)), **arrays)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """The ``ARRAYS`` of a file that ``write_arrays`` wrote, or of one of the same form without a checksum. Nothing is
-    unpickled.
+    """The ``ARRAYS`` of a file that ``write_arrays`` wrote, or of one of that form without a checksum, never unpickled.
 
     Raises:
         ValueError: the file, which is named, is truncated, altered since it was written, or not of that form.
@@ -48,8 +46,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """64 hex digits that tell the pixels, labels and class names of a set from any other, whatever integers the labels
-    and whatever width and Unicode form the names are stored in."""
+    """64 hex digits that tell a set from any other, whatever integers its labels, and whatever width and Unicode form
+    its names are stored in."""
     found = hashlib.sha256()
     for key in ARRAYS:
         array = np.ascontiguousarray(arrays[key], np.int64 if key.startswith("y_") else None)
@@ -68,10 +66,8 @@ def _form_problem(arrays: dict[str, np.ndarray]) -> str | None:
         return f"class_names must differ, got {double} more than once"
     for part in ("train", "test"):
         x, y = arrays[f"x_{part}"], arrays[f"y_{part}"]
-        if x.dtype != np.uint8 or x.ndim != 4 or len(x) == 0:
-            return f"x_{part} must be uint8 (n, c, h, w) with n > 0, got {x.dtype} {x.shape}"
-        if not all(x.shape):
-            return f"x_{part} must have a size, got {x.shape}"
+        if x.dtype != np.uint8 or x.ndim != 4 or not x.size:
+            return f"x_{part} must be uint8 (n, c, h, w) and not empty, got {x.dtype} {x.shape}"
         if x.shape[3] <= 4 < min(x.shape[1:3]):
             return f"x_{part} must be (n, c, h, w), got {x.shape} with the channels last: transpose(0, 3, 1, 2)"
         if y.shape != (len(x),) or y.dtype.kind not in "iu":

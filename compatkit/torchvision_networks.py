@@ -1,7 +1,5 @@
-"""torchvision's networks as ``nn.Sequential`` of named blocks, with which they can be split.
-
-What their forward methods do between modules (flattening, pooling, a class token) becomes a small module of its own.
-Blocks are the networks' own modules, under their own names, and share their parameters.
+"""torchvision's networks as ``nn.Sequential`` of their own modules, with which they can be split. What their forward
+methods do between modules (flattening, pooling, a class token) becomes a small module of its own.
 """
 
 from __future__ import annotations
@@ -16,21 +14,8 @@ from torch import Tensor, nn
 Blocks = Iterator[tuple[str, nn.Module]]
 
 
-class SpatialMean(nn.Module):
-    """The mean over positions: (n, c, h, w) -> (n, c)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean((2, 3))
-
-
 class Tokens(nn.Module):
-    """Images (n, 3, s, s) -> tokens (n, 1 + patches, c) of a vision transformer: patches, the class token before them,
-    positions added."""
-
-    conv_proj: nn.Conv2d
-    dropout: nn.Dropout
-    class_token: nn.Parameter
-    pos_embedding: nn.Parameter
+    """Images (n, 3, s, s) -> tokens (n, 1 + patches, c) of a vision transformer, the class token first."""
 
     def __init__(self, vit: Any):
         super().__init__()
@@ -82,15 +67,12 @@ def _squeezenet(net: Any) -> Blocks:
 
 def _shufflenet(net: Any) -> Blocks:
     yield from _children(net, "conv1", "maxpool", "stage2", "stage3", "stage4", "conv5")
-    yield from (("mean", SpatialMean()), ("fc", net.fc))
+    yield from (("mean", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())), ("fc", net.fc))
 
 
 def _googlenet(net: Any) -> Blocks:
     if net.aux_logits or net.transform_input:
-        raise ValueError(
-            "net: GoogLeNet can be split without its auxiliary classifiers and its own normalisation of images; build "
-            "it with aux_logits=False, transform_input=False"
-        )
+        raise ValueError("net: to split GoogLeNet, build it with aux_logits=False, transform_input=False")
     inner = [name for name, _ in net.named_children() if name.startswith(("conv", "maxpool", "inception"))]
     yield from _children(net, *inner, "avgpool")
     yield from (("flatten", nn.Flatten()), ("dropout", net.dropout), ("fc", net.fc))
@@ -103,12 +85,8 @@ def _vit(net: Any) -> Blocks:
 
 
 FAMILIES: dict[str, Callable[[Any], Blocks]] = {
+    **dict.fromkeys(("VGG", "AlexNet", "MobileNetV2", "MobileNetV3", "EfficientNet"), _with_pooling),
     "ResNet": _resnet,
-    "VGG": _with_pooling,
-    "AlexNet": _with_pooling,
-    "MobileNetV2": _with_pooling,
-    "MobileNetV3": _with_pooling,
-    "EfficientNet": _with_pooling,
     "DenseNet": _densenet,
     "SqueezeNet": _squeezenet,
     "ShuffleNetV2": _shufflenet,
@@ -119,11 +97,7 @@ FAMILIES: dict[str, Callable[[Any], Blocks]] = {
 
 
 def in_blocks(net: nn.Module) -> nn.Sequential:
-    """A network of torchvision as blocks that share its parameters; the network itself stays as it is.
-
-    Raises:
-        ValueError: for a network of another kind, with what can be done instead.
-    """
+    """A network of torchvision as blocks that share its parameters; ValueError for another kind of network."""
     name = type(net).__name__
     if not type(net).__module__.startswith("torchvision.models") or name not in FAMILIES:
         raise ValueError(

@@ -1,8 +1,6 @@
-"""The one training loop: networks that share auxiliary heads, trained jointly or one after the other.
+"""The one training loop: networks that share auxiliary heads, trained jointly, or one after the other (``freeze``).
 
-A ``Task`` is one network with the terms that it learns from; ``train`` alternates between tasks, one minibatch each. To
-train incrementally, train one task, ``freeze`` the heads that the next one is to fit, and train the next. Everything
-random depends on a seed and the step alone, so that a run which was killed goes on to the same bits.
+Everything random depends on a seed and the step alone, so that a run which was killed goes on to the same bits.
 
 Source: paper A (Gygli et al.), Sec. 3.4.
 """
@@ -44,19 +42,17 @@ if not torch.cuda.is_initialized():  # cuBLAS reads it once, at its first produc
 
 @dataclass
 class Task:
-    """One network in training: what it sees, and the terms that it learns from.
-
-    Two tasks whose terms hold the same head share it.
+    """One network in training, and the terms that it learns from. Two tasks whose terms hold the same head share it.
 
     Attributes:
-        data: an image set, whose training split is used, on the device it is on; or tensors (n, ...) of the same n
-            items, the inputs of the network and last what belongs to each item.
-        extractor: (n, c, h, w) -> features, or what else the inputs are.
+        data: an image set, whose training split is used; or tensors (n, ...) on one device, the inputs of the network
+            and last what belongs to each item.
+        extractor: images (n, c, h, w), or other inputs, -> features.
         terms: see ``objectives``; each adds its loss, times its weight.
         seed: of the order and the augmentation of the images.
 
     Raises:
-        ValueError: no terms, or two of one name.
+        ValueError: for no terms, and two of one name.
 
     Source: paper A, eqs. (1) and (2).
     """
@@ -80,11 +76,10 @@ class Task:
 
     @property
     def device(self) -> torch.device:
-        """The device of the data."""
         return self.data.device if isinstance(self.data, ImageSet) else self.data[0].device
 
     def modules(self) -> list[nn.Module]:
-        """The modules that are trained, or frozen and used, each once."""
+        """The modules that are used, learning or frozen, each once."""
         return list(dict.fromkeys([self.extractor, *(module for term in self.terms for module in term.modules())]))
 
     def minibatches(
@@ -113,9 +108,8 @@ class Task:
 
 
 def freeze(module: Module) -> Module:
-    """Fix a head for incremental training: parameters and BN buffers stay as they are. Returns ``module``.
-
-    A frozen BN layer still normalises by the batch at hand, in training as in the paper's evaluation.
+    """Fix parameters and BN buffers of a head for incremental training; returns ``module``. Its BN still normalises by
+    the batch at hand, as in the paper's evaluation.
 
     Raises:
         ValueError: as ``normalization.check_settable``.
@@ -130,7 +124,7 @@ def freeze(module: Module) -> Module:
 
 
 def unfreeze(module: Module) -> Module:
-    """Undo ``freeze``: parameters learn again, and BN buffers follow. Returns ``module``."""
+    """Undo ``freeze``; returns ``module``."""
     module.requires_grad_(True)
     for bn in batch_norms(module):
         bn.track_running_stats = bn.running_mean is not None
@@ -162,18 +156,13 @@ def train(
 ) -> list[dict]:
     """Train the networks of ``tasks`` in place, one minibatch each in turn (joint training).
 
-    Parameters that need no gradient, and BN buffers of frozen heads, stay as they are.
-
     Args:
         tasks: one, or several that may share heads.
-        recipe: how.
+        recipe: see ``Recipe``.
         checkpoint: a file to go on from if it is there, and to write every ``checkpoint_seconds`` and at the end.
-        checkpoint_seconds: see ``checkpoint``.
-        label: names the progress bar.
-        show_progress: a bar where a person is watching.
-        probe: measures the networks after each number of steps in ``probe_at``, 0 being before the first; it must leave
-            them as they are.
-        probe_at: see ``probe``.
+        label, show_progress: of a line where a person is watching.
+        probe: measures the networks, and leaves them as they are, after each number of steps in ``probe_at``; 0 is
+            before the first.
         on_step: is called with the number of steps taken after each step, before a checkpoint is written.
 
     Returns:
@@ -182,8 +171,8 @@ def train(
 
     Raises:
         FloatingPointError: a loss is not finite; the checkpoint stays at the last good state.
-        ValueError: the checkpoint belongs to other networks, data or recipe, or to another device, thread count or
-            torch version, with which it could not go on to the same bits.
+        ValueError: the checkpoint is of other networks, data or recipe, or of another device, thread count or torch
+            version, with which it could not go on to the same bits.
 
     Source: paper A, Sec. 3.4.
     """
@@ -207,14 +196,14 @@ def train(
 
 
 def train_once(tasks: Sequence[Task], recipe: Recipe, folder: Path | None, **options) -> list[dict]:
-    """Train networks that several runs need: the first one trains them, the others wait and load the weights.
+    """Train networks that several runs need: the first run trains them, the others wait and load the weights.
 
     Args:
         tasks, recipe, options: as in ``train``.
-        folder: where the weights are kept, under the name that ``identity`` gives; None trains without keeping any.
+        folder: keeps the weights under the name that ``identity`` gives; None keeps none.
 
     Returns:
-        The history, as of ``train``.
+        The history, as ``train`` does.
     """
     if folder is None:
         return train(tasks, recipe, **options)
@@ -227,10 +216,10 @@ def identity(tasks: Sequence[Task], recipe: Recipe) -> str:
     """A name for where training will end: 16 hex digits over present weights, types and settings of all modules, which
     of them learn and which are shared, terms, data, recipe, and what of the machine changes bits."""
     run = _Run(tasks, recipe, None)
-    digest = hashlib.sha256(run.fingerprint().encode())
+    found = hashlib.sha256(run.fingerprint().encode())
     for tensor in run.modules.state_dict().values():
-        digest.update(content(tensor))
-    return digest.hexdigest()[:16]
+        found.update(content(tensor))
+    return found.hexdigest()[:16]
 
 
 class _Run:
@@ -247,7 +236,7 @@ class _Run:
         self.memory_format = _memory_format(recipe, self.device)
         self.modules.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.optimizer = _optimizer([p for p in self.modules.parameters() if p.requires_grad], recipe)
-        self.autocast = _autocast(recipe, self.device)
+        self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=uses_bf16(recipe, self.device))
         self.minibatches = [task.minibatches(recipe, self._prepared) for task in tasks]
         self.step, self.saved = 0, -1
         self.history: list[dict[str, Any]] = []
@@ -330,14 +319,12 @@ class _Run:
 
     def _check_finite(self) -> None:
         if not bool(self.finite):
+            kept = (
+                "no checkpoint was kept" if self.checkpoint is None else f"{self.checkpoint} keeps the last good state"
+            )
             raise FloatingPointError(
                 f"the loss became infinite or NaN at step {self.step} or shortly before (learning rate "
-                f"{learning_rate(self.recipe, self.step):.3g}); "
-                + (
-                    "no checkpoint was kept"
-                    if self.checkpoint is None
-                    else f"{self.checkpoint} keeps the last good state"
-                )
+                f"{learning_rate(self.recipe, self.step):.3g}); {kept}"
             )
 
 
@@ -369,18 +356,13 @@ def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Op
 
 
 def uses_bf16(recipe: Recipe, device: torch.device | str) -> bool:
-    """Tell whether this recipe trains in bf16 on this device: if it says so, or is "auto" and the device multiplies
-    bf16 itself."""
+    """Tell whether a recipe trains in bf16: it says so, or is "auto" and the device multiplies bf16 itself."""
     if recipe.precision != "auto":
         return recipe.precision == "bf16"
     if torch.device(device).type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
-
-
-def _autocast(recipe: Recipe, device: torch.device) -> AbstractContextManager:
-    return torch.autocast(device.type, torch.bfloat16) if uses_bf16(recipe, device) else nullcontext()
 
 
 def _memory_format(recipe: Recipe, device: torch.device) -> torch.memory_format:

@@ -21,7 +21,7 @@ def embedder(
     """A backbone as named blocks whose output is the embedding (n, dim).
 
     Args:
-        name: ``resnetD`` with D = 6n + 2, for small images (``models.resnet``, of ``width``); or
+        name: ``resnetD`` with D = 6n + 2, for small images (``models.build``, of ``width``); or
             ``torchvision:resnet18``, ``torchvision:resnet50`` or ``torchvision:mobilenet_v2``, for images of about
             224 x 224 (``width`` 16 means the usual number of channels, and is the only one for the first two).
         dim: width of the embedding.

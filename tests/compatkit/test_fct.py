@@ -1,12 +1,10 @@
 """The transformation layer by layer, how it is fitted, and the classifier that BCT synthesises."""
 
-import copy
-
 import pytest
 import torch
 from torch import nn
 
-from compatkit import models, training
+from compatkit import fct, models, training
 from compatkit.fct import FitTransformation, Residual, Transformation, transform
 from compatkit.normalization import batch_norms
 from compatkit.recipes import Recipe
@@ -23,9 +21,7 @@ def small_h(seed=0):
     return unsettled(Transformation(3, 2, 4, 10, seed=seed))
 
 
-@pytest.mark.parametrize(
-    ("width", "parameters"), [(512, 790_656), (1024, 1_906_816), (2048, 5_712_000), (4096, 19_613_824)]
-)
+@pytest.mark.parametrize(("width", "parameters"), [(512, 790_656), (2048, 5_712_000)])
 def test_the_published_number_of_parameters(width, parameters):
     assert models.count_parameters(Transformation(128, 128, 128, width)) == parameters
 
@@ -90,12 +86,6 @@ def test_widths_are_checked(name, kind):
         kind(**dict.fromkeys(("d_old", "d_side", "d_new", "width"), 2) | {name: 0})
 
 
-def test_weights_follow_from_the_seed_alone():
-    before = torch.get_rng_state()
-    first, again, other = (Transformation(3, 2, 4, 10, seed=seed).state_dict() for seed in (5, 5, 6))
-    assert torch.equal(torch.get_rng_state(), before) and same(first, again) and not same(first, other)
-
-
 def test_the_loss_is_the_squared_distance_mean_over_items():
     h, data = small_h(), inputs()
     task = FitTransformation(h, *data)
@@ -105,22 +95,6 @@ def test_the_loss_is_the_squared_distance_mean_over_items():
     rows = zip(h(*data[:2]).tolist(), data[2].tolist(), strict=True)
     expected = sum(sum((a - b) ** 2 for a, b in zip(*row, strict=True)) for row in rows) / 12
     assert list(found) == ["distance"] and found["distance"].item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_rows_of_old_side_and_new_stay_together():
-    number = torch.arange(20.0)[:, None]
-    task = FitTransformation(Transformation(1, 1, 1, 4), number, number + 100, number + 200, seed=3)
-    draw = task.minibatches(Recipe(steps=10, batch_size=6))
-    seen = []
-    for step in range(3):
-        (old, side), new = draw(step).inputs, draw(step).labels
-        assert torch.equal(old + 100, side) and torch.equal(old + 200, new) and len(old) == 6
-        seen += old.flatten().tolist()
-    assert len(set(seen)) == 18 and seen != sorted(seen)
-    again = FitTransformation(task.extractor, *task.data, seed=3).minibatches(Recipe(steps=10, batch_size=6))
-    assert torch.equal(again(2).labels, draw(2).labels), "by seed and step alone"
-    other = FitTransformation(task.extractor, *task.data, seed=4).minibatches(Recipe(steps=10, batch_size=6))
-    assert not torch.equal(other(2).labels, draw(2).labels)
 
 
 def traced(h):
@@ -163,39 +137,21 @@ def test_a_resumed_fit_is_in_the_mode_of_its_step(tmp_path):
     assert trace == [[{False}, False]] * 2 and same(h.state_dict(), whole.state_dict())
 
 
-@pytest.mark.parametrize(
-    ("change", "got"),
-    [
-        ({0: (11, 3)}, r"got \[\(11, 3\)"),
-        ({1: (13, 2)}, r"\(13, 2\)"),
-        ({2: (11, 4)}, r"\(11, 4\)\]"),
-        ({0: (12, 4)}, r"widths \(3, 2, 4\).*\(12, 4\)"),
-        ({1: (12, 3)}, r"\(12, 3\), \(12, 3\)"),
-        ({2: (12, 3)}, r"\(12, 3\)\]"),
-    ],
-)
-def test_embeddings_that_do_not_fit_are_refused(change, got):
-    data = [torch.zeros(change.get(i, x.shape)) for i, x in enumerate(inputs())]
-    with pytest.raises(ValueError, match=f"old, side, new.*{got}"):
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("shape", [(11, None), (12, 7)])
+def test_embeddings_that_do_not_fit_are_refused(place, shape):
+    data = inputs()
+    data[place] = torch.zeros(shape[0], shape[1] or data[place].shape[1])
+    with pytest.raises(ValueError, match=rf"old, side, new.*widths \(3, 2, 4\).*\({shape[0]}, "):
         FitTransformation(small_h(), *data)
 
 
-def test_the_digest_tells_data_and_seed():
-    h, data = small_h(), inputs()
-    digests = [FitTransformation(h, *data).digest, FitTransformation(h, *data, seed=1).digest]
-    for i in range(3):
-        changed = [x.clone() for x in data]
-        changed[i][5, 1] += 1
-        digests.append(FitTransformation(h, *changed).digest)
-    assert len(set(digests)) == 5
-    assert FitTransformation(copy.deepcopy(h), *data).digest == digests[0]
-
-
-@pytest.mark.parametrize("chunk", [1, 5, 12, 100])
-def test_transforming_is_independent_of_chunks_and_leaves_the_module_alone(chunk):
+@pytest.mark.parametrize("rows", [1, 5, 12, 100])
+def test_transforming_is_independent_of_chunks_and_leaves_the_module_alone(rows, monkeypatch):
     h, (old, side, _) = small_h(), inputs()
     h.mixer.eval()
     before, modes = state(h), [m.training for m in h.modules()]
-    found = transform(h, old, side, chunk=chunk)
+    monkeypatch.setattr(fct, "ROWS", rows)
+    found = transform(h, old, side)
     assert same(before, state(h)) and modes == [m.training for m in h.modules()]
     assert not found.requires_grad and torch.allclose(found, h.eval()(old, side), atol=1e-6)

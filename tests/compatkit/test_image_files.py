@@ -68,7 +68,7 @@ def test_truncated_and_altered_files_are_refused(tmp_path, keep):
     ("key", "value", "message"),
     [
         ("x_train", np.zeros((4, 3, 8, 8), np.float32), "x_train must be uint8"),
-        ("x_test", np.zeros((0, 3, 8, 8), np.uint8), "n > 0"),
+        ("x_test", np.zeros((0, 3, 8, 8), np.uint8), "not empty"),
         ("y_test", np.zeros(3, np.int64), "y_test must be 4 integers"),
         ("y_train", np.full(4, 7), r"0\.\.1"),
         ("class_names", np.array([["a", "b"]]), "class_names"),
@@ -77,10 +77,8 @@ def test_truncated_and_altered_files_are_refused(tmp_path, keep):
         ("y_train", np.array([0.0, 1, 0, 1]), "y_train must be 4 integers, got float64"),
         ("x_train", None, "x_train"),
         ("x_train", np.zeros((4, 8, 8, 3), np.uint8), r"x_train must be \(n, c, h, w\).*channels last: transpose"),
-        ("x_train", np.zeros((4, 3, 8, 0), np.uint8), "x_train must have a size"),
-        ("x_train", np.zeros((4, 16, 16, 2), np.uint8), "channels last"),
+        ("x_train", np.zeros((4, 3, 8, 0), np.uint8), "x_train must be uint8 .* not empty"),
         ("x_test", np.zeros((4, 3, 9, 9), np.uint8), r"one size, got \(3, 8, 8\) and \(3, 9, 9\)"),
-        ("x_test", np.zeros((4, 1, 8, 8), np.uint8), r"one size, got \(3, 8, 8\) and \(1, 8, 8\)"),
         ("class_names", np.array(["a", "a"]), r"class_names must differ, got \['a'\]"),
         ("y_train", np.array([0, 1, -1, 0]), "y_train must lie in"),
     ],
@@ -306,4 +304,4 @@ def test_shrinking_averages():
     images[:, :, ::2] = 200
     assert (shrink(images, 32)[:, :, 1:-1].float() - 100).abs().max() <= 35
     flat = torch.full((3, 3, 96, 96), 77, dtype=torch.uint8)
-    assert torch.equal(shrink(flat, 32, chunk=2), torch.full((3, 3, 32, 32), 77, dtype=torch.uint8))
+    assert torch.equal(shrink(flat, 32), torch.full((3, 3, 32, 32), 77, dtype=torch.uint8))
