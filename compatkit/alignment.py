@@ -1,8 +1,6 @@
-"""Closed-form maps between the features of two networks, fitted on paired features of the same items: what a learned
-transformation, or training for compatibility, has to beat. Not in the papers.
+"""Closed-form maps between the features of two networks, fitted on features (n, d_old) and (n, d_new) of the same
+items: what a learned transformation, or training for compatibility, has to beat. Not in the papers.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -61,33 +59,20 @@ def mean_shift(old: Tensor, new: Tensor) -> Affine:
 
 
 def procrustes(old: Tensor, new: Tensor) -> Affine:
-    """The rotation or reflection, scale and shift that bring old embeddings nearest to new ones in squared distance.
-
-    Args:
-        old, new: (n, d_old) and (n, d_new); where widths differ the narrower one is filled up with zeros.
-
-    Source: Schönemann 1966.
-    """
+    """The rotation or reflection, scale and shift that bring old embeddings nearest to new ones (Schönemann 1966);
+    where widths differ the narrower one is filled up with zeros."""
     _check(old, new)
+    x, y = _centred(old), _centred(new)
     width = max(old.shape[1], new.shape[1])
-    x, y = fit_width(old, width).double(), fit_width(new, width).double()
-    mean_x, mean_y = x.mean(0), y.mean(0)
-    x, y = x - mean_x, y - mean_y
-    u, s, vt = torch.linalg.svd(x.T @ y)
+    u, s, vt = torch.linalg.svd(fit_width(x, width).T @ fit_width(y, width))
     rotation = (u @ vt) * (s.sum() / x.square().sum().clamp_min(1e-30))
-    weight = rotation[: old.shape[1], : new.shape[1]]
-    bias = mean_y[: new.shape[1]] - mean_x[: old.shape[1]] @ weight
-    return Affine(weight.to(old.dtype), bias.to(old.dtype))
+    return _affine(old, new, rotation[: old.shape[1], : new.shape[1]])
 
 
 def ridge(old: Tensor, new: Tensor, penalties: tuple[float, ...] = RIDGE_PENALTIES) -> Affine:
-    """Linear regression of new embeddings on old ones, with an intercept and an L2 penalty.
-
-    Args:
-        old, new: (n, d_old) and (n, d_new).
-        penalties: in units of the mean variance of ``old``; the one with the least error on every fifth row, fitted on
-            the others, is taken and fitted on all.
-    """
+    """Linear regression of new embeddings on old ones, with an intercept and an L2 penalty, in units of the mean
+    variance of ``old``: the one with the least error on every fifth row, fitted on the others, is taken and fitted on
+    all."""
     _check(old, new)
     if len(penalties) > 1:
         penalties = (penalties[_least_error(old, new, lambda x, y: _ridge(x, y, penalties))],)
@@ -95,15 +80,9 @@ def ridge(old: Tensor, new: Tensor, penalties: tuple[float, ...] = RIDGE_PENALTI
 
 
 def lambda_orthogonal(old: Tensor, new: Tensor, penalties: tuple[float, ...] = (0.03, 0.3), steps: int = 40) -> Affine:
-    """An affine map that is drawn to a rotation by a penalty on ``|W'W - I|^2``: between ``procrustes`` and ``ridge``.
-
-    Args:
-        old, new: (n, d_old) and (n, d_new); scaled to variance 1 while W is fitted.
-        penalties: weights of the penalty; the one with the least error on every fifth row is taken.
-        steps: of gradient descent from the rotation of Procrustes, by Barzilai and Borwein; the best one is taken.
-
-    Source: Ricci et al., NeurIPS 2025, whose penalty is switched on above a threshold.
-    """
+    """An affine map that is drawn to a rotation by a penalty on ``|W'W - I|^2``, chosen as by ``ridge``, while both
+    sides are scaled to variance 1 (Ricci et al., NeurIPS 2025, whose penalty is switched on above a threshold). It is
+    the best of so many steps of gradient descent from the rotation of Procrustes, by Barzilai and Borwein."""
     _check(old, new)
     chosen = _least_error(old, new, lambda x, y: [_lambda_orthogonal(x, y, p, steps) for p in penalties])
     return _lambda_orthogonal(old, new, penalties[chosen], steps)
@@ -112,17 +91,16 @@ def lambda_orthogonal(old: Tensor, new: Tensor, penalties: tuple[float, ...] = (
 def low_rank(
     old: Tensor, new: Tensor, ranks: tuple[int, ...] | None = None, penalties: tuple[float, ...] = RIDGE_PENALTIES
 ) -> LowRank:
-    """``ridge`` through fewer dimensions: reduced-rank regression.
+    """``ridge`` through fewer dimensions, by reduced-rank regression (Mukherjee and Zhu 2011; as a map between
+    embeddings Vejendla 2025, there by gradients). Rank and penalty are chosen as by ``ridge``.
 
     Args:
         old, new: (n, d_old) and (n, d_new).
         ranks: None tries the largest with at most half the multiplications of ``ridge``, half of it, and so on to 1.
-        penalties: as in ``ridge``; rank and penalty with the least error on every fifth row are taken.
+        penalties: as in ``ridge``.
 
     Raises:
         ValueError: a rank below 1 or above both widths, or input as in ``ridge``.
-
-    Source: Mukherjee and Zhu 2011; as a map between embeddings: Vejendla 2025 (Drift-Adapter), there by gradients.
     """
     _check(old, new)
     d_old, d_new = old.shape[1], new.shape[1]
@@ -135,13 +113,8 @@ def low_rank(
 
 
 def permutation(old: Tensor, new: Tensor) -> Affine:
-    """The channels of old features (n, d) in the order in which they correlate most with those of the new (n, d).
-
-    Raises:
-        ValueError: widths differ, or input as in ``similarity.cross_correlation``.
-
-    Source: Li et al. 2016; paper A, App. C.2.
-    """
+    """The channels of old features (n, d) in the order in which they correlate most with those of the new (n, d): Li et
+    al. 2016; paper A, App. C.2. Raises ValueError if widths differ, and as ``similarity.cross_correlation``."""
     if old.shape[1] != new.shape[1]:
         raise ValueError(f"old, new: a permutation needs equal widths, got {old.shape[1]} and {new.shape[1]}")
     columns, _ = match_channels(cross_correlation(old, new))
@@ -153,7 +126,8 @@ def stitch(
     source: nn.Module, target: nn.Module, images: Tensor, fit: Callable[[Tensor, Tensor], Affine] = ridge
 ) -> nn.Conv2d:
     """A 1 x 1 convolution that brings the feature maps of one extractor nearest to those of another, without labels:
-    ``nn.Sequential(source, stitch(source, target, images), head_of_target)``.
+    ``nn.Sequential(source, stitch(source, target, images), head_of_target)`` (Lenc and Vedaldi 2015; Bansal et al.
+    2021).
 
     Args:
         source, target: extractors whose maps have one height and width; BN normalises by these images.
@@ -162,8 +136,6 @@ def stitch(
 
     Raises:
         ValueError: the extractors do not give maps of one size.
-
-    Source: Lenc and Vedaldi 2015; Bansal et al. 2021.
     """
     with evaluation(source), evaluation(target):
         old, new = (at_least_float32(read_only(part, as_precise(images, part))) for part in (source, target))
@@ -190,7 +162,7 @@ def _least_error(old: Tensor, new: Tensor, fit: Callable[[Tensor, Tensor], Seque
 
 
 def _lambda_orthogonal(old: Tensor, new: Tensor, penalty: float, steps: int) -> Affine:
-    x, y = ((z.double() - z.double().mean(0)) for z in (old, new))
+    x, y = _centred(old), _centred(new)
     scale_x, scale_y = (z.square().mean().sqrt().clamp_min(1e-30) for z in (x, y))
     gram, product = x.T @ x / (len(x) * scale_x**2), x.T @ y / (len(x) * scale_x * scale_y)
     u, _, vt = torch.linalg.svd(product, full_matrices=False)
@@ -208,9 +180,7 @@ def _lambda_orthogonal(old: Tensor, new: Tensor, penalty: float, steps: int) -> 
         weight, slope = moved, steepness
         if value < least:
             best, least = weight, value
-    weight = best.double() * (scale_y / scale_x)
-    bias = new.double().mean(0) - old.double().mean(0) @ weight
-    return Affine(weight.to(old.dtype), bias.to(old.dtype))
+    return _affine(old, new, best.double() * (scale_y / scale_x))
 
 
 def _slope(weight: Tensor, gram: Tensor, product: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
@@ -225,28 +195,36 @@ def _slope(weight: Tensor, gram: Tensor, product: Tensor, penalty: float) -> tup
 
 def _low_rank(old: Tensor, new: Tensor, penalties: tuple[float, ...], ranks: tuple[int, ...]) -> list[LowRank]:
     """Ridge's weight W on the first right singular vectors of [x; sqrt(penalty)] W, whose Gram matrix is W' x'y."""
-    y = new.double() - new.double().mean(0)
-    product = (old.double() - old.double().mean(0)).T @ y
-    found = []
+    product, found = _centred(old).T @ _centred(new), []
     for full in _ridge(old.double(), new.double(), penalties):
         gram = full.weight.T @ product
         vectors = torch.linalg.eigh((gram + gram.T) / 2)[1].flip(1)
         for rank in ranks:
             up = vectors[:, :rank]
-            bias = new.double().mean(0) - old.double().mean(0) @ full.weight @ up @ up.T
-            found.append(LowRank(*(x.to(old.dtype).contiguous() for x in (full.weight @ up, up.T, bias))))
+            down = full.weight @ up
+            bias = _affine(old, new, down @ up.T).bias
+            found.append(LowRank(*(x.to(old.dtype).contiguous() for x in (down, up.T, bias))))
     return found
 
 
 def _ridge(old: Tensor, new: Tensor, penalties: tuple[float, ...]) -> list[Affine]:
-    x, y = old.double(), new.double()
-    mean_x, mean_y = x.mean(0), y.mean(0)
-    x, y = x - mean_x, y - mean_y
+    x, y = _centred(old), _centred(new)
     values, vectors = torch.linalg.eigh(x.T @ x / len(x))
     values, projected = values.clamp_min(0), vectors.T @ (x.T @ y) / len(x)
     scale = values.mean().clamp_min(1e-30)
     weights = [vectors @ (projected / (values + p * scale)[:, None]) for p in penalties]
-    return [Affine(w.to(old.dtype), (mean_y - mean_x @ w).to(old.dtype)) for w in weights]
+    return [_affine(old, new, weight) for weight in weights]
+
+
+def _centred(x: Tensor) -> Tensor:
+    x = x.double()
+    return x - x.mean(0)
+
+
+def _affine(old: Tensor, new: Tensor, weight: Tensor) -> Affine:
+    """The map by a weight, float64, that brings the mean of ``old`` to that of ``new``."""
+    bias = new.double().mean(0) - old.double().mean(0) @ weight
+    return Affine(weight.to(old.dtype), bias.to(old.dtype))
 
 
 def _check(old: Tensor, new: Tensor) -> None:

@@ -1,10 +1,8 @@
 """Applications of compatible networks (Gygli et al., Sec. 5). Each takes trained parts, leaves them as they are, and
 returns new ones with the history of their training.
 
-``options`` are those of ``training.train``; ``probe`` is called with the extractor and the head in training.
+``recipe``, ``seed`` and ``options`` are as in ``Task`` and ``train``; ``probe`` gets the extractor and the head.
 """
-
-from __future__ import annotations
 
 import copy
 from collections.abc import Callable
@@ -34,7 +32,8 @@ def adapt(
     probe: Callable[[nn.Module, nn.Module], dict[str, float]] | None = None,
     **options,
 ) -> tuple[nn.Module, list[dict]]:
-    """Fit an extractor to images without labels, so that the classifier trained with it fits them better.
+    """Fit an extractor to images without labels, so that the classifier trained with it fits them better (paper A, Sec.
+    5.1).
 
     It learns to tell the rotation of the images through the rotation head, which stays as it is, so that features keep
     the form that this head, and the classifier beside it, can read. Evaluate it by batch statistics.
@@ -43,17 +42,11 @@ def adapt(
         extractor: of the source.
         rotation_head: trained on the source together with ``extractor`` and the classifier, 4 outputs.
         images: of the target (n, c, s, s), square, uint8; they are normalised by their own mean and deviation.
-        recipe, seed: see ``Recipe`` and ``Task``.
         pretext: what the head tells of an image, a key of ``objectives.PRETEXTS``.
         head_moves: let the head learn as well, for comparison.
 
-    Returns:
-        The adapted extractor, and the history.
-
     Raises:
         ValueError: for images that are not square uint8, and a head that does not fit.
-
-    Source: paper A, Sec. 5.1.
     """
     if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
         raise ValueError(f"images: uint8 (n, c, s, s) with n > 0 is needed, got {images.dtype} {tuple(images.shape)}")
@@ -81,7 +74,7 @@ def update_head(
     **options,
 ) -> tuple[nn.Module, nn.Sequential, list[dict]]:
     """Teach a head that many extractors share more classes, with one of the extractors, which is frozen. What it learns
-    holds for every extractor whose features have the same form.
+    holds for every extractor whose features have the same form (paper A, Sec. 5.2).
 
     Args:
         head: its outputs are the first of ``image_set.classes``.
@@ -89,15 +82,12 @@ def update_head(
         image_set: of old and new classes together.
         rotation_head: if given, the extractor is not frozen; instead this head, which the extractors shared when they
             were trained, is, and its loss is added (App. D).
-        recipe, seed: see ``Recipe`` and ``Task``; the new outputs also depend on the seed.
 
     Returns:
         The extractor, which has changed only with a ``rotation_head``, the new head, and the history.
 
     Raises:
         ValueError: for a head that cannot be extended, or does not fit.
-
-    Source: paper A, Sec. 5.2.
     """
     used, longer = _learning_copies(extractor, extend_classifier(head, len(image_set.classes), seed=seed))
     terms: list[Term] = [Target(longer)]
@@ -120,7 +110,8 @@ def transfer(
     probe: Callable[[nn.Module, nn.Module], dict[str, float]] | None = None,
     **options,
 ) -> tuple[nn.Sequential, list[dict]]:
-    """Put the extractor of a source task under the head of a target task and fine-tune both on the target.
+    """Put the extractor of a source task under the head of a target task and fine-tune both on the target (paper A,
+    Sec. 5.3).
 
     Where the two were trained with one rotation head the network works before any step.
 
@@ -128,15 +119,9 @@ def transfer(
         extractor: of the source.
         head: for the classes of ``image_set``.
         image_set: the target.
-        recipe, seed: see ``Recipe`` and ``Task``.
-
-    Returns:
-        The network, whose two children are the extractor and the head, and the history.
 
     Raises:
         ValueError: the head does not fit.
-
-    Source: paper A, Sec. 5.3.
     """
     network = nn.Sequential(*_learning_copies(extractor, head))
     task = Task(image_set, network[0], [Target(network[1])], seed)

@@ -4,8 +4,7 @@ There are no loader workers: a batch is one gather from a tensor that is already
 and augmenting it costs a few per cent of a training step.
 """
 
-from __future__ import annotations
-
+from functools import cache
 from itertools import permutations
 
 import torch
@@ -75,12 +74,7 @@ class Batches:
 
 
 class Rows:
-    """Shuffled minibatches of what is not images: the same rows of several tensors.
-
-    Args:
-        tensors: (n, ...) each, on one device.
-        batch_size, seed: as of ``Batches``.
-    """
+    """Shuffled minibatches of what is not images: the same rows of several tensors (n, ...) on one device."""
 
     def __init__(self, tensors: tuple[Tensor, ...], batch_size: int, *, seed: int = 0):
         self.tensors = tensors
@@ -133,17 +127,14 @@ def rearrange(images: Tensor, arrangement: Tensor) -> Tensor:
         raise ValueError(f"images: quarters need an even side, got {side}")
     half = side // 2
     quarters = images.view(n, c, 2, half, 2, half).permute(0, 2, 4, 1, 3, 5).reshape(n, 4, c, half, half)
-    shown = quarters[torch.arange(n, device=images.device)[:, None], _order(arrangement)].view(n, 2, 2, c, half, half)
-    return shown.permute(0, 3, 1, 4, 2, 5).reshape(n, c, side, side)
+    rows, places = torch.arange(n, device=images.device)[:, None], _arrangements(images.device)[arrangement]
+    return quarters[rows, places].view(n, 2, 2, c, half, half).permute(0, 3, 1, 4, 2, 5).reshape(n, c, side, side)
 
 
-def _order(arrangement: Tensor) -> Tensor:
-    """``ARRANGEMENTS[arrangement]``, (n, 4), by arithmetic: copying the list at each step would make a GPU wait."""
-    order = torch.zeros_like(arrangement)[:, None]
-    for smaller, places in ((1, 2), (2, 3), (6, 4)):  # orders of the last two, three and all four places, as they sort
-        first = (arrangement // smaller % places)[:, None]
-        order = torch.cat([first, order + (order >= first)], 1)
-    return order
+@cache
+def _arrangements(device: torch.device) -> Tensor:
+    """``ARRANGEMENTS`` (24, 4) on a device, copied once: a copy at each step would make a GPU wait."""
+    return torch.tensor(ARRANGEMENTS, device=device)
 
 
 def _check_square(images: Tensor) -> None:

@@ -1,8 +1,6 @@
 """Costs of running a network: multiplications, counted, and seconds, measured."""
 
-from __future__ import annotations
-
-import time
+import timeit
 from collections.abc import Callable
 
 import torch
@@ -23,11 +21,10 @@ def macs(module: nn.Module, *inputs: Tensor) -> int:
 
 def seconds(work: Callable[[], object], repeats: int = 3) -> float:
     """The seconds that ``work`` takes, the shortest of ``repeats`` times."""
-    found = []
-    for _ in range(repeats):
-        start = time.perf_counter()
+
+    def finished() -> None:
         work()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        found.append(time.perf_counter() - start)
-    return min(found)
+
+    return min(timeit.repeat(finished, number=1, repeat=repeats))

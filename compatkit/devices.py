@@ -1,7 +1,5 @@
 """Devices and precisions of the arithmetic, checks and digests of tensors, and random streams."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 

@@ -1,7 +1,5 @@
 """Packages that only parts of the library need."""
 
-from __future__ import annotations
-
 import importlib
 from types import ModuleType
 

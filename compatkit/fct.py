@@ -6,8 +6,6 @@ side-information stored beside them, into the space of a new model.
     gallery = transform(h, old, side)
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -24,7 +22,8 @@ ROWS = 65_536  # that are transformed at a time
 
 
 class Transformation(nn.Module):
-    """h(old, side) -> new: a branch for each input, concatenated, and a mixer.
+    """h(old, side) -> new: a branch for each input, concatenated, and a mixer (paper B, Fig. 4; sizes from the authors'
+    public code).
 
     Args:
         d_old, d_side, d_new: widths of the embeddings.
@@ -33,8 +32,6 @@ class Transformation(nn.Module):
 
     Raises:
         ValueError: for a width below 1.
-
-    Source: paper B, Fig. 4; sizes from the authors' public code.
     """
 
     def __init__(self, d_old: int, d_side: int, d_new: int, width: int = 2048, *, seed: int | None = None):
@@ -60,18 +57,9 @@ class Transformation(nn.Module):
 
 
 class Residual(nn.Module):
-    """old -> scale * old + MLP(old, side), with a factor for each number and one hidden layer; it starts as old.
-
-    Args:
-        d_old, d_side, d_new: widths of the embeddings; ``old`` is cut, or filled up with zeros, to ``d_new``.
-        width: of the hidden layer.
-        seed: as in ``models.build``.
-
-    Raises:
-        ValueError: for a width below 1.
-
-    Source: Vejendla 2025 (Drift-Adapter, residual MLP with diagonal scaling); ReLU and side-information are ours.
-    """
+    """old -> scale * old + MLP(old, side), with a factor for each number and one hidden layer; it starts as old, cut or
+    filled up with zeros to ``d_new`` (Drift-Adapter, Vejendla 2025; ReLU and side-information are ours). Arguments are
+    as of ``Transformation``."""
 
     def __init__(self, d_old: int, d_side: int, d_new: int, width: int = 512, *, seed: int | None = None):
         _check_widths(d_old=d_old, d_side=d_side, d_new=d_new, width=width)

@@ -1,7 +1,5 @@
 """Files that are either whole or not there, and files that one process holds at a time."""
 
-from __future__ import annotations
-
 import os
 import secrets
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Your own images as a set: a folder with one of each class, or an ``npz`` file."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math
@@ -23,7 +21,7 @@ from .stored import read_arrays, write_arrays
 
 
 def write_npz(path: str | os.PathLike, image_set: ImageSet) -> None:
-    """Store a set as ``path``, with a checksum inside and atomically."""
+    """Store a set as ``path``, atomically and with a checksum inside."""
     write_arrays(Path(path), image_set.arrays())
 
 
@@ -122,10 +120,7 @@ def _split(folder: Path, by_class: tuple[Files, ...], size: int) -> Split:
 
 def read_image(file: Path) -> Tensor:
     """One image as a viewer shows it: uint8 (1, 3, h, w), turned as its EXIF says, on white where it is transparent.
-
-    Raises:
-        ValueError: the file, which is named, is damaged, or it is unknown which of its numbers is white.
-    """
+    Raises ValueError, naming the file, if it is damaged, or it is unknown which of its numbers is white."""
     from PIL import Image, ImageOps
 
     try:

@@ -58,14 +58,12 @@ class ImageSet:
     def pixel_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel of the training images, (1, c, 1, 1) each, for pixels in 0..1."""
         dtype = torch.get_default_dtype()
-        if dtype not in self._statistics and self.train.images.nbytes > LARGE:
-            self._statistics[dtype] = _counted_statistics(self.train.images, dtype, self.device)
         if dtype not in self._statistics:
-            channels = self.train.images.transpose(0, 1).flatten(1)
+            channels, large = self.train.images.transpose(0, 1), self.train.images.nbytes > LARGE
             # one channel at a time, so that only one is ever held as floats
-            moments = [(c.to(dtype).mean() / 255, c.to(dtype).std() / 255) for c in channels]
-            mean, std = (torch.stack(m).view(1, -1, 1, 1) for m in zip(*moments, strict=True))
-            self._statistics[dtype] = mean, std.clamp_min(1e-3)
+            moments = [_counted_moments(c) if large else (c.to(dtype).mean(), c.to(dtype).std()) for c in channels]
+            mean, std = (torch.stack(m).to(self.device, dtype) / 255 for m in zip(*moments, strict=True))
+            self._statistics[dtype] = mean.view(1, -1, 1, 1), std.clamp_min(1e-3).view(1, -1, 1, 1)
         return self._statistics[dtype]
 
     @cached_property
@@ -100,9 +98,9 @@ class ImageSet:
     @cached_property
     def train_digest(self) -> str:
         """12 hex digits that tell the training split from any other."""
-        digest = hashlib.sha256(self.train.images.cpu().contiguous().numpy().data)
-        digest.update(self.train.labels.cpu().numpy().data)
-        return digest.hexdigest()[:12]
+        found = hashlib.sha256(self.train.images.cpu().contiguous().numpy().data)
+        found.update(self.train.labels.cpu().numpy().data)
+        return found.hexdigest()[:12]
 
     def to(self, device) -> ImageSet:
         if self.device == torch.device(device):
@@ -134,12 +132,8 @@ class ImageSet:
 
 def class_index(classes: Sequence[str], of: Sequence[str]) -> Tensor:
     """The place of each of ``classes`` in ``of``, or -1: a map from one set's labels to another's, int64 (classes,).
-
-    Raises:
-        ValueError: ``of`` names a class that ``classes`` does not have, or names one twice.
-    """
-    missing = [name for name in of if name not in classes]
-    if missing:
+    Raises ValueError if ``of`` names a class that ``classes`` does not have, or names one twice."""
+    if missing := [name for name in of if name not in classes]:
         raise ValueError(f"of: no class {missing} among {list(classes)}")
     if len(set(of)) != len(of):
         raise ValueError(f"of: a class is named twice in {list(of)}")
@@ -148,13 +142,9 @@ def class_index(classes: Sequence[str], of: Sequence[str]) -> Tensor:
 
 
 def common_classes(*sets: ImageSet, leave_out: Sequence[str] = ()) -> tuple[str, ...]:
-    """The class names that all sets have, but those to ``leave_out``, in the order of the first.
-
-    Raises:
-        ValueError: fewer than two remain, so there is nothing to discriminate, or one to leave out is not common.
-    """
-    unknown = [name for name in leave_out if not all(name in s.classes for s in sets)]
-    if unknown:
+    """The class names that all sets have, but those to ``leave_out``, in the order of the first. Raises ValueError if
+    fewer than two remain, or one to leave out is not common."""
+    if unknown := [name for name in leave_out if not all(name in s.classes for s in sets)]:
         raise ValueError(f"leave_out: {unknown} are not common classes of {[s.name for s in sets]}")
     common = tuple(c for c in sets[0].classes if all(c in s.classes for s in sets) and c not in leave_out)
     if len(common) < 2:
@@ -164,11 +154,8 @@ def common_classes(*sets: ImageSet, leave_out: Sequence[str] = ()) -> tuple[str,
 
 
 def with_equal_channels(*sets: ImageSet) -> list[ImageSet]:
-    """The sets with as many channels each, grey images being copied to the number of the others.
-
-    Raises:
-        ValueError: those that are not grey differ among themselves.
-    """
+    """The sets with as many channels each, grey images being copied to the number of the others. Raises ValueError if
+    these differ among themselves."""
     counts = {s.channels for s in sets}
     if len(counts - {1}) > 1:
         listing = ", ".join(f"{s.name} {s.channels}" for s in sets)
@@ -176,16 +163,12 @@ def with_equal_channels(*sets: ImageSet) -> list[ImageSet]:
     return [s.with_channels(max(counts)) for s in sets]
 
 
-def _counted_statistics(images: Tensor, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel, from how often each of the 256 values occurs."""
-    counts = torch.zeros(images.shape[1], 256, dtype=torch.int64)
-    for part in images.split(1024):
-        counts += torch.stack([channel.flatten().bincount(minlength=256) for channel in part.transpose(0, 1)])
-    share, value = counts.double() / counts.sum(1, keepdim=True), torch.arange(256).double() / 255
+def _counted_moments(channel: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of a channel (n, h, w), from how often each of the 256 values occurs."""
+    counts = torch.stack([part.flatten().bincount(minlength=256) for part in channel.split(1024)]).sum(0)
+    share, value = counts.double() / counts.sum(), torch.arange(256).double()
     mean = share @ value
-    std = (share * (value - mean[:, None]).square()).sum(1).sqrt()
-    mean, std = (x.to(device, dtype).view(1, -1, 1, 1) for x in (mean, std))
-    return mean, std.clamp_min(1e-3)
+    return mean, (share @ (value - mean).square()).sqrt()
 
 
 def _relabel(split: Split, index: Tensor) -> Split:

@@ -1,7 +1,5 @@
 """Shapes that a module takes and gives, found without running it, and inputs that stay as they are when it runs."""
 
-from __future__ import annotations
-
 import copy
 from itertools import product
 from typing import Any, TypeVar
@@ -53,11 +51,6 @@ def outline(module: Module) -> Module:
         if "_orig_mod" in part._modules:  # what torch.compile has wrapped
             memo[id(part)] = copy.deepcopy(part._modules["_orig_mod"], memo)
     return copy.deepcopy(module, memo).eval()
-
-
-def is_jit_frozen(part: nn.Module) -> bool:
-    """Tell whether ``torch.jit.freeze`` has made constants of all that a module had."""
-    return isinstance(part, torch.jit.ScriptModule) and not part._c.hasattr("training")
 
 
 def as_precise(x: Tensor, module: nn.Module) -> Tensor:

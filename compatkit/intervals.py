@@ -47,11 +47,7 @@ def _finite(values: Iterable[float]) -> list[float]:
 
 
 def quantile(degrees: float, level: float) -> float:
-    """Half the width of Student's t interval of a level in 0..1, in standard errors.
-
-    Raises:
-        ValueError: a level outside 0..1.
-    """
+    """Half the width of Student's t interval in standard errors. Raises ValueError for a level outside 0..1."""
     if not 0 < level < 1:
         raise ValueError(f"level: between 0 and 1, got {level}")
     special = require("scipy.special", "similarity")  # not scipy.stats, which takes a second to import
@@ -81,11 +77,7 @@ class Estimate:
         return Interval(self.mean, self.mean - half, self.mean + half, self.n)
 
     def above(self, bound: float = 0.0) -> float:
-        """p-value of Student's one-sided test that the mean lies above a bound.
-
-        Raises:
-            ValueError: n is 1.
-        """
+        """p-value of Student's one-sided test that the mean lies above a bound. Raises ValueError if n is 1."""
         if self.n < 2:
             raise ValueError(f"a test needs at least two values, got {self.n}")
         if self.error == 0:
@@ -116,15 +108,13 @@ class Estimate:
 
 
 def estimate(*groups: tuple[float, Sequence[float]]) -> Estimate:
-    """Estimate a weighted sum of the means of independent groups of runs.
+    """Estimate a weighted sum of the means of independent groups of runs (Welch 1947, Satterthwaite 1946).
 
     Args:
         groups: (weight, values) each. ``(1, x)`` is the mean of x, ``(1, x), (-1, y)`` the difference of means.
 
     Raises:
         ValueError: no values, NaN or infinity.
-
-    Source: Welch 1947, Satterthwaite 1946.
     """
     chosen = [(weight, _finite(values)) for weight, values in groups]
     mean = sum(weight * statistics.fmean(values) for weight, values in chosen)
@@ -139,11 +129,8 @@ def estimate(*groups: tuple[float, Sequence[float]]) -> Estimate:
 
 
 def interval(values: Iterable[float], level: float = 0.95) -> Interval:
-    """Student's t interval of the mean of values, one a network or seed.
-
-    Raises:
-        ValueError: no values, NaN or infinity.
-    """
+    """Student's t interval of the mean of values, one a network or seed. Raises ValueError for no values, NaN or
+    infinity."""
     return estimate((1, list(values))).interval(level)
 
 
@@ -155,11 +142,8 @@ def difference(values: Sequence[float], reference: Sequence[float], *, paired: b
 
 
 def estimate_difference(values: Sequence[float], reference: Sequence[float], paired: bool) -> Estimate:
-    """Estimate mean(values) - mean(reference), from pairs in the given order or by Welch.
-
-    Raises:
-        ValueError: no values, NaN or infinity, or pairs of unequal number.
-    """
+    """Estimate mean(values) - mean(reference), from pairs in the given order or by Welch. Raises ValueError for no
+    values, NaN or infinity, and pairs of unequal number."""
     if not paired:
         return estimate((1, values), (-1, reference))
     if len(values) != len(reference):

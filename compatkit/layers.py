@@ -18,7 +18,7 @@ from .normalization import evaluation
 
 
 def layer_names(net: nn.Module) -> list[str]:
-    """The direct children of ``net`` in order: the blocks of an ``nn.Sequential``."""
+    """The direct children of ``net``: the blocks of an ``nn.Sequential``."""
     return [name for name, _ in net.named_children()]
 
 
@@ -85,7 +85,7 @@ def cka_map(
     statistics: str = "batch",
     batch_size: int = 512,
 ) -> tuple[list[str], list[str], Tensor]:
-    """Linear CKA of every layer of one network with every layer of another.
+    """Linear CKA of every layer of one network with every layer of another (Kornblith et al. 2019; paper B, Sec. 5.7).
 
     Args:
         net_a, net_b: each runs once on every batch.
@@ -104,8 +104,6 @@ def cka_map(
 
     Raises:
         ValueError: unknown layers (the message lists them), outputs of other shapes or not finite, too few images.
-
-    Source: Kornblith et al. 2019; paper B, Sec. 5.7.
     """
     names_a, names_b = _chosen(net_a, layers_a, "layers_a"), _chosen(net_b, layers_b, "layers_b")
     cka = CKAMap(unbiased=unbiased, pooled=pooled, flatten=flatten)
@@ -127,14 +125,8 @@ class CKAMap:
         self._kernels: dict[tuple[int, int], Kernels] = {}
 
     def update(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> CKAMap:
-        """Add a batch; whether it is finite is seen by ``compute``.
-
-        Args:
-            a, b: what ``layer_features`` gives of either network for the same images.
-
-        Raises:
-            ValueError: no layer, other layers or shapes than in the batches before, unequal n.
-        """
+        """Add a batch: what ``layer_features`` gives of either network for the same images. Raises ValueError for no
+        layer, other layers or shapes than before, and unequal n; whether all is finite is seen by ``compute``."""
         return self._add(a, b, copy=True)
 
     def _add(self, a: Mapping[str, Tensor], b: Mapping[str, Tensor], *, copy: bool) -> CKAMap:
@@ -165,11 +157,8 @@ class CKAMap:
         return found
 
     def compute(self) -> Tensor:
-        """CKA (la, lb) in float64 of all layers, in the order given.
-
-        Raises:
-            ValueError: fewer than 2 samples so far (4 if unbiased), or not all finite.
-        """
+        """CKA (la, lb) in float64 of all layers, in the order given. Raises ValueError for fewer than 2 samples so far
+        (4 if unbiased), and for NaN or infinity."""
         if not self._kernels:
             Samples().check(4 if self.unbiased else 2)
         found = {pair: value for kernels in self._kernels.values() for pair, value in kernels.alignments().items()}
@@ -178,7 +167,6 @@ class CKAMap:
 
 
 def _averaged(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps averaged in float64 to a coarser height and width."""
     return x if grid(x) == size else F.adaptive_avg_pool2d(x.double(), size)
 
 

@@ -1,7 +1,5 @@
 """Networks as ``nn.Sequential`` of named blocks, cut at any block boundary into a feature extractor and a head."""
 
-from __future__ import annotations
-
 import copy
 import re
 import threading
@@ -172,7 +170,7 @@ def _convolution(
 
 
 def build(name: str, num_classes: int, *, seed: int | None = None, **options) -> nn.Sequential:
-    """A network for small images, by name.
+    """A network for small images, by name (He et al. 2016; Zagoruyko & Komodakis 2016; Sandler et al. 2018).
 
     Args:
         name: ``resnetD`` with D = 6n + 2 or ``wrnD`` with D = 6n + 4, both of blocks ``stem``, ``stage1_block1`` ..
@@ -185,8 +183,6 @@ def build(name: str, num_classes: int, *, seed: int | None = None, **options) ->
 
     Raises:
         ValueError: for another name, depth or shortcut, and numbers below 1.
-
-    Source: He et al. 2016; Zagoruyko & Komodakis 2016; Sandler et al. 2018.
     """
     for option, value in {"num_classes": num_classes, **options}.items():
         if isinstance(value, int) and value < 1:
@@ -225,28 +221,21 @@ def initialise(module: Module) -> Module:
 
 
 def split_points(net: nn.Module) -> list[str]:
-    """Names of the blocks after which ``net`` can be split: all but the last.
-
-    Args:
-        net: an ``nn.Sequential`` of named blocks, or a network of torchvision (see ``torchvision_networks``).
-
-    Raises:
-        ValueError: for another kind of network.
-    """
+    """Names of the blocks after which ``net``, an ``nn.Sequential`` or a network of torchvision, can be split: all but
+    the last. ValueError for a network of another kind."""
     return list(_blocks(net)._modules)[:-1]
 
 
 def split(net: nn.Module, at: str) -> tuple[nn.Sequential, nn.Sequential]:
-    """Cut ``net`` after block ``at`` into (extractor, head), which share their parameters with ``net``.
+    """Cut ``net`` after block ``at`` into (extractor, head), which share their parameters with ``net`` (paper A, Sec.
+    4).
 
     Args:
-        net: as in ``split_points``.
+        net: an ``nn.Sequential`` of named blocks, or a network of ``torchvision_networks.FAMILIES``.
         at: a name from ``split_points(net)``, or a stage ("stage2"), which means after its last block.
 
     Raises:
         ValueError: for another block (the message lists them), and another kind of network.
-
-    Source: paper A, Sec. 4.
     """
     net = _blocks(net)
     points = split_points(net)
@@ -263,38 +252,20 @@ def _blocks(net: nn.Module) -> nn.Sequential:
 
 
 def auxiliary_head(head: nn.Sequential, num_outputs: int, *, seed: int | None = None) -> nn.Sequential:
-    """A new head of the shape of ``head``, with outputs and weights of its own.
-
-    Args:
-        head: is left as it is.
-        num_outputs: of the new head.
-        seed: of its weights; None draws from torch's global generator.
-
-    Raises:
-        ValueError: ``head`` does not end in a linear layer.
-
-    Source: paper A, Fig. 1a.
-    """
+    """A new head of the shape of ``head`` with so many outputs, and weights drawn from ``seed``, or torch's global
+    generator (paper A, Fig. 1a). Raises ValueError unless ``head`` ends in a linear layer."""
     fresh = _with_outputs(head, num_outputs)
     with seeded(seed):
         return initialise(fresh).requires_grad_(True)
 
 
 def extend_classifier(head: nn.Sequential, num_outputs: int, *, seed: int | None = None) -> nn.Sequential:
-    """A copy of a head with more outputs: those it has, as they are, and new ones with random weights.
-
-    Args:
-        head: left as it is.
-        num_outputs: of the copy.
-        seed: of the new weights; None draws from torch's global generator.
-
-    Raises:
-        ValueError: ``head`` does not end in a linear layer, or has more outputs than that.
-
-    Source: paper A, Sec. 5.2.
-    """
+    """A copy of a head with so many outputs: those it has, as they are, and new ones, with weights drawn from ``seed``,
+    or torch's global generator (paper A, Sec. 5.2). Raises ValueError unless ``head`` ends in a linear layer, and for
+    fewer outputs than it has."""
     longer = _with_outputs(head, num_outputs)
-    old, new = _last_linear(head), _last_linear(longer)
+    old: Any = head[-1]
+    new: Any = longer[-1]
     if num_outputs < old.out_features:
         raise ValueError(f"num_outputs: the head has {old.out_features} outputs to keep, got {num_outputs}")
     with seeded(seed), torch.no_grad():
@@ -304,17 +275,11 @@ def extend_classifier(head: nn.Sequential, num_outputs: int, *, seed: int | None
     return longer.requires_grad_(True)
 
 
-def _last_linear(head: nn.Sequential) -> nn.Linear:
-    last = head[-1]
+def _with_outputs(head: nn.Sequential, num_outputs: int) -> nn.Sequential:
+    """A copy of ``head`` whose last layer has so many outputs, and weights that are not set yet."""
+    last, fresh = head[-1], copy.deepcopy(head)
     if not isinstance(last, nn.Linear):
         raise ValueError(f"head: must end in a linear layer to change its outputs, got {type(last).__name__}")
-    return last
-
-
-def _with_outputs(head: nn.Sequential, num_outputs: int) -> nn.Sequential:
-    """A copy of ``head`` whose last layer has ``num_outputs`` outputs and weights that are not set yet."""
-    last = _last_linear(head)
-    fresh = copy.deepcopy(head)
     # not initialised here: that would draw from the global generator, which threads share
     like: dict[str, Any] = {"bias": last.bias is not None, "device": last.weight.device, "dtype": last.weight.dtype}
     fresh[-1] = nn.utils.skip_init(nn.Linear, last.in_features, num_outputs, **like)
@@ -322,14 +287,13 @@ def _with_outputs(head: nn.Sequential, num_outputs: int) -> nn.Sequential:
 
 
 def fit_channels(extractor: nn.Sequential, channels: int, *, seed: int | None = None) -> nn.Sequential:
-    """An extractor whose features fit a head of another architecture, by a 1x1 convolution "adapterN" at its end.
+    """An extractor whose features fit a head of another architecture, by a 1x1 convolution "adapterN" at its end (paper
+    A, Sec. 5.2).
 
     Args:
         extractor: its blocks are shared, not copied; returned as it is where its features fit already.
         channels: that its features are to have.
         seed: of the convolution; None draws from torch's global generator.
-
-    Source: paper A, Sec. 5.2.
     """
     features = features_of(extractor)
     found = sized_layers(extractor)[-1][2] if features is None else features.shape[1]

@@ -5,8 +5,6 @@ are added up in double. So an offset costs no accuracy, and results are within 1
 above 700 channels) where samples take so few values that products round the same way.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -67,10 +65,8 @@ class Samples:
             if not math.isfinite(extent):
                 raise ValueError(f"{name}: must be finite, got NaN or infinite values")
             if extent > LARGEST or 0 < extent < 1 / LARGEST:
-                raise ValueError(
-                    f"{name}: the largest magnitude must lie within {1 / LARGEST:g} .. {LARGEST:g}, so that sums of "
-                    f"products are numbers, got {extent:g}; scale it first"
-                )
+                limits = f"{1 / LARGEST:g} .. {LARGEST:g}"
+                raise ValueError(f"{name}: magnitudes must lie within {limits}, got {extent:g}; scale it first")
 
 
 class Kernels:
@@ -155,10 +151,8 @@ class Kernels:
 
 
 def _hsic_1(n: int, whole: Tensor, diagonal: Tensor, rows: Tensor, totals: Tensor) -> Tensor:
-    """HSIC_1 times n (n - 3), of inner products K and L of which K~ and L~ have diagonals set to 0 (Song et al. 2012,
-    Eq. 5; no origin changes it):
-
-        tr(K~ L~) + 1^T K~ 1 1^T L~ 1 / ((n - 1) (n - 2)) - 2 1^T K~ L~ 1 / (n - 2)
+    """n (n - 3) HSIC_1 = tr(K~ L~) + 1^T K~ 1 1^T L~ 1 / ((n - 1) (n - 2)) - 2 1^T K~ L~ 1 / (n - 2), where K~ and L~
+    are K and L with diagonals set to 0 (Song et al. 2012, Eq. 5; no origin changes it).
 
     whole: tr(K L). diagonal: of it what K and L have on their diagonals. rows: 1^T K~ L~ 1. totals: 1^T K~ 1 1^T L~ 1.
     """
@@ -233,7 +227,6 @@ def grid(x: Tensor) -> tuple[int, int]:
 
 
 def _arithmetic(sides: Iterable[Tensor]) -> torch.dtype:
-    """float64 if one of them is, or else float32."""
     return torch.float64 if any(x.dtype == torch.float64 for x in sides) else torch.float32
 
 

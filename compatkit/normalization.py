@@ -8,8 +8,6 @@ A recombined network meets features whose statistics its head has never aggregat
 - ``recalibrated``: new averages over the whole evaluation set, without labels.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -20,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .inspection import is_jit_frozen, outline, run_on_meta
+from .inspection import outline, run_on_meta
 
 STATISTICS = ("batch", "running", "recalibrated")
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
@@ -52,8 +50,9 @@ def _refuse(module: nn.Module, unfit: Callable[[nn.Module], bool], wanted: str) 
 
 
 def _keeps_statistics(part: nn.Module) -> bool:
+    frozen = isinstance(part, torch.jit.ScriptModule) and not part._c.hasattr("training")  # all are constants then
     names = [name for name, _ in part.named_buffers(recurse=False)]
-    return isinstance(part, _BatchNorm) or "running_mean" in names or is_jit_frozen(part)
+    return isinstance(part, _BatchNorm) or "running_mean" in names or frozen
 
 
 def _runs_without_statistics(bn: _BatchNorm) -> bool:
@@ -100,13 +99,8 @@ def evaluation(module: nn.Module, statistics: str = "batch") -> Iterator[nn.Modu
 
 @torch.no_grad()
 def recalibrated(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
-    """A copy of ``module`` whose BN buffers are the plain average of the statistics of ``batches``, its inputs.
-
-    Raises:
-        ValueError: there is no batch, or as ``check_settable``.
-
-    Source: paper A, App. C.1.
-    """
+    """A copy of ``module`` whose BN buffers are the plain average of the statistics of ``batches``, its inputs (paper
+    A, App. C.1). Raises ValueError if there is no batch, or as ``check_settable``."""
     check_settable(module)
     module = copy.deepcopy(module).eval()
     layers = batch_norms(module)
@@ -134,13 +128,8 @@ def recalibrated(module: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
 
 def replace_batch_norm(module: nn.Module, kind: str) -> nn.Module:
     """Put "layer" or "instance" normalisation, with its scale and shift, in the place of every batch normalisation in
-    ``module``; returns it, or its replacement where it is such a layer itself.
-
-    Raises:
-        ValueError: for another kind, and for layers that are not in ``REPLACEMENTS``: they may do more than normalise.
-
-    Source: paper A, App. C.1.
-    """
+    ``module``; returns it, or its replacement where it is such a layer itself (paper A, App. C.1). Raises ValueError
+    for another kind, and for layers that are not in ``REPLACEMENTS``, as they may do more."""
     if kind not in REPLACEMENTS:
         raise ValueError(f"kind: must be one of {list(REPLACEMENTS)}, got {kind!r}")
     known = REPLACEMENTS[kind]
@@ -167,10 +156,8 @@ def _replacement(bn: _BatchNorm, make: Callable[..., nn.Module]) -> nn.Module:
 
 
 class UnitLength(nn.Module):
-    """Features (n, c) or (n, c, h, w) divided by their Euclidean length over the channels, at each position.
-
-    Source: paper A, App. C.1, which does not say over what.
-    """
+    """Features (n, c) or (n, c, h, w) divided by their Euclidean length over the channels, at each position. Paper A,
+    App. C.1, does not say over what."""
 
     def forward(self, features: Tensor) -> Tensor:
         return F.normalize(features, dim=1)

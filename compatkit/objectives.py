@@ -20,33 +20,22 @@ from .devices import digest
 from .inspection import one_tensor, read_only
 from .recipes import Recipe
 
-# --- losses -----------------------------------------------------------------------------------------------------------
-
 
 def dcc_loss(logits: Tensor, common_labels: Tensor) -> Tensor:
-    """Discriminating common classes: l_c(c(f(x)), y) * 1[y in C], mean over the minibatch.
+    """Discriminating common classes, paper A, eq. (1): l_c(c(f(x)), y) * 1[y in C], mean over the minibatch.
 
     Args:
         logits: (n, common classes), from the head that both networks share.
         common_labels: (n,), the place of each image's class among the common ones, -1 where it is not one of them;
             these images count in the mean with loss 0, as in the equation.
-
-    Source: paper A, second term of eq. (1).
     """
     total = F.cross_entropy(logits, common_labels, ignore_index=-1, reduction="sum")
     return total / len(logits)
 
 
 def rp_loss(extractor: nn.Module, rotation_head: nn.Module, images: Tensor) -> Tensor:
-    """Rotation prediction: l_s(h_s(f(g(x, s))), s), mean over S = {0, 90, 180, 270 degrees} and the minibatch.
-
-    Args:
-        extractor: f.
-        rotation_head: h_s, with 4 outputs.
-        images: (n, c, s, s), square.
-
-    Source: paper A, second term of eq. (2).
-    """
+    """Rotation prediction, paper A, eq. (2): l_s(h_s(f(g(x, s))), s), with extractor f and rotation head h_s, mean over
+    S = {0, 90, 180, 270 degrees} and the square images of a minibatch."""
     rotated, turns = rotate_all(images)
     return F.cross_entropy(rotation_head(extractor(rotated)), turns)
 
@@ -68,9 +57,6 @@ def pretext_of(name: str) -> PretextTask:
     if name not in PRETEXTS:
         raise ValueError(f"pretext: must be one of {', '.join(PRETEXTS)}, got {name!r}")
     return PRETEXTS[name]
-
-
-# --- terms ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,10 +209,8 @@ class Pretext(Term):
 
 @dataclass(frozen=True)
 class UnitLength(Term):
-    """Features (n, c) or (n, c, h, w) drawn to unit length over the channels: mean squared difference.
-
-    Source: paper A, App. C.1, which names such a loss and does not print it; form and weight 1 are ours.
-    """
+    """Features (n, c) or (n, c, h, w) drawn to unit length over the channels: mean squared difference. Paper A, App.
+    C.1, names such a loss and does not print it; form and weight 1 are ours."""
 
     name = "length"
 
@@ -236,19 +220,11 @@ class UnitLength(Term):
         return (length - 1).square().mean()
 
 
-# --- the same start ---------------------------------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def identical_initial_weights(source: nn.Module, *others: nn.Module) -> None:
     """IIW: start every other network from the weights and buffers of ``source``, in place. A classifier's outputs are
-    copied by index, as the paper's text implies, not by class name.
-
-    Raises:
-        ValueError: the architectures differ.
-
-    Source: paper A, Sec. 3.3.
-    """
+    copied by index, as the paper's text implies, not by class name (paper A, Sec. 3.3). Raises ValueError if the
+    architectures differ."""
     _check_identical(source, *others)
     for other in others:
         other.load_state_dict(source.state_dict())

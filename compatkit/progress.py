@@ -1,7 +1,5 @@
 """Progress of long work: a line where a person is watching (a terminal or a live notebook), silence elsewhere."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """Recipes: the settings of one call of ``training.train``, and those that the papers name."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 ROTATIONS = ("all", "sampled")

@@ -1,7 +1,5 @@
 """Any extractor with any head: recombined networks and the accuracy of all pairs (paper A, Sec. 4)."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -16,14 +14,9 @@ from .normalization import STATISTICS, check_settable, evaluation, recalibrated
 
 
 def recombine(extractor: nn.Module, head: nn.Module) -> nn.Sequential:
-    """n_ab(x) = h(f(x; Phi_a); Theta_b): the extractor of one network with the head of another, of any architectures,
-    sharing their parameters.
-
-    Raises:
-        ValueError: the head does not take what the extractor gives, such as another number of channels.
-
-    Source: paper A, Sec. 3.1.
-    """
+    """n_ab(x) = h(f(x; Phi_a); Theta_b): the extractor of one network with the head of another, sharing their
+    parameters (paper A, Sec. 3.1). Raises ValueError if the head does not take what the extractor gives, such as
+    another number of channels."""
     check_fit(extractor, head)
     return nn.Sequential(extractor, head)
 
@@ -54,7 +47,8 @@ def accuracy_matrix(
     statistics: str = "batch",
     batch_size: int = 512,
 ) -> Tensor:
-    """Accuracy of every recombination on the test images of a set, by the outputs for the evaluated classes.
+    """Accuracy, (extractors, heads) in 0..1, of every recombination on the test images of a set, where the outputs for
+    the evaluated classes compete (paper A, Sec. 4).
 
     Args:
         extractors, heads: every extractor runs with every head.
@@ -63,13 +57,8 @@ def accuracy_matrix(
         common: evaluate on the images of these classes alone, which every head must know; None means all of the set.
         statistics, batch_size: see ``all_logits``.
 
-    Returns:
-        (extractors, heads), in 0..1.
-
     Raises:
         ValueError: a head lacks a class, or has not as many outputs as names; and as ``all_logits``.
-
-    Source: paper A, Sec. 4.
     """
     if len(heads) != len(head_classes):
         raise ValueError(f"head_classes: one list for each of {len(heads)} heads is needed, got {len(head_classes)}")
@@ -96,7 +85,7 @@ def all_logits(
     statistics: str = "batch",
     batch_size: int = 512,
 ) -> tuple[list[Tensor], Tensor]:
-    """The logits of each head on the features of one extractor on the test images.
+    """The logits (n, outputs) of each head on the features of one extractor on the test images, and the labels (n,).
 
     Each image goes through the extractor once (twice with "recalibrated"), and the features of all are held meanwhile.
 
@@ -106,9 +95,6 @@ def all_logits(
         classes: only the test images of these, label i meaning ``classes[i]``; None means all.
         statistics: how BN normalises, see ``normalization``.
         batch_size: images in a batch at most; sizes differ by one at most, so that no small batch has odd statistics.
-
-    Returns:
-        Logits (n, outputs) a head, and labels (n,).
 
     Raises:
         ValueError: for unknown statistics or such as cannot be set (``normalization.check_settable``), a batch size
@@ -149,8 +135,8 @@ def accuracy(logits: Tensor, labels: Tensor, outputs: Tensor, *, masked: bool = 
 
 def _check_outputs(logits: Tensor, classes: Sequence[str], head: str) -> None:
     if logits.shape[1:] != (len(classes),):
-        given = ", ".join(map(str, ("n", *logits.shape[1:])))
-        raise ValueError(f"{head} must give (n, {len(classes)}), one output for each name of a class, got ({given})")
+        wanted = f"(n, {len(classes)}), one output for each name of a class"
+        raise ValueError(f"{head} must give {wanted}, got {tuple(logits.shape)}")
 
 
 def class_accuracy(
@@ -168,21 +154,15 @@ def class_accuracy(
     (logits,), labels = all_logits(extractor, [head], image_set, statistics=statistics, batch_size=batch_size)
     _check_outputs(logits, image_set.classes, "head:")
     hits = (logits.argmax(1) == labels).double()
-    images = labels.bincount(minlength=len(image_set.classes))
-    right = hits.new_zeros(len(image_set.classes)).index_add_(0, labels, hits)
-    return (right / images)[images > 0].mean().item()
+    return torch.stack([hits[labels == label].mean() for label in labels.unique()]).mean().item()
 
 
 def output_index(head_classes: Sequence[str], classes: Sequence[str]) -> Tensor:
-    """The output of a head that stands for each of ``classes``: int64 (classes,).
-
-    Raises:
-        ValueError: the head lacks one, or two of its outputs have one name.
-    """
+    """The output of a head that stands for each of ``classes``: int64 (classes,). Raises ValueError if the head lacks
+    one, or two of its outputs have one name."""
     if double := [name for name, count in Counter(head_classes).items() if count > 1]:
         raise ValueError(f"head_classes: names must differ, got {double} more than once")
-    missing = [name for name in classes if name not in head_classes]
-    if missing:
+    if missing := [name for name in classes if name not in head_classes]:
         raise ValueError(f"head_classes: a head for {list(head_classes)} cannot be evaluated on {missing}")
     return torch.tensor([list(head_classes).index(name) for name in classes])
 

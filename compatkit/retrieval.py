@@ -8,8 +8,6 @@ Equal rows are computed once, for a matrix product may give them distances that 
 For a search by cosine give rows of length 1, and leave out rows of zeros, which have no cosine.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -77,7 +75,7 @@ def evaluate(
     query_ids: Tensor | None = None,
     gallery_ids: Tensor | None = None,
 ) -> RetrievalScores:
-    """CMC@k and mAP@1.0 of queries in a gallery, exact. Relevant are items with the query's label.
+    """CMC@k and mAP@1.0 of queries in a gallery, exact. Relevant are items with the query's label (paper B, Sec. 4.1).
 
     Among items at the same distance, CMC counts the irrelevant first, so that a model which maps all images to one
     point gets no credit; for average precision they enter together, as in scikit-learn's ``average_precision_score``.
@@ -95,20 +93,23 @@ def evaluate(
         ValueError: no query has a relevant item; embeddings that are not finite floating-point matrices of equal width;
             labels or ids that are not as many integers; empty sets; tensors on different devices; ks out of range;
             ``same_items`` with unequal n and m or with ids.
-
-    Source: paper B, Sec. 4.1.
     """
-    own = _checked(query, gallery, same_items, query_ids, gallery_ids)
+    ids = _checked(query, gallery, same_items, query_ids, gallery_ids)
     query_labels = _integers("query_labels", query_labels, query, query)
     gallery_labels = _integers("gallery_labels", gallery_labels, query, gallery)
     for k in ks:
         _in_range("ks", k, len(gallery))
-    distances, relevant = _Distances.of(query, gallery, own), _Lookup.of(query_labels, gallery_labels)
+    distances, relevant = _Distances(query, gallery, ids), _Lookup(query_labels, gallery_labels)
     hit_rank = torch.empty_like(query_labels)
     average_precision = torch.empty_like(hit_rank, dtype=torch.float64)
     for part in distances.parts(relevant.most):
         hit_rank[part], average_precision[part] = _ranked(distances[part], *relevant[part])
-    return _scores(hit_rank, average_precision, ks)
+    ranks = hit_rank[hit_rank > 0]
+    if not len(ranks):
+        raise ValueError(f"gallery_labels: at least one query needs a relevant item, got none for all {len(query)}")
+    cmc = {k: (ranks <= k).double().mean().item() for k in ks}
+    mean_ap = average_precision[hit_rank > 0].mean().item()
+    return RetrievalScores(cmc, mean_ap, len(query), len(query) - len(ranks), hit_rank, average_precision)
 
 
 @torch.no_grad()
@@ -126,9 +127,9 @@ def nearest(query: Tensor, gallery: Tensor, k: int = 5, *, same_items: bool = Fa
     Raises:
         ValueError: k is out of range, or embeddings as in ``evaluate``.
     """
-    own = _checked(query, gallery, same_items)
+    ids = _checked(query, gallery, same_items)
     _in_range("k", k, len(gallery) - same_items)
-    distances = _Distances.of(query, gallery, own)
+    distances = _Distances(query, gallery, ids)
     lowest = torch.empty(len(query), k, dtype=distances.dtype, device=query.device)
     indices = torch.empty_like(lowest, dtype=torch.int64)
     tied = torch.empty(len(query), dtype=torch.bool, device=query.device)
@@ -144,15 +145,13 @@ def nearest(query: Tensor, gallery: Tensor, k: int = 5, *, same_items: bool = Fa
 
 def negative_flips(before: RetrievalScores, after: RetrievalScores) -> float:
     """Share, in 0..1, of the queries with a relevant item whose nearest item was relevant before an update, and is not
-    after it. With the arguments swapped: the positive flips.
+    after it. With the arguments swapped: the positive flips (Yan et al. 2021).
 
     Args:
         before, after: scores of the same queries.
 
     Raises:
         ValueError: the two are not of the same queries: unequal in number, or in which have a relevant item.
-
-    Source: Yan et al. 2021.
     """
     ranks = before.hit_rank.cpu(), after.hit_rank.cpu()
     if before.n_queries != after.n_queries:
@@ -167,20 +166,13 @@ def negative_flips(before: RetrievalScores, after: RetrievalScores) -> float:
 # Queries and the items they ask for, a chunk at a time
 
 
-@dataclass(frozen=True)
 class _Lookup:
     """Items by a key that queries ask for, a label or an id: ``items[start[i] : stop[i]]`` are those with query i's."""
 
-    items: Tensor  # (m,)
-    start: Tensor  # (n,)
-    stop: Tensor  # (n,)
-    most: int  # that any query finds, at least 1
-
-    @classmethod
-    def of(cls, wanted: Tensor, keys: Tensor) -> _Lookup:
-        items = keys.argsort()
-        start, stop = (torch.searchsorted(keys[items], wanted, right=right) for right in (False, True))
-        return cls(items, start, stop, max(1, int((stop - start).max())))
+    def __init__(self, wanted: Tensor, keys: Tensor):
+        self.items = keys.argsort()
+        self.start, self.stop = (torch.searchsorted(keys[self.items], wanted, right=right) for right in (False, True))
+        self.most = max(1, int((self.stop - self.start).max()))  # that any query finds
 
     def __getitem__(self, part: slice | Tensor) -> tuple[Tensor, Tensor]:
         """Indices (c, most) of items for some of the queries, and whether there is one; otherwise it is any."""
@@ -189,25 +181,15 @@ class _Lookup:
         return self.items[place.clamp_(max=len(self.items) - 1)], exists
 
 
-@dataclass(frozen=True)
 class _Distances:
-    """Distances (c, m) of some of the queries to all items, infinite to their own."""
+    """Distances (c, m) of some of the queries to all items, infinite to their own, by the ids of both."""
 
-    query: Tensor  # (n, d)
-    rows: Tensor  # (r, d) the different rows of the gallery, less their centre: sorted, so without its order
-    row_of_item: Tensor  # (m,)
-    centre: Tensor  # (d,)
-    own: _Lookup | None
-    dtype: torch.dtype
-
-    @classmethod
-    def of(cls, query: Tensor, gallery: Tensor, own: tuple[Tensor, Tensor] | None) -> _Distances:
-        """own: ids of the queries and of the items."""
+    def __init__(self, query: Tensor, gallery: Tensor, ids: tuple[Tensor, Tensor] | None):
         # the host learns how many rows differ, once a call: all that follows is as wide as they are many
-        rows, row_of_item = gallery.double().unique(dim=0, return_inverse=True)
-        centre = rows.median(0).values  # of a column one of its own values: where those are whole, all stays exact
-        dtype = torch.promote_types(torch.promote_types(query.dtype, gallery.dtype), torch.float32)
-        return cls(query, rows - centre, row_of_item, centre, own and _Lookup.of(*own), dtype)
+        rows, self.row_of_item = gallery.double().unique(dim=0, return_inverse=True)
+        self.centre = rows.median(0).values  # of a column one of its own values: where those are whole, all stays exact
+        self.query, self.rows, self.own = query, rows - self.centre, ids and _Lookup(*ids)
+        self.dtype = torch.promote_types(torch.promote_types(query.dtype, gallery.dtype), torch.float32)
 
     def __getitem__(self, part: slice | Tensor) -> Tensor:
         query = self.query[part].double() - self.centre
@@ -253,20 +235,6 @@ def _lowest(distances: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
     return values, columns.gather(1, order), tied
 
 
-def _scores(hit_rank: Tensor, average_precision: Tensor, ks: Collection[int]) -> RetrievalScores:
-    ranks = hit_rank[hit_rank > 0]
-    if not len(ranks):
-        raise ValueError(f"gallery_labels: at least one query needs a relevant item, got none for all {len(hit_rank)}")
-    return RetrievalScores(
-        cmc={k: (ranks <= k).double().mean().item() for k in ks},
-        mean_ap=average_precision[hit_rank > 0].mean().item(),
-        n_queries=len(hit_rank),
-        n_without_match=len(hit_rank) - len(ranks),
-        hit_rank=hit_rank,
-        average_precision=average_precision,
-    )
-
-
 # What is checked
 
 
@@ -281,7 +249,7 @@ def _checked(
     for name, x in (("query", query), ("gallery", gallery)):
         check_tensor(name, x, {2: "(items, width)"})
         check_finite(name, x)
-    _check_device("gallery", gallery, query)
+        _check_device(name, x, query)
     if query.shape[1] != gallery.shape[1]:
         raise ValueError(f"query, gallery: must have equal widths, got {query.shape[1]} and {gallery.shape[1]}")
     if same_items and (query_ids is not None or gallery_ids is not None):
@@ -290,10 +258,9 @@ def _checked(
         if len(query) != len(gallery):
             raise ValueError(f"same_items: needs as many queries as items, got {len(query)} and {len(gallery)}")
         return (torch.arange(len(query), device=query.device),) * 2
-    if (query_ids is None) != (gallery_ids is None):
-        missing = "query_ids" if query_ids is None else "gallery_ids"
-        raise ValueError(f"{missing}: query_ids and gallery_ids must be given both or neither, got None")
     if query_ids is None or gallery_ids is None:
+        if query_ids is not gallery_ids:
+            raise ValueError("query_ids, gallery_ids: must be given both or neither, got one")
         return None
     return _integers("query_ids", query_ids, query, query), _integers("gallery_ids", gallery_ids, query, gallery)
 

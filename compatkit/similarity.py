@@ -17,32 +17,17 @@ from torch import Tensor
 
 from .devices import check_finite, check_tensor
 from .extras import require
-from .moments import (
-    ROWS,
-    Kernels,
-    Samples,
-    add_product,
-    as_maps,
-    check_lengths,
-    grid,
-    near_mean,
-    ratio,
-)
+from .moments import ROWS, Kernels, Samples, add_product, as_maps, check_lengths, grid, near_mean, ratio
 
 
 def cross_correlation(x: Tensor, y: Tensor) -> Tensor:
-    """Pearson correlation of every channel of ``x`` with every channel of ``y``.
+    """Pearson correlation of every channel of ``x`` with every channel of ``y`` (paper A, App. C.2): (p, q) in float64.
 
     Args:
         x, y: (n, p) and (n, q), or feature maps (n, p, h, w) and (n, q, h, w), of the same images in the same order.
 
-    Returns:
-        (p, q), float64; 0 for a constant channel.
-
     Raises:
         ValueError: fewer than 2 samples, or input that is no finite floating-point tensor of equal n (and equal h, w).
-
-    Source: paper A, App. C.2.
     """
     return CrossCorrelation().update(x, y).compute()
 
@@ -78,8 +63,7 @@ class CrossCorrelation:
     def _about_means(self) -> tuple[Tensor, Tensor, Tensor]:
         """X^T Y (p, q) of centred samples, and the sums of squares (p,) and (q,)."""
         self._samples.check(2)
-        x, y, xx, yy, xy = self._sums
-        n = self._samples.n
+        (x, y, xx, yy, xy), n = self._sums, self._samples.n
         return xy - x.outer(y) / n, xx - x.square() / n, yy - y.square() / n
 
 
@@ -92,7 +76,7 @@ def _paired(x: Tensor, y: Tensor) -> dict[str, Tensor]:
 
 
 def match_channels(corr: Tensor) -> tuple[Tensor, float]:
-    """The one-to-one matching of channels with the highest mean correlation.
+    """The one-to-one matching of channels with the highest mean correlation (Li et al. 2016; paper A, App. C.2).
 
     Args:
         corr: (p, q), row i a channel of one network, column j a channel of the other.
@@ -103,8 +87,6 @@ def match_channels(corr: Tensor) -> tuple[Tensor, float]:
 
     Raises:
         ValueError: ``corr`` is not a finite floating-point matrix.
-
-    Source: Li et al. 2016; paper A, App. C.2.
     """
     optimize = require("scipy.optimize", "similarity")
     check_tensor("corr", corr, {2: "(p, q)"})
@@ -119,22 +101,14 @@ def match_channels(corr: Tensor) -> tuple[Tensor, float]:
 def procrustes_similarity(x: Tensor, y: Tensor) -> float:
     """The fit of ``x`` to ``y`` after the best rotation, in 0..1: ||X^T Y||_* / (||X||_F ||Y||_F), columns centred.
 
-    The squared Procrustes distance of the two, each of length 1, is 2 less twice this (Ding et al. 2021).
-
-    Args:
-        x, y: as in ``cross_correlation``.
-
-    Raises:
-        ValueError: as ``cross_correlation``.
-
-    Source: Schönemann 1966; Williams et al. 2021.
+    Takes and refuses what ``cross_correlation`` does. Source: Schönemann 1966; Williams et al. 2021.
     """
     xy, xx, yy = CrossCorrelation().update(x, y)._about_means()
     return ratio(torch.linalg.svdvals(xy).sum(), xx.sum(), yy.sum()).item()
 
 
 def linear_cka(x: Tensor, y: Tensor, *, unbiased: bool = False, flatten: bool = False) -> float:
-    """Linear centred kernel alignment: ||Y^T X||_F^2 / (||X^T X||_F ||Y^T Y||_F), columns centred.
+    """Linear centred kernel alignment (Kornblith et al. 2019): ||Y^T X||_F^2 / (||X^T X||_F ||Y^T Y||_F), centred.
 
     Args:
         x, y: as in ``cross_correlation``.
@@ -148,8 +122,6 @@ def linear_cka(x: Tensor, y: Tensor, *, unbiased: bool = False, flatten: bool = 
 
     Warns:
         Of the biased form where p or q exceeds n / 4: it is far from 0 for unrelated features then.
-
-    Source: Kornblith et al. 2019.
     """
     return CKA(unbiased=unbiased, flatten=flatten)._add(x, y, copy=False).compute()
 
@@ -186,16 +158,14 @@ class CKA:
 
 
 def rsa(x: Tensor, y: Tensor) -> float:
-    """Representational similarity: Spearman's correlation, over all pairs of samples, of how unlike the two are in
-    ``x`` and in ``y``. Unlike is 1 less Pearson's correlation over the channels.
+    """Representational similarity (Kriegeskorte et al. 2008): Spearman's correlation, over all pairs of samples, of how
+    unlike the two are in ``x`` and in ``y``. Unlike is 1 less Pearson's correlation over the channels.
 
     Args:
         x, y: (n, p) and (n, q), row i of both the same sample.
 
     Raises:
         ValueError: fewer than 3 samples, or input that is no finite floating-point matrix of equal n.
-
-    Source: Kriegeskorte et al. 2008.
     """
     x, y = (_ranks(_dissimilarities(side)) for side in _in_double(x, y, least=3))
     return ratio(x @ y, x @ x, y @ y).item()
@@ -225,7 +195,7 @@ def _ranks(values: Tensor) -> Tensor:
 def mutual_knn(x: Tensor, y: Tensor, k: int = 10) -> float:
     """Mean share, in 0..1, of the k nearest neighbours of a sample that are the same in ``x`` and in ``y``.
 
-    Nearness is Euclidean; for the cosine of Huh et al., normalise the rows first. Ties are broken arbitrarily.
+    Nearness is Euclidean; for the cosine of Huh et al. 2024, normalise the rows first. Ties are broken arbitrarily.
 
     Args:
         x, y: (n, p) and (n, q), row i of both the same sample.
@@ -233,8 +203,6 @@ def mutual_knn(x: Tensor, y: Tensor, k: int = 10) -> float:
 
     Raises:
         ValueError: k is out of range, or input that is no finite floating-point matrix of equal n.
-
-    Source: Huh et al. 2024.
     """
     x, y = (side - near_mean(side) for side in _in_double(x, y, least=2))
     if not 1 <= k < len(x):
@@ -257,12 +225,7 @@ def _neighbours(x: Tensor, start: int, k: int) -> Tensor:
 
 
 class Calibrated(NamedTuple):
-    """A score beside what it is for images that are paired at random.
-
-    Attributes:
-        value: the score.
-        null: (permutations,) scores after the images of one side were shuffled, float64.
-    """
+    """A score beside the ``null``, (permutations,) in float64: what it is for images that are paired at random."""
 
     value: float
     null: Tensor
@@ -282,7 +245,7 @@ class Calibrated(NamedTuple):
 def permutation_test(
     measure: Callable[[Tensor, Tensor], float], x: Tensor, y: Tensor, *, permutations: int = 199, seed: int = 0
 ) -> Calibrated:
-    """A score beside those of the same representations with the images of ``y`` in a random order.
+    """A score beside those with the images of ``y`` in a random order (Good 2005; Phipson and Smyth 2010).
 
     Args:
         measure: a function of this module, or any other of two tensors; higher is more alike.
@@ -292,8 +255,6 @@ def permutation_test(
 
     Raises:
         ValueError: fewer than 1 permutation, unequal numbers of images, and as ``measure``.
-
-    Source: Good 2005; Phipson and Smyth 2010 (the p-value).
     """
     if permutations < 1:
         raise ValueError(f"permutations: must be at least 1, got {permutations}")

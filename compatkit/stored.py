@@ -1,7 +1,5 @@
 """Image sets as files: NAME.npz with a checksum inside, read and written without torch."""
 
-from __future__ import annotations
-
 import hashlib
 import unicodedata
 import zipfile
@@ -25,10 +23,7 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """The ``ARRAYS`` of a file that ``write_arrays`` wrote, or of one of that form without a checksum, never unpickled.
-
-    Raises:
-        ValueError: the file, which is named, is truncated, altered since it was written, or not of that form.
-    """
+    Raises ValueError, naming the file, if it is truncated, altered since it was written, or not of that form."""
     try:
         with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
             arrays = {key: file[key] for key in ARRAYS}

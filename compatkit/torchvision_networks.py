@@ -2,8 +2,6 @@
 methods do between modules (flattening, pooling, a class token) becomes a small module of its own.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any

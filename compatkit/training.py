@@ -1,11 +1,8 @@
-"""The one training loop: networks that share auxiliary heads, trained jointly, or one after the other (``freeze``).
+"""The one training loop (Gygli et al., Sec. 3.4): networks that share auxiliary heads, trained jointly or, with
+``freeze``, one after the other.
 
 Everything random depends on a seed and the step alone, so that a run which was killed goes on to the same bits.
-
-Source: paper A (Gygli et al.), Sec. 3.4.
 """
-
-from __future__ import annotations
 
 import functools
 import hashlib
@@ -48,13 +45,11 @@ class Task:
         data: an image set, whose training split is used; or tensors (n, ...) on one device, the inputs of the network
             and last what belongs to each item.
         extractor: images (n, c, h, w), or other inputs, -> features.
-        terms: see ``objectives``; each adds its loss, times its weight.
+        terms: see ``objectives``; each adds its loss, times its weight (paper A, eqs. (1) and (2)).
         seed: of the order and the augmentation of the images.
 
     Raises:
         ValueError: for no terms, and two of one name.
-
-    Source: paper A, eqs. (1) and (2).
     """
 
     data: ImageSet | tuple[Tensor, ...]
@@ -108,14 +103,8 @@ class Task:
 
 
 def freeze(module: Module) -> Module:
-    """Fix parameters and BN buffers of a head for incremental training; returns ``module``. Its BN still normalises by
-    the batch at hand, as in the paper's evaluation.
-
-    Raises:
-        ValueError: as ``normalization.check_settable``.
-
-    Source: paper A, Sec. 3.4.
-    """
+    """Fix parameters and BN buffers of a head for incremental training (paper A, Sec. 3.4); returns ``module``. Its BN
+    still normalises by the batch at hand. Raises ValueError as ``normalization.check_settable``."""
     check_settable(module)
     module.requires_grad_(False)
     for bn in batch_norms(module):
@@ -154,7 +143,7 @@ def train(
     probe_at: Collection[int] = (),
     on_step: Callable[[int], object] | None = None,
 ) -> list[dict]:
-    """Train the networks of ``tasks`` in place, one minibatch each in turn (joint training).
+    """Train the networks of ``tasks`` in place, one minibatch each in turn (joint training: paper A, Sec. 3.4).
 
     Args:
         tasks: one, or several that may share heads.
@@ -173,8 +162,6 @@ def train(
         FloatingPointError: a loss is not finite; the checkpoint stays at the last good state.
         ValueError: the checkpoint is of other networks, data or recipe, or of another device, thread count or torch
             version, with which it could not go on to the same bits.
-
-    Source: paper A, Sec. 3.4.
     """
     run = _Run(tasks, recipe, None if checkpoint is None else Path(checkpoint))
     saved_at = time.monotonic()
@@ -196,15 +183,8 @@ def train(
 
 
 def train_once(tasks: Sequence[Task], recipe: Recipe, folder: Path | None, **options) -> list[dict]:
-    """Train networks that several runs need: the first run trains them, the others wait and load the weights.
-
-    Args:
-        tasks, recipe, options: as in ``train``.
-        folder: keeps the weights under the name that ``identity`` gives; None keeps none.
-
-    Returns:
-        The history, as ``train`` does.
-    """
+    """``train`` networks that several runs need: the first run keeps their weights in a folder, if one is given, under
+    the name that ``identity`` gives; the others wait and load them."""
     if folder is None:
         return train(tasks, recipe, **options)
     file = folder / f"{identity(tasks, recipe)}.pt"
@@ -213,8 +193,7 @@ def train_once(tasks: Sequence[Task], recipe: Recipe, folder: Path | None, **opt
 
 
 def identity(tasks: Sequence[Task], recipe: Recipe) -> str:
-    """A name for where training will end: 16 hex digits over present weights, types and settings of all modules, which
-    of them learn and which are shared, terms, data, recipe, and what of the machine changes bits."""
+    """A name for where training will end: 16 hex digits of the present weights and of what a checkpoint depends on."""
     run = _Run(tasks, recipe, None)
     found = hashlib.sha256(run.fingerprint().encode())
     for tensor in run.modules.state_dict().values():
@@ -233,7 +212,8 @@ class _Run:
         self.device = tasks[0].device
         self.dtype = torch.float64 if recipe.precision == "fp64" else None  # None: as it is
         self.modules.to(self.device, self.dtype).train()
-        self.memory_format = _memory_format(recipe, self.device)
+        channels_last = self.device.type == "cuda" if recipe.channels_last is None else recipe.channels_last
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.modules.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.optimizer = _optimizer([p for p in self.modules.parameters() if p.requires_grad], recipe)
         self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=uses_bf16(recipe, self.device))
@@ -245,7 +225,7 @@ class _Run:
             self._resume(checkpoint)
 
     def advance(self, log: bool) -> None:
-        """One minibatch of each task, each followed by an update."""
+        """Take a step: one minibatch of each task, each followed by an update."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(self.recipe, self.step)
         for number, (task, draw) in enumerate(zip(self.tasks, self.minibatches, strict=True)):
@@ -271,16 +251,13 @@ class _Run:
             self.history.append({"step": self.step, **measure()})
 
     def _prepared(self, part: Tensor) -> Tensor:
-        """One part of a minibatch in the precision and memory order of the networks."""
-        if not part.is_floating_point():
-            return part
-        part = part.to(self.dtype or part.dtype)
+        """A tensor of a minibatch in the precision and memory order of the networks."""
+        part = part.to(self.dtype if part.is_floating_point() else None)
         return part.contiguous(memory_format=self.memory_format) if part.ndim == 4 else part
 
     def save(self) -> None:
         """Write the checkpoint, atomically; never one of a network that is not finite."""
-        # the last update can break a network whose loss was still finite
-        for tensor in self.modules.state_dict().values():
+        for tensor in self.modules.state_dict().values():  # which the last update may have broken
             self.finite &= tensor.isfinite().all()
         self._check_finite()
         if self.checkpoint is None:
@@ -299,14 +276,12 @@ class _Run:
     def _resume(self, checkpoint: Path) -> None:
         state = torch.load(checkpoint, map_location=self.device, weights_only=True)
         if state["fingerprint"] != self.fingerprint():
-            raise ValueError(
-                f"checkpoint: {checkpoint} is of other networks, data, recipe, device, threads or torch version; "
-                "remove it to start anew"
-            )
+            others = "networks, data, recipe, device, threads or torch version"
+            raise ValueError(f"checkpoint: {checkpoint} is of other {others}; remove it to start anew")
         self.modules.load_state_dict(state["modules"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.history = state["step"], state["history"]
-        self.saved = self.step
+        self.history = state["history"]
+        self.step = self.saved = state["step"]
 
     def fingerprint(self) -> str:
         """A fingerprint of all that must be the same for a checkpoint to be continued to the same bits."""
@@ -319,32 +294,24 @@ class _Run:
 
     def _check_finite(self) -> None:
         if not bool(self.finite):
-            kept = (
-                "no checkpoint was kept" if self.checkpoint is None else f"{self.checkpoint} keeps the last good state"
-            )
-            raise FloatingPointError(
-                f"the loss became infinite or NaN at step {self.step} or shortly before (learning rate "
-                f"{learning_rate(self.recipe, self.step):.3g}); {kept}"
-            )
+            kept = f"; {self.checkpoint} keeps the last good state" if self.checkpoint else ""
+            rate = f"learning rate {learning_rate(self.recipe, self.step):.3g}"
+            raise FloatingPointError(f"the loss became infinite or NaN at step {self.step} or before ({rate}){kept}")
 
 
 def _described(module: nn.Module) -> list:
     """All that decides what a module computes and learns, but for the values of its parameters and buffers."""
-    parts = [
-        [name, type(part).__qualname__, {k: _setting(v) for k, v in vars(part).items() if _is_setting(k, v)}]
-        for name, part in module.named_modules()
-    ]
+    parts = [[name, type(part).__qualname__, _settings(part)] for name, part in module.named_modules()]
     learns = [[name, list(p.shape), p.requires_grad] for name, p in module.named_parameters()]
     return [parts, learns, [[name, list(b.shape)] for name, b in module.named_buffers()]]
 
 
-def _is_setting(name: str, value: Any) -> bool:
-    plain = value is None or isinstance(value, bool | int | float | str | tuple) or callable(value)
-    return plain and name != "training" and not isinstance(value, nn.Module)
+def _settings(part: nn.Module) -> dict[str, str]:
+    def is_one(name: str, value: Any) -> bool:
+        plain = value is None or isinstance(value, bool | int | float | str | tuple) or callable(value)
+        return plain and name != "training" and not isinstance(value, nn.Module)
 
-
-def _setting(value: Any) -> str:
-    return getattr(value, "__qualname__", None) or str(value)
+    return {k: getattr(v, "__qualname__", None) or str(v) for k, v in vars(part).items() if is_one(k, v)}
 
 
 def _optimizer(parameters: list[nn.Parameter], recipe: Recipe) -> torch.optim.Optimizer:
@@ -365,18 +332,13 @@ def uses_bf16(recipe: Recipe, device: torch.device | str) -> bool:
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
-def _memory_format(recipe: Recipe, device: torch.device) -> torch.memory_format:
-    wanted = device.type == "cuda" if recipe.channels_last is None else recipe.channels_last
-    return torch.channels_last if wanted else torch.contiguous_format
-
-
 def _deterministic(recipe: Recipe, device: torch.device) -> AbstractContextManager:
     if not recipe.deterministic or device.type != "cuda":
         return nullcontext()
     if CUBLAS not in os.environ:
         warnings.warn(
-            "deterministic: the GPU was in use before compatkit.training was imported, so products may differ from run "
-            f"to run in their last bits; import it earlier, or set {CUBLAS}={FIXED_WORKSPACE} before Python starts",
+            "deterministic: the GPU was in use before compatkit.training was imported, so last bits may differ "
+            f"from run to run; import it earlier, or set {CUBLAS}={FIXED_WORKSPACE} before Python starts",
             stacklevel=3,
         )
     allow_tf32 = torch.backends.cudnn.allow_tf32  # which flags() would set to True

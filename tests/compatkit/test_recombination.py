@@ -286,8 +286,8 @@ FIXED = nn.Sequential(nn.InstanceNorm2d(8, track_running_stats=True), part()[1])
         (None, {"common": ("wolf", "cat"), "head_classes": [("wolf", "cat", "eel")]}, "of: no class"),
         (None, {"head_classes": [("cat", "cat", "eel")]}, r"names must differ, got \['cat'\] more than once"),
         (None, {"batch_size": 0}, "batch_size: must be at least 1, got 0"),
-        (pooled(nn.Flatten(), nn.Linear(8, 4)), {}, r"heads: number 0 must give \(n, 3\), .* got \(n, 4\)"),
-        (pooled(nn.Conv2d(8, 3, 1)), {}, r"heads: number 0 must give \(n, 3\), .* got \(n, 3, 1, 1\)"),
+        (pooled(nn.Flatten(), nn.Linear(8, 4)), {}, r"heads: number 0 must give \(n, 3\), .* got \(27, 4\)"),
+        (pooled(nn.Conv2d(8, 3, 1)), {}, r"heads: number 0 must give \(n, 3\), .* got \(27, 3, 1, 1\)"),
         (Keyed(), {}, "module: .* got dict of logits, loss: pass one of these, from Keyed"),
         (Sneaky(), {}, "module: Sneaky changes its input in place"),
         (FIXED, {}, "statistics other than 'running' .* got InstanceNorm2d at '0'"),
@@ -305,7 +305,7 @@ def test_what_cannot_be_evaluated_is_refused(head, options, message):
 
 def test_outputs_without_names_images_and_shapes_are_refused():
     extractor, head = part()
-    with pytest.raises(ValueError, match=r"head: must give \(n, 3\), .* got \(n, 4\)"):
+    with pytest.raises(ValueError, match=r"head: must give \(n, 3\), .* got \(40, 4\)"):
         recombination.class_accuracy(extractor, pooled(nn.Flatten(), nn.Linear(8, 4)), small_set())
     with pytest.raises(ValueError, match="module: .* got dict of logits, loss: pass one of these, from Keyed"):
         recombination.class_accuracy(Keyed(), head, small_set())

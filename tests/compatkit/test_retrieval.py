@@ -309,8 +309,8 @@ BAD = [
     ("ks: .*at most 6, got 7", None, {"ks": (1, 7)}),
     ("same_items: .*5 and 6", None, {"same_items": True}),
     ("same_items: must be False", None, {"same_items": True, "query_ids": torch.arange(5)}),
-    ("gallery_ids: .*both or neither", None, {"query_ids": torch.arange(5)}),
-    ("query_ids: .*both or neither", None, {"gallery_ids": torch.arange(6)}),
+    ("query_ids, gallery_ids: .*both or neither", None, {"query_ids": torch.arange(5)}),
+    ("query_ids, gallery_ids: .*both or neither", None, {"gallery_ids": torch.arange(6)}),
     ("query_ids: .*float32", None, {"query_ids": torch.rand(5), "gallery_ids": torch.arange(6)}),
     (r"gallery_ids: .*6 items.*\(5,\)", None, {"query_ids": torch.arange(5), "gallery_ids": torch.arange(5)}),
 ]
