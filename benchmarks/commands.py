@@ -87,7 +87,7 @@ def find(config: object, root: Path) -> dict | None:
 def generated(count: int) -> Iterator[tuple[object, dict]]:
     """Runs and their records: those that are stored of Fig. 2, under seeds of their own."""
     config = configs("fig2", "laptop", [0])[0]
-    like = store.load("fig2", "laptop", store.CHECKOUT / "results")[0]
+    like = next(iter(store.load_all("laptop", store.CHECKOUT / "results").values()))
     for seed in range(count):
         one = replace(config, seed=seed)
         kind, settings = named(one)

@@ -92,11 +92,10 @@ def commands() -> None:
 @commands.command("list")
 def list_experiments() -> None:
     """List the experiments: what each one is, and what it takes."""
-    from .experiments.settings import KINDS
-    from .records.index import index
+    from .experiments.evidence import index_of
     from .records.provenance import cpu_minutes
 
-    indices = {preset: index(preset, None, KINDS) for preset in PRESETS}
+    indices = {preset: index_of(preset) for preset in PRESETS}
     for name, experiment in EXPERIMENTS.items():
         planned = {preset: configs(name, preset) for preset in PRESETS}
         counts = ", ".join(f"{len(runs)} at {preset}" for preset, runs in planned.items())
@@ -247,8 +246,7 @@ def _report(config: object, path: Path, measured: Mapping[str, Mapping[str, floa
 @commands.command()
 def status() -> None:
     """List what is recorded: runs, seeds, minutes, stale records."""
-    from .experiments.settings import KINDS
-    from .records.index import index
+    from .experiments.evidence import index_of
     from .records.provenance import is_stale
     from .records.store import load_all, results_root
 
@@ -257,7 +255,7 @@ def status() -> None:
     layout = "{:<17}{:<9}{:>9}{:>9}{:>7}{:>7}{:>7}{:>9}"
     print(layout.format(*columns))
     stored = {preset: load_all(preset) for preset in PRESETS}
-    found = {preset: index(preset, None, KINDS) for preset in PRESETS}
+    found = {preset: index_of(preset) for preset in PRESETS}
     for name in EXPERIMENTS:
         for preset in PRESETS:
             planned = configs(name, preset)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..records.index import index
+from ..records.index import Index, index
 from ..records.verdicts import Source
 from . import EXPERIMENTS, plan
 from .presets import Plan
@@ -19,13 +19,13 @@ BEST_FIRST = ("paper", "cifar", "cifar-cpu", "laptop")
 """The presets in the order in which their runs speak for a claim."""
 
 
-def sources(preset: str | None = None, root: str | os.PathLike | None = None) -> list[Source]:
-    """The sources of records: the papers' recipe, then photographs on a GPU, photographs on a CPU, small images.
+def index_of(preset: str, root: str | os.PathLike | None = None) -> Index:
+    """The records of a preset by the config of their run."""
+    return index(preset, root, KINDS)
 
-    Args:
-        preset: only what belongs to this one; None takes all.
-        root: the record store, see ``records.store.results_root``.
-    """
+
+def sources(preset: str | None = None, root: str | os.PathLike | None = None) -> list[Source]:
+    """The sources of records, the best first, or that of one preset."""
     return [_source(name, root) for name in BEST_FIRST if preset in (None, name)]
 
 
@@ -52,7 +52,7 @@ def recorded(
 
 
 def _recorded(experiment: str, wanted: Plan, preset: str, root: str | os.PathLike | None) -> list[dict]:
-    found = index(preset, root, KINDS)
+    found = index_of(preset, root)
     return under_rows(experiment, wanted, {config: found.record(config) for _, config in wanted})
 
 

@@ -1,8 +1,4 @@
-"""Claims of the papers: the rows of ``claims.csv``, and what records say of each.
-
-A claim is a sentence that states a difference, an order or a level. Its two sides are rows of a plan and what is
-measured of them; a level has one side, and the paper's number in place of the other.
-"""
+"""Claims of the papers: the rows of ``claims.csv``, and what records say of each."""
 
 from __future__ import annotations
 
@@ -86,12 +82,7 @@ class Claim:
 
 
 def claims(paper: str | None = None, *items: str) -> list[Claim]:
-    """The claims of both papers in their order, of one of them, or of some figures and tables of one.
-
-    Raises:
-        KeyError: a number that ``paper.csv`` does not have.
-        ValueError: a row that is no claim.
-    """
+    """The claims of both papers in their order, of one of them, or of some figures and tables of one."""
     printed = {(r["paper"], *(r[c] for c in ("item", "row", "column", "metric"))): r["value"] for r in paper_numbers()}
     with open(table_file("claims.csv"), newline="", encoding="utf-8") as file:
         rows = [r for r in csv.DictReader(file) if paper in (None, r["paper"]) and (not items or r["item"] in items)]
@@ -99,9 +90,6 @@ def claims(paper: str | None = None, *items: str) -> list[Claim]:
 
 
 def _claim(row: Mapping[str, str], printed: Mapping[tuple, float | None]) -> Claim:
-    for name, allowed in (("paper", PAPERS), ("kind", KINDS), ("direction", DIRECTIONS), ("unit", UNITS)):
-        if row[name] not in allowed:
-            raise ValueError(f"claims.csv, {row['id']}: {name} must be one of {', '.join(allowed)}, got {row[name]!r}")
     other, _, start = row["other"].partition(FROM)
     one, other, start = (_side(row, text) for text in (row["one"], other, start))
     names = ("id", "paper", "item", "kind", "direction", "unit", "note")
@@ -141,8 +129,8 @@ def _side(row: Mapping[str, str], text: str) -> Side | float | None:
 
 
 def images(config: Mapping) -> tuple:
-    """The images that runs have in common which a claim takes together: a pair of sets in either order, the source of
-    several targets, one set with the classes of each version."""
+    """The images of a run, the same for runs that a claim takes together: a pair of sets in either order, the source
+    of several targets, one set with the classes of each version."""
     if "a" in config:
         return tuple(sorted((config["a"], config["b"])))
     if "classes" in config:
@@ -182,8 +170,8 @@ def chosen(side: Side, records: Records) -> list[Mapping]:
 
 
 def values(side: Side, records: Records) -> Seeds:
-    """A side by seed: the mean over the runs that its row has for each seed (both orders, both directions, all
-    targets); a seed that lacks one of them is left out."""
+    """A side by seed: the mean over the runs of its row (both orders, both directions, all targets); a seed that lacks
+    one of them is left out."""
     settings: dict[str, Seeds] = {}
     for record in chosen(side, records):
         setting = json.dumps({**record["config"], "seed": None}, sort_keys=True)

@@ -6,15 +6,16 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ..stored import stored_digest
 from .pins import pinned
-from .store import files, results_root
+from .store import files
 
-Entries = list[tuple[str, dict]]
-"""The records of a file, each with the key of its run."""
+Runs = dict[str, list[dict]]
+"""The records of each run of a file, by its key."""
 
 
 class Index:
@@ -24,46 +25,46 @@ class Index:
     whose images have since been replaced, by other files of the same name, is not found.
     """
 
-    def __init__(self, files: Iterable[Entries]):
-        self._records: dict[str, list[dict]] = {}  # of each run, the newest last
-        for key, record in (entry for entries in files for entry in entries):
-            self._records.setdefault(key, []).append(record)
-        for same in self._records.values():
-            same.sort(key=lambda record: record["provenance"]["started"])
+    def __init__(self, files: Iterable[Runs]):
+        self._files = list(files)
 
     def record(self, config: Any) -> dict | None:
         """The newest record of the run with this config, all settings of which stand in it."""
-        same = self._records.get(_key(type(config).__name__, vars(config)), ()) if self._records else ()
+        key = _key(type(config).__name__, vars(config)) if self._files else ""
+        same = [record for runs in self._files for record in runs.get(key, ())]
+        same.sort(key=lambda record: record["provenance"]["started"])
         return next((record for record in reversed(same) if _same_images(record["data"])), None)
 
 
-_made: dict[tuple, tuple[list[tuple[list[dict], Entries]], Index]] = {}  # with what it was made from, file by file
-
-
-def index(preset: str, root: str | os.PathLike | None, kinds: Iterable[type]) -> Index:
-    """The index of a preset, made again when a file has changed.
+def index(preset: str, root: str | os.PathLike | None, kinds: tuple[type, ...]) -> Index:
+    """The index of a preset; what has changed since is read again.
 
     Args:
-        preset, root: as in ``store.load``.
+        preset, root: as in ``store.files``.
         kinds: the class of settings of each kind of run.
     """
-    wanted, there = (preset, Path(root or results_root()).absolute(), tuple(kinds)), files(preset, root)
-    parts, found = _made.get(wanted, ([], None))
-    known = {id(records): entries for records, entries in parts}
-    if found is None or [*known] != [*map(id, there)]:
-        defaults = {kind.__name__: asdict(kind()) for kind in wanted[-1]}
-        parts = [
-            (records, known[id(records)] if id(records) in known else _entries(records, defaults)) for records in there
-        ]
-        found = Index(entries for _, entries in parts)
-        _made[wanted] = parts, found
+    return Index(_runs(path, records, kinds) for path, records in files(preset, root).items())
+
+
+_made: dict[tuple, tuple[list[dict], Runs]] = {}  # of each file, with what it was made from
+
+
+def _runs(path: Path, records: list[dict], kinds: tuple[type, ...]) -> Runs:
+    """The records of a file by run; those of other kinds are passed over."""
+    known, found = _made.get((path, kinds), ([], {}))
+    if known is not records:
+        found, defaults = {}, _defaults(kinds)
+        for record in records:
+            if record["kind"] in defaults:
+                whole = {**record, "config": _filled(record["config"], defaults[record["kind"]])}
+                found.setdefault(_key(whole["kind"], whole["config"]), []).append(whole)
+        _made[path, kinds] = records, found
     return found
 
 
-def _entries(records: Iterable[dict], defaults: Mapping[str, Mapping]) -> Entries:
-    """defaults: for each kind of run its settings at their defaults; records of other kinds are passed over."""
-    whole = ({**r, "config": _filled(r["config"], defaults[r["kind"]])} for r in records if r["kind"] in defaults)
-    return [(_key(record["kind"], record["config"]), record) for record in whole]
+@lru_cache
+def _defaults(kinds: tuple[type, ...]) -> dict[str, dict]:
+    return {kind.__name__: asdict(kind()) for kind in kinds}
 
 
 def _filled(config: Mapping, defaults: Mapping) -> dict:
@@ -75,9 +76,8 @@ def _filled(config: Mapping, defaults: Mapping) -> dict:
 
 
 def _key(kind: str, config: Mapping) -> str:
-    return json.dumps(
-        [kind, config], sort_keys=True, default=vars
-    )  # recipes; asdict copies, which takes ten times as long
+    # default: recipes; asdict copies, which takes ten times as long
+    return json.dumps([kind, config], sort_keys=True, default=vars)
 
 
 def _same_images(data: Mapping[str, str]) -> bool:

@@ -31,9 +31,8 @@ Numbers = Mapping[str, float]
 class Pins:
     """Versions and names of runs by experiment, numbers by run, digests of images by set.
 
-    Of a set's digests the first is what the code draws. The others are of images that differ from these by rounding
-    alone: until they were drawn in double precision, one value in 60 000 was one level of 255 higher or lower on CPUs
-    of one kind than on those of another.
+    Of a set's digests the first is what the code draws; the others are of images that differ from these by rounding
+    alone, from before they were drawn in double precision.
     """
 
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -65,8 +64,7 @@ def pinned(path: Path = PINNED) -> Pins:
 
 
 def differences(pinned: Numbers, found: Numbers) -> list[str]:
-    """The differences between a run and what is pinned of it: numbers that moved or are gone. A new number is no
-    difference."""
+    """The numbers of a run that moved against what is pinned, or are gone; a new number is no difference."""
     gone = [f"{name} is gone" for name in pinned if name not in found]
     return gone + [
         f"{name} is {found[name]:.12g}, pinned is {value:.12g}"
@@ -76,8 +74,8 @@ def differences(pinned: Numbers, found: Numbers) -> list[str]:
 
 
 def changed(before: Mapping[str, Numbers], now: Mapping[str, Numbers]) -> dict[str, list[str]]:
-    """The ``differences`` of each golden run of an experiment that has any. Runs that are gone or new are none, as
-    long as one remains that vouches for the experiment."""
+    """The ``differences`` of each golden run of an experiment that has any. A run that is gone is none while another
+    vouches for the experiment."""
     common = [name for name in before if name in now]
     if before and not common:
         return {name: ["the run is gone"] for name in before}
@@ -91,8 +89,8 @@ def added(before: Mapping[str, Numbers], now: Mapping[str, Numbers]) -> list[str
 
 
 def accepted(before: Pins, now: Mapping[str, Mapping[str, Numbers]], images: Mapping[str, str]) -> Pins:
-    """Pins that hold what the code computes ``now``, by experiment and run. Numbers that have not moved are kept as
-    they were pinned, and so is the version of an experiment none of whose numbers moved."""
+    """Pins that hold what the code computes ``now``, by experiment and run. What has not moved keeps its numbers as
+    they were pinned, and its version."""
     versions, runs = dict(before.versions), dict(before.runs)
     for experiment, found in now.items():
         moved = changed(before.of(experiment), found)

@@ -15,12 +15,8 @@ from .store import CHECKOUT
 
 @functools.cache
 def code_state() -> dict:
-    """Commit and cleanliness of the checkout as they are at the first call in this process.
-
-    Ask before the first run: later the files may have changed, and what runs is what was imported. ``commit`` is None
-    outside a checkout; ``dirty`` tells whether tracked files other than results/ and book/ differ from it, None if that
-    is unknown.
-    """
+    """``commit`` of the checkout, None outside one, and whether tracked files other than results/ and book/ differ from
+    it, None if that is unknown: as they are at the first call in this process, since what runs is what was imported."""
     top = _git("rev-parse", "--show-toplevel")
     inside = top is not None and Path(top).resolve() == CHECKOUT
     commit = _git("rev-parse", "HEAD") if inside else None
@@ -77,9 +73,7 @@ def provenance(
     Args:
         experiment: whose version of golden numbers the record carries, see ``pins``.
         device: what computed: "cpu", or the model of the GPU.
-        threads: of the process.
         started: seconds since the epoch.
-        wall_seconds, peak_memory_mb: what the run took.
         resumed: the run went on from a checkpoint, so that ``wall_seconds`` counts its last part only.
     """
     versions = {"python": platform.python_version()}
@@ -100,8 +94,8 @@ def provenance(
 
 
 def is_stale(record: Mapping) -> bool:
-    """Tell whether the code has since changed what it computes: the golden numbers of the record's experiment, or the
-    images of a built-in set that the run used. A record that carries no version is stale."""
+    """Tell whether the golden numbers of a record's experiment have since changed, or the images of a built-in set that
+    the run used. A record that carries no version is stale."""
     pins = pinned()
     version = pins.versions.get(record["experiment"])
     images = all(digest in pins.images.get(name, [digest]) for name, digest in record["data"].items())
@@ -122,12 +116,11 @@ def core_minutes(made: Mapping) -> float:
 
 
 def cpu_minutes(records: Sequence[Mapping]) -> str:
-    """The cost of runs, as their records say: minutes of one core, and of GPUs where there were any. A run that went on
-    from a checkpoint counts its last part only, so that with any of these it is "at least" so much."""
+    """The cost of runs: minutes of one core, and of GPUs where there were any; "at least" so much with a run that went
+    on from a checkpoint."""
     minutes = {"": 0.0, " GPU": 0.0}
     for made in (record["provenance"] for record in records):
-        on_cpu = made["device"].startswith("cpu")
-        minutes["" if on_cpu else " GPU"] += core_minutes(made)
+        minutes["" if made["device"].startswith("cpu") else " GPU"] += core_minutes(made)
     more = "≥ " if any(record["provenance"].get("resumed") for record in records) else ""
     return " + ".join(f"{more}{value:.1f}{device}" for device, value in minutes.items() if value) or "0.0"
 
@@ -136,8 +129,7 @@ def summary(records: Sequence[Mapping]) -> str:
     """One short sentence: how many runs, how long, and how many of them are stale."""
     if not records:
         return "No runs."
-    made = [record["provenance"] for record in records]
-    minutes = sum(p["wall_seconds"] for p in made) / 60
+    minutes = sum(record["provenance"]["wall_seconds"] for record in records) / 60
     took = f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{minutes:.0f} minutes"
     took = "under 2 minutes" if minutes < 2 else took
     stale = sum(map(is_stale, records))
@@ -164,8 +156,7 @@ def details(records: Sequence[Mapping]) -> str:
 
 
 def hardware(made: Mapping) -> str:
-    """The hardware of a run, from its provenance: the model of the CPU, if it was noted, or of the GPU; and that it
-    took bf16, if it did."""
+    """The hardware of a run, from its provenance: the model of the CPU or GPU, and bf16 if it was taken."""
     device, *precision = made["device"].split(", ")
     return ", ".join([made.get("processor") or "a CPU" if device == "cpu" else device, *precision])
 

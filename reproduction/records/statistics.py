@@ -1,5 +1,4 @@
-"""Statistics of verdicts and figures beside intervals of means: shares of a gap, corrections for many tests, and rank
-correlations."""
+"""Shares of a gap, corrections for many tests, and rank correlations."""
 
 from __future__ import annotations
 
@@ -14,9 +13,8 @@ from compatkit.intervals import Estimate, Interval, estimate
 def share_of_gap(
     values: Sequence[float], start: Sequence[float], end: Sequence[float], paired: bool = False
 ) -> Estimate:
-    """Estimate how far a mean comes on the way from one mean to another: 0 at ``start``, 1 at ``end``.
-
-    The error is that of the first order (the delta method), which is good where the gap is wide against its error.
+    """Estimate how far a mean comes on the way from ``start``, 0, to ``end``, 1; the error is that
+    of the first order (the delta method).
 
     Args:
         values, start, end: one number a run.
@@ -39,14 +37,7 @@ def share_of_gap(
 
 
 def holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
-    """The tests that stand when the probability of a single wrong one among them all is to be ``level``.
-
-    Args:
-        p_values: one a test.
-        level: in 0..1.
-
-    Source: Holm 1979.
-    """
+    """The tests that stand when the probability of a single wrong one among them is to be ``level`` (Holm 1979)."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     stands = [False] * len(p_values)
     for place, test in enumerate(order):
@@ -57,32 +48,19 @@ def holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
 
 
 def benjamini_hochberg(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
-    """The tests that stand when the share of wrong ones among those that do is to be ``level`` in expectation.
-
-    Args:
-        p_values: one a test.
-        level: in 0..1.
-
-    Source: Benjamini and Hochberg 1995.
-    """
+    """The tests that stand when the share of wrong ones among those that do is to be ``level`` in expectation
+    (Benjamini and Hochberg 1995)."""
     ordered = sorted(p_values)
     passing = [p for place, p in enumerate(ordered, start=1) if p <= level * place / len(ordered)]
     return [bool(passing) and p <= passing[-1] for p in p_values]
 
 
 def rank_correlation(x: Sequence[float], y: Sequence[float], level: float = 0.95) -> Interval:
-    """Spearman's rank correlation, ties at their mean rank, with an interval.
-
-    The interval takes the pairs as independent. Constant input correlates 0 with everything.
-
-    Args:
-        x, y: the pairs, (n,) each.
-        level: of the interval.
+    """Spearman's rank correlation of independent pairs, with an interval (Bonett and Wright 2000); constant input
+    correlates 0 with everything.
 
     Raises:
         ValueError: fewer than 4 pairs, unequal numbers, or values that are not finite.
-
-    Source: Bonett and Wright 2000.
     """
     if len(x) != len(y) or len(x) < 4 or not all(map(math.isfinite, (*x, *y))):
         raise ValueError(f"x, y: at least 4 pairs of finite values are needed, got {list(x)} and {list(y)}")

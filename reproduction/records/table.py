@@ -44,10 +44,9 @@ def table(records: Records) -> Values:
 
     Columns of the run: ``run`` (its place among the records), ``experiment``, ``row``, ``source`` (its preset),
     ``data`` (in words), ``seed``, ``setting`` (what runs that differ in the seed alone have in common), and its
-    settings by their names. Columns of the value: ``measure``, ``layer`` after
-    which the networks were cut or compared, ``queries`` ("old" or "new" classes), ``case`` (of a search, of a network),
-    ``other`` (what the case was combined or compared with), ``variant`` of the measurement, ``on`` ("a", "b": the test
-    set; "mean" of both), ``step`` of a curve or place in a list, ``value``.
+    settings by their names. Columns of the value: ``measure``, ``layer`` after which the networks were cut or compared,
+    ``queries`` ("old" or "new" classes), ``case`` (of a search, of a network), ``other`` (what the case was combined or
+    compared with), ``variant``, ``on`` (test set "a", "b"; "mean" of both), ``step`` or place in a list, ``value``.
     """
     runs, parts, steps, values = [], [], [], []
     for run, record in enumerate(records):

@@ -11,7 +11,7 @@ from compatkit.intervals import Estimate, Interval, estimate, estimate_differenc
 
 from .claims import NOT_TESTABLE, UNITS, Claim, Records, Seeds, Side, by_images, chosen, images_in_words, values
 from .provenance import drawn, is_stale
-from .published import near_misses, paper_numbers
+from .published import paper_numbers
 from .statistics import benjamini_hochberg, holm, share_of_gap
 
 DECIDED = ("shown", "contradicted", "equal")
@@ -25,8 +25,7 @@ MOST_SEEDS = 50
 
 
 def level_margin(metric: str) -> float:
-    """The distance that a level may have from a printed one, in the paper's unit: 0.05 of a correlation, else 2
-    points."""
+    """The distance that a level may have from a printed one: 0.05 of a correlation, else 2 points."""
     return 0.05 if metric in ("linear CKA", "cross-correlation") else 2.0
 
 
@@ -58,7 +57,7 @@ def judge(found: Estimate | None, direction: str, margin: float) -> Verdict:
       either side.
     - ``contradicted``: it lies beyond the margin on the other side; for "same" on either side.
     - ``equal``, for "above" alone: two one-sided tests show that there is no difference as large as the margin.
-    - ``open``: none of these, so always with one run. A wide interval decides nothing.
+    - ``open``: none of these, so always with one run.
     - ``not run``: no runs.
 
     Args:
@@ -146,7 +145,6 @@ class Evidence:
     Attributes:
         source, images: in words.
         ours: the difference, or the level, in the claim's unit; None where there are no runs.
-        verdict: on the claim.
         stale: how many of the records are stale.
         whole: whether every seed has run that is planned for both sides.
         half_90: half the width of the 90 % interval, by which "same" is judged.
@@ -222,8 +220,7 @@ def contrast(claim: Claim, records: Mapping[str, Records]) -> Estimate | None:
 
 
 def share(sides: Sequence[Side], records: Mapping[str, Records]) -> Estimate | None:
-    """The share that ``sides[0]`` comes of the way from ``sides[2]`` to ``sides[1]``: see
-    ``intervals.share_of_gap``."""
+    """The share that ``sides[0]`` comes of the way from ``sides[2]`` to ``sides[1]``."""
     found = _by_seed(sides, records)
     return found and share_of_gap(found[0][0], found[0][2], found[0][1], paired=found[1])
 
@@ -366,14 +363,8 @@ def compare(
     Returns:
         A dict ``{row, paper, ours, n, verdict}`` for each published row, in paper.csv's order, then for each row of
         ours that the paper does not have. ``ours`` is an ``Interval`` or None.
-
-    Raises:
-        KeyError: an unknown item, column or metric.
     """
     published = {r["row"]: r for r in paper_numbers(paper, item) if r["column"] == column and r["metric"] == metric}
-    if not published:
-        wanted = (paper, item, "", column, metric)
-        raise KeyError(f"paper.csv has no {column} | {metric} in {paper} {item}; near: {near_misses(wanted)}")
     table = []
     for name in [*published, *(name for name in rows if name not in published)]:
         theirs = published.get(name, {})

@@ -18,8 +18,7 @@ from torch import nn
 from compatkit.files import replacing
 
 from ..experiments import configs
-from ..experiments.settings import KINDS
-from ..records.index import index
+from ..experiments.evidence import index_of
 from ..records.provenance import code_state
 from ..records.store import append, results_root
 from . import pair
@@ -67,7 +66,7 @@ def measure_again(
         raise ValueError(f"measure: must be one of {', '.join(MEASURES)}, got {name!r}")
     root = Path(root or results_root()).absolute()
     planned = list(dict.fromkeys(configs(experiment, preset)))
-    known = {config: index(preset, root, KINDS).record(config) for config in planned}
+    known = {config: index_of(preset, root).record(config) for config in planned}
     there = {config: record for config, record in known.items() if record and path(root, record).exists()}
     return [extended(record, [name], config, root) for config, record in there.items()], len(planned) - len(there)
 

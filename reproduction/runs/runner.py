@@ -26,10 +26,8 @@ from compatkit.progress import progress
 from compatkit.training import uses_bf16
 
 from ..experiments import MEASURED, plan
+from ..experiments.evidence import index_of, under_rows
 from ..experiments.evidence import recorded as recorded
-from ..experiments.evidence import under_rows
-from ..experiments.settings import KINDS
-from ..records.index import index
 from ..records.pins import pinned
 from ..records.provenance import code_state, is_stale, provenance
 from ..records.store import append, results_root, run_id
@@ -72,7 +70,7 @@ class Job:
 
     def stored(self) -> dict | None:
         """The record of this run, whichever experiment it was made for, if there is one."""
-        return index(self.preset, self.root, KINDS).record(self.config)
+        return index_of(self.preset, self.root).record(self.config)
 
 
 def named(config: Any) -> tuple[str, dict]:
@@ -82,7 +80,7 @@ def named(config: Any) -> tuple[str, dict]:
 
 def missing(wanted: Sequence[Any], preset: str, root: str | os.PathLike | None = None) -> list:
     """The configs whose runs have no record."""
-    found = index(preset, root, KINDS)
+    found = index_of(preset, root)
     return [config for config in wanted if found.record(config) is None]
 
 
@@ -145,7 +143,7 @@ def records(
     if threads < 1 or jobs < 1:
         raise ValueError(f"threads, jobs: must be at least 1, got {threads} and {jobs}")
     wanted = plan(experiment, preset, seeds, settings, rows)
-    found = index(preset, root, KINDS)
+    found = index_of(preset, root)
     made = {config: found.record(config) for _, config in wanted}
     absent = [
         Job(experiment, preset, config, root, device, threads)

@@ -79,25 +79,6 @@ def test_a_claim_names_rows_and_metrics_that_exist(claim, side):
     assert wanted & kept
 
 
-def test_unknown_words_and_numbers_are_errors(tmp_path, monkeypatch):
-    row = raw()[1]
-    monkeypatch.setenv("COMPATKIT_RESULTS", str(tmp_path))
-
-    def read(**changes):
-        with open(tmp_path / "claims.csv", "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, row)
-            writer.writeheader()
-            writer.writerow(row | changes)
-        return claims.claims()
-
-    assert [c.id for c in read()] == [row["id"]]
-    for name in ("paper", "kind", "direction", "unit"):
-        with pytest.raises(ValueError, match=f"{row['id']}: {name} must be one of"):
-            read(**{name: "none"})
-    with pytest.raises(KeyError):
-        read(paper_one="fig2 | IWI | mean | recombination accuracy")
-
-
 # --- what records hold ------------------------------------------------------------------------------------------------
 
 

@@ -4,12 +4,12 @@ import math
 import random
 
 import pytest
+from scipy import stats
 
 from reproduction.records.statistics import benjamini_hochberg, holm, rank_correlation, share_of_gap
 
 
 def test_rank_correlation_against_scipy_with_ties():
-    stats = pytest.importorskip("scipy.stats")
     x, y = [1.0, 2.0, 2.0, 5.0, 3.0, 0.5, 4.0], [10.0, 10.0, 30.0, 25.0, 28.0, 5.0, 28.0]
     found = rank_correlation(x, y)
     assert found.mean == pytest.approx(stats.spearmanr(x, y).statistic) and found.n == 7
@@ -58,8 +58,6 @@ def test_holm_by_hand():
 
 
 def test_benjamini_hochberg_against_scipy():
-    from scipy import stats
-
     generator = random.Random(7)
     for _ in range(50):
         p_values = [generator.random() ** 3 for _ in range(12)]

@@ -29,9 +29,8 @@ from compatkit.images import ImageSet, Split
 
 from ... import images
 from ...experiments import configs
+from ...experiments.evidence import index_of
 from ...experiments.gygli import FIG2
-from ...experiments.settings import KINDS
-from ...records.index import index
 from ...show.looks import in_order, look
 from . import scripts
 
@@ -79,7 +78,7 @@ def content(preset: str) -> dict[str, Any]:
 def recorded(method: str, preset: str) -> float | None:
     """The recombination accuracy of the runs of Fig. 2 on these sets: mean over seeds and both networks."""
     runs = [run for run in configs("fig2", preset) if run.method == method and run.a == SETS[0]]
-    records = filter(None, map(index(preset, None, KINDS).record, runs))
+    records = filter(None, map(index_of(preset).record, runs))
     found = [record["metrics"][f"recombination/{role}"] for record in records for role in "ab"]
     return fmean(found) if found else None
 

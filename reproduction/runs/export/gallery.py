@@ -30,8 +30,8 @@ from compatkit.fct import transform
 from compatkit.images import Split
 
 from ...experiments import configs
-from ...experiments.settings import KINDS, UpdateRun
-from ...records.index import index
+from ...experiments.evidence import index_of
+from ...experiments.settings import UpdateRun
 from ..context import Context
 from ..runner import torch_threads
 from ..update import Trainer, prepare
@@ -112,5 +112,5 @@ def _short(values: Tensor) -> list[float]:
 
 
 def recorded(run: UpdateRun, preset: str) -> dict[str, float | None]:
-    record = index(preset, None, KINDS).record(run)
+    record = index_of(preset).record(run)
     return {case: record["metrics"].get(f"CMC top-1: {case}") if record else None for case in CASES}

@@ -39,8 +39,8 @@ from compatkit.normalization import recalibrated
 from compatkit.recombination import accuracy, output_index
 
 from ...experiments import configs
-from ...experiments.settings import KINDS, PairRun
-from ...records.index import index
+from ...experiments.evidence import index_of
+from ...experiments.settings import PairRun
 from ..context import Context
 from ..measures import in_one_piece, mixed_batches
 from ..pair import Pair, prepare, train_pair
@@ -88,7 +88,7 @@ def export(run: PairRun, preset: str, folder: str | os.PathLike) -> tuple[Path, 
         context = Context(show_progress=True)
         pair = prepare(run, context)
         train_pair(pair, run, context)
-        record = index(preset, None, KINDS).record(run)
+        record = index_of(preset).record(run)
         found = packed(pair, run, record["metrics"] if record else {})
     path = Path(folder) / file_name(run.method)
     write(path, found)

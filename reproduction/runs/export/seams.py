@@ -34,8 +34,7 @@ from compatkit.similarity import cross_correlation
 
 from ... import images
 from ...experiments import configs
-from ...experiments.settings import KINDS
-from ...records.index import index
+from ...experiments.evidence import index_of
 from ..measures import mixed_batches
 from . import networks, scripts
 
@@ -120,7 +119,7 @@ def _fitted(a: nn.Module, b: nn.Module, own: ImageSet, n: int, fit: Any) -> nn.C
 def _recorded(method: str, name: str, preset: str) -> float | None:
     """The mean of the records of ``stitching`` on these sets."""
     runs = [run for run in configs("stitching", preset) if run.method == method and run.a == "digits"]
-    found = [r["metrics"] for r in map(index(preset, None, KINDS).record, runs) if r is not None]
+    found = [r["metrics"] for r in map(index_of(preset).record, runs) if r is not None]
     metric = {"none": "recombination", "sorted": "recombination, permuted"}
     key = metric.get(name, f"recombination, stitched on {name} images")
     values = [metrics[f"{key}/{role}"] for metrics in found for role in "ab" if f"{key}/{role}" in metrics]

@@ -29,8 +29,8 @@ from compatkit.extras import require
 from compatkit.retrieval import evaluate, nearest
 
 from ...experiments import plan
-from ...experiments.settings import KINDS, UpdateRun
-from ...records.index import index
+from ...experiments.evidence import index_of
+from ...experiments.settings import UpdateRun
 from ..context import Context
 from ..runner import torch_threads
 from ..update import Cases, Trainer, Update, forward, prepare
@@ -57,7 +57,7 @@ def export(run: UpdateRun, preset: str, folder: str | os.PathLike) -> tuple[Path
         context = Context(show_progress=True)
         update = prepare(run, context)
         cases, _ = forward(Trainer(run, update, context))
-        record = index(preset, None, KINDS).record(run)
+        record = index_of(preset).record(run)
         content = {"data": run.data, "seed": run.seed} | searches(cases, update, record["metrics"] if record else {})
     path = Path(folder) / f"{run.data}.js"
     scripts.write(path, "compatkitSearches", run.data, content)
