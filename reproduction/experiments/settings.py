@@ -280,6 +280,7 @@ SIDES = (
 )
 """What can be stored beside an embedding (Sec. 5.1); a true attribute is known for ``shapes`` only."""
 ORDERS = ("stored", "text", "shuffled")
+LOSSES = ("softmax", "arcface")
 
 IMAGENET = 1_281_167  # training images
 
@@ -368,7 +369,7 @@ class UpdateRun:
     seed: int = 0
 
     def __post_init__(self):
-        words = {"class_order": ORDERS, "old_task": TASKS, "method": UPDATE_METHODS, "side": SIDES}
+        words = {"class_order": ORDERS, "old_task": TASKS, "method": UPDATE_METHODS, "side": SIDES, "loss": LOSSES}
         check_choices(self, words)
         sizes = dict.fromkeys(("old_width", "old_dim", "new_width", "new_dim", "side_dim", "h_width"), 1)
         check_numbers(self, image_size=1, n_train=1, n_test=1, held_out=0, pairs=2, **sizes)

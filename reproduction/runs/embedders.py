@@ -1,5 +1,5 @@
 """Networks that map an image to an embedding (Ramanujan et al., Sec. 4): the last block gives the embedding itself, its
-channels are the width, and pooling is all that follows. With its ReLU, as in the paper, embeddings are not negative."""
+channels are the width, and pooling is all that follows. It ends in a ReLU, so that embeddings are not negative."""
 
 from __future__ import annotations
 
@@ -7,17 +7,14 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from compatkit.models import BasicBlock, build, initialise, seeded, split_points
 
 from ..images import torchvision_
 
 
-def embedder(
-    name: str, dim: int, *, in_channels: int = 3, width: int = 16, final_relu: bool = True, seed: int | None = None
-) -> nn.Sequential:
+def embedder(name: str, dim: int, *, in_channels: int = 3, width: int = 16, seed: int | None = None) -> nn.Sequential:
     """A backbone as named blocks whose output is the embedding (n, dim).
 
     Args:
@@ -27,47 +24,39 @@ def embedder(
         dim: width of the embedding.
         in_channels: of the images.
         width: see ``name``.
-        final_relu: keep the ReLU of the last block.
         seed: as in ``models.build``.
 
     Raises:
-        ValueError: for an unknown name, a ``dim`` below 1, or what a network cannot do.
+        ValueError: for an unknown name, or a width that a network cannot have.
 
     Source: the authors' public code of paper B.
     """
-    if dim < 1:
-        raise ValueError(f"dim: must be at least 1, got {dim}")
     if name not in TORCHVISION and not name.startswith("resnet"):
         raise ValueError(f"name: no network {name!r}; there are {', '.join(TORCHVISION)} and resnetD")
     with seeded(seed):
         if name in TORCHVISION:
-            return TORCHVISION[name](dim, in_channels, width, final_relu)
+            return TORCHVISION[name](dim, in_channels, width)
         net = build(name, 2, in_channels=in_channels, width=width)
         last = split_points(net)[-2]
         usual = net.get_submodule(last)
         assert isinstance(usual, BasicBlock)
         blocks: OrderedDict[str, nn.Module] = OrderedDict(list(net.named_children())[:-1])
-        blocks[last] = EmbeddingBlock(usual.conv1.in_channels, dim, usual.stride, final_relu)
+        blocks[last] = EmbeddingBlock(usual.conv1.in_channels, dim, usual.stride)
         return nn.Sequential(blocks)
 
 
 class EmbeddingBlock(BasicBlock):
-    """The last block of a small ResNet: any number of channels, a projection shortcut, a ReLU at the end or none."""
+    """The last block of a small ResNet: any number of channels, a projection shortcut."""
 
-    def __init__(self, c_in: int, dim: int, stride: int, final_relu: bool):
+    def __init__(self, c_in: int, dim: int, stride: int):
         super().__init__(c_in, dim, stride)
         self.projection = nn.Sequential(nn.Conv2d(c_in, dim, 1, stride, bias=False), nn.BatchNorm2d(dim))
-        self.final_relu = final_relu
         initialise(self)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x))))) + self._shortcut(x)
-        return F.relu(y) if self.final_relu else y
 
-
-def _torchvision_resnet(name: str, dim: int, in_channels: int, width: int, final_relu: bool) -> nn.Sequential:
-    if width != 16 or not final_relu:
-        raise ValueError(f"width, final_relu: torchvision:{name} has 16 and True, got {width} and {final_relu}")
+def _torchvision_resnet(name: str, dim: int, in_channels: int, width: int) -> nn.Sequential:
+    if width != 16:
+        raise ValueError(f"width: torchvision:{name} has 16, got {width}")
     net = torchvision_().models.get_model(name, weights=None)
     if in_channels != 3:
         net.conv1 = nn.Conv2d(in_channels, 64, 7, 2, 3, bias=False)
@@ -83,13 +72,11 @@ def _torchvision_resnet(name: str, dim: int, in_channels: int, width: int, final
     return nn.Sequential(OrderedDict(stem=stem, **stages, pool=_pool()))
 
 
-def _mobilenet(dim: int, in_channels: int, width: int, final_relu: bool) -> nn.Sequential:
+def _mobilenet(dim: int, in_channels: int, width: int) -> nn.Sequential:
     features = torchvision_().models.mobilenet_v2(weights=None, width_mult=width / 16).features
     if in_channels != 3:
         features[0][0] = nn.Conv2d(in_channels, features[0][0].out_channels, 3, 2, 1, bias=False)
-    last = nn.Sequential(nn.Conv2d(features[-1][0].in_channels, dim, 1, bias=False), nn.BatchNorm2d(dim))
-    if final_relu:
-        last.append(nn.ReLU())
+    last = nn.Sequential(nn.Conv2d(features[-1][0].in_channels, dim, 1, bias=False), nn.BatchNorm2d(dim), nn.ReLU())
     blocks = {f"block{i}": block for i, block in enumerate(features[:-1])}
     return nn.Sequential(OrderedDict(blocks, embedding=last, pool=_pool()))
 

@@ -1,9 +1,5 @@
 """Objectives that an embedder can learn from: labels, two views of one image (SimCLR), or the image itself (Ramanujan
-et al., Secs. 3.4 and 5.1). Each class here is a term of a ``training.Task``.
-
-The embedding is what the network gives; the head on top of it (classifier, projection, decoder) is dropped after
-training.
-"""
+et al., Secs. 3.4 and 5.1). The head on top of it (classifier, projection, decoder) is dropped after training."""
 
 from __future__ import annotations
 
@@ -18,8 +14,6 @@ from compatkit.alignment import fit_width
 from compatkit.devices import at_least_float32
 from compatkit.models import seeded
 from compatkit.objectives import Minibatch, Term
-
-LOSSES = ("softmax", "arcface")
 
 
 @dataclass(frozen=True)
@@ -77,7 +71,7 @@ class Influence(Term):
         index: (classes,), the row of each class there, or -1.
         like: the new classifier's term, whose loss is taken.
 
-    Source: Shen et al. 2020, eq. 6; mean and weight 1 are those of openBCT, its first author's re-implementation.
+    Source: Shen et al. 2020, eq. 6; the mean is that of openBCT, its first author's re-implementation.
     """
 
     old: Tensor
@@ -94,44 +88,27 @@ class Influence(Term):
 
 @torch.no_grad()
 def synthesised_classifier(old_classifier: Tensor, embeddings: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """An old classifier for classes that it was not trained on, for backward compatible training on all classes of the
-    new task: the weight of each class is the direction of its mean old embedding, at the mean length of the trained
-    weights.
+    """An old classifier for all classes of the new task (num_classes, d): the weight of each is the direction of its
+    mean old embedding, at the mean length of the trained weights.
 
-    Trained weights are not kept for the classes that have them: they tell classes apart by their differences, while
-    means of embeddings that are not negative have a large product with any such embedding, so that in a mixture of the
-    two every image would look like a new class.
+    Trained weights are not kept for the classes that have them: means of embeddings that are not negative have a large
+    product with any such embedding, so that in a mixture of the two every image would look like a new class.
 
     Args:
         old_classifier: (old classes, d).
-        embeddings, labels: (n, d) and (n,), old embeddings and new labels of the new training images.
+        embeddings, labels: (n, d) and (n,), old embeddings and new labels of images of every new class.
         num_classes: of the new task.
 
-    Returns:
-        (num_classes, d).
-
-    Raises:
-        ValueError: a class has no image.
-
-    Source: Shen et al. 2020, Sec. 3.3; for all classes as in openBCT, its first author's re-implementation; one length
-    for all is ours.
+    Source: Shen et al. 2020, Sec. 3.3; for all classes as in openBCT; one length for all is ours.
     """
-    empty = (labels.bincount(minlength=num_classes) == 0).nonzero().flatten().tolist()
-    if empty:
-        raise ValueError(f"labels: classes {empty} have no image to take a mean embedding of")
     sums = embeddings.new_zeros(num_classes, embeddings.shape[1]).index_add_(0, labels, embeddings)
     return F.normalize(sums, dim=1) * old_classifier.norm(dim=1).mean()
 
 
 @dataclass(frozen=True)
 class Mixup(Term):
-    """Another term on blends of two images with the label of the one that has the larger share, which is drawn evenly
-    from 1/2..1.
-
-    Paper B says "applied only on images (for labels we use one-hot vectors)" (Sec. 5.1), and neither whose label nor
-    how shares are drawn.
-
-    Source: Zhang et al. 2018.
+    """Another term on blends of two images (Zhang et al. 2018) with the label of the one that has the larger share,
+    which is drawn evenly from 1/2..1. Paper B (Sec. 5.1) says neither whose label nor how shares are drawn.
     """
 
     term: Term
@@ -160,20 +137,12 @@ def linear_classifier(dim: int, num_classes: int, *, seed: int | None = None) ->
 def arcface_logits(
     embeddings: Tensor, weight: Tensor, labels: Tensor, *, scale: float = 64.0, margin: float = 0.5
 ) -> Tensor:
-    """Logits ``scale * cos(angle)``, and ``scale * cos(angle + margin)`` for the true class.
-
-    Past half a turn, where the cosine would rise again, the logit falls on along a straight line.
+    """Logits (n, classes): ``scale * cos(angle)``, and ``scale * cos(angle + margin)`` for the true class (Deng et al.
+    2019, eq. 3). Past half a turn, where the cosine would rise again, the logit falls on along a straight line.
 
     Args:
-        embeddings: (n, dim).
-        weight: (classes, dim).
-        labels: (n,).
+        embeddings, weight, labels: (n, dim), (classes, dim) and (n,).
         scale, margin: s and m of the equation.
-
-    Returns:
-        (n, classes).
-
-    Source: Deng et al. 2019, eq. 3.
     """
     # not in bf16, in which a cosine of 0.998 is 1, where the angle has no gradient
     with torch.autocast(embeddings.device.type, enabled=False):
@@ -186,16 +155,12 @@ def arcface_logits(
 
 @dataclass(frozen=True)
 class Contrastive(Term):
-    """Two views of each image, which are to be nearer to each other than to other images: SimCLR.
-
-    The embedding before the projection is what is kept. The recipe's ``flip`` allows mirrored views; its ``crop`` is
-    not used, since views are crops.
+    """Two views of each image, which are to be nearer to each other than to others: SimCLR (Chen et al. 2020, App.
+    B.9). The recipe's ``flip`` allows mirrored views; its ``crop`` is not used, since views are crops.
 
     Attributes:
         projection: the head whose output is compared.
         temperature: of the loss, see ``nt_xent``.
-
-    Source: Chen et al. 2020, App. B.9.
     """
 
     projection: nn.Module
@@ -236,7 +201,8 @@ def nt_xent(projected: Tensor, temperature: float = 0.5) -> Tensor:
 
 
 def views(images: Tensor, generator: torch.Generator, *, flip: bool, strength: float = 0.5) -> Tensor:
-    """A random view of each image: a crop of 20 to 100 % of its area, mirrored or not, in other colours.
+    """A random view of each image, as SimCLR has them for small images (Chen et al. 2020, App. B.9): a crop of 20 to
+    100 % of its area, mirrored or not, in other colours.
 
     Brightness, contrast and saturation change by up to 80 % of ``strength``, hue by up to 20 % of it in turns, all for
     80 % of the images; 20 % turn grey. Images of one channel change in brightness and contrast only.
@@ -249,8 +215,6 @@ def views(images: Tensor, generator: torch.Generator, *, flip: bool, strength: f
 
     Returns:
         (n, c, s, s) floats in 0..1.
-
-    Source: Chen et al. 2020, App. B.9: SimCLR for small images.
     """
     with torch.autocast(images.device.type, enabled=False):
         cropped = _cropped(images.to(torch.get_default_dtype()).div(255), generator, flip)
@@ -313,12 +277,10 @@ def _hue_turned(images: Tensor, turns: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Reconstruction(Term):
-    """The image itself: an autoencoder with the squared error, mean over pixels.
+    """The image itself: an autoencoder with the squared error, mean over pixels (paper B, Sec. 5.1).
 
     Attributes:
         decoder: from embeddings (n, dim) to normalised images (n, c, s, s), see ``decoder``.
-
-    Source: paper B, Sec. 5.1.
     """
 
     decoder: nn.Module
@@ -330,9 +292,7 @@ class Reconstruction(Term):
 
 def decoder(dim: int, channels: int, size: int, *, width: int = 16, seed: int | None = None) -> nn.Sequential:
     """A decoder from embeddings (n, dim) to images: a linear map to a quarter of the side, then two steps of
-    upsampling.
-
-    Paper B's decoder follows MobileNetV2; ours is smaller.
+    upsampling. Paper B's (Sec. 5.1) follows MobileNetV2; ours is smaller.
 
     Args:
         dim: of the embeddings.
@@ -342,8 +302,6 @@ def decoder(dim: int, channels: int, size: int, *, width: int = 16, seed: int | 
 
     Raises:
         ValueError: a size that 4 does not divide.
-
-    Source: paper B, Sec. 5.1.
     """
     if size % 4:
         raise ValueError(f"size: must be a multiple of 4, got {size}")

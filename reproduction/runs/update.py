@@ -24,12 +24,10 @@ from compatkit.retrieval import RetrievalScores, encode, evaluate, negative_flip
 from compatkit.similarity import linear_cka
 from compatkit.training import Task
 
-from ..experiments.checks import check_choices
 from ..experiments.settings import ATTRIBUTES, UpdateRun
 from .context import Context, check_enough, check_filled, check_split
 from .embedders import embedder
 from .encoders import (
-    LOSSES,
     ArcFace,
     Contrastive,
     Influence,
@@ -61,7 +59,6 @@ def check(config: UpdateRun, context: Context) -> None:
     Raises:
         ValueError: settings that cannot be run.
     """
-    check_choices(config, {"loss": LOSSES})
     update = prepare(config, context)
     for image_set in update.sets:
         check_filled(image_set, config.n_train, None)

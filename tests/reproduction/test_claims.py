@@ -28,7 +28,9 @@ def raw():
 def test_claims_are_well_formed():
     rows = raw()
     assert len({row["id"] for row in rows}) == len(rows) and len({row["claim"] for row in rows}) == len(rows)
+    words = {"paper": claims.PAPERS, "kind": claims.KINDS, "direction": claims.DIRECTIONS, "unit": claims.UNITS}
     for row in rows:
+        assert all(row[name] in allowed for name, allowed in words.items()), row["id"]
         assert row["claim"][-1] not in ".," and all(cell == cell.strip() for cell in row.values()), row["id"]
         assert (row["experiment"] == "") == (row["one"] == ""), row["id"]
         assert row["one"] or row["note"], f"{row['id']}: what is not run says why"

@@ -86,12 +86,6 @@ def test_what_cannot_be_run_is_refused_before_anything_is_trained(tasks, change,
     assert not tasks
 
 
-def test_a_run_is_called_by_what_is_special_about_it():
-    assert str(VERSIONS.config(side="none")) == "tiny 4 to 12, FCT, none, resnet8-4-4 h 8, seed 0"
-    name = str(VERSIONS.config(old_task="colour", disjoint=True, held_out=2, loss="arcface", seed=3))
-    assert "old_task colour, disjoint True, held_out 2, loss arcface" in name and name.endswith("seed 3")
-
-
 # --- data -------------------------------------------------------------------------------------------------------------
 
 
@@ -138,10 +132,6 @@ def test_which_classes_versions_learn_and_which_are_searched(changes, learnt, se
     assert known is None or torch.equal(found.known, found.gallery.labels < known)
 
 
-def test_the_authors_fifty_classes_are_those_sorted_as_text():
-    assert set(AS_TEXT[:50]) == {*range(6), *range(10, 54)}
-
-
 def test_a_shuffled_order_is_one_order_of_all_classes():
     (first, last), again = ([numbers(s.classes) for s in hundred(class_order="shuffled", seed=s).sets] for s in (0, 7))
     assert first == last[:50] and sorted(last) == list(range(100)) and last != sorted(last) and again == [first, last]
@@ -182,12 +172,6 @@ def test_the_old_task_may_be_an_attribute(attribute):
     assert found.sets[1].classes == whole.classes and found.known is None
 
 
-def test_attributes_are_numbered_as_they_appear():
-    classes = ("red star5", "blue star5", "red disc0", "green disc0")
-    assert update.attribute_index(classes, "colour").tolist() == [0, 1, 0, 2]
-    assert update.attribute_index(classes, "shape").tolist() == [0, 0, 1, 1]
-
-
 # --- which models -----------------------------------------------------------------------------------------------------
 
 
@@ -207,22 +191,6 @@ def test_versions_that_learn_as_many_classes_are_one_model(tasks):
     trainer(classes=(8, 12), seed=0, **same_size).version(1)
     for _, task, w, _ in tasks[3:]:
         assert task.seed != first.seed and not same(w[0], weights[0])
-
-
-def test_a_model_is_trained_once_in_a_run(steps):
-    made = trainer()
-    embeddings = [made.embed(0, made.update.gallery) for _ in range(2)]
-    assert torch.equal(*embeddings) and steps == ["target"] * 2
-    made.store(0, made.update.gallery), made.store(0, made.update.sets[1].train)
-    assert steps[2:] == ["contrast"] * 2
-
-
-def test_old_and_new_models_have_sizes_of_their_own(tasks):
-    made = trainer(old_width=4, new_width=8, new_network="resnet14", classes=(4, 8, 12))
-    models = [made.version(i) for i in range(3)]
-    assert [len(model) for model, _ in models] == [5, 5, 8]
-    assert [c.weight.shape for _, c in models] == [(4, 4), (8, 4), (12, 6)]
-    assert [task.data for _, task, *_ in tasks] == made.update.sets
 
 
 @pytest.mark.parametrize(
@@ -323,12 +291,6 @@ def test_side_information_is_of_a_model_of_its_own(tasks, side):
     assert recipe.lr == (0.01 if "old model" in side else 0.02)
 
 
-def test_kinds_of_side_information_differ(tasks):
-    for side in SIDE_TASKS:
-        trainer(side=side).store(0, load("tiny").test)
-    assert len({task.seed for _, task, *_ in tasks}) >= 4 and len({task.digest for _, task, *_ in tasks}) == 5
-
-
 def test_side_information_may_come_from_another_set(tasks):
     for name, n_train, expected, channels in (("tiny", 48, 40, 3), ("grey", 30, 30, 1)):
         made = trainer(data=name, side_data="other", n_train=n_train, classes=(2, 4))
@@ -336,12 +298,6 @@ def test_side_information_may_come_from_another_set(tasks):
         image_set = tasks[-1][1].data
         assert image_set.classes == load("other").classes and len(image_set.train) == expected
         assert image_set.train.images.shape[1] == channels
-
-
-def test_without_side_information_zeros_are_stored(tasks):
-    made = trainer(side="none")
-    found = made.store(0, made.update.gallery)
-    assert found.shape == (len(made.update.gallery), 5) and found.abs().max() == 0 and not tasks
 
 
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
