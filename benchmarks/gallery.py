@@ -287,6 +287,6 @@ def carry_counted(folder: Path, method: str, gallery: str, wait: float = 0.0) ->
         written.append(index)
         write(self, index, fragment, reader)
 
-    numpy_store.NewArray.write, store.FRAGMENT_BYTES = counted, SMALL * WIDTH * 4
+    numpy_store.NewArray.write, store.FRAGMENT_ROWS = counted, SMALL
     carry(folder, method, gallery)
     return len(written)

@@ -15,9 +15,9 @@ from typing import Any
 from compatkit.extras import require
 from compatkit.files import replacing
 
-from .store import Fragment, NewFile, file_state, pa
+from . import store
+from .store import Address, Fragment, NewFile, file_state, pa
 
-FRAGMENT_ROWS = 1 << 16
 dataset = require("pyarrow.dataset", "gallery").dataset
 ParquetWriter = require("pyarrow.parquet", "gallery").ParquetWriter
 
@@ -30,7 +30,7 @@ def _batches(part: Any, **options: Any) -> Iterator[Any]:
 class Table:
     """Files of one schema, in the order of their names. As ``store.Source``."""
 
-    def __init__(self, path: Path, vector: str | None):
+    def __init__(self, path: Path, vector: str):
         self.name, self.vector = str(path), vector
         self._paths = _parquet_files(path) if path.is_dir() else [path]
         self._format = "ipc" if path.suffix == ".arrow" else "parquet"
@@ -38,25 +38,30 @@ class Table:
         self.rows = 0
         try:
             self.schema = dataset(self._paths[0], format=self._format).schema
-            for i, one in enumerate(self._paths):
-                self._add(i, dataset(one, format=self._format))
+            for i in range(len(self._paths)):
+                self._add(i)
         except pa.ArrowInvalid as error:
             if "duplicate" in str(error):
                 raise ValueError(f"{path}: columns must have a name each, got one more than once") from error
             kind = "Parquet file" if self._format == "parquet" else "Arrow IPC file, which a stream is not"
             raise ValueError(f"{path}: not a whole {kind} ({str(error).splitlines()[0]})") from error
 
-    def _add(self, i: int, found: Any) -> None:
+    def _whole(self, i: int) -> Any:
+        """One file."""
+        (found,) = dataset(self._paths[i], format=self._format).get_fragments()
+        return found
+
+    def _add(self, i: int) -> None:
         """The fragments of a file: some row groups each, or the whole."""
-        if not found.schema.equals(self.schema):
-            names = f"{self._paths[0].name}, got {found.schema.names}"
+        whole = self._whole(i)
+        if not whole.physical_schema.equals(self.schema):
+            names = f"{self._paths[0].name}, got {whole.physical_schema.names}"
             raise ValueError(f"{self._paths[i]}: must have the columns of {names}")
-        (whole,) = found.get_fragments()
         counts = [whole.count_rows()] if self._format == "ipc" else [group.num_rows for group in whole.row_groups]
         first, rows = 0, 0
         for j, count in enumerate(counts, 1):
             rows += count
-            if j == len(counts) or rows + counts[j] > FRAGMENT_ROWS:
+            if j == len(counts) or rows + counts[j] > store.FRAGMENT_ROWS:
                 self._fragments.append(Fragment(self.rows, rows, [i, [*range(first, j)]]))
                 self.rows, first, rows = self.rows + rows, j, 0
 
@@ -65,8 +70,7 @@ class Table:
 
     def read(self, fragment: Fragment, columns: Sequence[str], size: int) -> Iterator[Any]:
         i, groups = fragment.place
-        (part,) = dataset(self._paths[i], format=self._format).get_fragments()
-        part = part if self._format == "ipc" else part.subset(row_group_ids=groups)
+        part = self._whole(i) if self._format == "ipc" else self._whole(i).subset(row_group_ids=groups)
         return (batch for batch in _batches(part, columns=list(columns), batch_size=size) if len(batch))
 
     def state(self) -> Any:
@@ -74,12 +78,11 @@ class Table:
 
 
 def _parquet_files(folder: Path) -> list[Path]:
-    found = sorted(folder.glob("*.parquet"))
     # what Spark and others put beside them begins with a dot or "_"
-    others = {path.name for path in folder.iterdir() if path not in found and not path.name.startswith((".", "_"))}
-    others |= {path.name for path in found if path.is_dir()}
+    found = sorted(path for path in folder.iterdir() if not path.name.startswith((".", "_")))
+    others = [path.name for path in found if path.suffix != ".parquet" or path.is_dir()]
     if others or not found:
-        got = ", ".join(sorted(others)) or "none"
+        got = ", ".join(others) or "none"
         raise ValueError(f"{folder}: must hold files NAME.parquet and nothing else, got {got}")
     return found
 
@@ -98,10 +101,10 @@ class NewTable(NewFile):
     def _hidden(self) -> Path:
         return self.folder / "parts"
 
-    def write(self, index: int, fragment: Fragment, reader: Any) -> None:
+    def write(self, index: int, fragment: Fragment, reader: Any) -> str:
         name = f"part-{index:06d}.parquet"
         self._write(self._hidden / name, reader)
-        self.note(index, name)
+        return name
 
     def _write(self, path: Path, batches: Any) -> None:
         with replacing(path) as file, ParquetWriter(file, self.schema) as writer:
@@ -122,13 +125,12 @@ class NewTable(NewFile):
             self.move(self.folder / "whole")
 
 
-def open_source(url: str, columns: dict[str, str]) -> Table:
-    name, _, vector = url.partition("#")
-    return Table(Path(name), vector or None)
+def open_source(address: Address, columns: dict[str, str]) -> Table:
+    return Table(Path(address.place), address.vector)
 
 
-def open_target(url: str) -> NewTable:
-    path = Path(os.path.realpath(url))
-    if path.suffix == ".arrow":
-        raise ValueError(f"out: must be NAME.parquet or a folder, got {path.name}: an Arrow IPC file is only read")
-    return NewTable(path)
+def open_target(address: Address) -> NewTable:
+    if address.place.endswith(".arrow"):
+        name = Path(address.place).name
+        raise ValueError(f"out: must be NAME.parquet or a folder, got {name}: an Arrow IPC file is only read")
+    return NewTable(address)

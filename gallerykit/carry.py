@@ -16,6 +16,7 @@ from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from contextlib import nullcontext
 from dataclasses import asdict
 from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from compatkit.progress import progress
 from .maps import Ends, Map, load_map
 from .scheduler import workers_of
 from .store import UNIT_TOLERANCE, Fragment, Gallery, as_float, as_vectors, batch_rows, pa, vector_field
-from .stores import absolute, open_gallery, open_source, open_target
+from .stores import address_of, open_gallery, open_source, open_target
 
 LOOKED_AT = 4_096  # rows that must look like the old model's
 
@@ -64,7 +65,7 @@ def carry(
         OSError: a full disk, a database that does not answer. What is done is kept, and the same call goes on.
     """
     mapped = map if isinstance(map, Map) else load_map(map)
-    names = absolute(gallery), absolute(out), tuple(sorted((columns or {}).items()))
+    names = str(address_of(gallery)), str(address_of(out)), tuple(sorted((columns or {}).items()))
     with workers_of(scheduler) as executor, open_target(out).held():
         work = _Work(*names, mapped)
         source, target = work.gallery.source, work.target
@@ -125,6 +126,8 @@ class _Work:
         of_roles = [roles[role] for role in kept or () if role == "vector" or self.gallery.has(role)]
         self._names = every if kept is None else of_roles
         self.schema = self._schema_of_new()
+        if self.target.needs_ids and self.gallery.ids is None:
+            raise ValueError(f"out: a gallery with ids is needed for {out}, {self.gallery.source.name} has none")
         self.target.bind(self.gallery, self.schema, map.ends.metric)
 
     def _schema_of_new(self) -> Any:
@@ -144,11 +147,13 @@ class _Work:
         return self.target.folder / "map.safetensors"
 
     def check(self, fragments: Sequence[Fragment]) -> None:
-        """That the gallery looks like what the map was fitted on, by rows here and there; and that the first row is of
-        the types of the schema."""
-        source = self.gallery.source
-        for one in fragments[:1]:
-            next(iter(source.read(one, list(source.schema.names), batch_rows(self.map.ends.d_in))), None)
+        """That the gallery looks like what the map was fitted on, by rows here and there; and that the first rows are
+        of the types of the schema."""
+        source, rows = self.gallery.source, batch_rows(self.map.ends.d_in)
+        for batch in (batch for one in fragments[:1] for batch in islice(source.read(one, self._names, rows), 1)):
+            for name, kind in zip(self._names, batch.schema.types, strict=True):
+                if kind != (said := source.schema.field(name).type):
+                    raise ValueError(f"gallery: column {name!r} cannot be read, it is {said} and comes as {kind}")
         if self.map.sides is not None:
             self.map.sides.check(self.gallery.sample(LOOKED_AT), "gallery")
 
@@ -156,7 +161,7 @@ class _Work:
         """Write a fragment."""
         errors: list[Exception] = []
 
-        def kept() -> Iterator[Any]:
+        def batches() -> Iterator[Any]:
             try:
                 yield from self.batches(fragment)
             except Exception as error:  # on its way through Arrow it would become another one
@@ -164,11 +169,10 @@ class _Work:
                 raise
 
         try:
-            self.target.write(index, fragment, pa.RecordBatchReader.from_batches(self.schema, kept()))
-        except Exception:
-            if errors:
-                raise errors[0] from None
-            raise
+            written = self.target.write(index, fragment, pa.RecordBatchReader.from_batches(self.schema, batches()))
+        except Exception as error:
+            raise (errors or [error])[0] from None
+        self.target.note(index, written)
 
     def batches(self, fragment: Fragment) -> Iterator[Any]:
         """The batches that are written of a fragment."""

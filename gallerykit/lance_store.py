@@ -8,7 +8,6 @@ the old table, in which no other column is touched.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,30 +15,23 @@ from typing import Any
 
 from compatkit.extras import require
 
-from .store import Fragment, NewFile, Target, pa, sync, without_password
+from .store import Address, Fragment, NewFile, Target, pa, sync
 
 lance = require("lance", "lance")
 METRICS = {"l2": "l2", "cosine": "cosine", "ip": "dot"}
 
 
-def parts(url: str) -> tuple[Path, str, str | None]:
-    """Folder, table, and column or None."""
-    folder, _, rest = url.removeprefix("lance:").partition("#")
-    table, _, vector = rest.partition("#")
-    if not folder or not table or "://" in folder:
-        form = "lance:FOLDER#TABLE, a folder on this machine and a table in it"
-        raise ValueError(f"{without_password(url)}: must be {form}")
-    return Path(os.path.realpath(folder)), table, vector or None
+def _path(address: Address) -> Path:
+    return Path(address.place) / f"{address.table}.lance"
 
 
 class Table:
     """A table at the version that it has now. As ``store.Source``."""
 
-    def __init__(self, url: str):
-        folder, table, self.vector = parts(url)
-        self.name, self.path = url.rpartition("#")[0] if self.vector else url, folder / f"{table}.lance"
+    def __init__(self, address: Address):
+        self.name, self.vector, self.path = address.whole, address.vector, _path(address)
         if not self.path.is_dir():
-            raise FileNotFoundError(f"{url}: there is no table {table!r} in {folder}")
+            raise FileNotFoundError(f"{self.name}: there is no table {address.table!r} in {address.place}")
         self._data = lance.dataset(str(self.path))
         self.version, self.schema, self.rows = self._data.version, self._data.schema, self._data.count_rows()
 
@@ -52,13 +44,7 @@ class Table:
         return found
 
     def read(self, fragment: Fragment, columns: Sequence[str], size: int) -> Iterator[Any]:
-        options = {"columns": list(columns), "batch_size": size, "batch_readahead": 1}
-        for batch in fragment_of(self.path, fragment).to_batches(**options):
-            for name, kind in zip(columns, batch.schema.types, strict=True):
-                if kind != self.schema.field(name).type:
-                    comes = f"it is {self.schema.field(name).type} and comes as {kind}"
-                    raise ValueError(f"{self.name}: column {name!r} cannot be read, {comes}")
-            yield batch
+        return fragment_of(self.path, fragment).to_batches(columns=list(columns), batch_size=size, batch_readahead=1)
 
     def state(self) -> Any:
         return [str(self.path), self.version]
@@ -75,11 +61,6 @@ class NewTable(NewFile):
 
     threads = 1  # Lance has its own
 
-    def __init__(self, url: str):
-        folder, table, _ = parts(url)
-        super().__init__(folder / f"{table}.lance")
-        self.name, self._table = url, table
-
     def check(self) -> None:
         try:
             lance.write_dataset(self.schema.empty_table(), "memory://empty")
@@ -87,10 +68,10 @@ class NewTable(NewFile):
             source, said = self.gallery.source.name, str(error).splitlines()[0]
             raise ValueError(f"out: LanceDB cannot hold all columns of {source} ({said:.200})") from error
 
-    def write(self, index: int, fragment: Fragment, reader: Any) -> None:
+    def write(self, index: int, fragment: Fragment, reader: Any) -> list:
         write = require("lance.fragment", "lance").write_fragments
         made = write(reader, str(self.folder / "table.lance"), schema=reader.schema, mode="create")
-        self.note(index, [one.to_json() for one in made])
+        return [one.to_json() for one in made]
 
     def publish(self) -> None:
         whole, made = self.folder / "table.lance", [one for note in self.notes().values() for one in note]
@@ -107,9 +88,10 @@ class NewTable(NewFile):
 
     def switch(self) -> str:
         vector, index = self.gallery.columns["vector"], f"lancedb.index.IvfPq(distance_type={METRICS[self.metric]!r})"
+        table = repr(self.address.table)
         return (
-            f"To switch over: db.open_table({self._table!r}).create_index({vector!r}, config={index}); then open "
-            f"{self._table!r} where the old table is opened now. The old table is untouched."
+            f"To switch over: db.open_table({table}).create_index({vector!r}, config={index}); then open {table} where "
+            "the old table is opened now. The old table is untouched."
         )
 
 
@@ -119,13 +101,12 @@ class NewColumn(Target):
     threads = 1
     kept: Sequence[str] | None = ("vector",)
 
-    def __init__(self, url: str):
-        folder, table, self._vector = parts(url)
-        super().__init__(url, folder / f"{table}.{self._vector}")
-        self._path = folder / f"{table}.lance"
+    def __init__(self, address: Address):
+        super().__init__(address, Path(address.place) / f"{address.table}.{address.vector}")
+        self._path = _path(address)
 
     def exists(self) -> bool:
-        return self._path.is_dir() and self._vector in lance.dataset(str(self._path)).schema.names
+        return self._path.is_dir() and self.address.vector in lance.dataset(str(self._path)).schema.names
 
     def check(self) -> None:
         source = self.gallery.source
@@ -136,14 +117,13 @@ class NewColumn(Target):
 
     @property
     def _field(self) -> Any:
-        return self.schema.field(0).with_name(self._vector)
+        return self.schema.field(0).with_name(self.address.vector)
 
-    def write(self, index: int, fragment: Fragment, reader: Any) -> None:
+    def write(self, index: int, fragment: Fragment, reader: Any) -> Any:
         schema = pa.schema([self._field])
         renamed = (pa.record_batch(batch.columns, schema=schema) for batch in reader)
         batches = pa.RecordBatchReader.from_batches(schema, renamed)
-        made, _ = fragment_of(self._path, fragment).merge_columns(batches)
-        self.note(index, made.to_json())
+        return fragment_of(self._path, fragment).merge_columns(batches)[0].to_json()
 
     def publish(self) -> None:
         made = [lance.FragmentMetadata.from_json(json.dumps(one)) for one in self.notes().values()]
@@ -153,12 +133,12 @@ class NewColumn(Target):
         lance.LanceDataset.commit(str(self._path), merge, read_version=source.version)
 
     def switch(self) -> str:
-        return f"To switch over: search the column {self._vector!r}. The old column is untouched."
+        return f"To switch over: search the column {self.address.vector!r}. The old column is untouched."
 
 
-def open_source(url: str, columns: dict[str, str]) -> Table:
-    return Table(url)
+def open_source(address: Address, columns: dict[str, str]) -> Table:
+    return Table(address)
 
 
-def open_target(url: str) -> NewTable | NewColumn:
-    return NewColumn(url) if parts(url)[2] else NewTable(url)
+def open_target(address: Address) -> NewTable | NewColumn:
+    return NewColumn(address) if address.vector else NewTable(address, _path(address))

@@ -10,13 +10,24 @@ from typing import Any
 
 import numpy as np
 
-from .store import ROLES, Fragment, NewFile, as_matrix, as_vectors, even_fragments, file_state, pa, vector_field
+from .store import (
+    ROLES,
+    Address,
+    Fragment,
+    NewFile,
+    as_matrix,
+    as_vectors,
+    even_fragments,
+    file_state,
+    pa,
+    vector_field,
+)
 
 
 class Array:
     """A ``.npy`` (n, width) of vectors. As ``store.Source``."""
 
-    vector: str | None = None
+    vector = ""
 
     def __init__(self, path: Path):
         self.name, self._path = str(path), path
@@ -26,26 +37,20 @@ class Array:
             raise ValueError(f"{path}: not a whole NumPy array ({error})") from error
         if array.ndim != 2 or array.dtype.kind not in "fiu":
             raise ValueError(f"{path}: an array (n, d) of numbers is needed, got {array.shape} of {array.dtype}")
-        (self.rows, self._width), self._dtype = array.shape, array.dtype.newbyteorder("=")
-        self._start = array.offset if array.flags.c_contiguous and array.dtype.isnative else None
-        self.schema = pa.schema([vector_field(ROLES["vector"], self._width, self._dtype)])
+        (self.rows, width), self._dtype = array.shape, array.dtype.newbyteorder("=")
+        self.schema = pa.schema([vector_field(ROLES["vector"], width, self._dtype)])
 
     def _mapped(self) -> np.memmap:
         return np.lib.format.open_memmap(self._path, "r")
 
     def fragments(self) -> Sequence[Fragment]:
-        return even_fragments(self.rows, self._width, self._dtype.itemsize)
+        return even_fragments(self.rows)
 
     def read(self, fragment: Fragment, columns: Sequence[str], size: int) -> Iterator[Any]:
         stop = fragment.start + fragment.rows
         for row in range(fragment.start, stop, size):
-            count = min(size, stop - row)
-            if self._start is not None:  # sooner than by a map
-                start = self._start + row * self._width * self._dtype.itemsize
-                block = np.fromfile(self._path, self._dtype, count * self._width, offset=start).reshape(count, -1)
-            else:
-                # mapped anew each time: pages that were read count as this process's memory until they are unmapped
-                block = np.array(self._mapped()[row : row + count], self._dtype, order="C")
+            # mapped anew each time: pages that were read count as this process's memory until they are unmapped
+            block = np.array(self._mapped()[row : min(row + size, stop)], self._dtype, order="C")
             yield pa.record_batch([as_vectors(block)], schema=self.schema)
 
     def state(self) -> Any:
@@ -62,7 +67,6 @@ class NewArray(NewFile):
         return self.folder / "vectors.npy"
 
     def prepare(self) -> None:
-        super().prepare()
         kind = self.schema.field(0).type
         dtype, shape = kind.value_type.to_pandas_dtype(), (self.gallery.source.rows, kind.list_size)
         np.lib.format.open_memmap(self._hidden, "w+", dtype, shape)
@@ -76,15 +80,14 @@ class NewArray(NewFile):
                 file.write(as_matrix(batch.column(0)).data)
             file.flush()
             os.fsync(file.fileno())
-        self.note(index)
 
     def publish(self) -> None:
         self.move(self._hidden)
 
 
-def open_source(url: str, columns: dict[str, str]) -> Array:
-    return Array(Path(url))
+def open_source(address: Address, columns: dict[str, str]) -> Array:
+    return Array(Path(address.place))
 
 
-def open_target(url: str) -> NewArray:
-    return NewArray(Path(os.path.realpath(url)))
+def open_target(address: Address) -> NewArray:
+    return NewArray(address)

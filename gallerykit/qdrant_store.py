@@ -14,29 +14,19 @@ import os
 import uuid
 from collections.abc import Iterator, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from compatkit.extras import require
 
-from .store import ROLES, Fragment, Target, as_matrix, as_vectors, even_fragments, pa, vector_field, without_password
+from .store import ROLES, Address, Fragment, Target, as_matrix, as_vectors, even_fragments, pa, vector_field
 
 models = require("qdrant_client.models", "qdrant")
 PAYLOAD = "payload"
 """The column of payloads, as JSON."""
 DISTANCES = {"l2": "EUCLID", "cosine": "COSINE", "ip": "DOT"}
 UPSERT, SCROLL = 256, 1_024  # points at a time, what the server takes and gives in a message
-
-
-def parts(url: str) -> tuple[str, str, str | None]:
-    """Split an address into place, collection, and vector or None."""
-    place, _, rest = url.removeprefix("qdrant:").partition("#")
-    collection, _, vector = rest.partition("#")
-    if not place or not collection or "@" in place:
-        raise ValueError(f"{without_password(url)}: must be qdrant:URL#COLLECTION or qdrant:FOLDER#COLLECTION")
-    return place if "://" in place else os.path.realpath(place), collection, vector or None
 
 
 @cache
@@ -56,18 +46,23 @@ def close() -> None:
     client_at.cache_clear()
 
 
+def vectors_of(client: Any, collection: str) -> dict[str, Any]:
+    """The parameters of vectors by name; that of one without a name is empty."""
+    found = client.get_collection(collection).config.params.vectors
+    return found if isinstance(found, dict) else {"": found}
+
+
 class Collection:
     """The points of a collection: ids, one vector or several named ones, payloads. As ``store.Source``."""
 
-    def __init__(self, url: str):
-        self.place, self.collection, wanted = parts(url)
-        self.name, self.client = url.rpartition("#")[0] if wanted else url, client_at(self.place)
-        if not self.client.collection_exists(self.collection):
+    def __init__(self, address: Address):
+        self.address, self.name, self.client = address, address.whole, client_at(address.place)
+        if not self.client.collection_exists(address.table):
             raise ValueError(f"{self.name}: there is no such collection")
-        config = self.client.get_collection(self.collection).config.params.vectors
-        self._named = isinstance(config, dict)
-        vectors = config if isinstance(config, dict) else {ROLES["vector"]: config}
-        self.vector: str | None = wanted or (ROLES["vector"] if ROLES["vector"] in vectors else next(iter(vectors)))
+        vectors = vectors_of(self.client, address.table)
+        self._named = "" not in vectors
+        vectors = vectors if self._named else {ROLES["vector"]: vectors[""]}
+        self.vector = address.vector or (ROLES["vector"] if ROLES["vector"] in vectors else next(iter(vectors)))
         if self.vector not in vectors:
             raise ValueError(f"{self.name}: has no vector {self.vector!r}, only {', '.join(vectors)}")
         self.distance = vectors[self.vector].distance
@@ -80,30 +75,31 @@ class Collection:
         self.schema = pa.schema([pa.field("id", kind), *fields, pa.field(PAYLOAD, pa.string())])
 
     def _all_ids(self) -> list:
-        found: list = []
-        after = None
+        return [one.id for records in self._scroll(None, with_payload=False, with_vectors=False) for one in records]
+
+    def _scroll(self, after: Any, size: int = SCROLL, **options: Any) -> Iterator[list]:
         while True:
-            options = {"limit": SCROLL, "offset": after, "with_payload": False, "with_vectors": False}
-            records, after = self.client.scroll(self.collection, **options)
-            found += [one.id for one in records]
+            records, after = self.client.scroll(self.address.table, limit=min(size, SCROLL), offset=after, **options)
+            if records:
+                yield records
             if after is None:
-                return found
+                return
 
     def fragments(self) -> Sequence[Fragment]:
-        even = even_fragments(self.rows, self.schema.field(self.vector).type.list_size)
-        return [Fragment(one.start, one.rows, self._ids[one.start]) for one in even]
+        return [Fragment(one.start, one.rows, self._ids[one.start]) for one in even_fragments(self.rows)]
 
     def read(self, fragment: Fragment, columns: Sequence[str], size: int) -> Iterator[Any]:
         schema = pa.schema([self.schema.field(name) for name in columns])
         vectors = [name for name in columns if name not in ("id", PAYLOAD)]
-        after, left = fragment.place, fragment.rows
-        while left:
-            options = {"with_payload": PAYLOAD in columns, "with_vectors": vectors if self._named else bool(vectors)}
-            records, after = self.client.scroll(self.collection, limit=min(left, size, SCROLL), offset=after, **options)
-            left -= len(records)
-            if not records or (left and after is None):
-                raise ValueError(f"{self.name}: has changed while it was read; run the same command again")
-            yield pa.record_batch([self._column(name, records) for name in columns], schema=schema)
+        options = {"with_payload": PAYLOAD in columns, "with_vectors": vectors if self._named else bool(vectors)}
+        left = fragment.rows
+        for records in self._scroll(fragment.place, size, **options):
+            chosen = records[:left]
+            yield pa.record_batch([self._column(name, chosen) for name in columns], schema=schema)
+            left -= len(chosen)
+            if not left:
+                return
+        raise ValueError(f"{self.name}: has changed while it was read; run the same command again")
 
     def _column(self, name: str, records: Sequence[Any]) -> Any:
         if name == "id":
@@ -116,24 +112,19 @@ class Collection:
         return as_vectors(np.array(list(found.values()), np.float32))
 
     def state(self) -> Any:
-        ids = hashlib.sha256(json.dumps(self._all_ids()).encode()).hexdigest()
-        return [self.name, ids]
+        return [self.name, hashlib.sha256(json.dumps(self._all_ids()).encode()).hexdigest()]
 
 
 class _Points(Target):
-    """What both targets have in common: a client, and a hidden folder where the command runs."""
+    """What both targets have in common."""
 
     threads = 1
+    needs_ids = True
     has_doubles = False
-
-    def __init__(self, url: str):
-        self.place, self.collection, self.vector = parts(url)
-        of_url = hashlib.sha256(url.encode()).hexdigest()[:12]
-        super().__init__(url, Path.cwd() / f"{self.collection.replace('/', '_')}.{of_url}")
 
     @property
     def client(self) -> Any:
-        return client_at(self.place)
+        return client_at(self.address.place)
 
     def params(self) -> dict[str, Any]:
         """Size and distance, that of the old vectors where they are in Qdrant, too."""
@@ -142,7 +133,7 @@ class _Points(Target):
         distance = source.distance if is_here else models.Distance[DISTANCES[self.metric]]  # type: ignore[attr-defined]
         return {"size": column.type.list_size, "distance": distance}
 
-    def rows_of(self, reader: Any) -> Iterator[tuple[list, np.ndarray, list[dict]]]:
+    def rows_of(self, reader: Any) -> Iterator[tuple[list, list, list[dict]]]:
         """Ids, vectors and payloads, some points at a time."""
         vector, key = self.gallery.columns["vector"], self.gallery.columns["id"]
         for batch in reader:
@@ -153,7 +144,7 @@ class _Points(Target):
                 payloads = part.select(others).to_pylist() if others else [{} for _ in range(len(part))]
                 if others == [PAYLOAD]:
                     payloads = [json.loads(one[PAYLOAD]) for one in payloads]
-                yield part.column(key).to_pylist(), as_matrix(part.column(vector)), payloads
+                yield part.column(key).to_pylist(), as_matrix(part.column(vector)).tolist(), payloads
 
 
 class NewCollection(_Points):
@@ -161,53 +152,46 @@ class NewCollection(_Points):
 
     @property
     def _hidden(self) -> str:
-        return f"{self.collection}.carry"
+        return f"{self.address.table}.carry"
 
     def exists(self) -> bool:
         names = [one.alias_name for one in self.client.get_aliases().aliases]
-        return self.collection in names or self.client.collection_exists(self.collection)
+        return self.address.table in names or self.client.collection_exists(self.address.table)
 
     def check_new(self) -> None:
         super().check_new()
-        if self.client.collection_exists(self._hidden) and not self.folder.exists():
-            raise ValueError(
-                f"out: there is a collection {self._hidden!r} of a run elsewhere; go on there, or delete it first"
-            )
+        if self.is_prepared() and not self.folder.exists():
+            where = "of a run elsewhere; go on there, or delete it first"
+            raise ValueError(f"out: there is a collection {self._hidden!r} {where}")
 
     def check(self) -> None:
-        ids = self.gallery.ids
-        if ids is None:
-            raise ValueError(f"out: a gallery with ids is needed for Qdrant, {self.gallery.source.name} has none")
-        if odd := [one for one in ids.tolist() if not _is_id(one)]:
+        if odd := [one for one in self.gallery.ids.tolist() if not _is_id(one)]:  # type: ignore[union-attr]
             raise ValueError(f"out: ids of Qdrant are integers from 0 on, or UUIDs, got {odd[0]!r:.60}")
 
+    def is_prepared(self) -> bool:
+        return self.client.collection_exists(self._hidden)
+
     def prepare(self) -> None:
-        super().prepare()
         kind = self.schema.field(self.gallery.columns["vector"]).type.value_type
         dtype = "float16" if kind == pa.float16() else "float32"
         params = models.VectorParams(**self.params(), datatype=dtype)
-        self.client.delete_collection(self._hidden)
-        self.client.create_collection(self._hidden, {self.vector: params} if self.vector else params)
+        self.client.create_collection(self._hidden, params)
 
     def write(self, index: int, fragment: Fragment, reader: Any) -> None:
-        for ids, block, payloads in self.rows_of(reader):
-            vectors = {self.vector: block.tolist()} if self.vector else block.tolist()
+        for ids, vectors, payloads in self.rows_of(reader):
             self.client.upsert(self._hidden, models.Batch(ids=ids, vectors=vectors, payloads=payloads), wait=True)
-        self.note(index)
 
     def publish(self) -> None:
-        alias = models.CreateAlias(collection_name=self._hidden, alias_name=self.collection)
+        alias = models.CreateAlias(collection_name=self._hidden, alias_name=self.address.table)
         self.client.update_collection_aliases([models.CreateAliasOperation(create_alias=alias)])
 
     def discard(self) -> None:
-        if self.folder.exists():
-            self.client.delete_collection(self._hidden)
+        self.client.delete_collection(self._hidden)
         super().discard()
 
     def switch(self) -> str:
-        return (
-            f"To switch over: search {self.collection!r}, an alias of {self._hidden!r}. The old points are untouched."
-        )
+        found = f"{self.address.table!r}, an alias of {self._hidden!r}"
+        return f"To switch over: search {found}. The old points are untouched."
 
 
 class NewVector(_Points):
@@ -215,47 +199,46 @@ class NewVector(_Points):
 
     kept: Sequence[str] | None = ("id", "vector")
 
-    def _named(self) -> dict[str, Any]:
-        """The vectors that have names, of the collection."""
-        found = self.client.get_collection(self.collection).config.params.vectors
-        return found if isinstance(found, dict) else {}
-
     def exists(self) -> bool:
-        return self.vector in self._named() and not self.folder.exists()
+        return self.is_prepared() and not self.folder.exists()
 
     def check(self) -> None:
         source = self.gallery.source
-        if not isinstance(source, Collection) or (source.place, source.collection) != (self.place, self.collection):
+        if not isinstance(source, Collection) or source.address[:3] != self.address[:3]:
             raise ValueError(f"out: a new vector belongs to the gallery's own points, {source.name}; got {self.name}")
-        if not self._named():
+        if "" in vectors_of(self.client, self.address.table):
             raise ValueError(f"out: {source.name} has one vector without a name; name a new collection")
 
+    def is_prepared(self) -> bool:
+        return self.address.vector in vectors_of(self.client, self.address.table)
+
     def prepare(self) -> None:
-        super().prepare()
-        if self.vector in self._named():
-            self.client.delete_vector_name(self.collection, self.vector)
-        dense = models.DenseVectorConfig(**self.params())
-        self.client.create_vector_name(self.collection, self.vector, models.DenseVectorNameConfig(dense=dense))
+        dense = models.DenseVectorNameConfig(dense=models.DenseVectorConfig(**self.params()))
+        self.client.create_vector_name(self.address.table, self.address.vector, dense)
+
+    def discard(self) -> None:
+        if self.is_prepared():
+            self.client.delete_vector_name(self.address.table, self.address.vector)
+        super().discard()
 
     def write(self, index: int, fragment: Fragment, reader: Any) -> None:
-        for ids, block, _ in self.rows_of(reader):
-            found = zip(ids, block.tolist(), strict=True)
-            points = [models.PointVectors(id=one, vector={self.vector: vector}) for one, vector in found]
-            self.client.update_vectors(self.collection, points, wait=True)
-        self.note(index)
+        for ids, vectors, _ in self.rows_of(reader):
+            found = zip(ids, vectors, strict=True)
+            points = [models.PointVectors(id=one, vector={self.address.vector: vector}) for one, vector in found]
+            self.client.update_vectors(self.address.table, points, wait=True)
 
     def publish(self) -> None: ...
 
     def switch(self) -> str:
-        return f"To switch over: search with using={self.vector!r}. The old vectors are untouched."
+        return f"To switch over: search with using={self.address.vector!r}. The old vectors are untouched."
 
 
-def open_source(url: str, columns: dict[str, str]) -> Collection:
-    return Collection(url)
+def open_source(address: Address, columns: dict[str, str]) -> Collection:
+    return Collection(address)
 
 
-def open_target(url: str) -> NewVector | NewCollection:
-    return NewVector(url) if parts(url)[2] else NewCollection(url)
+def open_target(address: Address) -> NewVector | NewCollection:
+    return NewVector(address) if address.vector else NewCollection(address)
 
 
 def _is_id(value: int | str) -> bool:

@@ -7,9 +7,9 @@ end. A fragment that is written is not written again: that is all there is to re
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-import re
 import shutil
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -18,7 +18,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -27,11 +27,32 @@ from compatkit.files import lock_file, write_atomically
 
 pa = require("pyarrow", "gallery")
 
-FRAGMENT_BYTES = 64 << 20  # of vectors, where a store has no fragments of its own
+FRAGMENT_ROWS = 1 << 16  # where a store has no fragments of its own
 BATCH_BYTES = 8 << 20
 UNIT_TOLERANCE = 1e-3  # by which a length may differ from 1: float16 does not come nearer
 ROLES = {"id": "id", "side": "side", "label": "label", "vector": "embedding"}
 """What columns are called unless the caller says otherwise."""
+
+
+class Address(NamedTuple):
+    """The parts of a file name or URL; as text, a name that holds in any working directory."""
+
+    store: str
+    """its module, ``STORE_store``"""
+    place: str
+    """an absolute path, or a server"""
+    table: str = ""
+    vector: str = ""
+    """the column of embeddings; empty where it is not named"""
+
+    def __str__(self) -> str:
+        scheme = f"{self.store}:" if self.store in ("lance", "qdrant") else ""
+        return "#".join(filter(None, [scheme + self.place, self.table, self.vector]))
+
+    @property
+    def whole(self) -> str:
+        """The name of the file or table, without its column."""
+        return str(self._replace(vector=""))
 
 
 @dataclass(frozen=True)
@@ -52,8 +73,8 @@ class Source(Protocol):
     """for messages"""
     schema: Any
     """of what is carried along, as Arrow says it"""
-    vector: str | None
-    """the column of embeddings that its address names"""
+    vector: str
+    """the column of embeddings that its address names, or an empty text"""
     rows: int
 
     def fragments(self) -> Sequence[Fragment]: ...
@@ -70,19 +91,23 @@ class Target(ABC):
     """A gallery that is made: hidden until it is whole. A base for those of each store.
 
     Args:
-        name: for messages.
-        beside: what the hidden folder lies beside, which has a note for each fragment that is written.
+        address: of what is made.
+        beside: what the hidden folder lies beside; None for a database, whose lies where the command runs.
     """
 
     threads = 3
     """how many fragments one process writes at once: one is read and mapped while others wait for the disk"""
     kept: Sequence[str] | None = None
     """the roles that it takes; None for all columns"""
+    needs_ids = False
     has_doubles = True
     """whether it takes float64; what does not gets float32"""
 
-    def __init__(self, name: str, beside: Path):
-        self.name, self.folder = name, beside.with_name(f".{beside.name}.carry")
+    def __init__(self, address: Address, beside: Path | None = None):
+        self.address, self.name = address, str(address)
+        of_name = hashlib.sha256(self.name.encode()).hexdigest()[:12]
+        beside = beside or Path.cwd() / f"{address.table.replace('/', '_')}.{of_name}"
+        self.folder = beside.with_name(f".{beside.name}.carry")
 
     def held(self) -> AbstractContextManager[None]:
         """Keep other runs from writing the same."""
@@ -109,27 +134,32 @@ class Target(ABC):
         """Make the hidden place ready. Returns the fragments of the same job that are written already; what is there of
         another one goes."""
         kept = self.folder / "job.json"
-        if not kept.exists() or kept.read_text("utf-8") != job:
+        if not (kept.exists() and kept.read_text("utf-8") == job and self.is_prepared()):
             self.discard()
+            self.folder.mkdir(parents=True, exist_ok=True)
             self.prepare()
             write_atomically(kept, job)
         return set(self.notes())
 
+    def is_prepared(self) -> bool:
+        """Tell whether what ``prepare`` has made is there."""
+        return True
+
     def prepare(self) -> None:
         """Make the place where fragments are written, for a new job."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        return
 
     @abstractmethod
-    def write(self, index: int, fragment: Fragment, reader: Any) -> None:
+    def write(self, index: int, fragment: Fragment, reader: Any) -> Any:
         """Write one fragment, from a reader of record batches, so that it outlives a crash; where it is there in part,
-        anew."""
+        anew. Returns what is needed to publish it, as JSON."""
 
-    def note(self, index: int, value: Any = None) -> None:
-        """That a fragment is written, and what is needed to publish it."""
-        write_atomically(self.folder / "done" / f"{index}.json", json.dumps(value))
+    def note(self, index: int, written: Any) -> None:
+        """Note that a fragment is written."""
+        write_atomically(self.folder / "done" / f"{index}.json", json.dumps(written))
 
     def notes(self) -> dict[int, Any]:
-        """The notes, in order."""
+        """What ``write`` returned, in order."""
         found = sorted((int(path.stem), path) for path in self.folder.glob("done/[0-9]*.json"))
         return {index: json.loads(path.read_bytes()) for index, path in found}
 
@@ -149,9 +179,9 @@ class Target(ABC):
 class NewFile(Target):
     """A file or a folder that is made and then moved to its place."""
 
-    def __init__(self, path: Path):
-        super().__init__(str(path), path)
-        self.path = path
+    def __init__(self, address: Address, path: Path | None = None):
+        self.path = path or Path(address.place)
+        super().__init__(address, self.path)
 
     def exists(self) -> bool:
         return self.path.exists()
@@ -176,10 +206,10 @@ class Gallery:
     def __init__(self, argument: str, source: Source, columns: Mapping[str, str] | None = None):
         if unknown := set(columns or ()) - set(ROLES):
             raise ValueError(f"columns: must be of {', '.join(ROLES)}, got {', '.join(sorted(unknown))}")
-        self.argument, self.source, self._named = argument, source, dict(columns or {})
-        if source.vector is not None:
-            self._named["vector"] = source.vector
+        self.argument, self.source = argument, source
+        self._named = dict(columns or {}) | ({"vector": source.vector} if source.vector else {})
         self.columns = ROLES | self._named
+        self._here = f"{argument}: {source.name}"
 
     @property
     def space(self) -> str:
@@ -242,14 +272,15 @@ class Gallery:
         parts = []
         for row, batch in self._batches(role, 1 << 16):
             column = batch.column(0)
-            column = column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-            parts.append(_present(column, f"{self.source.name}, column {name!r}", row))
-        found = pa.chunked_array(parts).combine_chunks()
-        try:
-            return found.to_numpy(False) if is_text else np.asarray(found.cast(pa.int64()))
-        except pa.ArrowInvalid as error:
-            wanted = f"{what} that fit 64 bits with a sign; store them as text"
-            raise ValueError(f"{self._here} must have {wanted}") from error
+            if column.null_count:
+                empty = row + int(np.asarray(column.is_null()).argmax())
+                raise ValueError(f"{self._here}, column {name!r}: row {empty} (the first is 0) is empty")
+            try:
+                parts.append(column.cast(pa.large_string() if is_text else pa.int64()))
+            except pa.ArrowInvalid as error:
+                wanted = f"{what} that fit 64 bits with a sign; store them as text"
+                raise ValueError(f"{self._here} must have {wanted}") from error
+        return pa.chunked_array(parts).combine_chunks().to_numpy(zero_copy_only=False)
 
     def blocks(self, role: str, size: int) -> Iterator[np.ndarray]:
         """The vectors of all rows, ``size`` rows at a time or fewer."""
@@ -274,31 +305,22 @@ class Gallery:
             found.append(as_float("gallery", self.vectors("vector", batch, one.start), one.start))
         return np.concatenate(found)
 
-    def vectors(self, role: str, batch: Any, row: int, width: int | None = None) -> np.ndarray:
-        """The vectors (n, width) of a batch whose first row is ``row``.
+    def vectors(self, role: str, batch: Any, row: int, width: int = 0) -> np.ndarray:
+        """The vectors (n, width) of a batch whose first row is ``row``; width: 0 for that of the first one.
 
         Raises:
             ValueError: a row is empty, or as wide as no other.
         """
         name = self.columns[role]
-        here = f"{self.source.name}, column {name!r}"
-        values = _present(_storage(batch.column(name)), here, row)
-        lengths = values.value_lengths().to_numpy(zero_copy_only=False)
-        width = width or int(lengths[0])
-        if (lengths != width).any():
-            odd = int((lengths != width).argmax())
-            raise ValueError(
-                f"{here}: row {row + odd} (the first is 0) has {lengths[odd]} numbers, the first has {width}"
-            )
-        flat = values.flatten()
-        if flat.null_count:
-            empty = int(np.asarray(flat.is_null()).argmax()) // width
-            raise ValueError(f"{here}: row {row + empty} (the first is 0) has an empty number")
-        return flat.to_numpy(zero_copy_only=False).reshape(-1, width)
-
-    @property
-    def _here(self) -> str:
-        return f"{self.argument}: {self.source.name}"
+        values = _storage(batch.column(name))
+        lengths = values.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+        width, numbers = width or int(lengths[0]), values.flatten()
+        if values.null_count or numbers.null_count or (lengths != width).any():
+            rows = values.to_pylist()
+            odd = next(i for i, one in enumerate(rows) if one is None or None in one or len(one) != width)
+            got = f"row {row + odd} (the first is 0) must have {width} numbers, got {rows[odd]!s:.80}"
+            raise ValueError(f"{self._here}, column {name!r}: {got}")
+        return numbers.to_numpy(zero_copy_only=False).reshape(-1, width)
 
 
 def as_float(name: str, block: np.ndarray, rows: np.ndarray | int, dtype: np.dtype | type = np.float32) -> np.ndarray:
@@ -319,14 +341,11 @@ def as_float(name: str, block: np.ndarray, rows: np.ndarray | int, dtype: np.dty
         if np.isfinite(values.sum(dtype=np.promote_types(values.dtype, np.float32))):
             return values
     finite = np.isfinite(values)
-    if not finite.all():
-        i = int((~finite.all(1)).argmax())
-        row = rows + i if isinstance(rows, int) else rows[i]
-        here, number = f"{name}: row {row} (the first is 0)", block[i][~finite[i]][0]
-        if np.isfinite(number):
-            raise ValueError(f"{here} has {number:.6g}, which is too large for {np.dtype(dtype)}")
-        raise ValueError(f"{here} has NaN or infinity")
-    return values
+    if finite.all():
+        return values
+    i = int((~finite.all(1)).argmax())
+    row, number = rows + i if isinstance(rows, int) else rows[i], block[i][~finite[i]][0]
+    raise ValueError(f"{name}: row {row} (the first is 0) has {number:.6g}, which is no finite {np.dtype(dtype)}")
 
 
 def _storage(x: Any) -> Any:
@@ -334,12 +353,6 @@ def _storage(x: Any) -> Any:
     if isinstance(x, pa.DataType):
         return x.storage_type if isinstance(x, pa.BaseExtensionType) else x
     return x.storage if isinstance(x, pa.ExtensionArray) else x
-
-
-def _present(values: Any, here: str, row: int) -> Any:
-    if values.null_count:
-        raise ValueError(f"{here}: row {row + int(np.asarray(values.is_null()).argmax())} (the first is 0) is empty")
-    return values
 
 
 def vector_field(name: str, width: int, dtype: np.dtype | str) -> Any:
@@ -357,10 +370,9 @@ def as_matrix(vectors: Any) -> np.ndarray:
     return np.asarray(vectors.flatten()).reshape(len(vectors), -1)
 
 
-def even_fragments(rows: int, width: int, itemsize: int = 4) -> list[Fragment]:
+def even_fragments(rows: int) -> list[Fragment]:
     """Fragments of one size, for a store that has none of its own."""
-    size = max(1, FRAGMENT_BYTES // max(1, width * itemsize))
-    return [Fragment(start, min(size, rows - start)) for start in range(0, rows, size)]
+    return [Fragment(start, min(FRAGMENT_ROWS, rows - start)) for start in range(0, rows, FRAGMENT_ROWS)]
 
 
 def batch_rows(width: int) -> int:
@@ -381,8 +393,3 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def without_password(url: str) -> str:
-    """A URL for a message: without what may be a secret before the host or in the query."""
-    return re.sub(r"(?<=://).*@|\?.*", "...", url)

@@ -8,17 +8,45 @@ vector of its own points.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
-from .store import Gallery, Source, Target, without_password
+from .store import Address, Gallery, Source, Target
 
 FORMS = "NAME.npy, NAME.parquet, a folder of Parquet files, NAME.arrow, lance:FOLDER#TABLE, "
 FORMS += "postgresql://[USER@]HOST[:PORT]/DATABASE#TABLE, qdrant:URL#COLLECTION"
 SCHEMES = {"postgresql": "postgres", "postgres": "postgres", "lance": "lance", "qdrant": "qdrant"}
 SUFFIXES = {".npy": "numpy", ".parquet": "arrow", ".arrow": "arrow", "": "arrow"}
+PASSWORD = r"://[^/@]*:.*@|[?&](ssl)?password="
+
+
+def address_of(url: str | os.PathLike) -> Address:
+    """Split a file name or URL into its parts; a symbolic link to a file stands for what it leads to.
+
+    Raises:
+        ValueError: another form, or a password in it, which no message repeats.
+    """
+    text = os.fspath(url)
+    if re.search(PASSWORD, text):
+        raise ValueError(
+            "a password does not belong into a URL, where others can read it; set PGPASSWORD or PGSERVICE, or write it "
+            "into ~/.pgpass; a key of Qdrant belongs into QDRANT_API_KEY"
+        )
+    scheme, colon, rest = text.partition(":")
+    store = SCHEMES.get(scheme) if colon else None
+    if store is None:  # a file
+        (place, _, vector), table = text.partition("#"), ""
+        store = "arrow" if os.path.isdir(place) else SUFFIXES.get(Path(place).suffix)
+        is_whole = "://" not in place
+    else:
+        place, _, name = (text if store == "postgres" else rest).partition("#")
+        table, _, vector = name.partition("#")
+        is_whole = bool(table) and (store != "lance" or "://" not in place)
+    if not store or not place or not is_whole:
+        raise ValueError(f"{text}: must be one of {FORMS}")
+    return Address(store, place if "://" in place else os.path.realpath(place), table, vector)
 
 
 def open_source(url: str | os.PathLike, columns: Mapping[str, str] | None = None) -> Source:
@@ -34,7 +62,8 @@ def open_source(url: str | os.PathLike, columns: Mapping[str, str] | None = None
         ImportError: an optional package is missing.
         ConnectionError: the database does not answer.
     """
-    return _store_of(url).open_source(os.fspath(url), dict(columns or {}))
+    address = address_of(url)
+    return import_module(f".{address.store}_store", __package__).open_source(address, dict(columns or {}))
 
 
 def open_gallery(argument: str, url: str | os.PathLike, columns: Mapping[str, str] | None = None) -> Gallery:
@@ -43,35 +72,10 @@ def open_gallery(argument: str, url: str | os.PathLike, columns: Mapping[str, st
 
 
 def open_target(url: str | os.PathLike) -> Target:
-    """Open what is to be made at ``url``; nothing is written yet. A symbolic link to a file stands for its target.
+    """Open what is to be made at ``url``; nothing is written yet.
 
     Raises:
         ValueError, ImportError, ConnectionError: as ``open_source``.
     """
-    return _store_of(url).open_target(os.fspath(url))
-
-
-def absolute(url: str | os.PathLike) -> str:
-    """The same place, by a name that holds in any working directory."""
-    text = os.fspath(url)
-    if "://" in text:
-        return text
-    scheme, colon, rest = text.partition(":") if _scheme(url) in SCHEMES else ("", "", text)
-    place, mark, name = rest.partition("#")
-    return scheme + colon + os.path.abspath(place) + mark + name
-
-
-def _scheme(url: str | os.PathLike) -> str:
-    return os.fspath(url).partition(":")[0]
-
-
-def _store_of(url: str | os.PathLike) -> ModuleType:
-    text = os.fspath(url)
-    kind = SCHEMES.get(_scheme(url))
-    if kind is None and "://" not in text:
-        path = Path(text.partition("#")[0])
-        kind = SUFFIXES.get("" if path.is_dir() else path.suffix)
-        kind = kind if path.suffix or path.is_dir() or not path.exists() else None
-    if kind is None:
-        raise ValueError(f"{without_password(text)}: must be one of {FORMS}")
-    return import_module(f".{kind}_store", __package__)
+    address = address_of(url)
+    return import_module(f".{address.store}_store", __package__).open_target(address)

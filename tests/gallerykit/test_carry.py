@@ -250,7 +250,7 @@ def broken(rows, row, value):
 @pytest.mark.parametrize("kind", ["npy", "parquet", "arrow"])  # databases take no NaN
 def test_bad_rows_are_named_and_leave_nothing(world, ridge, kind):
     rows = broken(table(), 205, np.nan)
-    with pytest.raises(ValueError, match="row 205 .the first is 0. has NaN"):
+    with pytest.raises(ValueError, match="row 205 .the first is 0. has nan"):
         carry(ridge, world.put(kind, "items", rows), "made.parquet")
     assert not Path("made.parquet").exists()
     assert not left(world)

@@ -6,7 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gallerykit.pairs import read_pairs
-from gallerykit.stores import absolute, open_source
+from gallerykit.stores import address_of, open_source
 
 from .world import IDS, KINDS, ROWS, latent, new_model, old_model, side_model, table
 
@@ -129,11 +129,11 @@ def test_lists_and_tensors_are_vectors(world, kind):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([[1.0, 2.0]] * 105 + [[1.0]], "row 105 .the first is 0. has 1 numbers, the first has 2"),
-        ([[1.0, 2.0]] * 105 + [None], "row 105 .the first is 0. is empty"),
-        ([[1.0, 2.0]] * 105 + [[1.0, None]], "row 105 .the first is 0. has an empty number"),
-        ([[1.0, 2.0]] * 105 + [[1.0, float("nan")]], "row 105 .the first is 0. has NaN or infinity"),
-        ([[1.0, 2.0]] * 105 + [[1.0, 1e300]], "row 105 .the first is 0. has 1e.300, which is too large for float32"),
+        ([[1.0, 2.0]] * 105 + [[1.0]], "row 105 .the first is 0. must have 2 numbers, got .1.0."),
+        ([[1.0, 2.0]] * 105 + [None], "row 105 .the first is 0. must have 2 numbers, got None"),
+        ([[1.0, 2.0]] * 105 + [[1.0, None]], "row 105 .the first is 0. must have 2 numbers, got .1.0, None."),
+        ([[1.0, 2.0]] * 105 + [[1.0, float("nan")]], "row 105 .the first is 0. has nan, which is no finite float32"),
+        ([[1.0, 2.0]] * 105 + [[1.0, 1e300]], "row 105 .the first is 0. has 1e.300, which is no finite float32"),
         ([[1.0, 2.0]] * 99, "at least 100 pairs are needed, got 99"),
     ],
 )
@@ -195,7 +195,7 @@ def test_addresses_hold_in_any_working_directory(world):
         ("qdrant:http://h:1#c", "qdrant:http://h:1#c"),
         ("postgresql:///shop#t", "postgresql:///shop#t"),
     ):
-        assert absolute(url) == wanted
+        assert str(address_of(url)) == wanted
 
 
 @pytest.mark.parametrize(

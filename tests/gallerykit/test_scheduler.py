@@ -82,6 +82,6 @@ dying.inner, numpy_store.NewArray.write = write, dying
     assert (read("made.npy") == read("here.npy")).all()
     x = read(gallery)
     x[200] = float("nan")
-    with pytest.raises(ValueError, match="gallery: row 200 .the first is 0. has NaN"):
+    with pytest.raises(ValueError, match="gallery: row 200 .the first is 0. has nan"):
         carry(ridge, world.put("npy", "items", table(x)), "no.npy", scheduler=one.address)
     assert not [p for p in world.folder.rglob("*") if "no.npy" in p.name]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from qdrant_client import models
 
-from gallerykit import arrow_store, maps, qdrant_store, store
+from gallerykit import maps, qdrant_store, store
 from gallerykit.store import Gallery, as_vectors
 from gallerykit.stores import open_source
 
@@ -58,8 +58,7 @@ def noisy(n=600, noise=0.3, seed=1, labelled=True, width=12):
 
 def small_fragments(patch):
     """Of 70 rows, so that the gallery has four."""
-    patch.setattr(store, "FRAGMENT_BYTES", FRAGMENT * 6 * 4)
-    patch.setattr(arrow_store, "FRAGMENT_ROWS", FRAGMENT)
+    patch.setattr(store, "FRAGMENT_ROWS", FRAGMENT)
 
 
 def table(x=None, ids=IDS, **columns):
@@ -143,8 +142,7 @@ def content(url):
 
 def program(script, *arguments, cwd, **options):
     """Run Python in a process of its own, with fragments as small as here."""
-    first = "import signal, sys\nfrom gallerykit import arrow_store, store\n"
-    first += f"store.FRAGMENT_BYTES, arrow_store.FRAGMENT_ROWS = {FRAGMENT * 6 * 4}, {FRAGMENT}\n"
+    first = f"import signal, sys\nfrom gallerykit import store\nstore.FRAGMENT_ROWS = {FRAGMENT}\n"
     command = [sys.executable, "-c", first + script, *map(str, arguments)]
     return subprocess.Popen(
         command,
