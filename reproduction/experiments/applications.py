@@ -7,19 +7,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .gygli import EMBEDDED_PAIRS, LAPTOP_RECIPE
-from .presets import Plan, override, preset_runs
+from .presets import Plan, inside, override, preset_runs
 from .settings import DIRECTIONS, TRANSFER_METHODS, VARIANTS, AdaptationRun, ClassifierRun, TransferRun
 
-SMOKE = {
-    "n_train": 100,
-    "n_test": 100,
-    "recipe.steps": 6,
-    "recipe.batch_size": 20,
-    "recipe.rotations": "sampled",
-    "recipe.precision": "fp32",
-}
+TINY = {"batch_size": 20, "rotations": "sampled", "precision": "fp32"}
+SMOKE = {"n_train": 100, "n_test": 100, **inside("recipe", steps=6, **TINY)}
 LAPTOP = {**LAPTOP_RECIPE, "recipe.flip": False}
+SMALL = {"rotations": "sampled", "precision": "fp32"}
+TUNING = {"batch_size": 64, "precision": "fp32", "crop": 1, "flip": False}
 CIFAR = {"recipe.steps": 4_000, "recipe.schedule": "one-cycle"}
+PHOTOGRAPHS = ({"a": "cifar10", "b": "stl10"},)
 
 ADAPTATION_PRESETS = {
     "smoke": {
@@ -28,10 +25,7 @@ ADAPTATION_PRESETS = {
         "third": "glyphs_other",
         "network": "wrn10",
         "width": 4,
-        "adapt_recipe.steps": 4,
-        "adapt_recipe.batch_size": 20,
-        "adapt_recipe.rotations": "sampled",
-        "adapt_recipe.precision": "fp32",
+        **inside("adapt_recipe", steps=4, **TINY),
         **SMOKE,
     },
     "laptop": {
@@ -41,50 +35,37 @@ ADAPTATION_PRESETS = {
         "network": "wrn10",
         "width": 16,
         **LAPTOP,
-        "recipe.steps": 400,
-        "recipe.lr": 0.05,
-        "adapt_recipe.steps": 256,
-        "adapt_recipe.lr": 2e-4,
-        "adapt_recipe.rotations": "sampled",
-        "adapt_recipe.precision": "fp32",
+        **inside("recipe", steps=400, lr=0.05),
+        **inside("adapt_recipe", steps=256, lr=2e-4, **SMALL),
     },
     "cifar": {
-        "pairs": ({"a": "cifar10", "b": "stl10"},),
+        "pairs": PHOTOGRAPHS,
         "seeds": (0, 1, 2),
         "third": "tiny_imagenet",
         "width": 64,
-        "recipe.steps": 10_000,
-        "recipe.decay_every": 3_000,
+        **inside("recipe", steps=10_000, decay_every=3_000),
     },
-    "paper": {"pairs": ({"a": "cifar10", "b": "stl10"},), "seeds": tuple(range(10))},
+    "paper": {"pairs": PHOTOGRAPHS, "seeds": tuple(range(10))},
 }
 CPU_SIZED = {
     "b": "tin10",
     "network": "wrn16",
     "width": 16,
-    "recipe.steps": 7_000,
-    "recipe.lr": 0.05,
-    "recipe.schedule": "one-cycle",
-    "recipe.rotations": "sampled",
-    "recipe.channels_last": True,
-    "adapt_recipe.rotations": "sampled",
-    "adapt_recipe.channels_last": True,
+    **inside("recipe", steps=7_000, lr=0.05, schedule="one-cycle"),
+    **inside("recipe", "adapt_recipe", rotations="sampled", channels_last=True),
 }
 """What ``cifar-cpu`` changes in adaptation's cifar preset, for two CPU cores: a tenth of the paper's steps, a small
 network, and tin10 in place of STL-10, with which CIFAR-10 shares 8 classes. A step of the source takes 0.24 s on one
 core in fp32, and 0.13 s where the processor multiplies bf16 itself, which is then used."""
-
 ADAPTATION_PRESETS["cifar-cpu"] = ADAPTATION_PRESETS["cifar"] | CPU_SIZED | {"pairs": ({},)}
+
 CLASSIFIER_PRESETS = {
     "smoke": {
         "pairs": ({"data": "glyphs_cluttered"},),
         "seeds": (0,),
         "networks": ("resnet8", "resnet8", "mobilenetv2"),
         "widths": (4, 8, 4),
-        "tune_recipe.steps": 4,
-        "tune_recipe.batch_size": 20,
-        "tune_recipe.rotations": "sampled",
-        "tune_recipe.precision": "fp32",
+        **inside("tune_recipe", steps=4, **TINY),
         **SMOKE,
     },
     "laptop": {
@@ -93,15 +74,8 @@ CLASSIFIER_PRESETS = {
         "networks": ("resnet8", "resnet8", "mobilenetv2"),
         "widths": (16, 32, 8),
         **LAPTOP,
-        "recipe.steps": 200,
-        "recipe.channels_last": True,
-        "tune_recipe.steps": 100,
-        "tune_recipe.channels_last": True,
-        "tune_recipe.batch_size": 64,
-        "tune_recipe.rotations": "sampled",
-        "tune_recipe.precision": "fp32",
-        "tune_recipe.crop": 1,
-        "tune_recipe.flip": False,
+        **inside("recipe", steps=200, channels_last=True),
+        **inside("tune_recipe", steps=100, channels_last=True, rotations="sampled", **TUNING),
     },
     "cifar": {
         "pairs": ({"data": "cifar10"},),
@@ -112,35 +86,31 @@ CLASSIFIER_PRESETS = {
     },
     "paper": {"pairs": ({"data": "cifar10"},), "seeds": tuple(range(3))},
 }
+
+
+def _transfers(third: str, source: str, *targets: str) -> tuple[dict[str, str], ...]:
+    return tuple({"third": third, "source": source, "target": target} for target in targets)
+
+
 TRANSFER_PRESETS = {
     "smoke": {
-        "pairs": ({"third": "glyphs_other", "source": "glyphs_cluttered", "target": "digits"},),
+        "pairs": _transfers("glyphs_other", "glyphs_cluttered", "digits"),
         "seeds": (0,),
         "network": "resnet8",
         "width": 4,
         "epochs": 1,
-        "tune_recipe.batch_size": 20,
-        "tune_recipe.precision": "fp32",
+        **inside("tune_recipe", batch_size=20, precision="fp32"),
         **SMOKE,
     },
     "laptop": {
-        "pairs": tuple(
-            {"third": "glyphs_other", "source": "glyphs_cluttered", "target": target}
-            for target in ("glyphs_plain", "digits", "glyphs_other")
-        ),
+        "pairs": _transfers("glyphs_other", "glyphs_cluttered", "glyphs_plain", "digits", "glyphs_other"),
         "seeds": tuple(range(5)),
         "network": "resnet8",
         **LAPTOP,
-        "tune_recipe.batch_size": 64,
-        "tune_recipe.precision": "fp32",
-        "tune_recipe.crop": 1,
-        "tune_recipe.flip": False,
+        **inside("tune_recipe", **TUNING),
     },
     "cifar": {
-        "pairs": tuple(
-            {"third": "cifar100", "source": "tiny_imagenet", "target": target}
-            for target in ("cifar10", "stl10", "cifar100")
-        ),
+        "pairs": _transfers("cifar100", "tiny_imagenet", "cifar10", "stl10", "cifar100"),
         "seeds": (0, 1, 2),
         "network": "resnet20",
         **CIFAR,
@@ -150,21 +120,21 @@ TRANSFER_PRESETS = {
         "seeds": tuple(range(3)),
     },
 }
-CPU_RECIPE = {"batch_size": 64, "rotations": "sampled", "crop": 2, "precision": "fp32", "channels_last": True}
-UNTRIED = {f"{recipe}.{name}": value for recipe in ("recipe", "tune_recipe") for name, value in CPU_RECIPE.items()}
+UNTRIED = {
+    **inside("recipe", "tune_recipe", batch_size=64, crop=2, channels_last=True, **SMALL),
+    "recipe.steps": 1_500,
+}
 """What ``cifar-cpu`` changes in the recipes of classifier and transfer. No run has tried it."""
 CLASSIFIER_PRESETS["cifar-cpu"] = CLASSIFIER_PRESETS["cifar"] | {
     "networks": ("resnet14", "resnet14", "mobilenetv2"),
     "widths": (8, 16, 8),
     **UNTRIED,
-    "recipe.steps": 1_500,
 }
 TRANSFER_PRESETS["cifar-cpu"] = TRANSFER_PRESETS["cifar"] | {
-    "pairs": tuple({"third": "cifar100", "source": "tiny_imagenet", "target": t} for t in ("cifar10", "cifar100")),
+    "pairs": _transfers("cifar100", "tiny_imagenet", "cifar10", "cifar100"),
     "network": "resnet14",
     "width": 8,
     **UNTRIED,
-    "recipe.steps": 1_500,
 }
 
 

@@ -64,6 +64,11 @@ def settings(config: Any) -> dict[str, Any]:
     return found
 
 
+def inside(*names: str, **changes: Any) -> dict[str, Any]:
+    """Overrides of the same settings within several fields of a config, such as two recipes."""
+    return {f"{name}.{setting}": value for name in names for setting, value in changes.items()}
+
+
 def _fits(value: Any, kind: Any) -> bool:
     """Tell whether a value is of an annotated type, such as ``int``, ``float``, ``int | None`` or ``tuple[str,
     ...]``."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from .presets import Plan, override, preset_runs
+from .presets import Plan, inside, override, preset_runs
 from .settings import UpdateRun
 
 EMBEDDED = (
@@ -32,54 +32,39 @@ PHOTOGRAPHS = ({"data": "cifar100", "classes": (50, 100)},)
 SMALL = {
     "old_network": "resnet8",
     "new_network": "resnet8",
-    "recipe.optimizer": "adam",
-    "recipe.lr": 0.005,
-    "recipe.weight_decay": 1e-5,
-    "recipe.schedule": "one-cycle",
-    "recipe.flip": False,
-    "recipe.precision": "fp32",
-    "recipe.channels_last": True,
-    "side_recipe.optimizer": "adam",
-    "side_recipe.lr": 0.005,
-    "side_recipe.weight_decay": 1e-5,
-    "side_recipe.schedule": "one-cycle",
-    "side_recipe.flip": False,
-    "side_recipe.precision": "fp32",
-    "side_recipe.channels_last": True,
+    **inside("recipe", "side_recipe", optimizer="adam", lr=0.005, weight_decay=1e-5, schedule="one-cycle"),
+    **inside("recipe", "side_recipe", flip=False, precision="fp32", channels_last=True),
 }
 
+
+def _widths(**all_of: int) -> dict[str, int]:
+    """The same "width" or "dim" for the old and the new model, that of side-information after the latter."""
+    found = {f"{model}_{part}": size for part, size in all_of.items() for model in ("old", "new")}
+    return found | ({"side_dim": all_of["dim"]} if "dim" in all_of else {})
+
+
 PRESETS = {
-    "smoke": SMALL
-    | {
+    "smoke": {
+        **SMALL,
         "pairs": EMBEDDED,
         "seeds": (0,),
         "n_train": 400,
         "n_test": 400,
-        "old_width": 8,
-        "old_dim": 8,
-        "new_width": 8,
-        "new_dim": 8,
-        "side_dim": 8,
+        **_widths(width=8, dim=8),
         "h_width": 32,
-        "recipe.steps": 8,
-        "recipe.batch_size": 50,
-        "side_recipe.steps": 8,
-        "side_recipe.batch_size": 50,
-        "h_recipe.steps": 12,
-        "h_recipe.batch_size": 50,
+        **inside("recipe", "side_recipe", steps=8, batch_size=50),
+        **inside("h_recipe", steps=12, batch_size=50),
     },
-    "laptop": SMALL
-    | {f"{name}.batch_size": size for name, size in LAPTOP_BATCHES.items()}
-    | {
+    "laptop": {
+        **SMALL,
+        **{f"{name}.batch_size": size for name, size in LAPTOP_BATCHES.items()},
         "pairs": tuple(
             pair | _steps(images, LAPTOP_EPOCHS, LAPTOP_BATCHES)
             for pair, images in zip(EMBEDDED, (10_000, 4_000), strict=True)
         ),
         "seeds": tuple(range(5)),
         "n_test": 2000,
-        "old_dim": 32,
-        "new_dim": 32,
-        "side_dim": 32,
+        **_widths(dim=32),
         "h_width": 256,
         "h_recipe.lr": 2e-3,
     },
@@ -87,16 +72,10 @@ PRESETS = {
         "pairs": PHOTOGRAPHS,
         "seeds": (0, 1, 2),
         "old_network": "resnet20",
-        "old_width": 32,
         "new_network": "resnet20",
-        "new_width": 32,
-        "recipe.steps": 10_000,
-        "recipe.batch_size": 256,
-        "recipe.lr": 0.256,
-        "recipe.crop": 4,
-        "side_recipe.steps": 10_000,
-        "side_recipe.batch_size": 512,
-        "side_recipe.lr": 0.3,
+        **_widths(width=32),
+        **inside("recipe", steps=10_000, batch_size=256, lr=0.256, crop=4),
+        **inside("side_recipe", steps=10_000, batch_size=512, lr=0.3),
         "h_recipe.steps": 4_000,
     },
     "paper": {"pairs": ({},), "seeds": (0,), "image_size": 224, "h_recipe.warm_up": 5 / 80},
@@ -105,21 +84,12 @@ PRESETS = {
 CPU_BATCHES = {"recipe": 128, "side_recipe": 128, "h_recipe": 1024}
 CPU_SIZED = {
     "old_network": "resnet14",
-    "old_width": 16,
-    "old_dim": 64,
     "new_network": "resnet14",
-    "new_width": 16,
-    "new_dim": 64,
-    "side_dim": 64,
+    **_widths(width=16, dim=64),
     "h_width": 512,
     **{f"{name}.batch_size": size for name, size in CPU_BATCHES.items()},
     **_steps(50_000, {"recipe": 10, "side_recipe": 10, "h_recipe": 80}, CPU_BATCHES),
-    "recipe.lr": 0.128,
-    "recipe.precision": "fp32",
-    "recipe.channels_last": True,
-    "side_recipe.lr": 0.128,
-    "side_recipe.precision": "fp32",
-    "side_recipe.channels_last": True,
+    **inside("recipe", "side_recipe", lr=0.128, precision="fp32", channels_last=True),
 }
 """What ``cifar-cpu`` changes in the cifar preset, for two CPU cores: 10 epochs, those of the transformation 80 as in
 the paper, and the paper's rate for the size of the batch. A step takes 0.20 s on one core, of SimCLR 0.40 s, of the

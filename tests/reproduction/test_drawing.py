@@ -94,7 +94,7 @@ def test_the_drawing_offers_what_is_exported_computes_what_torch_does_and_reads_
     open_drawing(chromium, tried)
     offered = chromium.find_elements(By.CSS_SELECTOR, ".compatkit-draw input[type=radio]")
     assert [radio.get_attribute("value") for radio in offered] == list(export.METHODS)
-    networks = export.read(programs.EXPORTED / export.file_name(method))
+    networks = export.read(scripts.path_of(programs.EXPORTED, method))
     images = torch.randint(256, (10, 1, 16, 16), generator=torch.Generator().manual_seed(0))
     found = chromium.execute_async_script(
         """

@@ -13,12 +13,11 @@ from compatkit.normalization import batch_norms
 from compatkit.recombination import accuracy, all_logits, output_index
 from reproduction import book
 from reproduction.__main__ import main
+from reproduction.experiments.evidence import index_of
 from reproduction.experiments.presets import override
-from reproduction.experiments.settings import KINDS
-from reproduction.records.index import index
 from reproduction.runs import measures
 from reproduction.runs.context import Context
-from reproduction.runs.export import digits, gallery, seams
+from reproduction.runs.export import digits, gallery, scripts, seams
 from reproduction.runs.export import networks as export
 from reproduction.runs.pair import prepare, train_pair
 from reproduction.show import programs
@@ -41,9 +40,7 @@ def networks(pair):
 
 @pytest.fixture
 def file(networks, tmp_path):
-    path = tmp_path / "IIW.js"
-    export.write(path, networks)
-    return path
+    return export.write(tmp_path, networks)
 
 
 def rounded(pair):
@@ -181,10 +178,10 @@ def test_command_line(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("method", export.METHODS)
 def test_the_networks_of_the_pages_are_those_of_the_record(method):
-    path = programs.EXPORTED / export.file_name(method)
+    path = scripts.path_of(programs.EXPORTED, method)
     assert path.stat().st_size <= 400_000, "a reader waits for it"
     networks, run = export.read(path), export.run_of(method, "laptop")
-    header, metrics = networks.header, index("laptop", book.ROOT / "results", KINDS).record(run)["metrics"]
+    header, metrics = networks.header, index_of("laptop", book.ROOT / "results").record(run)["metrics"]
     assert (header["method"], header["seed"], header["network"], header["width"]) == (method, 0, run.network, run.width)
     for c in header["combinations"]:
         name = f"recombination at {c['split']}" if c["split"] else "own task"
@@ -198,7 +195,7 @@ def test_nothing_lies_there_that_no_page_can_load():
     files = {path.name: path.stat().st_size for path in programs.EXPORTED.iterdir()}
     seamed = {f"seam-{method}.js" for method in seams.METHODS}
     others = {"shapes.js", f"{digits.NAME}.js", f"{gallery.NAME}.js"}
-    assert files.keys() == {export.file_name(method) for method in export.METHODS} | seamed | others
+    assert files.keys() == {scripts.path_of("", method).name for method in export.METHODS} | seamed | others
     assert sum(files.values()) < 3_000_000
     assert max(files[name] for name in seamed) < 30_000 and files[f"{gallery.NAME}.js"] < 500_000
 

@@ -11,8 +11,7 @@ from PIL import Image
 
 from reproduction import book
 from reproduction.__main__ import main
-from reproduction.experiments.settings import KINDS
-from reproduction.records.index import index
+from reproduction.experiments.evidence import index_of
 from reproduction.runs.context import Context
 from reproduction.runs.export import scripts, searches
 from reproduction.runs.update import prepare
@@ -108,7 +107,7 @@ def test_the_searches_of_the_pages_are_those_of_the_record():
     path = programs.EXPORTED / "shapes.js"
     assert path.stat().st_size <= 300_000
     content, run = scripts.read(path, "compatkitSearches", "data"), searches.run_of("laptop")
-    metrics = index("laptop", book.ROOT / "results", KINDS).record(run)["metrics"]
+    metrics = index_of("laptop", book.ROOT / "results").record(run)["metrics"]
     for case in content["cases"]:
         assert case["recorded"] == metrics[f"CMC top-1: {case['name']}"]
         assert abs(case["accuracy"] - case["recorded"]) < 0.05

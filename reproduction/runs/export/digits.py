@@ -12,12 +12,10 @@ A file is a script (see ``export.scripts``) that puts into ``compatkitDigits``, 
 
 from __future__ import annotations
 
-import base64
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -28,8 +26,6 @@ from torch import nn
 from compatkit.images import ImageSet, Split
 
 from ... import images
-from ...experiments import configs
-from ...experiments.evidence import index_of
 from ...experiments.gygli import FIG2
 from ...show.looks import in_order, look
 from . import scripts
@@ -46,9 +42,7 @@ _REGISTRY, NAME = "compatkitDigits", "digits"
 
 def export(preset: str, folder: str | os.PathLike) -> Path:
     """Write the sets into ``folder``; returns the file."""
-    path = Path(folder) / f"{NAME}.js"
-    scripts.write(path, _REGISTRY, NAME, content(preset))
-    return path
+    return scripts.write(folder, _REGISTRY, NAME, content(preset))
 
 
 def content(preset: str) -> dict[str, Any]:
@@ -68,19 +62,11 @@ def content(preset: str) -> dict[str, Any]:
         "outputs": 10,
         "common": COMMON,
         "sets": sets,
-        "recorded": {method: recorded(method, preset) for method in METHODS},
+        "recorded": {method: scripts.recorded("fig2", method, preset, "recombination") for method in METHODS},
         "looks": {method: look(method, 0)[:2] for method in in_order(METHODS)},
         "count": len(whole_bytes),
-        "bytes": base64.b85encode(whole_bytes, pad=True).decode(),
+        "bytes": scripts.in_base_85(whole_bytes),
     }
-
-
-def recorded(method: str, preset: str) -> float | None:
-    """The recombination accuracy of the runs of Fig. 2 on these sets: mean over seeds and both networks."""
-    runs = [run for run in configs("fig2", preset) if run.method == method and run.a == SETS[0]]
-    records = filter(None, map(index_of(preset).record, runs))
-    found = [record["metrics"][f"recombination/{role}"] for record in records for role in "ab"]
-    return fmean(found) if found else None
 
 
 def _halved(split: Split) -> np.ndarray:

@@ -16,7 +16,6 @@ A file is a script (see ``export.scripts``) that puts into ``compatkitGallery``,
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,9 +53,7 @@ def export(preset: str, folder: str | os.PathLike) -> Path:
     """Train the models of the toy and write a gallery into ``folder``; returns the file."""
     with torch_threads(1), TemporaryDirectory() as shared:
         content = gallery(runs_of(preset), preset, Path(shared))
-    path = Path(folder) / f"{NAME}.js"
-    scripts.write(path, _REGISTRY, NAME, content)
-    return path
+    return scripts.write(folder, _REGISTRY, NAME, content)
 
 
 def gallery(runs: Mapping[tuple[str, str], UpdateRun], preset: str, shared: Path) -> dict[str, Any]:
@@ -89,7 +86,7 @@ def gallery(runs: Mapping[tuple[str, str], UpdateRun], preset: str, shared: Path
         "tables": [description for description, _ in packed],
         "recorded": beside,
         "count": len(whole_bytes),
-        "bytes": base64.b85encode(whole_bytes, pad=True).decode(),
+        "bytes": scripts.in_base_85(whole_bytes),
     }
 
 

@@ -90,14 +90,7 @@ def export(run: PairRun, preset: str, folder: str | os.PathLike) -> tuple[Path, 
         train_pair(pair, run, context)
         record = index_of(preset).record(run)
         found = packed(pair, run, record["metrics"] if record else {})
-    path = Path(folder) / file_name(run.method)
-    write(path, found)
-    return path, found
-
-
-def file_name(method: str) -> str:
-    """The name of the file of a method's networks; without the plus sign, which some web servers take for a space."""
-    return f"{method.replace('+', '-')}.js"
+    return write(folder, found), found
 
 
 # --- from networks to numbers -----------------------------------------------------------------------------------------
@@ -124,13 +117,8 @@ class Numbers:
         return self._places[key]
 
     def encoded(self) -> str:
-        """All of them in base 85 (RFC 1924)."""
-        return encoded(np.concatenate(self.arrays))
-
-
-def encoded(halves: np.ndarray) -> str:
-    """Half-precision numbers, little endian, in base 85 (RFC 1924)."""
-    return base64.b85encode(halves.astype("<f2").tobytes(), pad=True).decode()
+        """All of them, little endian, in base 85 (RFC 1924)."""
+        return scripts.in_base_85(np.concatenate(self.arrays).astype("<f2").tobytes())
 
 
 def packed(pair: Pair, run: PairRun, recorded: dict[str, Any]) -> Networks:
@@ -280,10 +268,11 @@ def _floats(halves: np.ndarray) -> Tensor:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 
-def write(path: Path, networks: Networks) -> None:
-    """Write a file, whole or not at all."""
-    content = networks.header | {"count": len(networks.numbers), "numbers": encoded(networks.numbers)}
-    scripts.write(path, _REGISTRY, networks.header["method"], content)
+def write(folder: str | os.PathLike, networks: Networks) -> Path:
+    """Write a file, whole or not at all; returns it."""
+    numbers = scripts.in_base_85(networks.numbers.astype("<f2").tobytes())
+    content = networks.header | {"count": len(networks.numbers), "numbers": numbers}
+    return scripts.write(folder, _REGISTRY, networks.header["method"], content)
 
 
 def read(path: str | os.PathLike) -> Networks:

@@ -1,4 +1,4 @@
-"""Data as classic scripts, since a page opened from disk can load nothing else.
+"""Data as classic scripts, since a page opened from disk can load nothing else, and what records say beside them.
 
 A file is one statement, whose right side is JSON:
 
@@ -7,20 +7,45 @@ A file is one statement, whose right side is JSON:
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from compatkit.files import write_atomically
 
+from ...experiments import configs
+from ...experiments.evidence import index_of
+
 FORMAT = 1
 
 
-def write(path: Path, registry: str, name: str, content: dict[str, Any]) -> None:
-    """Write a file, whole or not at all."""
+def path_of(folder: str | os.PathLike, name: str) -> Path:
+    """The file of a name; without a plus sign, which some web servers take for a space."""
+    return Path(folder) / f"{name.replace('+', '-')}.js"
+
+
+def write(folder: str | os.PathLike, registry: str, name: str, content: dict[str, Any]) -> Path:
+    """Write a file, whole or not at all; returns it."""
     text = json.dumps({"format": FORMAT} | content, separators=(",", ":"), allow_nan=False)
+    path = path_of(folder, name)
     write_atomically(path, _statement(registry, name, text))
+    return path
+
+
+def in_base_85(content: bytes) -> str:
+    """Bytes as text (RFC 1924), filled up to a multiple of four."""
+    return base64.b85encode(content, pad=True).decode()
+
+
+def recorded(experiment: str, method: str, preset: str, measure: str) -> float | None:
+    """What the runs of a method on handwriting measured: mean over seeds and both networks; None without records."""
+    runs = [run for run in configs(experiment, preset) if run.method == method and run.a == "digits"]
+    metrics = [record["metrics"] for record in map(index_of(preset).record, runs) if record]
+    values = [found[key] for found in metrics for role in "ab" if (key := f"{measure}/{role}") in found]
+    return fmean(values) if values else None
 
 
 def read(path: str | os.PathLike, registry: str, name: str) -> dict[str, Any]:

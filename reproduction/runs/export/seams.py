@@ -19,7 +19,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
@@ -33,8 +32,6 @@ from compatkit.recombination import accuracy, shuffled
 from compatkit.similarity import cross_correlation
 
 from ... import images
-from ...experiments import configs
-from ...experiments.evidence import index_of
 from ..measures import mixed_batches
 from . import networks, scripts
 
@@ -49,12 +46,10 @@ _REGISTRY = "compatkitSeams"
 
 def export(method: str, preset: str, folder: str | os.PathLike) -> tuple[Path, dict[str, Any]]:
     """Fit what is put between the networks of a method that lie in ``folder``, and write it beside them."""
-    found = networks.read(Path(folder) / networks.file_name(method))
+    found = networks.read(scripts.path_of(folder, method))
     sets = [images.load(found.header["networks"][role]["set"]) for role in "ab"]
     content = seam(found, sets, preset)
-    path = Path(folder) / f"{content['name'].replace('+', '-')}.js"
-    scripts.write(path, _REGISTRY, content["name"], content)
-    return path, content
+    return scripts.write(folder, _REGISTRY, content["name"], content), content
 
 
 def seam(found: networks.Networks, sets: Sequence[ImageSet], preset: str) -> dict[str, Any]:
@@ -111,16 +106,10 @@ def seam(found: networks.Networks, sets: Sequence[ImageSet], preset: str) -> dic
 
 def _fitted(a: nn.Module, b: nn.Module, own: ImageSet, n: int, fit: Any) -> nn.Conv2d:
     """``alignment.stitch`` on training images, rounded as the page has it."""
-    seen = own.normalise(shuffled(own.limit(train=n).train).images)
-    layer = stitch(a, b, seen, fit)
-    return layer.half().float()
+    return stitch(a, b, own.normalise(shuffled(own.limit(train=n).train).images), fit).half().float()
 
 
 def _recorded(method: str, name: str, preset: str) -> float | None:
-    """The mean of the records of ``stitching`` on these sets."""
-    runs = [run for run in configs("stitching", preset) if run.method == method and run.a == "digits"]
-    found = [r["metrics"] for r in map(index_of(preset).record, runs) if r is not None]
-    metric = {"none": "recombination", "sorted": "recombination, permuted"}
-    key = metric.get(name, f"recombination, stitched on {name} images")
-    values = [metrics[f"{key}/{role}"] for metrics in found for role in "ab" if f"{key}/{role}" in metrics]
-    return fmean(values) if values else None
+    measure = {"none": "recombination", "sorted": "recombination, permuted"}
+    key = measure.get(name, f"recombination, stitched on {name} images")
+    return scripts.recorded("stitching", method, preset, key)

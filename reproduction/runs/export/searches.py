@@ -59,9 +59,7 @@ def export(run: UpdateRun, preset: str, folder: str | os.PathLike) -> tuple[Path
         cases, _ = forward(Trainer(run, update, context))
         record = index_of(preset).record(run)
         content = {"data": run.data, "seed": run.seed} | searches(cases, update, record["metrics"] if record else {})
-    path = Path(folder) / f"{run.data}.js"
-    scripts.write(path, "compatkitSearches", run.data, content)
-    return path, content
+    return scripts.write(folder, "compatkitSearches", run.data, content), content
 
 
 def searches(cases: Cases, update: Update, recorded: dict[str, Any]) -> dict[str, Any]:
