@@ -280,13 +280,13 @@ SMALL = 4_096
 def carry_counted(folder: Path, method: str, gallery: str, wait: float = 0.0) -> int:
     """``carry`` in small fragments, in a process of its own. Returns how many were written."""
     written = []
-    write = numpy_store.NewArray.write
+    write = numpy_store.NewTable.write
 
     def counted(self, index, fragment, reader):
         time.sleep(wait)
         written.append(index)
         write(self, index, fragment, reader)
 
-    numpy_store.NewArray.write, store.FRAGMENT_ROWS = counted, SMALL
+    numpy_store.NewTable.write, store.FRAGMENT_ROWS = counted, SMALL
     carry(folder, method, gallery)
     return len(written)

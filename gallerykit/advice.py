@@ -15,14 +15,10 @@ from .printed import count, percent, percent_between
 class Advice:
     """The advice of ``recommend``."""
 
-    action: str
-    """"nothing": the old gallery serves the new model as it is; "keep" the old model; "map"; "back-fill" all"""
-    map: str | None
-    """the label of the map to use"""
-    path: str | None
-    """the name of the path to take where the gallery is embedded anew little by little, see ``backfill.Paths``"""
-    text: str
-    """that and why, for people to read"""
+    action: str  #: "nothing" (the old gallery serves as it is), "keep" the old model, "map", or "back-fill" all
+    map: str | None  #: the label of the map to use
+    path: str | None  #: the name of the path to take where the gallery is embedded anew, see ``backfill.Paths``
+    text: str  #: that and why, for people to read
 
 
 def recommend(comparison: Comparison, paths: Paths, maps: Mapping[str, Map], *, enough: float = 0.5) -> Advice:

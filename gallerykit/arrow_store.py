@@ -30,8 +30,8 @@ def _batches(part: Any, **options: Any) -> Iterator[Any]:
 class Table:
     """Files of one schema, in the order of their names. As ``store.Source``."""
 
-    def __init__(self, path: Path, vector: str):
-        self.name, self.vector = str(path), vector
+    def __init__(self, address: Address, columns: dict[str, str]):
+        self.name, self.vector, path = address.place, address.vector, Path(address.place)
         self._paths = _parquet_files(path) if path.is_dir() else [path]
         self._format = "ipc" if path.suffix == ".arrow" else "parquet"
         self._fragments: list[Fragment] = []
@@ -90,6 +90,12 @@ def _parquet_files(folder: Path) -> list[Path]:
 class NewTable(NewFile):
     """A Parquet file, or a folder of them. As ``store.Target``."""
 
+    def __init__(self, address: Address):
+        super().__init__(address)
+        if self.path.suffix == ".arrow":
+            got = f"{self.path.name}: an Arrow IPC file is only read"
+            raise ValueError(f"out: must be NAME.parquet or a folder, got {got}")
+
     def check(self) -> None:
         try:
             ParquetWriter(pa.BufferOutputStream(), self.schema).close()
@@ -123,14 +129,3 @@ class NewTable(NewFile):
             parts = [self._hidden / name for name in names]
             self._write(self.folder / "whole", _batches(dataset(parts, schema=self.schema, format="parquet")))
             self.move(self.folder / "whole")
-
-
-def open_source(address: Address, columns: dict[str, str]) -> Table:
-    return Table(Path(address.place), address.vector)
-
-
-def open_target(address: Address) -> NewTable:
-    if address.place.endswith(".arrow"):
-        name = Path(address.place).name
-        raise ValueError(f"out: must be NAME.parquet or a folder, got {name}: an Arrow IPC file is only read")
-    return NewTable(address)

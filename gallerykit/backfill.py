@@ -40,20 +40,16 @@ class Stage:
     """The scores of a gallery of which this share is embedded anew."""
 
     share: float
-    score: Interval
-    """as ``compare.Way``"""
-    above: Interval
-    """score less that of the worse end of the way, by query"""
+    score: Interval  #: as ``compare.Way``
+    above: Interval  #: score less that of the worse end of the way, by query
 
 
 @dataclass(frozen=True)
 class Path:
     """One way from the old gallery to the new one."""
 
-    name: str
-    """such as "new/ridge, together" or "old/old, apart" """
-    map: str | None
-    """the label of the map of what is not yet embedded anew; None for the old gallery as it is"""
+    name: str  #: such as "new/ridge, together" or "old/old, apart"
+    map: str | None  #: the label of the map of what is not yet embedded anew; None for the old gallery as it is
     stages: tuple[Stage, ...]
 
     @property

@@ -82,16 +82,10 @@ class Judge:
 
     def by(self, one: Map) -> Tensor:
         """Similarities by a map."""
-        mapped = self.mapped(one)
+        mapped = one.of_pairs(self.pairs)
         if one.ends.direction == "queries":
             return self.similarity(mapped[: len(self.queries)], self.pairs.old)
         return self.similarity(self.queries.new, mapped)
-
-    def mapped(self, one: Map) -> Tensor:
-        """The held-out old embeddings after a map, or the new ones after a map of queries."""
-        if one.ends.direction == "queries":
-            return torch.from_numpy(one(self.pairs.new.numpy()))
-        return one.of_pairs(self.pairs)
 
     def __call__(self, scores: Tensor) -> Scores:
         found = scores.topk(NEIGHBOURS).indices
@@ -108,29 +102,17 @@ class Judge:
 class Way:
     """The scores of one way on the held-out pairs, with 95 % intervals over queries, and its price."""
 
-    name: str
-    """``new/ridge + side``: mapped items found by new queries; ``ridge/old``: old items by mapped ones; ``old/old, 200
-    anew``: a cascade"""
-    score: Interval
-    """what is judged: mAP with labels, agreement without"""
-    agreement: Interval
-    """share of the 10 nearest items under new/new that are among the 10 nearest found"""
-    in_gallery: Interval | None
-    """agreement in a gallery of the size that it will have, see ``sizes``; None where that is not known"""
-    top1: Interval | None
-    """CMC top-1, None without labels"""
-    gain: Interval
-    """score less that of old/old, by query"""
-    lost: Interval
-    """share of queries that work by old/old and no longer would, see ``Scores.works``"""
-    won: Interval
-    """and of those that would and do not by old/old"""
-    seconds: float
-    """of a map, for 10 000 items or queries, here"""
-    bytes: int
-    """that an item takes in the store"""
-    anew: float
-    """images that the new model embeds again: for each query in a cascade, and for each item by new/new"""
+    name: str  #: "new/ridge + side": mapped items; "ridge/old": mapped queries; "old/old, 200 anew": a cascade
+    score: Interval  #: what is judged: mAP with labels, agreement without
+    agreement: Interval  #: share of the 10 nearest items under new/new that are among the 10 nearest found
+    in_gallery: Interval | None  #: agreement in a gallery of its size, see ``sizes``; None where that is not known
+    top1: Interval | None  #: CMC top-1, None without labels
+    gain: Interval  #: score less that of old/old, by query
+    lost: Interval  #: share of queries that work by old/old and no longer would, see ``Scores.works``
+    won: Interval  #: and of those that would and do not by old/old
+    seconds: float  #: of a map, for 10 000 items or queries, here
+    bytes: int  #: that an item takes in the store
+    anew: float  #: images that the new model embeds again: for each query in a cascade, and for each item by new/new
 
 
 @dataclass(frozen=True)
@@ -138,15 +120,13 @@ class Comparison:
     """All ways by name, and what they were compared on."""
 
     ways: dict[str, Way]
-    ceiling: Interval
-    """agreement that no map from the old embeddings, with side-information where there is some, would exceed"""
+    ceiling: Interval  #: agreement that no map, with side-information where there is some, would exceed
     fitted_on: int
     held_out: int
     labelled: bool
     metric: str
     gallery_size: int | None
-    old_model: bool
-    """whether queries can still be embedded by the old model"""
+    old_model: bool  #: whether queries can still be embedded by the old model
     maps: list[str] = field(default_factory=list)
 
     @property
@@ -214,17 +194,16 @@ def compare(
     for name, x in (("old", held_out.old), ("new", held_out.new)):
         if not (x - x.mean(0)).any():
             raise ValueError(f"{name}: embeddings must not all be the same")
-    judge = Judge(held_out, metric)
-    old = judge.similarity(judge.queries.old, held_out.old)
-    before = judge(old)
+    judge, n = Judge(held_out, metric), len(held_out)
     size = Sample(gallery_size, judge.truth) if gallery_size is not None else None
-    side_width = 0 if held_out.side is None else held_out.side.shape[1]
-    bytes_old = 4 * (held_out.old.shape[1] + side_width)
+    bytes_old = 4 * sum(x.shape[1] for x in (held_out.old, held_out.side) if x is not None)
     bytes_new = held_out.new.shape[1] * np.dtype(held_out.new_dtype).itemsize
     ways: dict[str, Way] = {}
+    old = judge.similarity(judge.queries.old, held_out.old)
+    before = judge(old)
 
-    def add(name: str, scores: Tensor, at_scale: Tensor | None, stored: int, seconds: float = 0, anew: float = 0):
-        found = judge(scores)
+    def add(name: str, by: Tensor, at_scale: Tensor | None, stored: int, seconds: float = 0, anew: float = 0):
+        found = judge(by)
         ways[name] = Way(
             name=name,
             score=interval(found.values),
@@ -241,24 +220,23 @@ def compare(
 
     add(OLD, old, old, bytes_old)
     for label, one in maps.items():
-        seconds = costs.seconds(partial(judge.mapped, one)) * 10_000 / len(held_out)
-        scores = judge.by(one)
-        add(label, scores, scores, bytes_new if one.ends.direction == "gallery" else bytes_old, seconds)
+        seconds = costs.seconds(partial(one.of_pairs, held_out)) * 10_000 / n
+        scores, stored = judge.by(one), bytes_new if one.ends.direction == "gallery" else bytes_old
+        add(label, scores, scores, stored, seconds)
     of_queries = [name for name, one in maps.items() if one.ends.direction == "queries" and one.name != "identity"]
     first = OLD if old_model else max(of_queries, key=lambda name: ways[name].score.mean, default=None)
     if first is not None:
-        scores, n = old if first == OLD else judge.by(maps[first]), len(held_out)
+        scores = old if first == OLD else judge.by(maps[first])
         for most in ANEW:
             few = most * n / max(n, gallery_size or n)  # of as many results here
             at_scale = cascade(scores, judge.truth, round(few)) if few >= FEWEST_ANEW else None
-            again = cascade(scores, judge.truth, most)
-            add(f"{first}, {most} anew", again, at_scale, bytes_old, anew=most)
+            add(f"{first}, {most} anew", cascade(scores, judge.truth, most), at_scale, bytes_old, anew=most)
     add(NEW, judge.truth, judge.truth, bytes_new, anew=1)
     return Comparison(
         ways=ways,
         ceiling=ceiling(fitted, judge, ways),
         fitted_on=len(fitted),
-        held_out=len(held_out),
+        held_out=n,
         labelled=held_out.labels is not None,
         metric=metric,
         gallery_size=gallery_size,

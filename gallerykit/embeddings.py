@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,14 +37,10 @@ class Embeddings:
             not unique, or neither integers nor text; an empty space.
     """
 
-    vectors: Tensor
-    """(n, width) float16, float32 or float64, on any device"""
-    ids: np.ndarray
-    """(n,) int64 or text; a tensor or a list is made one"""
-    space: str
-    """names the space, such as the ``fingerprint`` of the model that made the vectors, or that they now stand for"""
-    made_from: str = ""
-    """the space that they were transformed from; empty if the model of ``space`` made them itself"""
+    vectors: Tensor  #: (n, width) float16, float32 or float64, on any device
+    ids: np.ndarray  #: (n,) int64 or text; a tensor or a list is made one
+    space: str  #: names the space, such as the ``fingerprint`` of the model whose embeddings they are or stand for
+    made_from: str = ""  #: the space that they were transformed from; empty if the model of ``space`` made them itself
 
     def __post_init__(self):
         x = self.vectors
@@ -89,6 +84,11 @@ class Embeddings:
         return cls(torch.from_numpy(vectors), ids, space, about.get("compatkit.made_from", ""))
 
 
+WRAPPER = r"(?<![^.])(_orig_mod|module)\."
+"""What torch.compile, DataParallel and AveragedModel put into names."""
+NOT_WEIGHTS = ("_extra_state", "n_averaged")
+
+
 def fingerprint(module: nn.Module) -> str:
     """Names the space of a model: 12 hex digits of the SHA-256 of names, types, shapes and bytes of its state dict.
 
@@ -96,37 +96,18 @@ def fingerprint(module: nn.Module) -> str:
 
     Raises:
         ValueError: a module without parameters and buffers, for nothing would tell it from others; or one whose state
-            has something in it that is neither a plain tensor nor a number.
+            is not made of plain tensors, as that of a quantised one: name its space yourself.
     """
-    found, empty = hashlib.sha256(), True
-    for name, value in module.state_dict().items():
-        if not name.endswith(NOT_WEIGHTS):
-            empty = False
-            for part in _contents(re.sub(WRAPPER, "", name), value):
-                found.update(part)
-    if empty:
+    found = hashlib.sha256()
+    state = {name: value for name, value in module.state_dict().items() if not name.endswith(NOT_WEIGHTS)}
+    if not state:
         raise ValueError(f"module: one with parameters or buffers is needed, got {type(module).__name__} without any")
+    for name, value in state.items():
+        if type(value) not in (Tensor, nn.Parameter) or value.is_quantized:
+            raise ValueError(f"module: {name} of its state must be a plain tensor, got {type(value).__name__}")
+        found.update(f"{re.sub(WRAPPER, '', name)} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(content(value))
     return found.hexdigest()[:12]
-
-
-WRAPPER = r"(?<![^.])(_orig_mod|module)\."
-"""What torch.compile, DataParallel and AveragedModel put into names."""
-NOT_WEIGHTS = ("_extra_state", "n_averaged")
-
-
-def _contents(name: str, value: object) -> Iterator[bytes]:
-    """Everything that an entry of a state dict says."""
-    if type(value) in (Tensor, nn.Parameter):
-        assert isinstance(value, Tensor)
-        yield f"{name} {value.dtype} {tuple(value.shape)}\n".encode()
-        yield content(value.dequantize() if value.is_quantized else value)
-    elif isinstance(value, list | tuple):
-        for part in value:
-            yield from _contents(name, part)
-    elif value is None or isinstance(value, bool | int | float | str | bytes | torch.dtype):
-        yield f"{name} {value!r}\n".encode()
-    else:
-        raise ValueError(f"module: {name} of its state must be made of tensors and numbers, got {type(value).__name__}")
 
 
 def check_together(query: Embeddings, gallery: Embeddings, *, compatible: bool = False) -> None:
@@ -156,10 +137,8 @@ def is_unit(vectors: Tensor) -> bool:
 
 def _ids(ids: object, n: int) -> np.ndarray:
     ids = np.asarray(ids.cpu() if isinstance(ids, Tensor) else ids)
-    if ids.dtype.kind not in "iuU":
-        raise ValueError(f"ids: must be integers or text, got {ids.dtype}")
-    if ids.shape != (n,):
-        raise ValueError(f"ids: must be one for each of {n} items, got shape {ids.shape}")
+    if ids.dtype.kind not in "iuU" or ids.shape != (n,):
+        raise ValueError(f"ids: must be integers or text, one for each of {n} items, got {ids.dtype} {ids.shape}")
     if ids.dtype == np.uint64 and ids.max() > np.iinfo(np.int64).max:
         raise ValueError(f"ids: integers must fit 64 bits with a sign, got {ids.max()}")
     values, counts = np.unique(ids, return_counts=True)

@@ -28,7 +28,7 @@ def _path(address: Address) -> Path:
 class Table:
     """A table at the version that it has now. As ``store.Source``."""
 
-    def __init__(self, address: Address):
+    def __init__(self, address: Address, columns: dict[str, str]):
         self.name, self.vector, self.path = address.whole, address.vector, _path(address)
         if not self.path.is_dir():
             raise FileNotFoundError(f"{self.name}: there is no table {address.table!r} in {address.place}")
@@ -60,6 +60,9 @@ class NewTable(NewFile):
     """A new table of any gallery. As ``store.Target``."""
 
     threads = 1  # Lance has its own
+
+    def __init__(self, address: Address):
+        super().__init__(address, _path(address))
 
     def check(self) -> None:
         try:
@@ -134,11 +137,3 @@ class NewColumn(Target):
 
     def switch(self) -> str:
         return f"To switch over: search the column {self.address.vector!r}. The old column is untouched."
-
-
-def open_source(address: Address, columns: dict[str, str]) -> Table:
-    return Table(address)
-
-
-def open_target(address: Address) -> NewTable | NewColumn:
-    return NewColumn(address) if address.vector else NewTable(address, _path(address))

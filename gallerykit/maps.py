@@ -59,18 +59,13 @@ SHORTEST = 1e-12  # of torch.nn.functional.normalize
 class Pairs:
     """Embeddings of the same n items by both models, float32, and what is known of them."""
 
-    old: Tensor
-    """(n, d_old)"""
-    new: Tensor
-    """(n, d_new)"""
-    side: Tensor | None = None
-    """(n, d_side): stored beside the old embeddings"""
-    labels: Tensor | None = None
-    """(n,) int64"""
+    old: Tensor  #: (n, d_old)
+    new: Tensor  #: (n, d_new)
+    side: Tensor | None = None  #: (n, d_side): stored beside the old embeddings
+    labels: Tensor | None = None  #: (n,) int64
     old_space: str = ""
     new_space: str = ""
-    new_dtype: str = "float32"
-    """of the numbers in the store, in which a new gallery is written"""
+    new_dtype: str = "float32"  #: of the numbers in the store, in which a new gallery is written
 
     def __len__(self) -> int:
         return len(self.old)
@@ -86,34 +81,25 @@ class Ends:
     """The two ends of a map: what it goes from, and to."""
 
     d_in: int
-    d_side: int
-    """0 for none"""
+    d_side: int  #: 0 for none
     d_out: int
-    unit_in: bool = False
-    """whether all embeddings it was fitted on have length 1"""
-    unit: bool = False
-    """and its results"""
+    unit_in: bool = False  #: whether all embeddings it was fitted on have length 1
+    unit: bool = False  #: and its results
     direction: str = "gallery"
-    metric: str = "l2"
-    """of the search; by cosine rows of zeros, which have no direction, stay so"""
-    from_space: str = ""
-    """the name of the space; empty if it is not known"""
+    metric: str = "l2"  #: of the search; by cosine rows of zeros, which have no direction, stay so
+    from_space: str = ""  #: the name of the space; empty if it is not known
     to_space: str = ""
-    dtype: str = "float32"
-    """of the numbers in which results are stored"""
+    dtype: str = "float32"  #: of the numbers in which results are stored
 
 
 @dataclass(frozen=True, eq=False)
 class Map:
     """One way from embeddings (n, d_in), with side-information (n, d_side) or None, to others (n, d_out)."""
 
-    name: str
-    """one of ``METHODS``"""
+    name: str  #: one of ``METHODS``
     ends: Ends
-    tensors: dict[str, np.ndarray]
-    """in whose type it is computed, float32 or float64"""
-    sides: Sides | None = None
-    """what tells embeddings of the one end from those of the other; None where their width does"""
+    tensors: dict[str, np.ndarray]  #: in whose type it is computed, float32 or float64
+    sides: Sides | None = None  #: what tells embeddings of both ends apart; None where their width does
 
     def __post_init__(self):
         function = _network(self) if self.name in NETWORKS else _linear(self.tensors)
@@ -127,9 +113,7 @@ class Map:
         return f"new/{name}" if self.ends.direction == "gallery" else f"{name}/old"
 
     def __call__(self, x: np.ndarray, side: np.ndarray | None = None) -> np.ndarray:
-        """The embeddings in the other space.
-
-        A closed form is one matrix product and an offset, for a query as for a gallery.
+        """Map embeddings to the other space.
 
         Args:
             x: embeddings (n, d_in), or one (d_in,).
@@ -139,29 +123,24 @@ class Map:
             (n, d_out) or (d_out,).
 
         Raises:
-            ValueError: another width, or embeddings that look like those of the other end.
+            ValueError: another width, or one embedding that looks like those of the other end.
         """
-        ends = self.ends
-        x = self._checked("x", x, ends.d_in)
-        if (side is None) != (ends.d_side == 0):
-            wanted = f"of width {ends.d_side}" if ends.d_side else "None"
-            raise ValueError(f"side: must be {wanted} for this map, got {None if side is None else np.shape(side)}")
-        if side is not None:
-            side = self._checked("side", side, ends.d_side)
+        x = self._checked("x", x, self.ends.d_in)
+        side = self._checked("side", side, self.ends.d_side) if self.ends.d_side or side is not None else None
         if x.ndim == 1 and self.sides is not None:
             self.sides.check(x, "x")
-        step = max(1, STEP_NUMBERS // max(ends.d_in, ends.d_out))
+        step = max(1, STEP_NUMBERS // max(self.ends.d_in, self.ends.d_out))
         if x.ndim == 1 or len(x) <= step:
             return self._mapped(x, side)
-        mapped = np.empty((len(x), ends.d_out), x.dtype)
-        for rows in (slice(start, start + step) for start in range(0, len(x), step)):
-            mapped[rows] = self._mapped(x[rows], None if side is None else side[rows])
-        return mapped
+        rows = [slice(start, start + step) for start in range(0, len(x), step)]
+        return np.concatenate([self._mapped(x[one], None if side is None else side[one]) for one in rows])
 
     def of_pairs(self, pairs: Pairs) -> Tensor:
-        """What it makes of the old embeddings of pairs."""
+        """What it makes of the pairs' embeddings by the model that it starts from."""
         import torch
 
+        if self.ends.direction == "queries":
+            return torch.from_numpy(self(pairs.new.numpy()))
         side = None if not self.ends.d_side or pairs.side is None else pairs.side.numpy()
         return torch.from_numpy(self(pairs.old.numpy(), side))
 
@@ -171,11 +150,12 @@ class Map:
             mapped /= np.maximum(np.linalg.norm(mapped, axis=-1, keepdims=True), SHORTEST)
         return mapped * x.any(-1, keepdims=True) if self.ends.metric == "cosine" else mapped
 
-    def _checked(self, name: str, x: np.ndarray, width: int) -> np.ndarray:
-        x = np.asarray(x, next(iter(self.tensors.values())).dtype)
-        if x.ndim not in (1, 2) or x.shape[-1] != width:
-            raise ValueError(f"{name}: must be (n, {width}) or ({width},), got {x.shape}")
-        return x
+    def _checked(self, name: str, x: np.ndarray | None, width: int) -> np.ndarray:
+        found = np.asarray(x, next(iter(self.tensors.values())).dtype)
+        if not width or found.ndim not in (1, 2) or found.shape[-1] != width:
+            wanted = f"(n, {width}) or ({width},)" if width else "None for this map"
+            raise ValueError(f"{name}: must be {wanted}, got {None if x is None else found.shape}")
+        return found
 
     def digest(self) -> str:
         """The SHA-256 of all that it is, in hex digits."""
@@ -189,11 +169,7 @@ class Map:
         return {name: np.ascontiguousarray(x) for name, x in (self.tensors | of_sides).items()}
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write a safetensors file, so that a reader sees the old one or the whole new one.
-
-        Raises:
-            ImportError: safetensors is not installed.
-        """
+        """Write a safetensors file, so that a reader sees the old one or the whole new one."""
         metadata = {FORMAT: self.digest(), "name": self.name, "ends": json.dumps(asdict(self.ends))}
         write_atomically(path, require("safetensors.numpy", "gallery").save(self._arrays(), metadata))
 
@@ -207,12 +183,10 @@ class Map:
         Raises:
             ValueError: not a closed form of queries, or one whose results are made of length 1.
         """
-        faiss = require("faiss", "faiss")
-        if self.ends.direction != "queries" or self.name in NETWORKS:
-            raise ValueError(f"map: a closed form for queries is needed, got {self.label}")
-        if self.ends.unit:
-            raise ValueError("map: its results are made of length 1, which no linear transform does; fit by l2 or ip")
-        t = self.tensors
+        faiss, t = require("faiss", "faiss"), self.tensors
+        if self.ends.direction != "queries" or self.name in NETWORKS or self.ends.unit:
+            wanted = "a closed form for queries is needed, whose results are not made of length 1 (fit by l2 or ip)"
+            raise ValueError(f"map: {wanted}, got {self.label}")
         weight = t["down"] @ t["up"] if self.name == "low-rank" else t["weight"]
         linear = faiss.LinearTransform(self.ends.d_in, self.ends.d_out, True)
         faiss.copy_array_to_vector(np.ascontiguousarray(weight.T).ravel(), linear.A)
@@ -279,12 +253,10 @@ def fit(
         methods: which maps, of ``METHODS``.
         directions: of ``DIRECTIONS``; queries have no side-information, which is stored beside the gallery.
         metric: of the search, see ``Ends``; it does not change what is fitted.
-        steps, seed: of the training of residual and h, see ``compatkit.training.train``.
-        show_progress: of that training.
+        steps, seed, show_progress: of the training of residual and h, see ``compatkit.training.train``.
     """
     from .embeddings import is_unit
 
-    training = {"steps": steps, "seed": seed, "shown": show_progress}
     found = {}
     for direction in directions:
         old, new, spaces = pairs.old, pairs.new, (pairs.old_space, pairs.new_space)
@@ -297,27 +269,27 @@ def fit(
                 direction, metric, *spaces, pairs.new_dtype,
             )  # fmt: skip
             for name in methods:
-                if side is None or name not in BLIND:
-                    one = Map(name, ends, _fitted(name, old, side, new, **training), sides)
-                    found[one.label] = one
+                if side is not None and name in BLIND:
+                    continue
+                if name in NETWORKS:
+                    tensors = _trained(name, old, side, new, steps, seed, show_progress)
+                else:
+                    tensors = _closed_form(name, old, side, new)
+                one = Map(name, ends, {key: x.cpu().contiguous().numpy() for key, x in tensors.items()}, sides)
+                found[one.label] = one
     return found
 
 
-def _fitted(name: str, old: Tensor, side: Tensor | None, new: Tensor, **training: Any) -> dict[str, np.ndarray]:
-    """The tensors of a map."""
+def _closed_form(name: str, old: Tensor, side: Tensor | None, new: Tensor) -> dict[str, Tensor]:
     import torch
 
     from compatkit import alignment
 
-    if name in NETWORKS:
-        state = _trained(name, old, old.new_zeros(len(old), 1) if side is None else side, new, **training)
-    else:
-        function = getattr(alignment, name.lower().replace(" ", "_").replace("-", "_"))
-        state = vars(function(old if side is None else torch.cat([old, side], 1), new))
-    return {key: x.cpu().contiguous().numpy() for key, x in state.items()}
+    function = getattr(alignment, name.lower().replace(" ", "_").replace("-", "_"))
+    return vars(function(old if side is None else torch.cat([old, side], 1), new))
 
 
-def _trained(name: str, old: Tensor, side: Tensor, new: Tensor, steps: int, seed: int, shown: bool) -> dict:
+def _trained(name: str, old: Tensor, side: Tensor | None, new: Tensor, steps: int, seed: int, shown: bool) -> dict:
     """The state of a network that is trained at spread 1: Adam's steps and BN's epsilon do not follow the scale of the
     embeddings."""
     import torch
@@ -331,6 +303,7 @@ def _trained(name: str, old: Tensor, side: Tensor, new: Tensor, steps: int, seed
         found = (x - x.mean(0)).square().mean().sqrt()
         return torch.where(found > 0, found, torch.ones_like(found))
 
+    side = old.new_zeros(len(old), 1) if side is None else side
     old, side, new = (x.to(default_device()) for x in (old, side, new))
     mean, scales = new.mean(0), [spread(x) for x in (old, side, new)]
     network = _untrained(name, old.shape[1], side.shape[1], len(mean), seed)
@@ -338,6 +311,12 @@ def _trained(name: str, old: Tensor, side: Tensor, new: Tensor, steps: int, seed
     train([task], replace(TRANSFORMATION, steps=steps), label=f"fitting {name}", show_progress=shown)
     network.rescale(*scales, mean)
     return network.state_dict()
+
+
+def _untrained(name: str, d_in: int, d_side: int, d_out: int, seed: int = 0) -> Any:
+    from compatkit.fct import Residual, Transformation
+
+    return {"residual": Residual, "h": Transformation}[name](d_in, d_side, d_out, HIDDEN, seed=seed)
 
 
 # The maps: each a function of (n, d) or (d,), and of side-information or None
@@ -374,9 +353,3 @@ def _network(one: Map) -> _Function:
         return mapped.numpy().reshape(*x.shape[:-1], -1)
 
     return function
-
-
-def _untrained(name: str, d_in: int, d_side: int, d_out: int, seed: int = 0) -> Any:
-    from compatkit.fct import Residual, Transformation
-
-    return {"residual": Residual, "h": Transformation}[name](d_in, d_side, d_out, HIDDEN, seed=seed)

@@ -24,19 +24,19 @@ from .store import (
 )
 
 
-class Array:
+class Table:
     """A ``.npy`` (n, width) of vectors. As ``store.Source``."""
 
     vector = ""
 
-    def __init__(self, path: Path):
-        self.name, self._path = str(path), path
+    def __init__(self, address: Address, columns: dict[str, str]):
+        self.name, self._path = address.place, Path(address.place)
         try:
             array = self._mapped()
         except ValueError as error:
-            raise ValueError(f"{path}: not a whole NumPy array ({error})") from error
+            raise ValueError(f"{self.name}: not a whole NumPy array ({error})") from error
         if array.ndim != 2 or array.dtype.kind not in "fiu":
-            raise ValueError(f"{path}: an array (n, d) of numbers is needed, got {array.shape} of {array.dtype}")
+            raise ValueError(f"{self.name}: an array (n, d) of numbers is needed, got {array.shape} of {array.dtype}")
         (self.rows, width), self._dtype = array.shape, array.dtype.newbyteorder("=")
         self.schema = pa.schema([vector_field(ROLES["vector"], width, self._dtype)])
 
@@ -57,7 +57,7 @@ class Array:
         return file_state(self._path)
 
 
-class NewArray(NewFile):
+class NewTable(NewFile):
     """A ``.npy`` of the vectors alone. As ``store.Target``."""
 
     kept: Sequence[str] | None = ("vector",)
@@ -83,11 +83,3 @@ class NewArray(NewFile):
 
     def publish(self) -> None:
         self.move(self._hidden)
-
-
-def open_source(address: Address, columns: dict[str, str]) -> Array:
-    return Array(Path(address.place))
-
-
-def open_target(address: Address) -> NewArray:
-    return NewArray(address)

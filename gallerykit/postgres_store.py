@@ -264,13 +264,5 @@ class NewTable(Target):
         return f"To switch over: {index}\nthen search with {search}\nThe old table is untouched."
 
 
-def open_source(address: Address, columns: dict[str, str]) -> Table:
-    return Table(address, columns)
-
-
-def open_target(address: Address) -> NewTable:
-    return NewTable(address)
-
-
 def quoted(*name: str) -> str:
     return sql.Identifier(*name).as_string(None)

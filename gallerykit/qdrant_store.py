@@ -52,10 +52,10 @@ def vectors_of(client: Any, collection: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {"": found}
 
 
-class Collection:
+class Table:
     """The points of a collection: ids, one vector or several named ones, payloads. As ``store.Source``."""
 
-    def __init__(self, address: Address):
+    def __init__(self, address: Address, columns: dict[str, str]):
         self.address, self.name, self.client = address, address.whole, client_at(address.place)
         if not self.client.collection_exists(address.table):
             raise ValueError(f"{self.name}: there is no such collection")
@@ -129,7 +129,7 @@ class _Points(Target):
     def params(self) -> dict[str, Any]:
         """Size and distance, that of the old vectors where they are in Qdrant, too."""
         source, column = self.gallery.source, self.schema.field(self.gallery.columns["vector"])
-        is_here = isinstance(source, Collection)
+        is_here = isinstance(source, Table)
         distance = source.distance if is_here else models.Distance[DISTANCES[self.metric]]  # type: ignore[attr-defined]
         return {"size": column.type.list_size, "distance": distance}
 
@@ -147,7 +147,7 @@ class _Points(Target):
                 yield part.column(key).to_pylist(), as_matrix(part.column(vector)).tolist(), payloads
 
 
-class NewCollection(_Points):
+class NewTable(_Points):
     """A new collection. As ``store.Target``."""
 
     @property
@@ -194,7 +194,7 @@ class NewCollection(_Points):
         return f"To switch over: search {found}. The old points are untouched."
 
 
-class NewVector(_Points):
+class NewColumn(_Points):
     """A new named vector of the points that are the gallery. As ``store.Target``."""
 
     kept: Sequence[str] | None = ("id", "vector")
@@ -204,7 +204,7 @@ class NewVector(_Points):
 
     def check(self) -> None:
         source = self.gallery.source
-        if not isinstance(source, Collection) or source.address[:3] != self.address[:3]:
+        if not isinstance(source, Table) or source.address[:3] != self.address[:3]:
             raise ValueError(f"out: a new vector belongs to the gallery's own points, {source.name}; got {self.name}")
         if "" in vectors_of(self.client, self.address.table):
             raise ValueError(f"out: {source.name} has one vector without a name; name a new collection")
@@ -231,14 +231,6 @@ class NewVector(_Points):
 
     def switch(self) -> str:
         return f"To switch over: search with using={self.address.vector!r}. The old vectors are untouched."
-
-
-def open_source(address: Address, columns: dict[str, str]) -> Collection:
-    return Collection(address)
-
-
-def open_target(address: Address) -> NewVector | NewCollection:
-    return NewVector(address) if address.vector else NewCollection(address)
 
 
 def _is_id(value: int | str) -> bool:

@@ -15,13 +15,11 @@ SHRINK = 0.05  # towards numbers that are independent of each other
 class Sides:
     """A linear discriminant of numbers and squares that tells embeddings of the two sides of a map apart."""
 
-    weights: np.ndarray
-    """(2, d): of the numbers and of their squares"""
+    weights: np.ndarray  #: (2, d): of the numbers and of their squares
     scores: np.ndarray
     """(2, 4): of rows of what the map takes, and of what it gives: mean and standard deviation of the score, the share
     that is nearer to the other mean, and how many they are; measured on a fifth of the pairs"""
-    other: np.ndarray
-    """(2, d): mean and spread of what it gives"""
+    other: np.ndarray  #: (2, d): mean and spread of what it gives
 
     @classmethod
     def of(cls, own: np.ndarray, other: np.ndarray) -> Sides:

@@ -37,13 +37,10 @@ ROLES = {"id": "id", "side": "side", "label": "label", "vector": "embedding"}
 class Address(NamedTuple):
     """The parts of a file name or URL; as text, a name that holds in any working directory."""
 
-    store: str
-    """its module, ``STORE_store``"""
-    place: str
-    """an absolute path, or a server"""
+    store: str  #: its module is ``STORE_store``
+    place: str  #: an absolute path, or a server
     table: str = ""
-    vector: str = ""
-    """the column of embeddings; empty where it is not named"""
+    vector: str = ""  #: the column of embeddings; empty where it is not named
 
     def __str__(self) -> str:
         scheme = f"{self.store}:" if self.store in ("lance", "qdrant") else ""
@@ -59,22 +56,17 @@ class Address(NamedTuple):
 class Fragment:
     """Some rows of a gallery."""
 
-    start: int
-    """its first row"""
+    start: int  #: its first row
     rows: int
-    place: Any = None
-    """where the store finds it, as JSON"""
+    place: Any = None  #: where the store finds it, as JSON
 
 
 class Source(Protocol):
     """A gallery that is only read."""
 
-    name: str
-    """for messages"""
-    schema: Any
-    """of what is carried along, as Arrow says it"""
-    vector: str
-    """the column of embeddings that its address names, or an empty text"""
+    name: str  #: for messages
+    schema: Any  #: of what is carried along, as Arrow says it
+    vector: str  #: the column of embeddings that its address names, or an empty text
     rows: int
 
     def fragments(self) -> Sequence[Fragment]: ...
@@ -95,13 +87,10 @@ class Target(ABC):
         beside: what the hidden folder lies beside; None for a database, whose lies where the command runs.
     """
 
-    threads = 3
-    """how many fragments one process writes at once: one is read and mapped while others wait for the disk"""
-    kept: Sequence[str] | None = None
-    """the roles that it takes; None for all columns"""
+    threads = 3  #: fragments that one process writes at once: one is read and mapped while others wait for the disk
+    kept: Sequence[str] | None = None  #: the roles that it takes; None for all columns
     needs_ids = False
-    has_doubles = True
-    """whether it takes float64; what does not gets float32"""
+    has_doubles = True  #: whether it takes float64; what does not gets float32
 
     def __init__(self, address: Address, beside: Path | None = None):
         self.address, self.name = address, str(address)

@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
 from .store import Address, Gallery, Source, Target
 
@@ -63,7 +64,7 @@ def open_source(url: str | os.PathLike, columns: Mapping[str, str] | None = None
         ConnectionError: the database does not answer.
     """
     address = address_of(url)
-    return import_module(f".{address.store}_store", __package__).open_source(address, dict(columns or {}))
+    return _module(address).Table(address, dict(columns or {}))
 
 
 def open_gallery(argument: str, url: str | os.PathLike, columns: Mapping[str, str] | None = None) -> Gallery:
@@ -78,4 +79,9 @@ def open_target(url: str | os.PathLike) -> Target:
         ValueError, ImportError, ConnectionError: as ``open_source``.
     """
     address = address_of(url)
-    return import_module(f".{address.store}_store", __package__).open_target(address)
+    store = _module(address)
+    return store.NewColumn(address) if address.vector and hasattr(store, "NewColumn") else store.NewTable(address)
+
+
+def _module(address: Address) -> ModuleType:
+    return import_module(f".{address.store}_store", __package__)

@@ -18,7 +18,7 @@ from gallerykit import carry as module
 from gallerykit import maps, qdrant_store
 from gallerykit.carry import carry
 from gallerykit.embeddings import Embeddings
-from gallerykit.numpy_store import NewArray
+from gallerykit.numpy_store import NewTable
 from gallerykit.stores import open_source
 
 from .world import (
@@ -181,7 +181,7 @@ def test_what_is_of_another_job_is_not_believed(world, ridge, monkeypatch):
     gallery = world.put("npy", "items", table())
     for one in (ridge, other):
         with monkeypatch.context() as patch:
-            patch.setattr("gallerykit.numpy_store.NewArray.publish", lambda self: 1 / 0)
+            patch.setattr("gallerykit.numpy_store.NewTable.publish", lambda self: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 carry(one, gallery, world.url("npy", "made"))
     assert [p.name for p in left(world)] == [".made.npy.carry"]
@@ -324,9 +324,9 @@ def test_a_full_disk_costs_what_was_not_written(world, ridge, monkeypatch):
             raise OSError(28, "No space left on device")
         return inner(self, index, *rest)
 
-    inner = NewArray.write
-    monkeypatch.setattr(NewArray, "threads", 1)
-    monkeypatch.setattr(NewArray, "write", full)
+    inner = NewTable.write
+    monkeypatch.setattr(NewTable, "threads", 1)
+    monkeypatch.setattr(NewTable, "write", full)
     with pytest.raises(OSError, match="No space left"):
         carry(ridge, gallery, world.url("npy", "made"))
     carry(ridge, gallery, world.url("npy", "made"))

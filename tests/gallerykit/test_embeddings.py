@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
-from torch.ao import quantization
 from torch.optim.swa_utils import AveragedModel
 from torch.testing._internal.two_tensor import TwoTensor
 
@@ -59,7 +58,7 @@ def test_a_file_that_is_not_whole_is_refused(tmp_path):
         ({"vectors": vectors()[0]}, "vectors: .*shape"),
         ({"vectors": torch.empty(0, 4)}, "vectors: .*not empty"),
         ({"vectors": vectors().index_fill(0, torch.tensor([3]), torch.nan)}, "vectors: .*got 4 NaN .* among 80"),
-        ({"ids": np.arange(19)}, "ids: .*20 items, got shape"),
+        ({"ids": np.arange(19)}, "ids: .*20 items, got int64 .19"),
         ({"ids": np.arange(20.0)}, "ids: .*float64"),
         ({"ids": np.arange(20) // 2}, "ids: must be unique, got 0 2 times"),
         ({"ids": np.full(20, 2**63, dtype=np.uint64)}, "ids: .*64 bits"),
@@ -144,13 +143,6 @@ def test_a_wrapped_model_has_the_name_of_its_weights(wrap):
     assert fingerprint(nn.Sequential(net)) != name, "an ordinary module around it is part of the names"
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
-def test_quantised_models_are_told_apart():
-    made = (filled(nn.Linear(3, 4), offset=offset) for offset in (0, 0, 3))
-    names = [fingerprint(quantization.quantize_dynamic(net, {nn.Linear}, dtype=torch.qint8)) for net in made]
-    assert names[0] == names[1] != names[2] != fingerprint(filled(nn.Linear(3, 4)))
-
-
 def test_models_whose_weights_cannot_be_read_are_refused():
     class Odd(nn.Linear):
         def _save_to_state_dict(self, destination, prefix, keep_vars):
@@ -159,5 +151,5 @@ def test_models_whose_weights_cannot_be_read_are_refused():
     for odd in (object(), TwoTensor(torch.ones(2), torch.ones(2))):
         net = Odd(2, 2)
         net.odd = odd
-        with pytest.raises(ValueError, match="module: odd of its state must be made of .* got (object|TwoTensor)"):
+        with pytest.raises(ValueError, match="module: odd of its state must be a plain tensor, got (object|TwoTensor)"):
             fingerprint(net)

@@ -113,7 +113,7 @@ def test_other_widths_are_refused():
     maps = fit(pairs(side=SIDE), ["ridge"])
     with pytest.raises(ValueError, match="x: must be .n, 6. or .6,., got .9, 5."):
         maps["new/ridge"](np.zeros((9, 5)))
-    with pytest.raises(ValueError, match="side: must be of width 2 for this map, got None"):
+    with pytest.raises(ValueError, match="side: must be .n, 2. or .2,., got None"):
         maps["new/ridge + side"](np.zeros(6))
     with pytest.raises(ValueError, match="side: must be None for this map"):
         maps["ridge/old"](np.zeros(7), np.zeros(2))
@@ -138,5 +138,5 @@ def test_faiss_searches_the_untouched_index_behind_the_map(method):
     index.add(items)
     found = one.faiss(index).search(queries, 5)[1]
     assert (found == index.search(one(queries), 5)[1]).all()
-    with pytest.raises(ValueError, match="a closed form for queries is needed, got new/"):
+    with pytest.raises(ValueError, match="a closed form for queries is needed, .* got new/"):
         fit(pairs(), [method])[f"new/{method}"].faiss(index)

@@ -66,14 +66,14 @@ def test_a_worker_that_is_killed_costs_its_fragment_and_bad_rows_leave_nothing(w
     dies = f"""
 import os, pathlib, signal
 from gallerykit import numpy_store
-write = getattr(numpy_store.NewArray.write, "inner", numpy_store.NewArray.write)  # Dask runs this twice
+write = getattr(numpy_store.NewTable.write, "inner", numpy_store.NewTable.write)  # Dask runs this twice
 flag = pathlib.Path({str(world.folder / "died")!r})
 def dying(self, index, *rest):
     if index == 2 and not flag.exists():
         flag.touch()
         os.kill(os.getpid(), signal.SIGKILL)
     write(self, index, *rest)
-dying.inner, numpy_store.NewArray.write = write, dying
+dying.inner, numpy_store.NewTable.write = write, dying
 """
     one, gallery = cluster(dies), world.put("npy", "items", table())
     carry(ridge, gallery, "made.npy", scheduler=one.address)
