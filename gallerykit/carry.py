@@ -108,27 +108,21 @@ def _run(
 
 
 class _Work:
-    """A gallery, a map, and a target that is told what will be made of them.
-
-    Args:
-        of, out: addresses.
-        columns: as in ``carry``.
-        map: what the gallery goes through.
-        folder: the hidden one, where it is not the target's own.
-    """
+    """A gallery, a map, and a target that is told what will be made of them; folder: the hidden one, where it is not
+    the target's own."""
 
     def __init__(self, of: str, out: str, columns: tuple[tuple[str, str], ...], map: Map, folder: str | None = None):
         self.map, self.gallery, self.target = map, open_gallery("gallery", of, dict(columns)), open_target(out)
-        self.target.folder = Path(folder) if folder else self.target.folder
-        _check_ends(self.gallery, map.ends)
-        kept, roles = self.target.kept, self.gallery.columns
-        self._vector, every = roles["vector"], list(self.gallery.source.schema.names)
-        of_roles = [roles[role] for role in kept or () if role == "vector" or self.gallery.has(role)]
-        self._names = every if kept is None else of_roles
+        gallery, target, source = self.gallery, self.target, self.gallery.source
+        target.folder = Path(folder) if folder else target.folder
+        _check_ends(gallery, map.ends)
+        if target.needs_ids and gallery.ids is None:
+            raise ValueError(f"out: a gallery with ids is needed for {out}, {source.name} has none")
+        self._vector, kept = gallery.columns["vector"], target.kept
+        of_roles = [gallery.columns[role] for role in kept or () if role == "vector" or gallery.has(role)]
+        self._names = list(source.schema.names) if kept is None else of_roles
         self.schema = self._schema_of_new()
-        if self.target.needs_ids and self.gallery.ids is None:
-            raise ValueError(f"out: a gallery with ids is needed for {out}, {self.gallery.source.name} has none")
-        self.target.bind(self.gallery, self.schema, map.ends.metric)
+        target.bind(gallery, self.schema, map.ends.metric)
 
     def _schema_of_new(self) -> Any:
         """Fixed lists in place of the old vectors, and the names of the spaces."""
@@ -210,15 +204,13 @@ def _opened_by_worker(of: str, out: str, columns: tuple[tuple[str, str], ...], f
 
 
 def _check_ends(gallery: Gallery, ends: Ends) -> None:
-    width = gallery.width("vector")
-    if width != ends.d_in:
-        raise ValueError(f"gallery: must have the width of the map, {ends.d_in}, got {width}")
     if gallery.space and ends.from_space and gallery.space != ends.from_space:
         raise ValueError(f"gallery: must be of the space of the map, {ends.from_space!r}, got {gallery.space!r}")
     if ends.d_side and not gallery.has("side"):
         raise ValueError(f"side: is needed, for the map takes some and {gallery.source.name} has none")
-    if ends.d_side and (width := gallery.width("side")) != ends.d_side:
-        raise ValueError(f"side: must have the width of the map, {ends.d_side}, got {width}")
+    for name, role, wanted in (("gallery", "vector", ends.d_in), ("side", "side", ends.d_side)):
+        if wanted and (width := gallery.width(role)) != wanted:
+            raise ValueError(f"{name}: must have the width of the map, {wanted}, got {width}")
 
 
 def _check_unit(x: np.ndarray, row: int, metric: str) -> None:

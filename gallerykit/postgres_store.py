@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
 
@@ -32,21 +32,11 @@ INDEXED = {"vector": 2_000, "halfvec": 4_000}
 class _Database:
     """A connection that knows pgvector, and a table, perhaps after its schema."""
 
-    def __init__(self, address: Address):
-        self.name, self.table = address.whole, unquote(address.table).split(".", 1)
-        with self._said():
-            self.connection = psycopg.connect(address.place, autocommit=True, application_name="gallerykit")
+    def __init__(self, connection: Any, table: str):
+        self.connection, self.table = connection, _names(table)
         self.has_vectors = bool(self.rows("SELECT 1 FROM pg_extension WHERE extname = 'vector'"))
         if self.has_vectors:
-            register_vector(self.connection)
-
-    @contextmanager
-    def _said(self) -> Iterator[None]:
-        """Errors of the database as one line of the system's kind."""
-        try:
-            yield
-        except psycopg.Error as error:
-            raise ConnectionError(f"{self.name}: {str(error).strip().splitlines()[0]}") from error
+            register_vector(connection)
 
     def quoted(self, query: str, *values: Any, table: Sequence[str] | None = None, **names: str) -> Any:
         """The query with values in place of ``{}``, {table}, and columns by name, all as SQL quotes them."""
@@ -54,25 +44,30 @@ class _Database:
         return sql.SQL(query).format(*map(sql.Literal, values), table=sql.Identifier(*(table or self.table)), **columns)
 
     def rows(self, query: str, *values: Any, **names: Any) -> list[tuple]:
-        with self._said():
-            cursor = self.connection.execute(self.quoted(query, *values, **names))
-            return cursor.fetchall() if cursor.description else []
+        cursor = self.connection.execute(self.quoted(query, *values, **names))
+        return cursor.fetchall() if cursor.description else []
 
     def exists(self, table: Sequence[str] | None = None) -> bool:
         return self.rows("SELECT to_regclass({}) IS NOT NULL", quoted(*(table or self.table)))[0][0]
 
-    @contextmanager
-    def transaction(self, **options: Any) -> Iterator[None]:
-        with self._said(), self.connection.transaction(**options):
-            yield
 
-    def close(self) -> None:
-        self.connection.close()
+@contextmanager
+def _open(address: Address) -> Iterator[_Database]:
+    """A connection of its own for each thread and time, since hours may lie between two; its errors are one line of the
+    system's kind."""
+    try:
+        with psycopg.connect(address.place, autocommit=True, application_name="gallerykit") as connection:
+            yield _Database(connection, address.table)
+    except psycopg.Error as error:
+        raise ConnectionError(f"{address.whole}: {str(error).strip().splitlines()[0]}") from error
 
 
-def _open(address: Address) -> closing[_Database]:
-    """A connection of its own for each thread and time: hours may lie between two."""
-    return closing(_Database(address))
+def _names(table: str) -> list[str]:
+    return unquote(table).split(".", 1)
+
+
+def quoted(*name: str) -> str:
+    return sql.Identifier(*name).as_string(None)
 
 
 class Table:
@@ -133,7 +128,7 @@ class Table:
         row = fragment.start
         with (  # the cursor is named: the server sends as many rows at a time as are asked for
             _open(self._address) as database,
-            database.transaction(),
+            database.connection.transaction(),
             database.connection.cursor("rows", binary=True) as cursor,
         ):
             cursor.execute(database.quoted(query, *limits.values(), key=self._key, **names))
@@ -172,7 +167,7 @@ class NewTable(Target):
 
     def __init__(self, address: Address):
         super().__init__(address)
-        *schema, self._table = unquote(address.table).split(".", 1)
+        *schema, self._table = _names(address.table)
         self._hidden, self._done = [*schema, f"{self._table}.carry"], [*schema, f"{self._table}.carry.done"]
 
     @contextmanager
@@ -199,7 +194,7 @@ class NewTable(Target):
 
     def check(self) -> None:
         # made and given up again, or a right that is missing would be found out after all the work
-        with _open(self.address) as database, database.transaction(force_rollback=True):
+        with _open(self.address) as database, database.connection.transaction(force_rollback=True):
             if not database.has_vectors:
                 raise ValueError(f"out: {self.name} has no pgvector (CREATE EXTENSION vector)")
             self._create(database, database.table)
@@ -215,7 +210,7 @@ class NewTable(Target):
             return database.exists(self._done)
 
     def prepare(self) -> None:
-        with _open(self.address) as database, database.transaction():
+        with _open(self.address) as database, database.connection.transaction():
             self._create(database, self._hidden)
             database.rows("CREATE TABLE {table} (fragment int PRIMARY KEY)", table=self._done)
 
@@ -223,7 +218,7 @@ class NewTable(Target):
         key, kind, _ = self._types
         as_id = uuid.UUID if key == "uuid" else lambda value: value
         wrap = pgvector.HalfVector if kind == "halfvec" else pgvector.Vector
-        with _open(self.address) as database, database.transaction():
+        with _open(self.address) as database, database.connection.transaction():
             query = database.quoted("COPY {table} FROM STDIN (FORMAT BINARY)", table=self._hidden)
             with database.connection.cursor() as cursor, cursor.copy(query) as copy:
                 copy.set_types([INTEGERS.get(key, key), kind])
@@ -238,7 +233,7 @@ class NewTable(Target):
             return {index: None for (index,) in database.rows("SELECT fragment FROM {table}", table=self._done)}
 
     def publish(self) -> None:
-        with _open(self.address) as database, database.transaction():
+        with _open(self.address) as database, database.connection.transaction():
             database.rows("ALTER TABLE {table} ADD PRIMARY KEY ({key})", table=self._hidden, key=self.schema.names[0])
             database.rows("ALTER TABLE {table} RENAME TO {new}", table=self._hidden, new=self._table)
             database.rows("DROP TABLE {table}", table=self._done)
@@ -250,7 +245,7 @@ class NewTable(Target):
                 database.rows("DROP TABLE IF EXISTS {table}", table=table)
 
     def switch(self) -> str:
-        key, vector, new = (*map(quoted, self.schema.names), quoted(*unquote(self.address.table).split(".", 1)))
+        key, vector, new = (*map(quoted, self.schema.names), quoted(*_names(self.address.table)))
         operators, sign = METRICS[self.metric]
         _, kind, width = self._types
         by = vector
@@ -262,7 +257,3 @@ class NewTable(Target):
             index = f"CREATE INDEX ON {new} USING hnsw ({by} {kind}_{operators}_ops);"
         search = f"SELECT {key} FROM {new} ORDER BY {by} {sign} $1 LIMIT 10;"
         return f"To switch over: {index}\nthen search with {search}\nThe old table is untouched."
-
-
-def quoted(*name: str) -> str:
-    return sql.Identifier(*name).as_string(None)

@@ -41,11 +41,6 @@ def client_at(place: str) -> Any:
         raise ConnectionError(f"qdrant:{place}: {str(error).splitlines()[0]}") from error
 
 
-def close() -> None:
-    """Let go of the folders of local mode."""
-    client_at.cache_clear()
-
-
 def vectors_of(client: Any, collection: str) -> dict[str, Any]:
     """The parameters of vectors by name; that of one without a name is empty."""
     found = client.get_collection(collection).config.params.vectors

@@ -327,10 +327,8 @@ def as_float(name: str, block: np.ndarray, rows: np.ndarray | int, dtype: np.dty
     with np.errstate(over="ignore", invalid="ignore"):
         values = np.asarray(block, dtype)
         # NaN and infinity would be in the sum, which takes a tenth of the time of looking at each number
-        if np.isfinite(values.sum(dtype=np.promote_types(values.dtype, np.float32))):
-            return values
-    finite = np.isfinite(values)
-    if finite.all():
+        total = values.sum(dtype=np.promote_types(values.dtype, np.float32))
+    if np.isfinite(total) or (finite := np.isfinite(values)).all():
         return values
     i = int((~finite.all(1)).argmax())
     row, number = rows + i if isinstance(rows, int) else rows[i], block[i][~finite[i]][0]

@@ -43,4 +43,4 @@ def world(tmp_path, database, monkeypatch):
     small_fragments(monkeypatch)
     monkeypatch.chdir(tmp_path)
     yield World(tmp_path, database)
-    qdrant_store.close()
+    qdrant_store.client_at.cache_clear()

@@ -128,7 +128,7 @@ def test_killed_and_called_again_it_is_as_if_it_had_not_been(world, ridge, kind,
     if mark:
         urls = [gallery + "#straight", gallery + "#killed"]
     before = content(gallery) if not mark else None
-    qdrant_store.close()  # local mode is for one process at a time
+    qdrant_store.client_at.cache_clear()  # local mode is for one process at a time
     child = program(KILLED, when, gallery, urls[1], world.folder / "map.safetensors", 2, cwd=world.folder)
     assert child.wait(120) == -signal.SIGKILL, child.stderr.read()
     child.stderr.close()
