@@ -1,5 +1,4 @@
-"""The applications of paper A (Gygli et al., Sec. 5, App. D): one function for each figure or table, from a preset to
-the runs it needs."""
+"""The applications of paper A (Gygli et al., Sec. 5, App. D), as in ``gygli``."""
 
 from __future__ import annotations
 

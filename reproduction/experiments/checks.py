@@ -1,4 +1,4 @@
-"""Checks that every config makes of its settings, so that a bad one fails before the first run."""
+"""Checks that every config makes of its settings."""
 
 from __future__ import annotations
 

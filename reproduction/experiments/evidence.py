@@ -74,8 +74,7 @@ def under_rows(experiment: str, wanted: Plan, made: Mapping[Any, dict | None]) -
 @functools.cache
 def differs(experiment: str, row: str, config: Any) -> tuple[str, ...]:
     """The settings in which a run is not the paper's: none where the experiment plans it at preset "paper", else those
-    that differ from the most similar run under the same row there; none for experiments that the paper does not have.
-    How numbers are stored changes no result.
+    that differ from the most similar run under the same row there. How numbers are stored changes no result.
 
     Args:
         experiment, row: where the run stands.

@@ -1,9 +1,5 @@
-"""The experiments of paper A (Gygli et al.): one function for each figure or table, from a preset to the runs it
-needs, each with the row that it belongs to.
-
-Runs are named by what they are, so that figures share them: Fig. 10 trains nothing, and the other figures only what
-Fig. 2 does not have.
-"""
+"""The experiments of paper A (Gygli et al.): one function for each figure or table, from a preset to the runs it needs,
+each with the row that it belongs to. Runs are named by what they are, so that figures share them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Experiments with models that others trained: what paper B's idea is worth where an embedding model is changed today.
-Not in the paper."""
+"""Experiments with models that others trained: what paper B's idea is worth where an embedding model is changed today."""
 
 from __future__ import annotations
 

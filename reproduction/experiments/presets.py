@@ -18,11 +18,7 @@ images, or what the row's chapter says."""
 
 
 def override(config: Any, changes: Mapping[str, Any]) -> Any:
-    """A config with some fields changed.
-
-    Args:
-        config: left as it is.
-        changes: by name of the field; a dot reaches into a field that is a config itself.
+    """A config with some fields changed, by name; a dot reaches into a field that is a config itself.
 
     Raises:
         ValueError: a name that the config does not have, or a value of another type than the field's.
@@ -70,8 +66,7 @@ def inside(*names: str, **changes: Any) -> dict[str, Any]:
 
 
 def _fits(value: Any, kind: Any) -> bool:
-    """Tell whether a value is of an annotated type, such as ``int``, ``float``, ``int | None`` or ``tuple[str,
-    ...]``."""
+    """Tell whether a value is of an annotated type, such as ``int | None`` or ``tuple[str, ...]``."""
     if isinstance(kind, UnionType):
         return any(_fits(value, one) for one in get_args(kind))
     plain = get_origin(kind) or kind

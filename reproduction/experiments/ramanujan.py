@@ -1,6 +1,4 @@
-"""The experiments of paper B (Ramanujan et al.): one function for each figure or table, from a preset to the runs it
-needs. Runs are named by what they are, so that tables share them, and runs share the models that they have in common.
-"""
+"""The experiments of paper B (Ramanujan et al.), as in ``gygli``; runs share the models that they have in common."""
 
 from __future__ import annotations
 

@@ -1,5 +1,10 @@
-"""Settings of runs: a frozen dataclass for each kind of run, whose defaults are the papers'. How runs are made
-stands in ``runs``; nothing here needs torch, so that plans are made and listed at once."""
+"""Settings of runs: a frozen dataclass for each kind of run, whose defaults are the papers'. Nothing here needs torch.
+
+Everywhere ``a``, ``b``, ``data`` and the like name image sets (see ``images.load``); ``network`` and ``width`` are
+those of ``models.build``, ``split_at`` of ``models.split``; ``n_train`` and ``n_test`` are images of each set, drawn
+evenly from all classes, None for all; ``test_batch_size`` is the most images in a batch when BN uses the statistics of
+test batches; ``seed`` is of weights, order and augmentation.
+"""
 
 from __future__ import annotations
 
@@ -36,14 +41,11 @@ class PairRun:
     App. E).
 
     Attributes:
-        a, b: names of image sets, see ``images.load``.
         left_out: common classes that are treated as if they were not shared.
         dcc_classes: how many of the common classes the shared head of DCC learns, the first of them; None means all.
         method: see ``runs.pair.parts_of``.
         weights: of losses that do not count once: parts of the method and numbers, such as (("DCC", 3.0),).
         scheme: "joint", or "incremental" (``a`` first, then ``b`` with the heads frozen).
-        network, width: see ``models.build``.
-        split_at: see ``models.split``.
         normalization: "batch"; "layer" or "instance" in its place; or BN and features made "unit length" or drawn to it
             by a "unit-length loss" (App. C.1).
         numbering: how ``b`` numbers its classes: as "stored"; "as a", where a class that both sets have has one number;
@@ -55,12 +57,9 @@ class PairRun:
             well.
         pretrained_on: a set on which the networks first learn rotation alone, by the same recipe; "" for random
             weights.
-        n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
-        test_batch_size: images in a batch at most when BN uses the statistics of test batches. These are of the common
-            classes alone where accuracy is: whether the unshared class was in the batches the paper does not say.
+        test_batch_size: of images of the common classes alone where accuracy is measured: whether the unshared class
+            was in the batches the paper does not say.
         similarity_images: test images at most on which features are compared; None takes them all, as in App. C.2.
-        recipe: how both networks are trained.
-        seed: of weights, order and augmentation.
     """
 
     a: str = "cifar10"
@@ -115,18 +114,12 @@ class AdaptationRun:
     defaults are paper A's (Sec. 5.1, App. E); where it is split the paper does not say.
 
     Attributes:
-        a, b: names of image sets, see ``images.load``.
         direction: "a to b" or "b to a".
         left_out: common classes that are left out, training included.
         third: a set on which the pretext's head is trained first; "" for none.
         pretext: a key of ``objectives.PRETEXTS``.
-        network, width: see ``models.build``.
-        split_at: see ``models.split``.
-        n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
-        test_batch_size: images in a batch at most when BN uses the statistics of test batches.
         recipe: of the third set and of the source.
         adapt_recipe: of adaptation.
-        seed: of weights, order and augmentation.
     """
 
     a: str = "cifar10"
@@ -178,20 +171,15 @@ class ClassifierRun:
     the width of the Wide ResNet, where ResNets are split and how long the head is tuned it does not say.
 
     Attributes:
-        data: name of an image set, see ``images.load``.
         first_classes: how many classes there are at first.
         variant: "extractor frozen" (Sec. 5.2) or "RP frozen" (App. D) while the head is updated; between the two "RP,
             extractor frozen", whose extractors have learnt under a rotation head as well; "independent":
             extractors that were trained under heads of their own; "upper bound": each network trained on all classes,
             as it is or under the common head ("changed architecture").
-        networks, widths, splits: of each of ``ARCHITECTURES``, see ``models.build`` and ``models.split``; the last one
-            gives the head. MobileNetV2 is cut where it has the 64 channels of the paper, which is its 10th block and
-            not, as printed, the 11th.
-        n_train, n_test: images of the set, drawn evenly from all classes; None takes them all.
-        test_batch_size: images in a batch at most when BN uses the statistics of test batches.
+        networks, widths, splits: of each of ``ARCHITECTURES``; the last one gives the head. MobileNetV2 is cut where it
+            has the 64 channels of the paper, which is its 10th block and not, as printed, the 11th.
         recipe: of the first classes and the upper bounds.
         tune_recipe: of the updated head.
-        seed: of weights, order and augmentation.
     """
 
     data: str = "cifar10"
@@ -228,17 +216,10 @@ class TransferRun:
 
     Attributes:
         third: the set on which the rotation head is trained that source and target are then trained with.
-        source, target: names of image sets, see ``images.load``.
         method: "RP"; "RP+IIW", both from the same weights; "independent": each with a rotation head of its own; "IIW":
             that from the same weights; "re-initialised head": a new head on the source's extractor.
-        network, width: see ``models.build``.
-        split_at: see ``models.split``.
-        n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
-        test_batch_size: images in a batch at most when BN uses the statistics of test batches.
-        epochs: of fine-tuning on the target.
+        epochs: of fine-tuning on the target, from which the steps of ``tune_recipe`` follow.
         recipe: of the networks.
-        tune_recipe: of fine-tuning; its steps follow from ``epochs``.
-        seed: of weights, order and augmentation.
     """
 
     third: str = "cifar100"
@@ -307,9 +288,8 @@ class UpdateRun:
     refers to an appendix, which was not at hand, those of the authors' public code.
 
     Attributes:
-        data: name of the set whose test images are gallery and queries at once, see ``images.load``.
+        data: the set whose test images are gallery and queries at once.
         image_size: side in pixels of the square to which an ``imagefolder:`` is scaled, whatever its images' shape.
-        n_train, n_test: images of each set, drawn evenly from all classes; None takes them all.
         classes: how many classes each version of the model learns, the first of them; two or more versions.
         class_order: "stored"; "text": numbers of classes sorted as text, as in the authors' code for CIFAR-100; or
             "shuffled": by a hash of their names, the same for every seed.
@@ -334,7 +314,6 @@ class UpdateRun:
         recipe, side_recipe, h_recipe: how embedders, side-information models and transformations are trained. Their
             steps are those for the training images of all classes of ``data``: what learns from fewer images, or from
             others, takes as many epochs of its own.
-        seed: of weights, order and augmentation.
     """
 
     data: str = "imagefolder:imagenet"

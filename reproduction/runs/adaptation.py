@@ -33,8 +33,8 @@ def run(config: AdaptationRun, context: Context) -> dict[str, float | list]:
 
     "target: R" and "source: R" are average class accuracies in 0..1, on the classes that both sets have, for the rows
     of Table 1: "source model" (BN as training left it), "with test BN", "adapted" (with test BN); beyond it "adapted,
-    running statistics" and "adapted, head moves". "pretext on target: ..." is how often the pretext is solved there.
-    "steps" and, at each of them, "target by step", "source by step", "pretext by step", and the same "head moves".
+    running statistics" and "adapted, head moves". "pretext on target: ..." is how often the pretext is solved there;
+    "NAME by step" a curve at "steps".
     """
     source, target = _sets(config, context)
     puzzles = _puzzles(target, pretext_of(config.pretext))
@@ -102,7 +102,7 @@ def _source_model(
     config: AdaptationRun, source: ImageSet, context: Context
 ) -> tuple[tuple[nn.Sequential, nn.Sequential, nn.Sequential], int]:
     """Extractor, head and pretext head, trained together on the source, the last one first on the third set; and the
-    seed of that training."""
+    seed."""
     seed = 16 * config.seed
     shape = {"width": config.width, "split_at": config.split_at}
     extractor, head = cut_network(config.network, source, seed=seed, **shape)

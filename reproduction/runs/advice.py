@@ -1,5 +1,4 @@
-"""One run of the tool: what ``gallerykit`` says of a change of model from pairs alone, and what comes true among items
-that it has not seen."""
+"""One run of the tool: what ``gallerykit`` says of a change of model from pairs alone, and what comes true."""
 
 from __future__ import annotations
 
@@ -102,7 +101,7 @@ def by_class(scores: Tensor, labels: Tensor) -> tuple[float, float]:
 
 
 def mixtures(config: AdviceRun, context: Context) -> dict[str, float | list[float]]:
-    """The share of cases in which ``gallerykit inspect`` says that two models lie in a store: "two models seen: SHARE",
+    """The share of cases in which ``gallerykit inspect`` says that two models lie in a store, "two models seen: SHARE",
     by the share of rows that are by the new model, and "not told: SHARE", that it cannot be told."""
     _, pairs, unseen, old, new = drawn(config, context)
     sides = fit(Pairs(old[pairs], new[pairs]), ["identity"], directions=["gallery"])["new/identity"].sides

@@ -1,5 +1,4 @@
-"""One run of paper A's second application: a classifier that learns more classes on one extractor and serves others
-(Sec. 5.2, App. D)."""
+"""One run of paper A's second application: a classifier that learns more classes on one extractor (Sec. 5.2, App. D)."""
 
 from __future__ import annotations
 
@@ -45,7 +44,7 @@ def run(config: ClassifierRun, context: Context) -> dict[str, float | list]:
 
     "accuracy: R -> D", and the same of "old classes" and "new classes": with the head that was updated on extractor R,
     on extractor D, in 0..1. "first classes: D": before the update, on the classes there were. "accuracy: D": of an
-    upper bound. "parameters: D", "MACs: D" and "seconds per image: D": of the network as it is deployed.
+    upper bound. "parameters: D", "MACs: D", "seconds per image: D": of the network as it is deployed.
     """
     found: dict[str, float | list] = {}
     whole = _whole(config, context)

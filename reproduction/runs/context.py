@@ -48,8 +48,7 @@ class Context:
         return image_set
 
     def train(self, tasks: Sequence[Task], recipe: Recipe, stage: str, label: str) -> list[dict]:
-        """Train by ``training.train`` with a checkpoint of its own for each ``stage`` of the run; ``label`` names the
-        bar."""
+        """Train by ``training.train`` with a checkpoint for this ``stage`` of the run; ``label`` names the bar."""
         return self._noted(train(tasks, self._shortened(recipe), **self._options(stage, label)))
 
     def train_once(self, tasks: Sequence[Task], recipe: Recipe, label: str) -> list[dict]:
@@ -78,7 +77,7 @@ class Context:
 
 
 def check_filled(image_set: ImageSet, n_train: int | None, n_test: int | None) -> None:
-    """A set with as many images as were asked for.
+    """Check that a set has as many images as were asked for.
 
     Raises:
         ValueError: some class has none to learn from, or to test on.
@@ -88,7 +87,7 @@ def check_filled(image_set: ImageSet, n_train: int | None, n_test: int | None) -
 
 
 def check_split(name: str, image_set: ImageSet, split: Split, limit: int | None) -> None:
-    """A split with an image or more for each class of its set; ``name``: of the setting that is its ``limit``.
+    """Check that a split has an image for each class of its set; ``name`` is that of the setting that is its ``limit``.
 
     Raises:
         ValueError: some class has none.
@@ -103,7 +102,7 @@ def check_split(name: str, image_set: ImageSet, split: Split, limit: int | None)
 
 
 def check_enough(name: str, image_set: ImageSet, wanted: int) -> None:
-    """Check that there are as many training images as a setting takes; ``name``: of the setting.
+    """Check that there are as many training images as the setting ``name`` takes.
 
     Raises:
         ValueError: there are fewer.

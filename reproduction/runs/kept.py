@@ -1,8 +1,7 @@
 """Networks that runs have trained, kept outside git, so that one more measure of them trains nothing.
 
-``python -m reproduction measure NAME`` adds a measure to the records of all runs whose networks are here. A file is
-named by what made it: the run's id, which stands for its config and its images, and the version of its experiment's
-golden numbers. Beyond ``$COMPATKIT_NETWORKS_MB`` (2000) those go that were used longest ago.
+A file is named by the run's id and the version of its experiment's golden numbers. Beyond ``$COMPATKIT_NETWORKS_MB``
+(2000) those go that were used longest ago.
 """
 
 from __future__ import annotations
@@ -50,11 +49,7 @@ def keep(root: Path, record: Mapping, networks: Mapping[str, nn.Module]) -> None
 def measure_again(
     name: str, experiment: str, preset: str, root: str | os.PathLike | None = None
 ) -> tuple[list[dict], int]:
-    """Add a measure to the records of the runs of an experiment whose networks are kept, without training.
-
-    Args:
-        name: of ``measures.MEASURES``.
-        experiment, preset: see ``plan``; pairs of networks alone are kept.
+    """Add a measure of ``MEASURES`` to the records of the runs of an experiment whose networks are kept.
 
     Returns:
         The records that were extended, and how many runs of the plan could not be: they have no record, or no networks.
@@ -72,8 +67,8 @@ def measure_again(
 
 
 def extended(record: dict, names: Collection[str], config: Any, root: Path) -> dict:
-    """A record with more measures of its networks, appended under the id of its run, of which it is the newest; what
-    was measured before stays as it is. The record itself where there are no measures to add, or no networks."""
+    """A record with more measures of its networks, appended under the id of its run; the record itself where there are
+    none to add, or no networks."""
     file = path(root, record)
     if not names or not file.exists():
         return record

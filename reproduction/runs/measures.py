@@ -45,7 +45,6 @@ class Probe:
 
     Attributes:
         extractors, heads, classes: of the network of this set first; the names of the heads' outputs.
-        image_set: images of both splits.
         common: the classes on which networks are recombined. So are the test batches there: images of a class that is
             not shared have no part in BN's statistics.
         batch_size: images in a test batch at most.
@@ -85,7 +84,7 @@ class Probe:
         Args:
             own: the outputs are those of the network of this set, else of the other one.
             masked: see ``recombination.accuracy``.
-            how: instead of the batch size, or statistics, of ``recombination.all_logits``.
+            how: batch size or statistics of ``recombination.all_logits``.
         """
         options = {"classes": self.common, "batch_size": self.batch_size} | how
         (logits,), labels = all_logits(extractor, [head], self.image_set, **options)
@@ -139,11 +138,10 @@ def measure(of: Sequence[Probe], names: Iterable[str] = ()) -> dict[str, float |
 
 
 def accuracies(probe: Probe) -> dict[str, float]:
-    """Accuracy of an extractor with its own head and with the other one's, on the test images of its set, beyond what
-    ``by_boundary`` finds.
+    """Accuracy on the test images of the set, beyond what ``by_boundary`` finds.
 
-    "own task": with its own head, on all its classes. "recombination, S statistics" and "recombination, test batches of
-    N": with the other head, on the common classes (its unshared outputs masked) and BN so, see ``normalization``.
+    "own task": of an extractor with its own head, on all classes. "recombination, S statistics" and "recombination,
+    test batches of N": with the other head, on the common classes and BN so, see ``normalization``.
     """
     extractor, (own, other), image_set = probe.extractors[0], probe.heads, probe.image_set
     (whole,), labels = all_logits(extractor, [own], image_set, batch_size=probe.batch_size)
@@ -175,8 +173,8 @@ def by_boundary(probe: Probe) -> dict[str, float]:
 
 
 def stitched(probe: Probe) -> dict[str, float]:
-    """Accuracy of the first extractor with the head of the second, on the common classes, after a 1 x 1 convolution
-    that was fitted between the extractors on training images of the first one's set.
+    """Accuracy on the common classes of the first extractor with the head of the second, after a 1 x 1 convolution
+    between the extractors that was fitted on training images of the first one's set.
 
     "recombination, stitched on N images": an affine map, for each of ``stitches``. "recombination, permuted": the
     optimal permutation of channels, on as many images as the largest of them. Nothing where there are none.

@@ -1,8 +1,8 @@
 """One run with models that others trained: a gallery is carried from one to the other, with side-information or none,
 and by what needs no map.
 
-All embeddings are of length 1, searched by L2, which is the order of cosines. Items are drawn anew for each seed, from
-a pool that both models embed once for all runs.
+All embeddings are of length 1, searched by L2. Items are drawn anew for each seed, from a pool that both models embed
+once for all runs.
 """
 
 from __future__ import annotations
@@ -93,8 +93,7 @@ def drawn(config: ModelsRun | AdviceRun, context: Context) -> tuple[Any, Tensor,
 
 
 def _by_h(config: ModelsRun, context: Context, old: Tensor, side: Tensor, new: Tensor, pairs: Tensor) -> Tensor:
-    """All items, carried by a transformation that is trained on the pairs; numbers of unit spread go in and come out,
-    as from the paper's embeddings."""
+    """All items, carried by a transformation that is trained on the pairs; numbers of unit spread go in and come out."""
     seed = seed_for(config.seed, "transformation")
     h = Transformation(old.shape[1], side.shape[1], new.shape[1], config.h_width, seed=seed)
     old, side = (x / x[pairs].std().clamp_min(1e-12) for x in (old, side))
@@ -125,8 +124,7 @@ def measure(cases: dict[str, tuple[Tensor, Tensor]], labels: Tensor) -> dict[str
 
 
 def cascade(old: Tensor, new: Tensor, labels: Tensor) -> dict[str, float]:
-    """The same of a search of old/old for 100 items, which are embedded anew and ranked by new/new; mAP, which ranks
-    all items, is left out."""
+    """The same of a search of old/old for 100 items, which are embedded anew and ranked by new/new; without mAP."""
     candidates = nearest(old, old, min(CASCADE, len(old) - 1), same_items=True)[1]
     distances = torch.stack([(new[few] - one).square().sum(1) for one, few in zip(new, candidates, strict=True)])
     return _of_lists("cascade", candidates.gather(1, distances.argsort(dim=1, stable=True)), new, labels)
@@ -142,8 +140,8 @@ def further(old: Tensor, new: Tensor, pairs: Tensor, gallery: Tensor, labels: Te
 
 
 def rank_merge(old: tuple[Tensor, Tensor], new: tuple[Tensor, Tensor], labels: Tensor) -> dict[str, float]:
-    """The same of a gallery whose first half is embedded anew: each half is searched by its own model, and the two
-    lists are merged by rank, without training; mAP is left out.
+    """The same, without mAP, of a gallery whose first half is embedded anew: each half is searched by its own model,
+    and the two lists are merged by rank.
 
     Args:
         old, new: the gallery, and items whose embeddings are known by both models, all of length 1.
@@ -170,16 +168,13 @@ def _kept(wanted: Tensor, found: Tensor) -> float:
 
 
 def quantised(side: Tensor, size: int, fitted: Tensor) -> Tensor:
-    """Side-information (n, d) as it comes back from so many bytes an item: the first principal components if there are
-    more numbers, each in one byte.
+    """Side-information (n, d) as it comes back from so many bytes an item, (n, min(d, size)): the first principal
+    components if there are more numbers, each in one byte.
 
     Args:
         side: of all items.
         size: bytes an item.
         fitted: the items that components and ranges are taken from, those of the pairs.
-
-    Returns:
-        (n, min(d, size)).
     """
     sample = side[fitted].double()
     if side.shape[1] > size:
@@ -250,8 +245,8 @@ class Words:
 
 
 class Planted:
-    """Items of five classes with twelve hidden numbers: the model "half" sees eight of them, "whole" all; "rest" are
-    the others. Made from integers, for rehearsals."""
+    """Items of five classes with twelve hidden numbers, made from integers: the model "half" sees eight of them,
+    "whole" all; "rest" are the others."""
 
     def __init__(self, n: int, context: Context):
         self.labels = torch.arange(n) % 5

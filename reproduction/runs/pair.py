@@ -89,8 +89,8 @@ PARTS: dict[str, Callable[[Networks], Sequence[Term]]] = {
 
 
 def parts_of(method: str) -> tuple[str, ...]:
-    """The parts of a method: "independent" of nothing, the "upper bound" of a rotation head for each network,
-    another of the parts that its name joins by "+".
+    """The parts of a method: "independent" of nothing, the "upper bound" of a rotation head for each network, another
+    of the parts that its name joins by "+".
 
     Raises:
         ValueError: for an unknown part.
@@ -135,10 +135,9 @@ def check(config: PairRun, context: Context) -> None:
 
 
 def prepare(config: PairRun, context: Context) -> Pair:
-    """Load the two sets and build the two networks with the auxiliary heads that ``config.method`` asks for.
-
-    All methods of one seed start from the same weights and see the same batches, so that they can be compared in pairs.
-    Pre-trained weights are made once for all runs that start from them.
+    """Load the two sets and build the two networks with the auxiliary heads that ``config.method`` asks for. All
+    methods of one seed start from the same weights and see the same batches. Pre-trained weights are made once for all
+    runs.
 
     Raises:
         ValueError: settings that cannot be run.
@@ -223,10 +222,8 @@ def _network(config: PairRun, image_set: ImageSet, seed: int) -> nn.Sequential:
 
 
 def _pretrain(network: nn.Sequential, config: PairRun, seed: int, context: Context) -> None:
-    """Train ``network`` in place by rotation prediction alone (Sec. 4); its classifier stays as it was drawn.
-
-    The rotation head has the shape of the target head, which then starts from all of it but the last layer.
-    """
+    """Train ``network`` in place by rotation prediction alone (Sec. 4), under a head of the shape of the target head,
+    which then starts from all of it but the last layer; its classifier stays as it was drawn."""
     channels = next(network.parameters()).shape[1]
     image_set = context.load(config.pretrained_on).with_channels(channels).limit(config.n_train).to(context.device)
     extractor, head = split(network, config.split_at)

@@ -1,5 +1,4 @@
-"""Features that networks share by other means than paper A's: towards the corners of a fixed simplex, as cosines to the
-features of anchor images, or drawn to those of a partner."""
+"""Features that networks share by other means than paper A's: a fixed simplex, cosines to anchor images, a partner."""
 
 from __future__ import annotations
 
@@ -18,12 +17,11 @@ def pooled(features: Tensor) -> Tensor:
 
 
 def simplex(corners: int, dim: int, *, seed: int = 0) -> Tensor:
-    """The corners of a regular simplex about the origin, (corners, dim), each of length 1, turned at random.
+    """The corners of a regular simplex about the origin, (corners, dim), each of length 1, turned at random (Pernici et
+    al. 2022).
 
     Raises:
         ValueError: fewer dimensions than ``corners`` - 1.
-
-    Source: Pernici et al. 2022 (regular polytope networks).
     """
     edges = corners - 1
     if dim < edges or edges < 1:
@@ -88,7 +86,7 @@ class Relative(nn.Module):
 @dataclass(frozen=True)
 class Alignment(Term):
     """The angle between the features of two networks for the same images: 1 - cosine over the channels, mean over
-    images and positions. Neither length counts, so that nothing is gained by shrinking features.
+    images and positions; nothing is gained by shrinking features.
 
     Attributes:
         partner: the other extractor, whose features have the same shape; it is drawn as well unless it is frozen.

@@ -1,5 +1,4 @@
-"""The runner, from configs to records: what is stored is not run again, what was interrupted goes on, the rest is
-trained."""
+"""The runner, from configs to records: what is stored is not run again, what was interrupted goes on."""
 
 from __future__ import annotations
 
@@ -85,8 +84,7 @@ def missing(wanted: Sequence[Any], preset: str, root: str | os.PathLike | None =
 
 
 def check(wanted: Iterable[Any], device: str = "cpu") -> None:
-    """Rehearse all these runs: load the images, build the networks and train them for one step on two images, so that
-    what cannot be run fails before the first one.
+    """Rehearse all these runs, so that what cannot be run fails before the first one.
 
     Raises:
         ValueError: in one line, for all runs that cannot be made.
@@ -116,23 +114,21 @@ def records(
     root: str | os.PathLike | None = None,
     show_progress: bool = True,
 ) -> list[dict]:
-    """The records of an experiment, in the order of its plan, each with its "row" and with the settings in which it
-    "differs" from the paper's run; runs that have none in any experiment are made first.
+    """The records of an experiment in the order of its plan, see ``evidence.under_rows``; runs that have none are made
+    first. Interrupted (Ctrl-C), it leaves checkpoints from which the next call goes on.
 
     Args:
         experiment, preset: see ``plan``.
         seeds, settings: instead of and on top of those of the preset.
         rows: of the experiment to make; none named means all.
         jobs: processes at once; 1 makes the runs in this process.
-        executor: any ``concurrent.futures.Executor`` of processes that see the same file system, in place of ``jobs``,
-            such as that of ``scheduler.workers_of``; each makes one run at a time and appends its record itself.
+        executor: any ``concurrent.futures.Executor`` of processes that see the same file system, in place of ``jobs``;
+            each makes one run at a time and appends its record itself.
         device: "cpu", "cuda", ...; None takes a GPU if there is one.
         threads: of each process.
         refresh: also make stale runs again, see ``records.provenance.is_stale``.
         root: the record store, see ``records.store.results_root``.
         show_progress: a bar where a person is watching.
-
-    Interrupted (Ctrl-C), it leaves checkpoints from which the next call goes on.
 
     Raises:
         RunsFailed: when all others are made, if a run failed.
@@ -176,11 +172,8 @@ def _failed(failures: Mapping[Job, Exception], count: int) -> RunsFailed:
 
 
 def make(job: Job, refresh: bool = False, show_progress: bool = False) -> dict:
-    """Make one run, in this process: train or go on, evaluate, append the record, remove the checkpoints.
-
-    One process at a time makes a run: another that wants it waits, and takes the record that it then finds (unless
-    ``refresh`` asks for a new one).
-    """
+    """Make one run, in this process: train or go on, evaluate, append the record, remove the checkpoints. Another
+    process that wants it waits, and takes the record that it then finds, unless ``refresh`` asks for a new one."""
     checkpoints = job.checkpoints
     with lock_file(job.lock), torch_threads(job.threads):
         found = job.stored()

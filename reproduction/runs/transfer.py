@@ -34,7 +34,7 @@ def run(config: TransferRun, context: Context) -> dict[str, float | list]:
     """Train what is needed, recombine, fine-tune on the target.
 
     Average class accuracies on the target's test images in 0..1: "own network": of the target's own; "direct": right
-    after recombination. "steps" and "accuracy by step": the curve. "steps in an epoch"; "seconds per step" of
+    after recombination; "accuracy by step": the curve at "steps". "steps in an epoch"; "seconds per step" of
     fine-tuning.
     """
     source, target = _sets(config, context)
@@ -107,8 +107,7 @@ def _trained(
     start: int | None = None,
 ) -> tuple[nn.Sequential, nn.Sequential, nn.Sequential]:
     """Extractor, head and rotation head, trained on the classes of a set and on rotation, with this rotation head or
-    one of its own. start: the seed of another network, from whose initial weights this one starts; its images come in
-    an order of its own all the same."""
+    one of its own. start: the seed of another network, from whose initial weights this one starts."""
     shape = {"width": config.width, "split_at": config.split_at}
     extractor, head = cut_network(config.network, image_set, seed=seed if start is None else start, **shape)
     if rotation_head is None:

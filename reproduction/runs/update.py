@@ -1,5 +1,4 @@
-"""One run of paper B: train the versions of an embedding model, carry a gallery from the old to the new, retrieve (Sec.
-4)."""
+"""One run of paper B: train the versions of an embedding model, carry a gallery over, retrieve (Sec. 4)."""
 
 from __future__ import annotations
 
@@ -113,11 +112,7 @@ def _load(config: UpdateRun, name: str, context: Context) -> ImageSet:
 
 
 def by_attribute(image_set: ImageSet, attribute: str) -> ImageSet:
-    """Images labelled by the "colour" or the "shape" of coloured shapes alone.
-
-    Raises:
-        ValueError: the classes are others.
-    """
+    """Images labelled by the "colour" or the "shape" of coloured shapes alone."""
     index = attribute_index(image_set.classes, attribute)
     names = tuple(dict.fromkeys(name.split()[ATTRIBUTES[attribute]] for name in image_set.classes))
     train, test = (Split(s.images, index.to(s.labels.device)[s.labels]) for s in (image_set.train, image_set.test))
@@ -320,10 +315,7 @@ def forward(trainer: Trainer) -> tuple[Cases, dict[str, float]]:
 
 def _sequence(trainer: Trainer) -> Cases:
     """Table 5: after each update, the gallery of the first version carried hop by hop, or directly; and one hop from
-    the version before, made from the images.
-
-    Case "v3/hops" is searched with version 3. h and g of a hop are fitted on fresh embeddings of its training set.
-    """
+    the version before, made from the images. Case "v3/hops" is searched with version 3."""
     gallery = trainer.update.gallery
     first, first_side = trainer.embed(0, gallery), trainer.store(0, gallery)
     cases, (hopped, hopped_side) = {"v1/v1": (first, first)}, (first, first_side)
@@ -345,13 +337,9 @@ def _sequence(trainer: Trainer) -> Cases:
 
 
 def measure(cases: Cases, update: Update) -> dict[str, float]:
-    """Retrieval in every case, each query without its own item: "CMC top-1: CASE", "CMC top-5: CASE", "mAP@1.0: CASE",
-    in 0..1.
-
-    Where the gallery has classes that the first version has not learnt, CMC top-1 and mAP are given for queries of "old
-    classes" and "new classes" as well. "negative flips: CASE" is the share of queries with a hit at rank 1 before the
-    update, by the first case, and none after it.
-    """
+    """Retrieval in every case, each query without its own item, in 0..1: "CMC top-1: CASE", "CMC top-5: CASE",
+    "mAP@1.0: CASE"; CMC top-1 and mAP for queries of "old classes" and "new classes" as well, where the first version
+    has not learnt all. "negative flips: CASE": queries with a hit at rank 1 in the first case, and none in this one."""
     labels, found = update.gallery.labels, {}
     before: RetrievalScores | None = None
     for name, (query, gallery) in cases.items():
