@@ -1,4 +1,4 @@
-"""Experiments with models that others trained: what paper B's idea is worth where an embedding model is changed today."""
+"""Experiments with models that others trained: what paper B's idea is worth where a model is changed today."""
 
 from __future__ import annotations
 

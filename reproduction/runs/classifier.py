@@ -1,4 +1,4 @@
-"""One run of paper A's second application: a classifier that learns more classes on one extractor (Sec. 5.2, App. D)."""
+"""One run of paper A's second application: a classifier that learns more classes (Sec. 5.2, App. D)."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def drawn(config: ModelsRun | AdviceRun, context: Context) -> tuple[Any, Tensor,
 
 
 def _by_h(config: ModelsRun, context: Context, old: Tensor, side: Tensor, new: Tensor, pairs: Tensor) -> Tensor:
-    """All items, carried by a transformation that is trained on the pairs; numbers of unit spread go in and come out."""
+    """All items, carried by a transformation trained on the pairs; numbers of unit spread go in and come out."""
     seed = seed_for(config.seed, "transformation")
     h = Transformation(old.shape[1], side.shape[1], new.shape[1], config.h_width, seed=seed)
     old, side = (x / x[pairs].std().clamp_min(1e-12) for x in (old, side))

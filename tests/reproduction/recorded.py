@@ -1,7 +1,7 @@
 """Records made by hand, whose every value is known."""
 
 from reproduction.records.provenance import provenance
-from reproduction.records.store import run_id
+from reproduction.records.store import load_all, run_id
 
 METHODS = ("independent", "RP", "DCC", "upper bound")
 LAYERS = ("stem", "stage1_block1", "stage2_block1", "stage3_block1", "pool")
@@ -70,3 +70,8 @@ def record(seed=0, *, experiment="fig2", preset="smoke", metrics=None, **changes
         "metrics": metrics or {"accuracy": 0.5},
         "provenance": made,
     } | changes
+
+
+def stored(experiment, root=None):
+    """The records of an experiment at preset smoke."""
+    return [record for record in load_all("smoke", root).values() if record["experiment"] == experiment]

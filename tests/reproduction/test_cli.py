@@ -14,6 +14,8 @@ from reproduction.records import pins, provenance
 from reproduction.records import store as records
 from reproduction.runs import pair, runner
 
+from .recorded import stored
+
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
@@ -84,7 +86,7 @@ def test_run_then_status(capsys):
     tiny = ["--set", "recipe.steps=2", "--set", "n_train=60", "--set", "n_test=60", "--set", "method=IIW"]
     assert main(["run", "fig2", "--preset", "smoke", "--seeds", "3-4", *tiny]) == 0
     assert "fig2: 4 runs at preset smoke, " in capsys.readouterr().out
-    assert {r["seed"] for r in records.load("fig2", "smoke")} == {3, 4}
+    assert {r["seed"] for r in stored("fig2")} == {3, 4}
     assert table(capsys)["fig2", "smoke"][:5] == (0, 18, 0, 4, 0), "recorded, planned, seeds, other, stale"
 
 
@@ -96,8 +98,8 @@ def test_several_experiments_are_run_in_the_order_given(capsys, trained):
     planned = [config for name in ("incremental", "fig2") for config in experiments.configs(name, "smoke", [5])]
     assert trained == list(dict.fromkeys(planned)), "what two of them plan is made once"
     assert {config.seed for config in trained} == {5}
-    assert len(records.load("incremental", "smoke")) == 6 and len(records.load("fig2", "smoke")) == 16
-    assert records.load("fig10", "smoke") == []
+    assert len(stored("incremental")) == 6 and len(stored("fig2")) == 16
+    assert stored("fig10") == []
 
 
 def test_all_is_every_experiment_with_the_options_given(capsys, monkeypatch):
@@ -136,20 +138,6 @@ def test_shared_runs_are_recorded_for_every_experiment_that_plans_them(capsys, t
     assert shown["incremental", "smoke"][:5] == (2, 6, 1, 0, 0)
     assert shown["fig5", "smoke"][:5] == (2, 10, 1, 10, 12)
     assert shown["fig2_pretrained", "smoke"][:5] == (0, 9, 0, 0, 0)
-
-
-def test_minutes_are_of_the_runs_that_are_counted(capsys, trained, monkeypatch):
-    original = provenance.provenance
-    monkeypatch.setattr(runner, "provenance", lambda **made: original(**made | {"wall_seconds": 90.0}))
-    settings = ["--set", "method=IIW", "--preset", "smoke"]
-    assert main(["run", "incremental", *settings, "--set", "scheme=joint"]) == 0
-    assert len(trained) == 4 and main(["run", "fig2", *settings, "--seeds", "0,1"]) == 0
-    assert len(trained) == 6
-    capsys.readouterr()
-    shown = table(capsys)
-    assert shown["fig2", "smoke"] == (2, 18, 1, 2, 0, 6.0)
-    assert shown["fig10", "smoke"] == (2, 18, 1, 0, 0, 3.0)
-    assert shown["incremental", "smoke"] == (0, 6, 0, 4, 0, 6.0)
 
 
 @pytest.mark.parametrize(

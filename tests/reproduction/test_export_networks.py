@@ -10,7 +10,7 @@ import torch
 
 from compatkit.models import split, split_points
 from compatkit.normalization import batch_norms
-from compatkit.recombination import accuracy, all_logits, output_index
+from compatkit.recombination import accuracy
 from reproduction import book
 from reproduction.__main__ import main
 from reproduction.experiments.evidence import index_of
@@ -117,20 +117,6 @@ def test_statistics_are_those_of_the_test_images_in_each_combination(pair, netwo
             place, n = combination["statistics"][name], values.numel()
             held = networks.numbers[place : place + n].astype(np.float32)
             np.testing.assert_allclose(held, values.flatten(), rtol=2e-3, atol=1e-4)
-
-
-def test_accuracy_is_that_of_the_networks_before_they_were_rounded(pair, networks):
-    sets = dict(zip("ab", pair.sets, strict=True))
-    by_role = {"a": (pair.extractors[0], pair.heads[0]), "b": (pair.extractors[1], pair.heads[1])}
-    at = networks.header["trained_split"]
-    assert at == "stage2_block1"
-    for combination in networks.header["combinations"]:
-        if combination["split"] == at:
-            (extractor, _), (_, head) = by_role[combination["extractor"]], by_role[combination["head"]]
-            options = {"classes": pair.common, "statistics": "recalibrated", "batch_size": 64}
-            (logits,), labels = all_logits(extractor, [head], sets[combination["extractor"]], **options)
-            whole = accuracy(logits, labels, output_index(sets[combination["head"]].classes, pair.common))
-            assert combination["accuracy"] == pytest.approx(whole, abs=0.01) and whole > 0.15, "better than chance"
 
 
 @pytest.mark.parametrize(

@@ -111,16 +111,6 @@ def test_means_are_of_both_test_sets_and_lists_have_none(found):
     assert found["chance/mean"] == pytest.approx(1 / 3)
 
 
-def test_identical_networks_are_alike_and_recombine_to_themselves(two):
-    (network, _), (image_set, _) = two
-    extractor, head = models.split(network, "stage2")
-    found = measures.measure(measures.probes([extractor] * 2, [head] * 2, [image_set] * 2, A))
-    for at in models.split_points(network):
-        assert found[f"recombination at {at}/a"] == found["own task/a"] == found["not recombined/b"]
-        assert found[f"CKA at {at}/a"] == pytest.approx(1) and found[f"neighbours at {at}/a"] == pytest.approx(1)
-    assert max(found["channel correlations/a"]) == pytest.approx(1)
-
-
 def test_the_size_of_test_batches_changes_what_it_names_alone(probes, found):
     smaller = measures.measure(probes(batch_size=8))
     for role in "ab":

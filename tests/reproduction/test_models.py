@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from reproduction.experiments import plan
-from reproduction.runs import models, runner
+from reproduction.runs import models
 from reproduction.runs.context import Context
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -97,8 +97,3 @@ def test_embeddings_are_made_once(tmp_path):
 def test_settings_that_cannot_be(settings, message):
     with pytest.raises(ValueError, match=message):
         plan("real_models", "smoke", settings=settings)
-
-
-def test_a_run_is_recorded(tmp_path):
-    (record,) = runner.records("real_models", "smoke", rows=["a large step"], root=tmp_path, show_progress=False)
-    assert record["metrics"]["neighbours kept: new/new"] == 1 and record["kind"] == "ModelsRun"

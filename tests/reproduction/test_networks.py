@@ -26,10 +26,3 @@ def test_weights_do_not_depend_on_the_number_of_classes_but_for_the_last_layer(n
     parts = models.split(models.build(name, 3, width=width), split_at)
     for found, expected in zip((extractor, head), parts, strict=True):
         assert [p.shape for p in found.parameters()] == [p.shape for p in expected.parameters()]
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_networks_take_the_images_of_the_set(channels):
-    image_set = small_set(channels=channels)
-    extractor, head = cut_network("resnet8", image_set, width=2, split_at="stage2", seed=0)
-    assert head(extractor(image_set.normalise(image_set.test.images))).shape == (len(image_set.test), 3)

@@ -12,11 +12,12 @@ from reproduction.__main__ import main
 from reproduction.experiments import EXPERIMENTS, plan
 from reproduction.experiments.settings import AdaptationRun, PairRun
 from reproduction.images import load
-from reproduction.records import store
 from reproduction.runs import runner
 from reproduction.runs.context import Context
 from reproduction.runs.golden import covering
 from reproduction.runs.kinds import kind_of
+
+from .recorded import stored
 
 OF_TWO_SETS = [name for name in EXPERIMENTS if isinstance(plan(name, "smoke")[0][1], PairRun | AdaptationRun)]
 COMMAND = ["run", "fig2", "--preset", "smoke", "--rows", "DCC", "--set", "b=mine", "--set", "left_out=()"]
@@ -64,7 +65,7 @@ def test_grey_images_beside_colour_in_every_experiment_of_two_sets(folder, place
 def test_the_command_of_the_readme_runs(folder, shape, capsys):
     write(folder, shape)
     assert main(COMMAND) == 0
-    assert [set(r["data"]) for r in store.load("fig2", "smoke")] == [{"digits", "mine"}, {"glyphs_plain", "mine"}]
+    assert [set(r["data"]) for r in stored("fig2")] == [{"digits", "mine"}, {"glyphs_plain", "mine"}]
     assert main(COMMAND) == 0
     assert len((folder / "results/smoke/fig2.jsonl").read_text().splitlines()) == 2, "finished runs are not made again"
 

@@ -4,12 +4,12 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from compatkit import models, normalization, training
+from compatkit import models, training
 from compatkit.images import common_classes
 from reproduction import experiments, images
 from reproduction.experiments import EXPERIMENTS, PRESETS, gygli, ramanujan
 from reproduction.experiments.presets import override, settings
-from reproduction.experiments.settings import NORMALIZATIONS, AdaptationRun, ClassifierRun, PairRun, TransferRun
+from reproduction.experiments.settings import PairRun
 from reproduction.images import load
 from reproduction.runs import context
 
@@ -78,19 +78,6 @@ def test_updates_take_classes_that_there_are_and_the_epochs_of_the_paper(name):
                     assert recipe.steps == round(epochs * images / recipe.batch_size)
 
 
-def test_what_one_update_has_on_record_others_have():
-    runs = {name: set(experiments.configs(name, "laptop")) for name in UPDATES}
-    table1 = {c for c in runs["table1"] if c.data == "shapes" and c.side == "SimCLR"}
-    assert table1 and all(table1 <= runs[n] for n in ("table4", "sec52", "fig3", "embedding_width", "shares", "table6"))
-    assert {replace(c, evaluated_on="") for c in runs["sec43"]} == {c for c in runs["table1"] if c.data == "shapes"}
-    assert {c.method for c in runs["longer"] & runs["table1"]} == {"BCT", "FCT"}
-    known = {
-        c for n in ("table5", "disjoint", "table3") for row, c in experiments.plan(n, "laptop") if row[:3] == "FCT"
-    }
-    assert {c for c in runs["arrival"] if c.class_order == "stored"} == known
-    assert {replace(c, class_order="stored") for c in runs["arrival"] if c.class_order == "shuffled"} == known
-
-
 @pytest.mark.parametrize("preset", ["cifar", "paper"])
 def test_adaptation_goes_on_at_the_last_rate_of_the_source(preset):
     run = experiments.configs("adaptation", preset)[0]
@@ -100,27 +87,6 @@ def test_adaptation_goes_on_at_the_last_rate_of_the_source(preset):
 
 
 # --- settings ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "kind"), [("adaptation", AdaptationRun), ("classifier", ClassifierRun), ("transfer", TransferRun)]
-)
-def test_the_paper_preset_is_the_defaults(name, kind):
-    assert experiments.configs(name, "paper")[0] == kind()
-
-
-@pytest.mark.parametrize(
-    ("name", "changes"),
-    [
-        ("adaptation", {"recipe.steps": 2, "adapt_recipe.steps": 1, "third": "", "width": 5}),
-        ("classifier", {"tune_recipe.steps": 1, "widths": (1, 2, 3), "first_classes": 3}),
-        ("transfer", {"tune_recipe.lr": 0.5, "epochs": 3, "n_test": 7}),
-    ],
-)
-def test_settings_change_every_run_and_nothing_else(name, changes):
-    runs = experiments.configs(name, "smoke", settings=changes)
-    for run, before in zip(runs, experiments.configs(name, "smoke"), strict=True):
-        assert settings(run) == settings(before) | changes
 
 
 def test_one_rate_for_all_leaves_no_larger_steps():
@@ -149,18 +115,6 @@ def test_override_reaches_into_the_recipe_and_changes_nothing_else():
     before, after = asdict(PairRun()), asdict(config)
     assert {k for k in before if before[k] != after[k]} == {"width", "recipe"}
     assert "recipe.steps" in settings(config) and "method" in settings(config)
-
-
-SMOKE = experiments.configs("fig2", "smoke")[0]
-
-
-def test_a_run_says_what_it_is_in_a_line():
-    assert str(PairRun(method="RP", seed=4)) == "cifar10 x stl10, RP, seed 4"
-    config = replace(
-        SMOKE, method="DCC", scheme="incremental", dcc_classes=3, normalization="layer", pretrained_on="shapes"
-    )
-    parts = "digits x mnist5k, DCC", "scheme incremental, dcc_classes 3, normalization layer, pretrained_on shapes"
-    assert str(config) == ", ".join([*parts, "seed 0"])
 
 
 @pytest.mark.parametrize(
@@ -193,10 +147,6 @@ def test_a_run_says_what_it_is_in_a_line():
 def test_bad_settings_are_answered(changes, message):
     with pytest.raises(ValueError, match=message):
         override(PairRun(), changes)
-
-
-def test_normalisations_are_those_that_can_be_put_in():
-    assert set(NORMALIZATIONS) == {"batch", *normalization.REPLACEMENTS, "unit length", "unit-length loss"}
 
 
 def test_unknown_experiments_and_presets_are_answered():

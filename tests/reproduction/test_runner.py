@@ -16,7 +16,7 @@ import torch
 from compatkit.image_files import write_npz
 from reproduction import experiments
 from reproduction.images import load
-from reproduction.records import provenance, store
+from reproduction.records import provenance
 from reproduction.records.pins import Pins, pinned
 from reproduction.records.provenance import is_stale
 from reproduction.runs import pair, runner
@@ -24,6 +24,7 @@ from reproduction.runs.context import Context
 
 from ..conftest import each_step, on_each_step
 from ..samples import small_set
+from .recorded import stored
 from .world import TINY
 from .world import tiny_pair as tiny
 
@@ -84,7 +85,7 @@ def test_a_run_that_another_process_has_made_meanwhile_is_not_made_again(tmp_pat
         made = list(threads.map(runner.make, [job_of(tiny(), tmp_path, name) for name in ("fig2", "fig2", "fig10")]))
     assert made[0] == made[1] == made[2]
     (file,) = (tmp_path / "smoke").iterdir()
-    assert store.load(file.stem, "smoke", tmp_path) == made[:1] and len(file.read_text().splitlines()) == 1
+    assert stored(file.stem, tmp_path) == made[:1] and len(file.read_text().splitlines()) == 1
 
 
 def test_runs_share_their_pretraining_and_give_the_numbers_they_give_alone(tmp_path, monkeypatch):
@@ -219,7 +220,7 @@ def test_processes_that_are_interrupted_leave_what_goes_on_to_the_same_numbers(t
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and "the same command goes on" in errors
-    assert 0 < len(store.load("fig2", "smoke", tmp_path)) < 18
+    assert 0 < len(stored("fig2", tmp_path)) < 18
     with ThreadPoolExecutor(1) as executor:
         found = records(tmp_path, settings=settings, executor=executor)
     assert len(file.read_text().splitlines()) == len(found) == 18, "finished runs were not made again"
@@ -249,4 +250,4 @@ sys.exit(main(command) or main(["status"]) or main(["list"]))
     environment = os.environ | {"COMPATKIT_RESULTS": str(tmp_path / "results"), "COMPATKIT_DATA": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert len(store.load("fig2", "smoke", tmp_path / "results")) == 9, "two pairs became one"
+    assert len(stored("fig2", tmp_path / "results")) == 9, "two pairs became one"

@@ -9,10 +9,10 @@ import pytest
 
 from reproduction.__main__ import main
 from reproduction.experiments import configs
-from reproduction.records import store
 from reproduction.runs import runner
 
 from ..cluster import cluster, soon  # noqa: F401
+from .recorded import stored
 
 TINY = {"recipe.steps": 8, "recipe.batch_size": 10, "n_train": 20, "n_test": 20, "width": 2}
 SET = [f"--set={name}={value}" for name, value in TINY.items()]
@@ -29,6 +29,8 @@ STUCK = """
 import os, time
 from pathlib import Path
 from reproduction.runs import kinds, runner
+
+from .recorded import stored
 def stuck(config):
     if Path({told!r}).exists() and Path({told!r}).read_text() == str(os.getpid()):
         time.sleep(1000)
@@ -43,7 +45,7 @@ def test_a_worker_that_is_killed_costs_nothing(cluster, folder, tmp_path_factory
     victim, other = workers.workers
 
     def kill():
-        soon(lambda: len(store.load("fig2", "smoke", folder)) >= 6)
+        soon(lambda: len(stored("fig2", folder)) >= 6)
         told.write_text(str(victim.pid))
         time.sleep(2)  # until it is stuck
         locks.extend(folder.glob(".checkpoints/*.lock"))
@@ -57,7 +59,7 @@ def test_a_worker_that_is_killed_costs_nothing(cluster, folder, tmp_path_factory
     assert victim.wait() == -signal.SIGKILL and other.poll() is None and locks
     assert "fig2: 18 runs at preset smoke" in capsys.readouterr().out
     lines = (folder / "smoke" / "fig2.jsonl").read_text().splitlines()
-    found = store.load("fig2", "smoke", folder)
+    found = stored("fig2", folder)
     assert len(lines) == len(found) == len(configs("fig2", "smoke")) == 18, "none is lost and none is double"
     assert not list((folder / ".checkpoints").iterdir())
 
@@ -65,7 +67,7 @@ def test_a_worker_that_is_killed_costs_nothing(cluster, folder, tmp_path_factory
 def test_the_records_are_those_of_one_process(cluster, folder):  # noqa: F811
     options = ["run", "fig2", "--preset=smoke", "--rows=IIW;RP", *SET]
     assert main([*options, f"--scheduler={cluster().address}"]) == 0
-    by_workers = store.load("fig2", "smoke", folder)
+    by_workers = stored("fig2", folder)
     here = runner.records("fig2", "smoke", settings=TINY, rows=("IIW", "RP"), root=folder / "here", device="cpu")
     assert {r["run_id"]: r["metrics"] for r in by_workers} == {r["run_id"]: r["metrics"] for r in here}
 
