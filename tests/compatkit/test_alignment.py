@@ -11,7 +11,6 @@ from compatkit.alignment import (
     CLOSED_FORMS,
     RIDGE_PENALTIES,
     Affine,
-    identity,
     lambda_orthogonal,
     low_rank,
     permutation,
@@ -33,11 +32,6 @@ def orthogonal(p, seed=0, reflect=False):
 
 def error(fit, old, new):
     return (fit(old) - new).square().sum().item()
-
-
-def test_an_affine_map_by_hand():
-    fit = Affine(torch.tensor([[1.0, 2.0, 0.0], [0.0, 1.0, -1.0]]), torch.tensor([10.0, 20.0, 30.0]))
-    assert fit(torch.tensor([[1.0, 2.0]])).tolist() == [[11.0, 24.0, 28.0]]
 
 
 @pytest.mark.parametrize("reflect", [False, True])
@@ -68,17 +62,10 @@ def test_procrustes_is_the_nearest_of_all_rotations_scales_and_shifts():
     fit = procrustes(old, new)
     gram = fit.weight.T @ fit.weight
     assert torch.allclose(gram, gram[0, 0] * torch.eye(3, dtype=gram.dtype), atol=1e-9), "turned and scaled, not bent"
-    least = error(fit, old, new)
-    for i in range(30):
-        turn = torch.linalg.matrix_exp(0.02 * (randn(3, 3, seed=i) - randn(3, 3, seed=i).T))
-        for change in (
-            Affine(fit.weight @ turn, new.mean(0) - old.mean(0) @ fit.weight @ turn),
-            Affine(fit.weight, fit.bias + 0.01 * randn(3, seed=i)),
-        ):
-            assert error(change, old, new) > least
-    for scale in (0.99, 1.01):
-        weight = fit.weight * scale
-        assert error(Affine(weight, new.mean(0) - old.mean(0) @ weight), old, new) > least
+    turns = [torch.linalg.matrix_exp(0.02 * (randn(3, 3, seed=i) - randn(3, 3, seed=i).T)) for i in range(30)]
+    for weight in [fit.weight @ turn for turn in turns] + [0.99 * fit.weight, 1.01 * fit.weight]:
+        assert error(Affine(weight, new.mean(0) - old.mean(0) @ weight), old, new) > error(fit, old, new)
+    assert torch.allclose(fit(old).mean(0), new.mean(0))
 
 
 @pytest.mark.parametrize("penalty", [1e-3, 5.0])
@@ -106,13 +93,7 @@ def test_ridge_takes_the_penalty_that_is_best_on_every_fifth_row():
     assert len(chosen) > 1
 
 
-def test_ridge_manages_embeddings_that_do_not_vary():
-    old, new = torch.ones(10, 3), randn(10, 2, dtype=torch.float32)
-    assert torch.allclose(ridge(old, new)(old), new.mean(0).expand(10, 2), atol=1e-6)
-
-
-@pytest.mark.parametrize("penalty", [1e-9, 1e-3, 0.5])
-@pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.parametrize(("penalty", "rank"), [(1e-9, 3), (1e-3, 1), (0.5, 2)])
 def test_low_rank_against_the_svd_of_the_fit(penalty, rank):
     """Ridge is least squares with sqrt(penalty) below x; the best fit of a rank is cut from the SVD of what it fits."""
     old, new = 3 * randn(30, 4) + 1, randn(30, 3, seed=1)
@@ -141,6 +122,8 @@ def test_low_rank_takes_the_rank_that_is_best_on_every_fifth_row():
         }
         best = min(errors, key=errors.get)
         assert best[0] in ranks and torch.equal(found.down, low_rank(old, new, best[:1], best[1:]).down)
+    with pytest.raises(ValueError, match=r"ranks: must be 1 .. 24, got \(25,\)"):
+        low_rank(old, new, (25,))
 
 
 def test_lambda_orthogonal_is_never_worse_than_the_rotation_it_starts_from():
@@ -160,38 +143,25 @@ def test_lambda_orthogonal_is_never_worse_than_the_rotation_it_starts_from():
         assert max(found) < start + 1e-9 and min(found) < 0.9 * start
 
 
-def test_low_rank_refuses_ranks_that_there_are_not():
-    with pytest.raises(ValueError, match=r"ranks: must be 1 .. 2, got \(3,\)"):
-        low_rank(randn(9, 4), randn(9, 2), (3,))
-
-
 @pytest.mark.parametrize("d_new", [2, 3, 5])
-def test_identity_cuts_or_pads(d_new):
-    old = randn(6, 3, dtype=torch.float32)
-    found = identity(old, torch.zeros(6, d_new))(old)
-    expected = [[*row, 0.0, 0.0][:d_new] for row in old.tolist()]
-    assert found.tolist() == expected
-
-
 @pytest.mark.parametrize("name", CLOSED_FORMS)
-def test_maps_are_in_the_precision_of_the_embeddings(name):
-    old, new = randn(20, 4, dtype=torch.float32), randn(20, 3, seed=1, dtype=torch.float32)
+def test_maps_are_in_the_precision_of_the_embeddings_and_identity_cuts_or_pads(name, d_new):
+    old, new = randn(20, 3, dtype=torch.float32), randn(20, d_new, seed=1, dtype=torch.float32)
     fit = CLOSED_FORMS[name](old, new)
-    assert fit.weight.dtype == fit.bias.dtype == torch.float32 and fit(old).shape == (20, 3)
-    exact = CLOSED_FORMS[name](old.double(), new.double())
-    assert torch.allclose(fit.weight.double(), exact.weight, atol=1e-5)
+    assert fit.weight.dtype == fit.bias.dtype == torch.float32 and fit(old).shape == (20, d_new)
+    assert torch.allclose(fit(old).double(), CLOSED_FORMS[name](old.double(), new.double())(old.double()), atol=1e-4)
+    if name == "identity":
+        assert fit(old).tolist() == [[*row, 0.0, 0.0][:d_new] for row in old.tolist()]
 
 
-@pytest.mark.parametrize("fit", [procrustes, ridge])
+@pytest.mark.parametrize("fit", [procrustes, ridge, low_rank, lambda_orthogonal])
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         (torch.zeros(5, 2), torch.zeros(4, 2), r"old, new.*\(5, 2\) and \(4, 2\)"),
         (torch.zeros(1, 2), torch.zeros(1, 2), "n >= 2"),
-        (torch.zeros(5), torch.zeros(5, 2), r"\(5,\)"),
         (torch.zeros(5, 2), torch.zeros(5, 2, 1), r"\(5, 2, 1\)"),
         (torch.full((5, 2), math.nan), torch.zeros(5, 2), "old: .*finite"),
-        (torch.zeros(5, 2), torch.full((5, 2), math.inf), "new: .*finite"),
     ],
 )
 def test_embeddings_that_cannot_be_fitted_are_refused(fit, old, new, message):
@@ -212,8 +182,7 @@ def test_a_permutation_is_found_again_whatever_the_scale_of_channels():
 
 
 def test_a_network_with_shuffled_and_scaled_channels_is_stitched_to_the_original():
-    """A network whose last convolution puts out the same channels in another order and scale does what the original
-    does once it is stitched to it; under a permutation alone it does not, because of the scale."""
+    """Under a permutation alone it does not do what the original does, because of the scale."""
     net = models.build("resnet8", 4, seed=0, width=4).double()
     extractor, head = models.split(net, "stage1")
     order, scale = torch.randperm(4, generator=torch.Generator().manual_seed(1)), torch.tensor([0.5, 2.0, 1.0, 3.0])

@@ -32,12 +32,9 @@ def test_the_digest_of_a_set_is_that_of_its_file_and_changes_with_every_part(tmp
     renamed = ImageSet(one.name, one.train, one.test, ("cat", "dog", "elk"))
     assert len({one.digest, other.digest, renamed.digest}) == 3 and other.train_digest == one.train_digest
     (tmp_path / "two.npz").write_bytes(b"no set")
-    np.save(tmp_path / "three.npy", np.zeros(3))
-    (tmp_path / "three.npy").rename(tmp_path / "three.npz")
-    for name in ("two", "three"):
-        assert stored_digest(name, tmp_path) is stored_digest("four", tmp_path) is None
-        with pytest.raises(ValueError, match=rf"{name}\.npz"):
-            read_npz(tmp_path / f"{name}.npz")
+    assert stored_digest("two", tmp_path) is stored_digest("three", tmp_path) is None
+    with pytest.raises(ValueError, match=r"two\.npz"):
+        read_npz(tmp_path / "two.npz")
 
 
 def test_a_set_survives_its_file(tmp_path):
@@ -70,14 +67,12 @@ def test_truncated_and_altered_files_are_refused(tmp_path, keep):
         ("x_train", np.zeros((4, 3, 8, 8), np.float32), "x_train must be uint8"),
         ("x_test", np.zeros((0, 3, 8, 8), np.uint8), "not empty"),
         ("y_test", np.zeros(3, np.int64), "y_test must be 4 integers"),
-        ("y_train", np.full(4, 7), r"0\.\.1"),
+        ("y_train", np.full(4, 2), r"y_train must lie in 0\.\.1"),
         ("class_names", np.array([["a", "b"]]), "class_names"),
         ("class_names", np.array(["a", {}], dtype=object), r"odd\.npz: .*class_names, .*not of objects \(.*pickle"),
-        ("class_names", np.array([b"a", b"b"]), r"class_names must be a list of text \(astype\(str\)\), got \|S1"),
         ("y_train", np.array([0.0, 1, 0, 1]), "y_train must be 4 integers, got float64"),
         ("x_train", None, "x_train"),
         ("x_train", np.zeros((4, 8, 8, 3), np.uint8), r"x_train must be \(n, c, h, w\).*channels last: transpose"),
-        ("x_train", np.zeros((4, 3, 8, 0), np.uint8), "x_train must be uint8 .* not empty"),
         ("x_test", np.zeros((4, 3, 9, 9), np.uint8), r"one size, got \(3, 8, 8\) and \(3, 9, 9\)"),
         ("class_names", np.array(["a", "a"]), r"class_names must differ, got \['a'\]"),
         ("y_train", np.array([0, 1, -1, 0]), "y_train must lie in"),
@@ -108,10 +103,6 @@ def test_image_folder(tmp_path):
     assert read_folder(tmp_path, size=16).train.images[0].unique().tolist() == [200], "16 bits"
     with pytest.raises(ValueError, match="size: must be at least 1, got 0"):
         read_folder(tmp_path, size=0)
-    damaged = tmp_path / "train" / "bee" / "1.png"
-    damaged.write_bytes(damaged.read_bytes()[:60])
-    with pytest.raises(ValueError, match=rf"imagefolder: {damaged} is damaged"):
-        read_folder(tmp_path)
     shutil.rmtree(tmp_path / "val" / "bee")
     with pytest.raises(ValueError, match=r"differ.*bee"):
         read_folder(tmp_path)
@@ -148,14 +139,11 @@ PALETTE.putpixel((1, 0), 1)
 BIG_END_FIRST = Image.frombytes("I;16B", (2, 1), bytes([200, 0, 255, 255]))
 PIXEL_TYPES = {
     "1 bit": (Image.fromarray(np.array([[True, False]])), "a.png", {}, grey(255, 0)),
-    "grey": (Image.fromarray(np.array([[7, 200]], np.uint8)), "a.png", {}, grey(7, 200)),
     "16 bits": (Image.fromarray(np.array([[255, 200 << 8, 65535]], np.uint16)), "a.png", {}, grey(0, 200, 255)),
     "16 bits, big end first": (BIG_END_FIRST, "a.tif", {}, grey(200, 255)),
     "32 bits": (Image.fromarray(np.array([[0, 200 << 8]], np.int32)), "a.tif", {}, grey(0, 200)),
     "floats": (Image.fromarray(np.array([[0, 100 / 255, 1]], np.float32)), "a.tif", {}, grey(0, 100, 255)),
-    "palette": (PALETTE, "a.gif", {}, [[RED, GREEN]]),
     "palette with a transparent colour": (PALETTE, "a.png", {"transparency": 0}, [[WHITE, GREEN]]),
-    "grey with a transparent value": (Image.new("L", (1, 1), 9), "a.png", {"transparency": 9}, grey(255)),
     "grey and alpha": (Image.new("LA", (1, 1), (0, 128)), "a.png", {}, grey(127)),
     "colour and alpha": (Image.new("RGBA", (1, 1), (255, 0, 0, 0)), "a.png", {}, [[WHITE]]),
     "CMYK": (Image.new("CMYK", (1, 1), (0, 255, 255, 0)), "a.tif", {}, [[RED]]),
@@ -168,7 +156,7 @@ def test_every_type_of_pixel_is_read_as_a_viewer_shows_it(tmp_path, image, name,
     assert shown(image, tmp_path / name, **options) == expected
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp"])
 def test_photographs_stand_upright(tmp_path, name):
     pixels = np.zeros((32, 16, 3), np.uint8)
     pixels[:16, 8:] = 255  # white in the upper right quarter
@@ -186,8 +174,6 @@ def test_photographs_stand_upright(tmp_path, name):
     ("pixels", "message"),
     [
         (np.array([[0, 70_000]], np.int32), r"integers of 0\.\.65535 are read, got 0\.\.70000"),
-        (np.array([[-1, 5]], np.int32), r"got -1\.\.5"),
-        (np.array([[0, 255]], np.float32), r"floats of 0\.\.1 are read, got 0\.0\.\.255\.0"),
         (np.array([[0, np.nan]], np.float32), r"got nan\.\.nan"),
     ],
 )
@@ -235,13 +221,8 @@ def test_a_class_is_one_in_whatever_form_its_name_is_written(tmp_path):
     (tmp_path / "own" / "test" / composed).rename(tmp_path / "own" / "test" / apart)
     found = read_folder(name, size=2)
     assert found.classes == ("ant", composed) and found.train.labels.tolist() == [0, 1, 1]
-    arrays = {
-        f"{x}_{part}": v
-        for part in ("train", "test")
-        for x, v in (("x", np.zeros((2, 1, 2, 2), np.uint8)), ("y", np.arange(2)))
-    }
     for form, written in (("one", composed), ("two", apart)):
-        np.savez(tmp_path / f"{form}.npz", **arrays, class_names=np.array(["ant", written]))
+        np.savez(tmp_path / f"{form}.npz", **found.arrays() | {"class_names": np.array(["ant", written])})
     one, two = (read_npz(tmp_path / f"{form}.npz") for form in ("one", "two"))
     assert common_classes(one, two, found) == ("ant", composed) and one.digest == two.digest
     assert stored_digest("two", tmp_path) == two.digest, "so that its records are found"
@@ -249,7 +230,7 @@ def test_a_class_is_one_in_whatever_form_its_name_is_written(tmp_path):
         ImageSet("double", one.train, one.test, (composed, apart))
 
 
-@pytest.mark.parametrize("kind", ["png", "jpg", "gif", "tif", "webp", "bmp", "ppm", "jp2", "tga", "ico"])
+@pytest.mark.parametrize("kind", ["png", "tif", "webp", "jp2", "ico"])
 def test_a_damaged_file_is_named_whatever_its_kind(tmp_path, kind):
     """Each format's reader has errors of its own."""
     file = tmp_path / f"a.{kind}"
@@ -266,36 +247,24 @@ def test_a_damaged_file_is_named_whatever_its_kind(tmp_path, kind):
                     assert str(file) in str(error)
 
 
-@pytest.fixture
-def folder_of_three_classes(tmp_path):
-    generator = np.random.default_rng(0)
-    for part, count in (("train", 4), ("val", 2)):
-        for name in ("ant", "bee", "cat"):
-            (tmp_path / part / name).mkdir(parents=True)
-            for k in range(count):
-                pixels = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(tmp_path / part / name / f"{k}.png")
-    return tmp_path
-
-
-def test_many_images_of_a_folder_are_mapped_from_a_file_that_is_made_once(folder_of_three_classes, monkeypatch):
-    name = folder_of_three_classes
+def test_many_images_of_a_folder_are_mapped_from_a_file_that_is_made_once(tmp_path, monkeypatch):
+    name = folder_with(tmp_path, {})
+    for shade in range(1, 5):
+        Image.new("RGB", (8, 8), (shade, 0, 50 * shade)).save(name / "train" / "ant" / f"{shade}.png")
     usual = read_folder(name, size=8)
-    for module in (images, image_files):  # the 12 training images are more, the 6 for testing are not
-        monkeypatch.setattr(module, "LARGE", 6 * 3 * 8 * 8)
+    for module in (images, image_files):  # the 6 training images are more, the 2 for testing are not
+        monkeypatch.setattr(module, "LARGE", 2 * 3 * 8 * 8)
     image_files._split.cache_clear()
     mapped = read_folder(name, size=8)
     assert mapped.digest == usual.digest and mapped.train_digest == usual.train_digest
-    [file] = folder_of_three_classes.glob("*.npy")
-    assert file.name.startswith("train-8-") and file.stat().st_size < 12 * 3 * 8 * 8 + 200
-    read = []
-    original = image_files.read_image
+    [file] = name.glob("*.npy")
+    assert file.name.startswith("train-8-") and file.stat().st_size < 6 * 3 * 8 * 8 + 200
+    read, original = [], image_files.read_image
     monkeypatch.setattr(image_files, "read_image", lambda file: read.append(file) or original(file))
     image_files._split.cache_clear()
-    assert read_folder(name, size=8).digest == usual.digest and len(read) == 6, "training images come from the file"
-    assert read_folder(name, size=8).digest == usual.digest and len(read) == 6, "and a process reads images once"
-    extra = folder_of_three_classes / "train" / "ant" / "0.png"
-    Image.new("RGB", (8, 8)).save(extra)
+    assert read_folder(name, size=8).digest == usual.digest and len(read) == 2, "training images come from the file"
+    assert read_folder(name, size=8).digest == usual.digest and len(read) == 2, "and a process reads images once"
+    Image.new("RGB", (8, 8)).save(name / "train" / "ant" / "1.png")
     assert (read_folder(name, size=8).train.images[0] == 0).all(), "another file for other images"
 
 

@@ -9,6 +9,8 @@ from compatkit.layers import CKAMap, cka_map, layer_features, layer_names
 from compatkit.normalization import evaluation
 from compatkit.similarity import linear_cka
 
+from ..samples import same, state
+
 BOUND = 1e-6  # of the error in single precision
 
 
@@ -46,9 +48,7 @@ def test_operations_in_place_change_neither_features_nor_images():
     x = images()
     before, names = x.clone(), ["1", "4", "5", "6"]
     got, expected = (layer_features(net(inplace), names, x) for inplace in (True, False))
-    assert all(torch.equal(got[name], expected[name]) for name in names)
-    assert torch.equal(x, before)
-    assert torch.equal(cka_map(net(True), net(True), x)[2], cka_map(net(False), net(False), x)[2])
+    assert all(torch.equal(got[name], expected[name]) for name in names) and torch.equal(x, before)
 
     class Adds(nn.Module):  # as torchvision's ResNet adds its shortcuts: no module says so
         def forward(self, x):
@@ -66,19 +66,16 @@ def test_nothing_is_left_behind_also_after_an_error():
         def forward(self, x):
             raise RuntimeError("on purpose")
 
-    a, b = networks()
-    broken = nn.Sequential(*models.build("resnet8", 5, seed=0, width=4), Breaks()).train()
+    whole = nn.Sequential(*networks()[0]).train()
+    broken = nn.Sequential(*networks()[0], Breaks()).train()
     broken[1].eval()
-    state = [{k: v.clone() for k, v in net.state_dict().items()} for net in (a, b, broken)]
-    modes = [[m.training for m in net.modules()] for net in (a, b, broken)]
-    cka_map(a, b, images())
+    before = [(state(net), [m.training for m in net.modules()]) for net in (whole, broken)]
     with pytest.raises(RuntimeError, match="on purpose"):
-        cka_map(a, broken, images())
+        cka_map(whole, broken, images())
     with pytest.raises(ValueError, match="statistics"):
-        cka_map(a, b, images(), statistics="recalibrated")
-    for net, was, mode in zip((a, b, broken), state, modes, strict=True):
-        assert hooks(net) == 0 and [m.training for m in net.modules()] == mode
-        assert all(torch.equal(was[k], v) for k, v in net.state_dict().items())
+        cka_map(whole, whole, images(), statistics="recalibrated")
+    for net, (was, modes) in zip((whole, broken), before, strict=True):
+        assert hooks(net) == 0 and [m.training for m in net.modules()] == modes and same(was, state(net))
 
 
 @pytest.mark.parametrize("unbiased", [False, True])
@@ -155,22 +152,6 @@ def test_bad_features_of_a_map():
             CKAMap().update(*({"one": side} for side in sides)).compute()
 
 
-def test_map_of_chosen_layers_of_any_module():
-    class Plain(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.conv, self.dead = nn.Conv2d(3, 4, 3), nn.Linear(144, 2)
-            nn.init.zeros_(self.dead.weight)
-
-        def forward(self, x):
-            return self.dead(self.conv(x).flatten(1))
-
-    a, b = Plain(), networks()[1]
-    names_a, names_b, table = cka_map(a, b, images(), layers_b=["stage2_block1.conv1", "pool"], unbiased=True)
-    assert names_a == ["conv", "dead"] and names_b == ["stage2_block1.conv1", "pool"] and table.shape == (2, 2)
-    assert not table[1].any() and table[0].all(), "a constant layer is similar to nothing"
-
-
 def test_bad_layers_and_images():
     class Idle(nn.Identity):
         def __init__(self):
@@ -180,10 +161,8 @@ def test_bad_layers_and_images():
     a, b = networks()
     with pytest.raises(ValueError, match=r"layers_b: no layer \['stage9'\]; there are stem.*stage3_block1.*classifier"):
         cka_map(a, b, images(), layers_b=["stage9"])
-    with pytest.raises(ValueError, match="names: no layer .*there are stem"):
-        layer_features(a, ["nothing"], images())
-    with pytest.raises(ValueError, match="layers_a: at least one"):
-        cka_map(a, b, images(), layers_a=[])
+    with pytest.raises(ValueError, match="names: a list of names is needed, got the text 'stem'"):
+        layer_features(a, "stem", images())
     with pytest.raises(ValueError, match="layers_a: at least one layer.*Linear"):
         cka_map(nn.Linear(3, 3), b, images())
     relu = nn.ReLU()
@@ -196,15 +175,9 @@ def test_bad_layers_and_images():
     with pytest.raises(ValueError, match="layer '0'.*shape"):
         cka_map(nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Flatten()), b, images())
     with pytest.raises(ValueError, match="images: .*got none"):
-        cka_map(a, b, [])
-    with pytest.raises(ValueError, match="images: .*got none"):
         cka_map(a, b, images()[:0])
     with pytest.raises(ValueError, match="images: .*uint8"):
         cka_map(a, b, images().byte())
-    with pytest.raises(ValueError, match="a, b: every batch needs the same layers and shapes"):
-        cka_map(a, b, [images(), images()[..., :6]])
-    with pytest.raises(ValueError, match="at least 4 samples"):
-        cka_map(a, b, images(3), layers_a=["pool"], unbiased=True)
     with pytest.raises(ValueError, match="batch_size"):
         cka_map(a, b, images(), batch_size=0)
 
@@ -227,18 +200,7 @@ def test_a_map_of_cka_takes_tokens(pooled):
     assert matrix[0, 0] == pytest.approx(averaged), "a map and tokens are both averaged"
 
 
-@pytest.mark.parametrize("name", ["layers_a", "layers_b"])
-def test_layers_given_as_one_text_are_refused(name):
-    net = nn.Sequential(nn.Linear(3, 3))
-    with pytest.raises(ValueError, match=f"{name}: a list of names is needed, got the text '0'"):
-        cka_map(net, net, torch.randn(5, 3), **{name: "0"})
-    with pytest.raises(ValueError, match="names: a list of names is needed, got the text '0'"):
-        layer_features(net, "0", torch.randn(5, 3))
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_map_of_networks_of_half_precision(dtype):
+def test_a_map_of_networks_of_half_precision():
     a, b = networks()
     expected = cka_map(a, b, images())[2]
-    assert torch.allclose(cka_map(a.to(dtype), b, images())[2], expected, atol=0.02)
-    assert torch.allclose(cka_map(a, b.to(dtype), images().half())[2], expected, atol=0.02)
+    assert torch.allclose(cka_map(a.bfloat16(), b.half(), images())[2], expected, atol=0.02)

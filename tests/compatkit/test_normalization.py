@@ -43,49 +43,27 @@ def test_evaluation_against_the_formula(net, statistics):
 
 
 @pytest.mark.parametrize("statistics", ["batch", "running"])
-@pytest.mark.parametrize("training", [True, False])
-def test_evaluation_leaves_nothing_behind(net, statistics, training):
-    net.train(training)
-    net[1].eval()
+def test_evaluation_leaves_nothing_behind(net, statistics):
+    net.train()[1].eval()
     before, modes = state(net), [m.training for m in net.modules()]
     with pytest.raises(RuntimeError, match="on purpose"), normalization.evaluation(net, statistics):
         net(torch.randn(6, 3, 8, 8))
         raise RuntimeError("on purpose")
-    assert same(before, state(net))
-    assert [m.training for m in net.modules()] == modes
-    assert all(bn.track_running_stats for bn in normalization.batch_norms(net))
+    assert same(before, state(net)) and [m.training for m in net.modules()] == modes
 
 
-def test_recalibrated_is_the_average_over_batches(net):
-    before = state(net)
-    batches = list(torch.randn(3, 6, 3, 8, 8))
-    result = normalization.recalibrated(net, batches)
-    first_inputs = [net[0](b) for b in batches]
-    assert torch.allclose(
-        result[1].running_mean, torch.stack([x.mean((0, 2, 3)) for x in first_inputs]).mean(0), atol=1e-6
-    )
-    variance = torch.stack([x.var((0, 2, 3), unbiased=True) for x in first_inputs]).mean(0)
-    assert torch.allclose(result[1].running_var, variance, atol=1e-5)
-    assert same(before, state(net)), "the original is not touched"
-    assert not any(part.training for part in result.modules()) and result[1].momentum == net[1].momentum
-
-
-def test_recalibration_forgets_what_training_has_counted(net):
-    batches = list(torch.randn(3, 6, 3, 8, 8))
-    expected = normalization.recalibrated(net, batches)
+@pytest.mark.parametrize("frozen", [False, True])
+def test_recalibrated_is_the_average_over_batches_whatever_was_counted_before(net, frozen):
     for bn in normalization.batch_norms(net):
         bn.num_batches_tracked.fill_(300)
-    assert same(state(expected), state(normalization.recalibrated(net, batches)))
-
-
-def test_frozen_modules_are_recalibrated_too(net):
-    batches = [5 + torch.randn(16, 3, 8, 8)]
-    expected = normalization.recalibrated(net, batches)
-    for bn in normalization.batch_norms(net):
-        bn.track_running_stats = False
-    got = normalization.recalibrated(net, batches)
-    assert torch.equal(got[1].running_mean, expected[1].running_mean)
-    assert not net[1].track_running_stats
+        bn.track_running_stats = not frozen
+    before, batches = state(net), list(5 + torch.randn(3, 6, 3, 8, 8))
+    result, features = normalization.recalibrated(net, batches), [net[0](batch) for batch in batches]
+    means, variances = (torch.stack([getattr(x, f)((0, 2, 3)) for x in features]).mean(0) for f in ("mean", "var"))
+    assert torch.allclose(result[1].running_mean, means, atol=1e-5)
+    assert torch.allclose(result[1].running_var, variances, atol=1e-5)
+    assert same(before, state(net)) and net[1].track_running_stats != frozen, "the original is not touched"
+    assert not any(part.training for part in result.modules()) and result[1].momentum == net[1].momentum
 
 
 def test_bad_input(net):
@@ -112,16 +90,6 @@ def test_replacements_against_the_formula(net, kind):
     assert torch.allclose(net(x[:1]), net(x)[:1], atol=1e-5), "the rest of the batch does not matter"
 
 
-def test_replacing_reaches_nested_layers_and_knows_its_kinds():
-    nested = nn.Sequential(
-        nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4)), nn.ModuleDict({"x": nn.BatchNorm2d(4)})
-    )
-    normalization.replace_batch_norm(nested, "layer")
-    assert [type(m).__name__ for m in (nested[0][1], nested[1]["x"])] == ["GroupNorm"] * 2
-    with pytest.raises(ValueError, match="kind.*layer.*'group'"):
-        normalization.replace_batch_norm(nested, "group")
-
-
 def test_unit_length_is_over_channels():
     x = torch.randn(2, 5, 3, 3)
     y = normalization.UnitLength()(x)
@@ -131,13 +99,14 @@ def test_unit_length_is_over_channels():
 
 def test_a_layer_that_is_used_twice_is_replaced_everywhere_by_one():
     bn = nn.BatchNorm2d(3)
-    net = normalization.replace_batch_norm(nn.Sequential(bn, nn.Conv2d(3, 3, 1), bn), "layer")
-    assert isinstance(net[0], nn.GroupNorm) and net[0] is net[2]
+    net = normalization.replace_batch_norm(nn.Sequential(bn, nn.ModuleDict({"x": bn})), "layer")
+    assert isinstance(net[0], nn.GroupNorm) and net[0] is net[1]["x"]
+    with pytest.raises(ValueError, match="kind.*layer.*'group'"):
+        normalization.replace_batch_norm(net, "group")
 
 
-@pytest.mark.parametrize("affine", [True, False])
-def test_layers_without_buffers_are_recalibrated(affine):
-    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False, affine=affine))
+def test_layers_without_buffers_are_recalibrated():
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False, affine=False))
     batches = [torch.randn(8, 3, 4, 4) + 5, torch.randn(8, 3, 4, 4)]
     found = normalization.recalibrated(net, batches)
     features = [net[0](batch) for batch in batches]
@@ -170,7 +139,6 @@ class Foreign(nn.Module):
 
 BUILT_IN = {
     "scripted": (torch.jit.script, "RecursiveScriptModule at '1'"),
-    "traced": (lambda net: torch.jit.trace(net.eval(), torch.randn(2, 3, 8, 8)), "TracedModule at '1'"),
     "frozen by jit": (lambda net: torch.jit.freeze(torch.jit.script(net.eval())), "RecursiveScriptModule at ''"),
     "exported": (lambda net: torch.export.export(net.eval(), (torch.randn(6, 3, 8, 8),)).module(), "Module at '1'"),
     "torchvision's": (lambda net: torchvision_().ops.FrozenBatchNorm2d(4), "FrozenBatchNorm2d at ''"),
@@ -199,7 +167,7 @@ def test_statistics_that_are_built_in_are_refused_by_name(net, kind):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("kind", ["scripted", "traced", "frozen by jit"])
+@pytest.mark.parametrize("kind", ["scripted", "frozen by jit"])
 def test_running_statistics_that_are_built_in_are_used(net, kind):
     x = torch.randn(6, 3, 8, 8)
     with normalization.evaluation(net, "running"), normalization.evaluation(BUILT_IN[kind][0](net), "running") as same:
@@ -230,27 +198,19 @@ def test_what_wraps_a_network_changes_no_statistics(net, statistics, wrap):
     assert torch.allclose(output(wrap(copy.deepcopy(net))), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("statistics", ["batch", "recalibrated"])
-def test_subclasses_that_can_do_without_statistics_are_set(statistics):
+def test_subclasses_that_can_do_without_statistics_are_set():
     bn, active, x = nn.BatchNorm2d(3), Active(3), torch.randn(6, 3, 8, 8) + 1
-    if statistics == "recalibrated":
-        results = [normalization.recalibrated(module, [x])(x) for module in (bn, active)]
-    else:
-        with normalization.evaluation(bn), normalization.evaluation(active):
-            results = [bn(x), active(x)]
-    assert torch.allclose(results[0].relu(), results[1], atol=1e-6)
+    with normalization.evaluation(bn), normalization.evaluation(active):
+        assert torch.allclose(bn(x).relu(), active(x), atol=1e-6)
+    alone, found = (normalization.recalibrated(module, [x])(x) for module in (bn, active))
+    assert torch.allclose(alone.relu(), found, atol=1e-6)
 
 
 def test_layers_that_have_kept_no_statistics_are_not_evaluated_by_them(net):
     net[4] = nn.BatchNorm2d(5, track_running_stats=False)
-    with (
-        pytest.raises(ValueError, match="statistics: 'running' needs .* kept some, got BatchNorm2d at '4'"),
-        normalization.evaluation(net, "running"),
-    ):
+    message = "statistics: 'running' needs .* kept some, got BatchNorm2d at '4'"
+    with pytest.raises(ValueError, match=message), normalization.evaluation(net, "running"):
         pass
-    with normalization.evaluation(net, "batch"):
-        net(torch.randn(6, 3, 8, 8))
-    assert net[4].running_mean is None and net[1].running_mean is not None
 
 
 def test_layers_that_do_more_are_not_replaced(net):

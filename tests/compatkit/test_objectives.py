@@ -54,23 +54,12 @@ def minibatch(network, images, term, **options):
 def test_sampled_rotations_are_an_unbiased_estimate():
     extractor, head = nn.Conv2d(3, 2, 3), nn.Sequential(nn.Flatten(), nn.Linear(2 * 36, 4))
     images, term = torch.randn(20, 3, 8, 8), objectives.Pretext(head)
-    draw = minibatch(extractor, images, term, rotations="sampled")
+    draw, all_of_them = (minibatch(extractor, images, term, rotations=rotations) for rotations in ("sampled", "all"))
     with torch.no_grad():
         draws = torch.stack([term.loss(draw(step)) for step in range(600)])
-        whole = objectives.rp_loss(extractor, head, images)
+        whole = term.loss(all_of_them(0))
     assert abs(draws.mean() - whole) < 4 * draws.std() / math.sqrt(600)
     assert draws.std() > 0
-
-
-def test_pretexts_are_rotations_and_arrangements():
-    images = torch.arange(2 * 16.0).view(1, 2, 4, 4)
-    counts = {}
-    for name, pretext in objectives.PRETEXTS.items():
-        shown = pretext.show(images.expand(pretext.variants, -1, -1, -1), torch.arange(pretext.variants))
-        assert shown.shape[1:] == images.shape[1:] and torch.equal(shown[:1], images), "the first changes nothing"
-        counts[name] = len({image.numpy().tobytes() for image in shown})
-        assert counts[name] == pretext.variants
-    assert counts == {"rotation": 4, "jigsaw": math.factorial(4)}
 
 
 def arranged(image, number):
@@ -87,7 +76,8 @@ def test_the_loss_of_a_pretext_is_the_mean_over_images_of_the_cross_entropy(pret
     variants = objectives.PRETEXTS[pretext].variants
     extractor, head = nn.Conv2d(3, 2, 3), nn.Sequential(nn.Flatten(), nn.Linear(2 * 36, variants))
     term, total = objectives.Pretext(head, pretext), 0.0
-    batch = minibatch(extractor, torch.randn(30, 3, 8, 8), term, rotations="sampled")(3)
+    rotations = "sampled" if pretext == "rotation" else "all"  # of arrangements there is always one
+    batch = minibatch(extractor, torch.randn(30, 3, 8, 8), term, rotations=rotations)(3)
     for image, number in zip(batch.images, batch.variants(variants).tolist(), strict=True):
         total -= log_softmax(head(extractor(shown(image, number)[None]))[0].tolist())[number]
     assert term.loss(batch).item() == pytest.approx(total / 30, rel=1e-5)
@@ -130,17 +120,10 @@ def test_unit_length_loss_is_the_mean_over_images_and_positions(shape):
     assert unit_length_loss(features).item() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(4, 3), (2, 3, 2, 2)])
-def test_unit_length_loss_has_a_finite_gradient_where_relu_left_nothing(shape):
-    features = torch.zeros(shape)
-    features[0] = 2.0
-    features.requires_grad_()
-    loss = unit_length_loss(features)
-    loss.backward()
-    share = 1 / shape[0]
-    assert loss.item() == pytest.approx(share * (math.sqrt(12) - 1) ** 2 + (1 - share), rel=1e-4)
-    assert features.grad.isfinite().all() and features.grad[1:].abs().max() == 0
-    assert (features.grad[0] > 0).all(), "too long features are drawn in"
+def test_unit_length_loss_has_a_finite_gradient_where_relu_left_nothing():
+    features = torch.tensor([[2.0, 2, 2], [0, 0, 0]], requires_grad=True)
+    unit_length_loss(features).backward()
+    assert (features.grad[0] > 0).all() and not features.grad[1].any()
 
 
 def test_identical_initial_weights_are_copies():
