@@ -16,6 +16,8 @@ def test_write_atomically(tmp_path):
     files.write_atomically(path, b"\x00\r\n")
     assert path.read_bytes() == b"\x00\r\n"
     assert [p.name for p in path.parent.iterdir()] == ["file"]
+    (tmp_path / "usual").write_text("")
+    assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 def test_a_block_that_fails_changes_nothing(tmp_path):
@@ -26,12 +28,6 @@ def test_a_block_that_fails_changes_nothing(tmp_path):
         raise RuntimeError("on purpose")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
-
-
-def test_new_files_have_the_usual_permissions(tmp_path):
-    (tmp_path / "usual").write_text("")
-    files.write_atomically(tmp_path / "file", "")
-    assert (tmp_path / "file").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
 def test_one_at_a_time_holds_a_lock_file(tmp_path):

@@ -3,13 +3,12 @@ are those of the CPU, to the same bits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
 import pytest
 import torch
-from torch import Tensor
 
 from compatkit import applications, fct, layers, models, recombination, retrieval, similarity
 from compatkit.objectives import Term
@@ -46,42 +45,30 @@ def gpu() -> Iterator[PretendedGPU]:
 # --- the pretended GPU ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        lambda x, host: x + host,
-        lambda x, host: torch.cat([x, host]),
-        lambda x, host: host[x.argsort()],
-        lambda x, host: torch.rand(3, generator=torch.Generator(), device=x.device),
-        lambda x, host: torch.rand(3, generator=torch.Generator(x.device)),
-    ],
-)
-def test_devices_do_not_mix(gpu, wrong):
+WRONG = [
+    lambda x, host: x + host,
+    lambda x, host: torch.cat([x, host]),
+    lambda x, host: torch.rand(3, generator=torch.Generator(), device=x.device),
+]
+ASKED = [
+    lambda x: x.sum().item(),
+    lambda x: x.cpu(),
+    lambda x: x[x > 1],
+    lambda x: torch.tensor([1.0, 2.0], device=x.device),
+    lambda x: x[[0, 1]],
+]
+
+
+def test_devices_do_not_mix_and_the_host_waits_for_what_it_has_to_know(gpu):
     host = torch.tensor([1.0, 3.0, 2.0])
-    with pytest.raises(RuntimeError, match="operands on|generator on"):
-        wrong(host.to(gpu.device), host)
-
-
-@pytest.mark.parametrize(
-    "asked",
-    [
-        lambda x: x.sum().item(),
-        lambda x: bool((x > 0).all()),
-        lambda x: x.cpu(),
-        lambda x: x.nonzero(),
-        lambda x: x[x > 1],
-        lambda x: x.long().bincount(),
-        lambda x: torch.tensor([1.0, 2.0], device=x.device),
-        lambda x: x[[0, 1]],
-        lambda x: x.copy_(torch.zeros(3)),
-        lambda x: x.index_put_((x > 1,), x[:2].clone()),
-    ],
-)
-def test_the_host_waits_for_what_it_has_to_know(gpu, asked):
-    x = torch.tensor([1.0, 3.0, 2.0]).to(gpu.device)
-    with gpu.watched() as waits:
-        asked(x)
-    assert len(waits) == 1 and "test_gpu_path.py" in waits[0]
+    for wrong in WRONG:
+        with pytest.raises(RuntimeError, match="operands on|generator on"):
+            wrong(host.to(gpu.device), host)
+    x = host.to(gpu.device)
+    for asked in ASKED:
+        with gpu.watched() as waits:
+            asked(x)
+        assert len(waits) == 1 and "test_gpu_path.py" in waits[0]
 
 
 def test_the_host_does_not_wait_for_what_stays_on_the_gpu(gpu):
@@ -89,15 +76,11 @@ def test_the_host_does_not_wait_for_what_stays_on_the_gpu(gpu):
     draws = torch.Generator(gpu.device)
     with gpu.watched() as waits:
         y = torch.where(x > 1, 2 * x, x + torch.tensor(1.0)).sort().values[torch.arange(3, device=gpu.device)]
-        y = torch.cat([y, torch.rand(2, generator=draws.manual_seed(1), device=gpu.device)]).repeat_interleave(2)
+        y = torch.cat([y, torch.rand(2, generator=draws.manual_seed(1), device=gpu.device)])
         y.sum().backward()
-        with torch.no_grad():
-            x[x > 1] = 0
-            x.masked_fill_(x > 0, 5)
-    assert not waits
-    assert x.device == y.device == x.grad.device == gpu.device
-    assert x.tolist() == [5, 0, 0] and x.grad.tolist() == [2, 4, 4]
-    assert y[-4:].tolist() == torch.rand(2, generator=torch.Generator().manual_seed(1)).repeat_interleave(2).tolist()
+    assert not waits and x.device == y.device == x.grad.device == gpu.device
+    assert x.grad.tolist() == [1, 2, 2]
+    assert y[-2:].tolist() == torch.rand(2, generator=torch.Generator().manual_seed(1)).tolist()
 
 
 # --- training ---------------------------------------------------------------------------------------------------------
@@ -217,27 +200,20 @@ def test_applications_run_on_a_gpu(gpu, application):
 class Planted(Term):
     """A term with a fault."""
 
-    fault: Callable[[Tensor], Tensor]
     name = "planted"
 
     def loss(self, batch):
-        return self.fault(batch.features.mean())
+        mean = batch.features.mean()
+        return mean * mean.item()
 
 
 def test_a_step_with_a_fault_waits(gpu):
     (task,) = one(gpu.device)
-    run = _Run([replace(task, terms=[*task.terms, Planted(lambda mean: mean * mean.item())])], RECIPE, None)
+    run = _Run([replace(task, terms=[*task.terms, Planted()])], RECIPE, None)
     run.advance(log=False)
     with gpu.watched() as waits:
         run.advance(log=False)
     assert len(waits) == 1 and "test_gpu_path.py" in waits[0]
-
-
-def test_a_step_with_a_tensor_of_the_host_fails(gpu):
-    (task,) = one(gpu.device)
-    host = torch.ones(1)
-    with pytest.raises(RuntimeError, match="operands on"):
-        _Run([replace(task, terms=[*task.terms, Planted(lambda mean: mean * host)])], RECIPE, None).advance(log=False)
 
 
 # --- what is measured -------------------------------------------------------------------------------------------------
@@ -247,11 +223,6 @@ def accuracies(device, parts, statistics="batch", heads=2):
     extractors, own = ([part.to(device) for part in parts] for parts in networks())
     options = {"head_classes": [IMAGES.classes] * heads, "statistics": statistics, "batch_size": 40 // parts}
     return recombination.accuracy_matrix(extractors, (own * heads)[:heads], IMAGES.to(device), **options)
-
-
-def class_accuracy(device, parts):
-    extractor, head = (parts[0].to(device) for parts in networks())
-    return torch.tensor(recombination.class_accuracy(extractor, head, IMAGES.to(device), batch_size=40 // parts))
 
 
 def encoded(device, parts):
@@ -311,7 +282,6 @@ MEASURED = {
     "accuracy, running": partial(accuracies, statistics="running"),
     "accuracy, recalibrated": partial(accuracies, statistics="recalibrated"),
     "accuracy of heads": lambda device, parts: accuracies(device, 1, heads=parts),
-    "class accuracy": class_accuracy,
     "embeddings": encoded,
     "transformed": transformed,
     **{kind.__name__: partial(measured, kind) for kind in STREAMS},

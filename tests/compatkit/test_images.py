@@ -22,12 +22,6 @@ def test_pixels_are_normalised_in_the_default_precision_of_the_moment():
     assert torch.allclose(single.double(), double, atol=1e-6) and not torch.equal(single.double(), double)
 
 
-def test_classes_are_named_once():
-    small = small_set()
-    with pytest.raises(ValueError, match=r"classes: names must differ, got \['cat'\]"):
-        ImageSet("double", small.train, small.test, ("cat", "dog", "cat"))
-
-
 def test_classes_align_by_name_not_by_index():
     a, b = small_set(classes=("cat", "dog", "eel")), small_set(classes=("eel", "cat", "fox"))
     common = common_classes(a, b)
@@ -47,6 +41,8 @@ def test_too_few_common_classes_are_refused():
         common_classes(a, b, leave_out=["fox"])
     with pytest.raises(ValueError, match="wolf"):
         a.subset(["wolf"])
+    with pytest.raises(ValueError, match=r"classes: names must differ, got \['cat'\]"):
+        ImageSet("double", a.train, a.test, ("cat", "dog", "cat"))
 
 
 def test_limit_draws_evenly_from_all_classes():
@@ -60,21 +56,16 @@ def test_limit_draws_evenly_from_all_classes():
         small_set().limit(0)
 
 
-@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (1, 2), (3, 4)])
+@pytest.mark.parametrize(("before", "after"), [(1, 3), (3, 1), (3, 4)])
 def test_other_channels_are_copies_of_the_rounded_mean(before, after):
     s = small_set(n=6, channels=before)
     converted = s.with_channels(after)
     for old, new in ((s.train, converted.train), (s.test, converted.test)):
-        assert new.images.shape == (6, after, 8, 8) and new.images.dtype == torch.uint8
-        for image, result in zip(old.images.tolist(), new.images.tolist(), strict=True):
-            grey = [
-                [round(sum(pixel) / before) for pixel in zip(*rows, strict=True)] for rows in zip(*image, strict=True)
-            ]
-            assert result == [grey] * after
-        assert torch.equal(new.labels, old.labels)
+        assert new.images.shape == (6, after, 8, 8) and torch.equal(new.labels, old.labels)
+        grey = torch.tensor([round(sum(p) / before) for p in old.images.movedim(1, -1).reshape(-1, before).tolist()])
+        assert all(torch.equal(channel.flatten(), grey) for channel in new.images.unbind(1))
     assert (converted.name, converted.classes) == (s.name, s.classes)
-    assert s.train.images.shape[1] == before, "the set itself is as it was"
-    assert converted.normalise(converted.test.images).shape[1] == after
+    assert s.with_channels(before) is s and s.channels == before, "the set itself is as it was"
 
 
 def test_grey_images_go_with_any_others():
@@ -84,12 +75,6 @@ def test_grey_images_go_with_any_others():
     assert with_equal_channels(colour, colour)[1] is colour
     with pytest.raises(ValueError, match=r"sets: images must be grey .*, got small 1, small 3, small 4"):
         with_equal_channels(grey, colour, other)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_a_set_that_has_the_channels_already_stays_the_same_object(channels):
-    s = small_set(channels=channels)
-    assert s.with_channels(channels) is s
 
 
 def test_normalised_training_pixels_have_mean_0_and_deviation_1():
