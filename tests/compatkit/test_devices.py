@@ -17,10 +17,6 @@ from ..samples import small_set
 ONES = torch.ones(2, 2)
 
 
-class ModelOutput(OrderedDict):
-    """As transformers has it."""
-
-
 class Giving(nn.Module):
     def __init__(self, output):
         super().__init__()
@@ -33,8 +29,7 @@ class Giving(nn.Module):
 @pytest.mark.parametrize(
     ("output", "named"),
     [
-        (ModelOutput(last=ONES, pooled=ONES), "ModelOutput of last, pooled: pass one of these"),
-        ({"x": ONES}, "dict of x: pass one of these"),
+        (OrderedDict(last=ONES, pooled=ONES), "OrderedDict of last, pooled: pass one of these"),
         ((ONES,), "tuple"),
     ],
 )

@@ -1,5 +1,6 @@
 """What is read from files, and what is refused."""
 
+import itertools
 import shutil
 import unicodedata
 import warnings
@@ -88,19 +89,12 @@ def test_files_of_another_form_are_refused(tmp_path, key, value, message):
 
 
 def test_image_folder(tmp_path):
-    for part in ("train", "val"):
-        for i, name in enumerate(("ant", "bee")):
-            folder = tmp_path / part / name
-            folder.mkdir(parents=True)
-            for k in range(2):
-                Image.new("RGB", (40, 30), (255 * i, 10 * k, 0)).save(folder / f"{k}.png")
+    for part, name, shade in itertools.product(("train", "val"), ("ant", "bee"), (0, 9)):
+        (tmp_path / part / name).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30), (255 * (name == "bee"), shade, 0)).save(tmp_path / part / name / f"{shade}.png")
     s = read_folder(tmp_path, size=16)
-    assert s.classes == ("ant", "bee")
-    assert s.train.images.shape == (4, 3, 16, 16)
+    assert s.classes == ("ant", "bee") and s.train.images.shape == s.test.images.shape == (4, 3, 16, 16)
     assert s.train.images[:, 0].float().mean((1, 2)).tolist() == [0, 0, 255, 255]
-    deep = np.full((30, 40), 200 << 8, dtype=np.uint16)
-    Image.fromarray(deep).save(tmp_path / "train" / "ant" / "0.png")
-    assert read_folder(tmp_path, size=16).train.images[0].unique().tolist() == [200], "16 bits"
     with pytest.raises(ValueError, match="size: must be at least 1, got 0"):
         read_folder(tmp_path, size=0)
     shutil.rmtree(tmp_path / "val" / "bee")

@@ -42,14 +42,7 @@ def test_networks_have_the_published_parameters(name, options, parameters):
     assert models.count_parameters(build(name, 10, **options)) == parameters
 
 
-@pytest.mark.parametrize("width", [1, 8, 45])
-def test_mobilenet_has_the_shapes_of_torchvision_at_every_width(width):
-    ours = build("mobilenetv2", 10, width=width)
-    theirs = torchvision_().models.mobilenet_v2(num_classes=10, width_mult=width / 32)
-    assert [p.shape for p in ours.parameters()] == [p.shape for p in theirs.parameters()]
-
-
-@pytest.mark.parametrize("width", [16, 32])
+@pytest.mark.parametrize("width", [16, 32, 45])
 def test_mobilenet_with_the_weights_of_torchvision_gives_its_outputs(width):
     theirs = unsettled(torchvision_().models.mobilenet_v2(num_classes=10, width_mult=width / 32))
     theirs.features[0][0].stride = theirs.features[2].conv[1][0].stride = (1, 1)  # for images of 32 x 32
@@ -84,10 +77,8 @@ def test_every_split_recombines_to_the_same_network(name, options, expected):
 
 
 def test_a_stage_means_its_last_block():
-    net = build("resnet56", 10)
-    extractor, head = models.split(net, "stage2")
-    assert list(extractor._modules)[-1] == "stage2_block9"
-    assert next(iter(head._modules)) == "stage3_block1"
+    extractor, head = models.split(build("resnet20", 10), "stage2")
+    assert list(extractor._modules)[-1] == "stage2_block3" and next(iter(head._modules)) == "stage3_block1"
     assert extractor.eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 32, 16, 16)
 
 
@@ -138,13 +129,9 @@ def test_an_auxiliary_head_has_the_shape_and_weights_of_its_own():
 
 @pytest.mark.parametrize("name", ["resnet8", "wrn10", "mobilenetv2"])
 def test_a_seed_gives_the_same_weights_and_leaves_the_generator_alone(name):
-    torch.manual_seed(0)
-    expected = torch.rand(1)
-    torch.manual_seed(0)
-    one, two = build(name, 3, width=8), build(name, 3, width=8)
-    assert torch.equal(torch.rand(1), expected)
-    assert all(torch.equal(p, q) for p, q in zip(one.parameters(), two.parameters(), strict=True))
-    other = models.build(name, 3, width=8, seed=1)
+    before = torch.get_rng_state()
+    one, two, other = (models.build(name, 3, width=8, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before) and same(state(one), state(two))
     assert not any(torch.equal(p, q) for p, q in zip(one.parameters(), other.parameters(), strict=True) if p.ndim > 1)
 
 
