@@ -130,15 +130,12 @@ def updating(head, classes=("cat", "dog", "eel")):
     ("call", "message"),
     [
         (lambda: adapting(torch.zeros(8, 3, 8, 8)), r"images: uint8.*float32 \(8, 3, 8, 8\)"),
-        (lambda: adapting(torch.zeros(0, 3, 8, 8, dtype=torch.uint8)), r"images.*n > 0.*\(0, 3, 8, 8\)"),
         (lambda: adapting(torch.zeros(8, 3, 8, 6, dtype=torch.uint8)), r"images.*square.*\(8, 3, 8, 6\)"),
         (lambda: adapting(outputs=24), "rotation_head: rotation needs 4 outputs, got 24"),
-        (lambda: adapting(pretext="jigsaw"), "rotation_head: jigsaw needs 24 outputs, got 4"),
         (lambda: adapting(width=6), "head: takes features of 12 channels.*gives 8"),
         (lambda: adapting(pretext="colour"), "pretext.*rotation, jigsaw.*'colour'"),
         (lambda: updating(parts()[1], ("cat", "dog")), "num_outputs: the head has 3 outputs.*got 2"),
         (lambda: updating(parts(width=6)[1]), "head: takes features of 12 channels.*gives 8"),
-        (lambda: updating(parts()[1][:-1]), "linear"),
         (lambda: transfer(parts(width=6)[0], parts()[1], small_set()), "takes features of 8 channels.*gives 12"),
     ],
 )

@@ -27,7 +27,8 @@ def test_the_digest_of_a_set_is_that_of_its_file_and_changes_with_every_part(tmp
     for name, changes in {"one": None, "plain": {}, "wide": wide, "bytes": narrow}.items():
         if changes is not None:  # without a checksum inside
             np.savez(tmp_path / f"{name}.npz", **{key: arrays[key] for key in stored.ARRAYS} | changes)
-        assert stored_digest(name, tmp_path) == read_npz(tmp_path / f"{name}.npz").digest == one.digest, name
+        assert stored_digest(name, tmp_path) == read_npz(str(tmp_path / f"{name}.npz")).digest == one.digest, name
+    assert sorted(p.suffix for p in tmp_path.iterdir()) == [".npz"] * 4, "no temporary file is left"
     other = small_set()
     other.test.images[0, 0, 0, 0] += 1
     renamed = ImageSet(one.name, one.train, one.test, ("cat", "dog", "elk"))
@@ -38,17 +39,7 @@ def test_the_digest_of_a_set_is_that_of_its_file_and_changes_with_every_part(tmp
         read_npz(tmp_path / "two.npz")
 
 
-def test_a_set_survives_its_file(tmp_path):
-    s = small_set()
-    write_npz(tmp_path / "small.npz", s)
-    for path in (tmp_path / "small.npz", str(tmp_path / "small.npz")):
-        again = read_npz(path)
-        assert again.classes == s.classes and again.name == "small"
-        assert torch.equal(again.train.images, s.train.images) and torch.equal(again.test.labels, s.test.labels)
-    assert [p.name for p in tmp_path.iterdir()] == ["small.npz"], "no temporary file is left"
-
-
-@pytest.mark.parametrize("keep", [0, 10, 500, -1])
+@pytest.mark.parametrize("keep", [0, 500, -1])
 def test_truncated_and_altered_files_are_refused(tmp_path, keep):
     path = tmp_path / "small.npz"
     write_npz(path, small_set())

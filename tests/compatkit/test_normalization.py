@@ -111,14 +111,6 @@ class Always(nn.BatchNorm2d):
         return nn.functional.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias)
 
 
-class Foreign(nn.Module):
-    """A layer of another package."""
-
-    def __init__(self, channels):
-        super().__init__()
-        self.register_buffer("running_mean", torch.zeros(channels))
-
-
 BUILT_IN = {
     "scripted": (torch.jit.script, "RecursiveScriptModule at '1'"),
     "frozen by jit": (lambda net: torch.jit.freeze(torch.jit.script(net.eval())), "RecursiveScriptModule at ''"),
@@ -126,7 +118,6 @@ BUILT_IN = {
     "torchvision's": (lambda net: torchvision_().ops.FrozenBatchNorm2d(4), "FrozenBatchNorm2d at ''"),
     "quantised": (lambda net: nn.Sequential(torch.ao.nn.quantized.BatchNorm2d(4)), "BatchNorm2d at '0'"),
     "a subclass": (lambda net: nn.Sequential(Always(4)), "Always at '0'"),
-    "foreign": (lambda net: nn.Sequential(nn.BatchNorm2d(4), Foreign(4)), "Foreign at '1'"),
     "instance": (lambda net: nn.InstanceNorm2d(4, track_running_stats=True), "InstanceNorm2d at ''"),
 }
 

