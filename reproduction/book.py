@@ -83,8 +83,7 @@ def make(names: Collection[str] = (), *, preset: str | None = None, store: bool 
         for path in executed:
             write_atomically(ROOT / path.relative_to(source), path.read_text(encoding="utf-8"))
         if source / "book" / "index.ipynb" in executed:
-            picture.take(html / "book" / "index.html", ROOT / "book" / "_static" / "hero.png")
-            picture.stills(ROOT / "book" / "_static")
+            picture.take(ROOT / "book" / "_static")
     return html
 
 
@@ -373,8 +372,7 @@ def _static(app: Any) -> Path:
 
 def _write_explorer(app: Any) -> None:
     """The explorer as a classic script: browsers load no modules from a disk."""
-    module = Path(explorer.__file__).with_name("explorer.js").read_text(encoding="utf-8")
-    body = module.replace("export default {", "const explorer = {")
+    body = explorer.SCRIPT.replace("export default {", "const explorer = {")
     folder = _static(app)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / _SCRIPT).write_text(f"(() => {{\n{body}\nexplorer.drawPage();\n}})();\n", encoding="utf-8")
@@ -424,7 +422,8 @@ def _scripts_of_page(app: Any, pagename: str, templatename: str, context: dict[s
         app.add_js_file(_plotly_js(_PACKAGES).name, loading_method="defer", priority=100)
         app.add_js_file(_SCRIPT, loading_method="defer", priority=101)
         app.add_css_file(_STYLE)
-    needed = [script for name, scripts in programs.SCRIPTS.items() if f"compatkit-{name}" in body for script in scripts]
+    there = [scripts for name, scripts in programs.SCRIPTS.items() if f'compatkit-program compatkit-{name}"' in body]
+    needed = [script for scripts in there for script in scripts]
     if needed:
         app.add_css_file(programs.STYLE)
     needed += ["filters.js"] * ("compatkit-verdict" in body)

@@ -15,7 +15,7 @@ from compatkit.files import write_atomically
 
 from .show import programs
 
-__all__ = ["bare_pages", "stills", "take"]
+__all__ = ["bare_pages", "take"]
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 DRIVER = shutil.which("chromedriver")
@@ -25,8 +25,7 @@ _FLAGS = (
 )
 
 METHODS = ("independent", "IIW+DCC")
-_SCREEN = {"width": 1440, "height": 1200, "deviceScaleFactor": 1.2, "mobile": False}
-_GAP = 10
+"""Whose answers stand in the README's picture, one above the other."""
 
 
 @contextmanager
@@ -49,44 +48,6 @@ def chromium(**capabilities: Any) -> Iterator[Any]:
             driver.quit()
 
 
-def take(page: Path, picture: Path) -> None:
-    """Open the landing page and write what a reader sees there, with one method above the other.
-
-    Without Chromium and its driver the picture is left as it was, and a line says so.
-    """
-    from PIL import Image
-
-    if not (CHROMIUM and DRIVER):
-        print(f"{picture.name} is left as it was: Chromium and chromedriver are needed to take it", flush=True)
-        return
-    with chromium() as driver:
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", _SCREEN)
-        driver.get(page.as_uri())
-        parts = [Image.open(io.BytesIO(shot(driver, method))).convert("RGB") for method in METHODS]
-    heights = [part.height + _GAP for part in parts]
-    whole = Image.new("RGB", (parts[0].width, sum(heights) - _GAP), "white")
-    for i, part in enumerate(parts):
-        whole.paste(part, (0, sum(heights[:i])))
-    png = io.BytesIO()
-    whole.quantize(64).save(png, "PNG", optimize=True)
-    write_atomically(picture, png.getvalue())
-
-
-def shot(driver: Any, method: str) -> bytes:
-    """The frame to draw in, as PNG, without its text, once the networks of a method have answered."""
-    from selenium.webdriver.common.by import By
-    from selenium.webdriver.support.ui import WebDriverWait
-
-    wait = WebDriverWait(driver, 30)
-    frame = driver.find_element(By.CLASS_NAME, "compatkit-draw")
-    chosen = wait.until(lambda _: frame.find_elements(By.CSS_SELECTOR, f'input[value="{method}"]'))
-    driver.execute_script("arguments[0].click()", chosen[0])
-    wait.until(lambda _: frame.get_attribute("aria-busy") != "true")
-    hide = "for (const text of arguments[0].querySelectorAll('.words, .measured')) text.hidden = true"
-    driver.execute_script(hide, frame)
-    return frame.screenshot_as_png
-
-
 def bare_pages(folder: Path) -> dict[str, Path]:
     """A page for each program, by its name, with nothing else in it, in ``folder`` with all that they load."""
     shutil.copytree(programs.EXPORTED, folder / "exported")
@@ -102,40 +63,59 @@ def bare_pages(folder: Path) -> dict[str, Path]:
     return {name: folder / f"{name}.html" for name in programs.SCRIPTS}
 
 
-def stills(folder: Path) -> None:
-    """Write NAME.webp of each program into ``folder``, as it is after a press of its button; without Chromium they stay
-    as they are."""
+def take(folder: Path) -> None:
+    """Write NAME.webp of each program, as it is after a press of its button, and the README's hero.png into ``folder``.
+
+    Without Chromium and its driver all are left as they were, and a line says so.
+    """
     from PIL import Image
 
     if not (CHROMIUM and DRIVER):
+        print("pictures are left as they were: Chromium and chromedriver are needed to take them", flush=True)
         return
     with tempfile.TemporaryDirectory() as place, chromium() as driver:
-        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", _STILL)
-        for name, page in bare_pages(Path(place)).items():
-            driver.get(page.as_uri())
-            webp = io.BytesIO()
-            seen = Image.open(io.BytesIO(_used(driver, name))).convert("RGB")
-            seen.resize((seen.width * 2 // 3, seen.height * 2 // 3)).save(webp, "WEBP", quality=50)
-            write_atomically(folder / f"{name}.webp", webp.getvalue())
+        pages = bare_pages(Path(place))
+        for name, page in pages.items():
+            seen = used(driver, page, width=760)
+            _write(folder / f"{name}.webp", seen.resize((seen.width * 2 // 3, seen.height * 2 // 3)), quality=50)
+        parts = [used(driver, pages["draw"], width=1000, method=method) for method in METHODS]
+    height = parts[0].height + 10
+    whole = Image.new("RGB", (parts[0].width, height * len(parts) - 10), "white")
+    for i, part in enumerate(parts):
+        whole.paste(part, (0, i * height))
+    _write(folder / "hero.png", whole.quantize(64), optimize=True)
 
 
-_STILL = {"width": 760, "height": 1200, "deviceScaleFactor": 1, "mobile": False}
+def _write(path: Path, picture: Any, **options: Any) -> None:
+    file = io.BytesIO()
+    picture.save(file, path.suffix[1:], **options)
+    write_atomically(path, file.getvalue())
 
 
-def _used(driver: Any, name: str) -> bytes:
-    """A program as PNG, once its button was pressed and nothing changes any more."""
+def used(driver: Any, page: Path, width: int, method: str = "") -> Any:
+    """A program as an image, once its button was pressed, or a method picked, and nothing changes any more.
+
+    With a method the text below is left out.
+    """
+    from PIL import Image
     from selenium.webdriver.common.by import By
     from selenium.webdriver.support.ui import WebDriverWait
 
+    screen = {"width": width, "height": 1200, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
+    driver.get(page.as_uri())
     wait = WebDriverWait(driver, 120, poll_frequency=0.5)
     frame = driver.find_element(By.CLASS_NAME, "compatkit-program")
     wait.until(lambda _: frame.find_elements(By.CLASS_NAME, "words"))
-    for button in frame.find_elements(By.CLASS_NAME, "play"):
-        button.click()
-    if name == "train":
+    for pressed in frame.find_elements(By.CSS_SELECTOR, f'[value="{method}"]' if method else ".play"):
+        driver.execute_script("arguments[0].click()", pressed)
+    if page.stem == "train":
         wait.until(lambda _: "as trained" in frame.find_element(By.CLASS_NAME, "words").text)
     seen = [b"", b"other"]
     while seen[-1] != seen[-2]:
         time.sleep(1.5)
         seen.append(frame.screenshot_as_png)
-    return seen[-1]
+    if method:
+        hide = "for (const text of arguments[0].querySelectorAll('.words, .measured')) text.hidden = true"
+        driver.execute_script(hide, frame)
+    return Image.open(io.BytesIO(frame.screenshot_as_png)).convert("RGB")

@@ -340,12 +340,12 @@ def similarity_explorer(records: Records) -> Explorer:
     return explorer(view, ordered={"split layer": layers}, start={"split layer": block_of("stage2", layers)})
 
 
-def ranks(records: Records, layer: str = "stage2") -> Panels:
+def ranks(records: Records) -> Panels:
     """Spearman's correlation between similarity and recombination accuracy over all pairs of networks, by measure."""
-    return _by_measure(records, layer, _correlation)
+    return _by_measure(records, _correlation)
 
 
-def agreements(records: Records, layer: str = "stage2") -> Panels:
+def agreements(records: Records) -> Panels:
     """The share of cases, in %, in which the more similar one of two pairs that differ in nothing but the seed fits
     better, by measure: the mean over settings. It has no interval, for all settings share a few seeds."""
 
@@ -353,27 +353,28 @@ def agreements(records: Records, layer: str = "stage2") -> Panels:
         shares = agreement(values, measure, at)
         return Interval(100 * sum(shares) / len(shares), math.nan, math.nan, 1) if shares else None
 
-    return _by_measure(records, layer, mean)
+    return _by_measure(records, mean)
 
 
-def _by_measure(records: Records, layer: str, found: Callable[[Values, str, str], Interval | None]) -> Panels:
+def _by_measure(records: Records, found: Callable[[Values, str, str], Interval | None]) -> Panels:
     panels = {}
     for name, group in by_data(records).items():
-        at, values = block_of(layer, network_layers(group)), table(group)
+        at, values = block_of("stage2", network_layers(group)), table(group)
         panels[name] = {SIMILARITIES[measure]: found(values, measure, at) for measure in similarities(values)}
     return panels
 
 
-def above_chance(records: Records, one: str = "DCC", other: str = "independent") -> Panels:
-    """The difference between two methods in recombination accuracy, 0..1, and in each similarity of features averaged
-    over positions, held against images that are paired at random: 0 is their score, 1 that of the same features."""
+def above_chance(records: Records) -> Panels:
+    """The difference between DCC and independent networks in recombination accuracy, 0..1, and in each similarity of
+    features averaged over positions, held against images that are paired at random: 0 is their score, 1 that of the
+    same features."""
     found = {}
     for name, group in by_data(records).items():
         values = table(group)
         scores = {"recombination": rows(pick(values, "recombination"))}
         for measure in _held(values):
             scores[measure.removeprefix("pooled ")] = rows(pick(values, measure, layer=ANY, variant="above chance"))
-        found[name] = {measure: gap_between(of[one], of[other], False, 1) for measure, of in scores.items()}
+        found[name] = {measure: gap_between(of["DCC"], of["independent"], False, 1) for measure, of in scores.items()}
     return found
 
 

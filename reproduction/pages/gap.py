@@ -9,15 +9,15 @@ from IPython.display import HTML
 
 from compatkit.intervals import Interval
 
-from ..records.claims import Records, Side, by_images, images_in_words
+from ..records.claims import Side, by_images, images_in_words
 from ..records.published import paper_value
-from ..records.verdicts import Source, share
-from ..show.dots import dots
+from ..records.verdicts import Source
+from ..show.dots import Panels, dots
+from . import gygli
 from .ramanujan import BARE, WITHOUT
+from .sections import percent_of_gap
 
-FIG2 = ("gygli", "fig2", "mean", "recombination accuracy", "independent", "upper bound")
-TABLE1 = ("ramanujan", "table1", "ImageNet-1k", "CMC top-1", "old/old", "new/new")
-"""Where the papers print what is set against ours, and between which rows the gap is."""
+METHODS = ("IIW", "RP", "DCC", "IIW+RP", "IIW+DCC", "RP+DCC", "IIW+RP+DCC")
 
 
 _ENDS = "The share of the gap that is closed, with 95 % intervals. Open diamond: the paper; arrow: beyond the axis."
@@ -28,17 +28,16 @@ UPDATED = (
     "BCT searches the old gallery as it is, also with classes that were synthesised."
 )
 
-Rows = Mapping[str, tuple[Side, float | None]]
-"""What is measured, and what the paper has."""
+
+def shares(sources: Sequence[Source]) -> list[tuple[str, Mapping[str, Interval | None]]]:
+    """The share that each method of paper A closes, by sets of images."""
+    return [one for source in sources for one in gygli.shares(source.records.get("fig2", ())).items()]
 
 
 def of_recombination(sources: Sequence[Source]) -> HTML:
     """Paper A: 0 % are networks trained apart and recombined, 100 % those that were never taken apart."""
-    rows = {method: (_accuracy(method), _printed(*FIG2, method)) for method in ("IIW", "RP", "DCC")}
-    rows |= {method: (_accuracy(method), None) for method in ("IIW+RP", "IIW+DCC", "RP+DCC")}
-    rows["IIW+RP+DCC"] = _accuracy("IIW+RP+DCC"), _printed(*FIG2, "IIW+RP+DCC")
-    start, end = _accuracy("independent"), _accuracy("upper bound", "not recombined/mean")
-    return _figure(rows, start, end, _groups("fig2", sources), APART)
+    panels = {images: {method: found.get(method) for method in METHODS} for images, found in shares(sources)}
+    return _figure(panels, gygli.printed_shares(), APART)
 
 
 SEARCHES = {
@@ -54,50 +53,27 @@ SEARCHES = {
 
 def of_update(sources: Sequence[Source]) -> HTML:
     """Paper B: 0 % is the old model in its own gallery, 100 % the new model in a gallery that is embedded anew."""
-    rows = {
-        name: (_found(row, case), _printed(*TABLE1, printed) if printed else None)
-        for name, (row, case, printed) in SEARCHES.items()
-    }
     start, end = _found("FCT", "old/old"), _found("FCT", "new/new")
-    return _figure(rows, start, end, _groups("table1", sources), UPDATED)
-
-
-def _groups(experiment: str, sources: Sequence[Source]) -> list[Records]:
-    return [group for source in sources for group in by_images(source.records.get(experiment, ())).values()]
-
-
-def _figure(rows: Rows, start: Side, end: Side, groups: Sequence[Records], caption: str) -> HTML:
-    """A panel for each set of images, with the share of each row, and the paper's."""
+    groups = [group for s in sources for group in by_images(s.records.get("table1", ())).values()]
     panels = {
-        images_in_words(group): {name: of_gap(side, end, start, group) for name, (side, _) in rows.items()}
+        images_in_words(group): {
+            name: percent_of_gap((_found(row, case), end, start), {"table1": group})
+            for name, (row, case, _) in SEARCHES.items()
+        }
         for group in groups
     }
-    printed = {name: published for name, (_, published) in rows.items()}
-    return dots(panels, caption, unit="% of the gap", ends=(0, 100), digits=0, paper=printed)
-
-
-def shares(sources: Sequence[Source], method: str) -> list[tuple[str, Interval | None]]:
-    """The share that a method of paper A closes on each set of images, by its name."""
-    start, end = _accuracy("independent"), _accuracy("upper bound", "not recombined/mean")
-    groups = _groups("fig2", sources)
-    return [(images_in_words(group), of_gap(_accuracy(method), end, start, group)) for group in groups]
-
-
-def of_gap(side: Side, end: Side, start: Side, group: Records) -> Interval | None:
-    """The share of the gap in %, of records on one set of images; None where there are none."""
-    found = share((side, end, start), {start.experiment: group})
-    return found and found.scaled(100).interval()
-
-
-def _accuracy(method: str, metric: str = "recombination/mean") -> Side:
-    return Side("fig2", method, metric, ())
+    printed = {
+        row: paper_value("ramanujan", "table1", row, "ImageNet-1k", "CMC top-1")
+        for row in ("old/old", "new/new", *(row for _, _, row in SEARCHES.values() if row))
+    }
+    first, last = printed["old/old"], printed["new/new"]
+    paper = {name: 100 * (printed[row] - first) / (last - first) for name, (_, _, row) in SEARCHES.items() if row}
+    return _figure(panels, paper, UPDATED)
 
 
 def _found(row: str, case: str) -> Side:
     return Side("table1", row, f"CMC top-1: {case}", ())
 
 
-def _printed(paper: str, item: str, column: str, metric: str, start: str, end: str, one: str) -> float:
-    """The share, in %, that the paper's own numbers for three rows give."""
-    value, first, last = (paper_value(paper, item, row, column, metric) for row in (one, start, end))
-    return 100 * (value - first) / (last - first)
+def _figure(panels: Panels, paper: Mapping[str, float], caption: str) -> HTML:
+    return dots(panels, caption, unit="% of the gap", ends=(0, 100), digits=0, paper=paper)

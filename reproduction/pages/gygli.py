@@ -12,9 +12,8 @@ from compatkit.intervals import Interval
 from ..records.claims import Records, Seeds, Side
 from ..records.published import paper_numbers
 from ..records.table import ANY, Rows, Values, in_network_order, pick, rows, table
-from ..records.verdicts import share
 from ..show.explorer import Cell, Explorer, Level, View, curves, explorer, matrix
-from .sections import by_data, cells, groups
+from .sections import by_data, cells, groups, percent_of_gap
 
 MEASURES = {
     "recombination": "recombination accuracy",
@@ -144,8 +143,7 @@ def shares(records: Records) -> dict[str, dict[str, Interval | None]]:
     ends, found = (side(BOUND, "not recombined/mean"), side("independent")), {}
     for name, group in by_data(records).items():
         methods = dict.fromkeys(r["row"] for r in group if r["row"] not in ("independent", BOUND))
-        closed = {method: share((side(method), *ends), {"": group}) for method in methods}
-        found[name] = {method: one and one.scaled(100).interval() for method, one in closed.items()}
+        found[name] = {method: percent_of_gap((side(method), *ends), {"": group}) for method in methods}
     return found
 
 
@@ -182,7 +180,7 @@ def methods_explorer(records: Records, item: str = "fig2") -> Explorer:
     return explorer(View("bars", bars, axis="method", x_title="{measure}, %", levels=levels))
 
 
-def recombination_explorer(records: Records, method: str = "IIW+DCC") -> Explorer:
+def recombination_explorer(records: Records) -> Explorer:
     """Pick a method, data and where to cut, see extractor x head: the two networks as trained, and the two recombined
     ones; below, the accuracy of the latter over all cuts, for any methods."""
     fields: list[Cell] = []
@@ -206,7 +204,7 @@ def recombination_explorer(records: Records, method: str = "IIW+DCC") -> Explore
         matrix(fields, "extractor of", "head of", caption=caption),
         cut_curves(lines, records),
         ordered={"split layer": in_network_order(cell.at["split layer"] for cell in lines)},
-        start={"method": method, "split layer": block_of("stage2", boundaries(records))},
+        start={"method": "IIW+DCC", "split layer": block_of("stage2", boundaries(records))},
     )
 
 

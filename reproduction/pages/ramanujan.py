@@ -12,11 +12,11 @@ from IPython.display import HTML, Markdown
 from ..records.claims import Records, Seeds
 from ..records.published import paper_numbers
 from ..records.table import ANY, Rows, Values, by_seed, pick, rows, table
-from ..records.verdicts import Verdict
+from ..records.verdicts import Verdict, compare
 from ..show import tables
 from ..show.dots import Panels, dots
 from ..show.explorer import Cell, Explorer, Level, View, curves, explorer
-from .sections import by_data, cells, compared, gap_between, groups, mean_of, row_cells
+from .sections import by_data, cells, gap_between, groups, mean_of, row_cells
 
 MEASURES = ("CMC top-1", "CMC top-5", "mAP@1.0")
 QUERIES = {"all queries": "", "queries of old classes": "old", "queries of new classes": "new"}
@@ -229,7 +229,9 @@ def _compared(group: Records, item: str, measure: str) -> dict[str, dict]:
     how = ITEMS.get(item, Item(by_case, measures=()))
     found = how.rows(group, measure)
     if measure in how.measures:
-        return {r["row"]: r for r in compared(found, group, "ramanujan", item, how.column, measure)}
+        printed = {"paper": "ramanujan", "item": item, "column": how.column, "metric": measure}
+        differs = {name for record in group for name in record["differs"]}
+        return {r["row"]: r for r in compare(found, **printed, differs=differs, scale=100)}
     none = Verdict("not judged", reason="no number is printed")
     return {row: {"paper": None, "ours": mean_of(v), "n": len(v), "verdict": none} for row, v in found.items()}
 

@@ -94,7 +94,8 @@ def best(found: Sequence[Judged], sources: Sequence[Source]) -> Markdown:
         ours = [(numbers(one.claim, own)[1], _PLAIN.get(own.images, own.images)) for own in one.speaking if own.ours]
         return " and ".join(f"{number} points ({images})" for number, images in ours)
 
-    shares = {_PLAIN.get(name, name): tables.span(ours, digits=0) for name, ours in gap.shares(sources, "DCC") if ours}
+    closed = [(_PLAIN.get(images, images), found.get("DCC")) for images, found in gap.shares(sources)]
+    shares = {images: tables.span(ours, digits=0) for images, ours in closed if ours}
     return Markdown(fill("report/best.md", said=said, shares=shares))
 
 

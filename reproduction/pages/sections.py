@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from IPython.display import Markdown
 
 from compatkit.intervals import Interval, difference, interval
 
-from ..records.claims import Records, Seeds, by_images, images_in_words
+from ..records.claims import Records, Seeds, Side, by_images, images_in_words
 from ..records.table import Rows, Values
-from ..records.verdicts import compare
+from ..records.verdicts import share
 from ..show import tables
 from ..show.explorer import Cell
 
@@ -81,22 +81,15 @@ def provenance(records: Records) -> Markdown:
     return tables.origins(by_data(records))
 
 
-def differs(records: Records) -> set[str]:
-    """The settings in which any of these runs differs from the paper's."""
-    return {name for record in records for name in record["differs"]}
-
-
-def compared(
-    found: Rows, records: Records, paper: str, item: str, column: str, metric: str, scale: float = 100
-) -> list:
-    """Rows of these records beside the paper's, see ``verdicts.compare``."""
-    where = {"paper": paper, "item": item, "column": column, "metric": metric}
-    return compare(found, **where, differs=differs(records), scale=scale)
-
-
 def mean_of(seeds: Seeds, scale: float = 100) -> Interval | None:
     """The mean of a row with its interval, in the unit that is shown; None for no runs."""
     return interval([scale * value for value in seeds.values()]) if seeds else None
+
+
+def percent_of_gap(sides: Sequence[Side], records: Mapping[str, Records]) -> Interval | None:
+    """The share of the gap, in %, that the first side closes, see ``verdicts.share``; None where there is none."""
+    found = share(sides, records)
+    return found and found.scaled(100).interval()
 
 
 def gap_between(one: Seeds, other: Seeds, same_networks: bool, scale: float = 100) -> Interval | None:

@@ -1,10 +1,9 @@
 // @ts-check
-// An explorer: figures that redraw from a table of numbers as the reader picks. But for standard deviations no number is
-// computed here.
+// An explorer: figures that redraw from a table of numbers as the reader picks. No number is computed here.
 //
-// One source for two worlds. In the book the Sphinx extension wraps this file as a classic script (module scripts do not
-// load from a disk), and drawPage draws every explorer of the page. In a live notebook it is the
-// module of an anywidget, and render draws one explorer. reproduction/show/explorer.py writes what is read here.
+// One source for two worlds, behind elements.js. In the book the Sphinx extension wraps both as a classic script (module
+// scripts do not load from a disk), and drawPage draws every explorer of the page. In a live notebook they are the module
+// of an anywidget, and render draws one explorer. reproduction/show/explorer.py writes what is read here.
 
 /** @typedef {{at: number[], mean: number | null, half: number | null, n: number, paper: number | null,
  *             values: number[], x: number[], names: string[]}} Cell */
@@ -32,6 +31,8 @@ const page = (world.compatkitPage ??= {
   groups: 0,
 });
 
+const { apart, make } = compatkitElements;
+
 const NARROW = 560; // px: below, names stand above their bars and the tick boxes are the legend of the lines
 const CONFIG = { displaylogo: false, displayModeBar: false };
 /** @type {Record<string, string>} */
@@ -47,12 +48,12 @@ const signOf = (mark) => (mark.endsWith("-open") ? OPEN : SIGNS)[mark.replace("-
 
 /** @param {View} view @param {any[][]} lists @returns {Cell[]} */
 const cellsOf = (view, lists) =>
-  view.cells.map(([at, mean, half, n, paper, values, x, names]) => ({
+  view.cells.map(([at, mean, half, n, paper = null, values, x, names]) => ({
     at,
-    mean: mean ?? null,
-    half: half ?? null,
-    n: n ?? 0,
-    paper: paper ?? null,
+    mean,
+    half,
+    n,
+    paper,
     values: lists[values] ?? [],
     x: lists[x] ?? [],
     names: lists[names] ?? [],
@@ -296,32 +297,24 @@ const colourOf = ({ css }, { printed }) => css(printed ? "--paper" : "--referenc
 /** Levels that hold whatever is drawn: a line, and a band for the interval. @param {Scene} scene @param {"x" | "y"} along */
 function levelsOf(scene, along) {
   const other = along === "x" ? "y" : "x";
-  const shape = (/** @type {Level} */ level, /** @type {number} */ from, /** @type {number} */ to) => ({
-    [`${along}0`]: from,
-    [`${along}1`]: to,
+  const shape = (/** @type {Level} */ { mean }, /** @type {number} */ half, /** @type {object} */ look) => ({
+    [`${along}0`]: mean - half,
+    [`${along}1`]: mean + half,
     [`${other}0`]: 0,
     [`${other}1`]: 1,
     [`${other}ref`]: "paper",
     layer: "below",
+    ...look,
   });
-  return scene.levels.flatMap((level) => [
-    ...(level.half
-      ? [
-          {
-            ...shape(level, level.mean - level.half, level.mean + level.half),
-            type: "rect",
-            line: { width: 0 },
-            fillcolor: colourOf(scene, level),
-            opacity: 0.2,
-          },
-        ]
-      : []),
-    {
-      ...shape(level, level.mean, level.mean),
-      type: "line",
-      line: { color: colourOf(scene, level), dash: "dot", width: 1.6 },
-    },
-  ]);
+  return scene.levels.flatMap((level) => {
+    const color = colourOf(scene, level);
+    return [
+      ...(level.half
+        ? [shape(level, level.half, { type: "rect", line: { width: 0 }, fillcolor: color, opacity: 0.2 })]
+        : []),
+      shape(level, 0, { type: "line", line: { color, dash: "dot", width: 1.6 } }),
+    ];
+  });
 }
 
 /** Text of at most so many letters a line, unless a word is longer. @param {string} text @param {number} letters */
@@ -422,22 +415,6 @@ function bars(scene) {
       annotations: [...annotations, ...labels],
     },
   };
-}
-
-/** Places for labels that want to stand at ys, at least a gap from each other, between low and high.
- * @param {number[]} ys @param {number} gap @param {number} low @param {number} high */
-function apart(ys, gap, low, high) {
-  const order = ys.map((_, i) => i).sort((i, j) => ys[i] - ys[j]);
-  const placed = [...ys];
-  order.forEach((i, k) => {
-    if (k) placed[i] = Math.max(placed[i], placed[order[k - 1]] + gap);
-  });
-  let limit = high;
-  for (const i of order.reverse()) {
-    placed[i] = Math.max(Math.min(placed[i], limit), low);
-    limit = placed[i] - gap;
-  }
-  return placed;
 }
 
 /** @param {string} text */
@@ -809,13 +786,6 @@ function captionOf(scene) {
   return `${whole.replace(/^[a-z](?![A-Z])/, (letter) => letter.toUpperCase())}.${counts.length ? means + strokes : ""}${printed}${dotted}`;
 }
 
-/** The standard deviation of a sample. @param {number[]} values */
-function deviation(values) {
-  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-  const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
-  return values.length > 1 ? Math.sqrt(squares / (values.length - 1)) : null;
-}
-
 /** @param {Scene} scene */
 function table(scene) {
   const { view } = scene;
@@ -823,8 +793,9 @@ function table(scene) {
   const unit = view.percent ? ", %" : "";
   const number = (/** @type {number | null} */ value) => (value === null ? "–" : inUnit(view, value).replace(" %", ""));
   const points = view.kind === "scatter";
-  const last = { bars: ["standard deviation of runs"], costs: [view.x_title] }[view.kind] ?? [];
-  const head = points ? ["", view.x_title, view.title] : ["", `ours${unit}`, "± 95 %", "n", `paper${unit}`, ...last];
+  const costs = view.kind === "costs";
+  const ours = ["", `ours${unit}`, "± 95 %", "n", `paper${unit}`, ...(costs ? [view.x_title] : [])];
+  const head = points ? ["", view.x_title, view.title] : ours;
   const body = points
     ? rows.flatMap((cell) =>
         cell.values.map((value, i) => [
@@ -839,8 +810,7 @@ function table(scene) {
         number(cell.half),
         cell.n ? String(cell.n) : "–",
         number(cell.paper),
-        ...(view.kind === "costs" ? [String(Number(cell.x[0].toPrecision(3)))] : []),
-        ...(view.kind === "bars" ? [number(deviation(cell.values))] : []),
+        ...(costs ? [String(Number(cell.x[0].toPrecision(3)))] : []),
       ]);
   const made = make("table");
   const add = (/** @type {HTMLTableSectionElement} */ part, /** @type {string[]} */ texts, tag = "td") =>
@@ -852,15 +822,6 @@ function table(scene) {
 }
 
 // --- controls ------------------------------------------------------------------------------------------------------
-
-/** @template {keyof HTMLElementTagNameMap} T @param {T} tag @param {Record<string, string>} attributes
- * @param {(Node | string)[]} children @returns {HTMLElementTagNameMap[T]} */
-function make(tag, attributes = {}, children = []) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
 
 /** One option of a dimension. @param {Dimension} dimension
  * @returns {{element: HTMLElement, update: (choice: number, onRecord: Set<number>) => void}} */

@@ -32,11 +32,16 @@ from plotly.offline import get_plotlyjs
 from compatkit.intervals import interval
 
 from .looks import in_order, look
+from .programs import SITE
 
 __all__ = ["Cell", "Explorer", "Level", "Note", "View", "curves", "explorer", "matrix", "source"]
 
 # The book finds the pages that need the scripts, and the script and the style sheet their places, by this class.
 EXPLORER_CLASS = "compatkit-explorer"
+
+SCRIPT = "\n".join(
+    path.read_text(encoding="utf-8") for path in (SITE / "elements.js", Path(__file__).with_name("explorer.js"))
+)
 
 KINDS = ("bars", "curves", "ranked", "matrix", "scatter", "costs")
 
@@ -147,7 +152,7 @@ class Explorer(anywidget.AnyWidget):
     Live it is a widget, in the page the HTML that the page's script fills, and in plain text a sentence.
     """
 
-    _esm = Path(__file__).with_name("explorer.js")
+    _esm = SCRIPT
     _css = Path(__file__).with_name("explorer.css")
     spec = traitlets.Unicode().tag(sync=True)
 
@@ -181,17 +186,16 @@ def explorer(
     Args:
         views: At least one, from top to bottom.
         ordered: The options, in order, of the dimensions that get a slider.
-        start: What is picked at first, by dimension; else the first option.
+        start: What is picked at first, by dimension, if it is on record; else the first option.
 
     Raises:
-        ValueError: No views, a view without cells or of an unknown kind, cells of different dimensions, an unknown
-            dimension or option, also in a title.
+        ValueError: A view of an unknown kind, cells of different dimensions, an option that ``ordered`` lacks, an
+            unknown dimension in a title.
     """
     ordered, start = ordered or {}, start or {}
     _check_views(views)
     tables = _without_repetitions(views)
     options = _options(tables, ordered)
-    _check_names(options, {"ordered": {name: [] for name in ordered}, "start": {k: [v] for k, v in start.items()}})
     names, lists = list(options), _Lists()
     ticked = {view.ticked for view in views}
     spec = {
@@ -200,7 +204,7 @@ def explorer(
                 "name": name,
                 "options": known,
                 "ordered": name in ordered,
-                "start": known.index(start.get(name, known[0])),
+                "start": known.index(start[name]) if start.get(name) in known else 0,
                 "looks": [look(option, place) for place, option in enumerate(known)] if name in ticked else None,
             }
             for name, known in options.items()
@@ -292,31 +296,15 @@ def _known(part: Level | Note, options: Mapping[str, Sequence[str]]) -> bool:
 
 
 def _check_views(views: Sequence[View]) -> None:
-    if not views:
-        raise ValueError("views: at least one is needed, got none")
     for view in views:
         if view.kind not in KINDS:
             raise ValueError(f"kind must be one of {', '.join(KINDS)}, got {view.kind!r}")
-        if not view.cells:
-            raise ValueError(f"cells: a view of kind {view.kind!r} needs at least one, got none")
         for cell in view.cells:
             if list(cell.at) != view.dimensions:
                 raise ValueError(f"cells must all name the dimensions {view.dimensions}, got {list(cell.at)}")
-        for name in filter(None, (view.axis, view.series)):
-            if name not in view.dimensions:
-                raise ValueError(f"axis and series must be dimensions of the cells, {view.dimensions}, got {name!r}")
         for name in re.findall(r"\{(.+?)\}", view.title + view.x_title + view.caption):
             if name not in view.fixed:
                 raise ValueError(f"a title can name the dimensions {view.fixed}, got {name!r}")
-
-
-def _check_names(options: Mapping[str, Sequence[str]], given: Mapping[str, Mapping[str, Sequence[str]]]) -> None:
-    for argument, chosen in given.items():
-        for name, wanted in chosen.items():
-            if name not in options:
-                raise ValueError(f"{argument} names {name!r}, allowed are the dimensions {list(options)}")
-            if unknown := [option for option in wanted if option not in options[name]]:
-                raise ValueError(f"{argument}[{name!r}] has {unknown}, allowed are {options[name]}")
 
 
 def _without_repetitions(views: Sequence[View]) -> list[list[Cell]]:

@@ -21,11 +21,11 @@ EXPORTED = Path(__file__).parents[2] / "book" / "_static" / "exported"
 
 STYLE = "programs.css"
 SCRIPTS = {
-    "draw": ("exported.js", "networks.js", "pad.js", "draw.js"),
-    "train": ("exported.js", "networks.js", "pad.js", "training.js", "train.js"),
-    "seam": ("exported.js", "networks.js", "pad.js", "seam.js"),
-    "carry": ("exported.js", "ridge.js", "carry.js"),
-    "search": ("exported.js", "search.js"),
+    "draw": ("exported.js", "elements.js", "networks.js", "pad.js", "draw.js"),
+    "train": ("exported.js", "elements.js", "networks.js", "pad.js", "training.js", "train.js"),
+    "seam": ("exported.js", "elements.js", "networks.js", "pad.js", "seam.js"),
+    "carry": ("exported.js", "elements.js", "ridge.js", "carry.js"),
+    "search": ("exported.js", "elements.js", "search.js"),
 }
 """What each program needs, in order."""
 

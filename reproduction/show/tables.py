@@ -47,17 +47,6 @@ def _is_numeric(cells: Sequence[str]) -> bool:
     return all(re.fullmatch(r"–|(\W\s)?[-+]?[\d.]+(\s\d{3})*%?(\s±\s[\d.]+)?(, n\s=\s\d+)?", cell) for cell in cells)
 
 
-def comparison(rows: Sequence[Mapping], unit: str = "%", digits: int = 1) -> Markdown:
-    """The table paper | ours from the rows of ``verdicts.compare``: mean ± half width of the 95 % interval, and n. Rows
-    of which neither has a number are left out."""
-    rows = [row for row in rows if row["n"] or row["paper"] is not None]
-    body = [
-        [row["row"], number(row["paper"], digits=digits), span(row["ours"], digits=digits), str(row["n"])]
-        for row in rows
-    ]
-    return judged(["", f"paper, {unit}", f"ours, {unit}", "n"], body, [row["verdict"] for row in rows])
-
-
 def judged(header: Sequence[str], body: Sequence[Sequence[str]], verdicts: Sequence[Verdict]) -> Markdown:
     """A table of levels with a verdict for each printed one in its second column; where no level is judged, a sentence
     under it says why."""

@@ -4,7 +4,8 @@
 (() => {
   "use strict";
 
-  const { bytes, define, load, make, percent, state, whenNear } = compatkitExported;
+  const { bytes, define, state } = compatkitExported;
+  const { button, make, meters, motion, percent, radios, slid, slider, tile } = compatkitElements;
   const { ridge, applied } = compatkitRidge;
 
   /**
@@ -23,6 +24,10 @@
     ["SimCLR", "SimCLR"],
     ["colour", "the true colour"],
     ["shape", "the true shape"],
+  ]);
+  const MAPS = /** @type {const} */ ([
+    ["ridge", "linear (ridge)"],
+    ["h", "network (h)"],
   ]);
   const PAIRS = [20, 40, 80, 160, 320, 640];
   const STAGES = ["today", "new model, old vectors", "carried over", "embedded anew"];
@@ -156,9 +161,10 @@
     return off.indexOf(Math.min(...off));
   }
 
-  // --- the program ---------------------------------------------------------------------------------------------------
+  /** @param {readonly string[]} texts @param {(text: string, i: number) => string} [value] @returns {[string, string][]} */
+  const pairsOf = (texts, value = (text) => text) => texts.map((text, i) => [value(text, i), text]);
 
-  let groups = 0;
+  // --- the program ---------------------------------------------------------------------------------------------------
 
   /** @param {HTMLElement} root @param {Gallery} gallery */
   function build(root, gallery) {
@@ -175,7 +181,7 @@
     const fresh = /** @type {Embedded} */ (tables.get("new"));
     const newPlane = planeOf(fresh.items, labels);
     const anew = placed(fresh.items, newPlane);
-    const still = matchMedia("(prefers-reduced-motion: reduce)");
+    const flying = motion(900);
     let item = -1;
     let stage = 0;
     let later = 0;
@@ -222,107 +228,62 @@
       return made;
     }
 
-    const controls = `compatkit-carry-${groups++}`;
-    /** @param {string} name @param {string} legend @param {readonly (readonly [string, string])[]} options @param {string} chosen @param {(value: string) => void} pick */
-    function radios(name, legend, options, chosen, pick) {
-      const boxes = options.map(([value, text]) => {
-        const box = make("input", { type: "radio", name: `${controls}-${name}`, value });
-        box.checked = value === chosen;
-        box.addEventListener("change", () => pick(value));
-        return make("label", { class: "option" }, box, make("span", {}, text));
-      });
-      return make("fieldset", { class: name }, make("legend", {}, legend), ...boxes);
-    }
-
     const canvas = make("canvas", { width: "640", height: "640", role: "img" });
     const paper = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     const pictures = make("img", { alt: "" });
-    const play = make("button", { type: "button", class: "play" }, "A new model arrives");
     const stageRadios = radios(
       "stages",
       "Where the gallery lies",
-      STAGES.map((text, i) => /** @type {[string, string]} */ ([`${i}`, text])),
+      pairsOf(STAGES, (_, i) => `${i}`),
       "0",
       (value) => {
         clearTimeout(later);
         go(Number(value));
       },
     );
-    const names = [...new Set(labels)];
-    const select = make(
-      "select",
-      { "aria-label": "query" },
-      ...names.map((label) => make("option", { value: `${labels.indexOf(label)}` }, gallery.classes[label])),
-    );
-    const count = make("b");
-    const slider = make("input", {
-      type: "range",
-      min: "0",
-      max: `${PAIRS.length - 1}`,
-      "aria-label": "pictures to fit the map on",
+    const play = button("A new model arrives", "play", () => {
+      clearTimeout(later);
+      go(1);
+      later = setTimeout(() => go(2), matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 2200);
     });
-    slider.value = `${PAIRS.indexOf(setting.pairs)}`;
-    const query = make("span", { class: "tile" });
-    const tiles = Array.from({ length: FOUND }, () => make("span", { class: "tile", role: "img" }));
+    const names = [...new Set(labels)];
+    const options = names.map((label) =>
+      make("option", { value: `${labels.indexOf(label)}` }, [gallery.classes[label]]),
+    );
+    const select = make("select", { "aria-label": "query" }, options);
+    const count = make("b");
+    const amount = slider("pictures to fit the map on", 0, PAIRS.length - 1, (i) => renew({ pairs: PAIRS[i] }));
+    amount.value = `${PAIRS.indexOf(setting.pairs)}`;
+    const query = make("span");
+    const finds = make("div", { class: "found" });
     const words = make("p", { class: "words", "aria-live": "polite" });
     const measured = make("p", { class: "measured" });
-    const bars = ["today", "on old vectors", "carried over", "embedded anew"].map((name) => {
-      const value = make("b");
-      const bar = make("i");
-      return { element: make("div", { class: "score" }, make("span", {}, name), bar, value), bar, value };
-    });
+    const bars = ["today", "on old vectors", "carried over", "embedded anew"];
+    const scores = meters("How often the nearest is of the same class", bars);
+    const key = ["query", "found, of its class", "found, of another", "where the new model puts its class"];
 
     root.replaceChildren(
-      make(
-        "div",
-        { class: "choices" },
-        radios(
-          "old",
-          "The old model learnt",
-          OLD.map((name) => /** @type {[string, string]} */ ([name, name])),
-          setting.old,
-          (value) => renew({ old: value }),
-        ),
+      make("div", { class: "choices" }, [
+        radios("old", "The old model learnt", pairsOf(OLD), setting.old, (value) => renew({ old: value })),
         radios("side", "Stored beside its vectors", SIDES, setting.side, (value) => renew({ side: value })),
-        radios(
-          "map",
-          "Map from old to new",
-          [
-            ["ridge", "linear (ridge)"],
-            ["h", "network (h)"],
-          ],
-          setting.map,
-          (value) => renew({ map: value }),
-        ),
-        make("label", { class: "slid" }, make("span", {}, "pictures to fit it on: ", count), slider),
-      ),
-      make(
-        "div",
-        { class: "plane" },
+        radios("map", "Map from old to new", MAPS, setting.map, (value) => renew({ map: value })),
+        slid("pictures to fit it on:", count, amount),
+      ]),
+      make("div", { class: "plane" }, [
         canvas,
         make(
           "p",
           { class: "legend" },
-          ...["query", "found, of its class", "found, of another"].map((text, i) =>
-            make("span", {}, make("i", { class: ["query", "hit", "miss"][i] }), text),
-          ),
-          make("span", {}, make("i", { class: "home" }), "where the new model puts its class"),
+          key.map((text, i) => make("span", {}, [make("i", { class: ["query", "hit", "miss", "home"][i] }), text])),
         ),
-      ),
-      make(
-        "div",
-        { class: "search" },
+      ]),
+      make("div", { class: "search" }, [
         play,
         stageRadios,
-        make("label", { class: "query" }, make("span", {}, "Query, or press a picture: "), query, select),
-        make("div", { class: "found" }, ...tiles),
-        make(
-          "div",
-          { class: "scores" },
-          make("span", {}, "How often the nearest is of the same class"),
-          ...bars.map(({ element }) => element),
-        ),
-      ),
+        make("label", { class: "query" }, [make("span", {}, ["Query, or press a picture: "]), query, select]),
+        finds,
+        scores.element,
+      ]),
       words,
       measured,
     );
@@ -334,14 +295,10 @@
       const { today, unmapped } = before(setting.old);
       stages = [today, unmapped, scored(map), last];
       if (item < 0) item = typical(stages, labels);
-      const scores = stages.map(({ score }) => score);
-      bars.forEach(({ bar, value }, i) => {
-        bar.style.setProperty("--share", `${scores[i]}`);
-        value.textContent = percent(scores[i]);
-      });
+      scores.show(stages.map(({ score }) => score));
       count.textContent = setting.map === "h" ? "all 10 000" : `${setting.pairs}`;
-      slider.disabled = setting.map === "h";
-      slider.setAttribute("aria-valuetext", `${setting.pairs}`);
+      amount.disabled = setting.map === "h";
+      amount.setAttribute("aria-valuetext", `${setting.pairs}`);
       const key = `${setting.old} / ${setting.side}`;
       const trait = (/** @type {number} */ label) => (setting.old === "colour" ? Math.floor(label / 10) : label % 10);
       const record = gallery.recorded[key];
@@ -367,26 +324,19 @@
     /** Where everything lies at a stage. @param {number} which */
     const target = (which) => placed(stages[which].points, stages[which].plane, which ? anew.wide : undefined).places;
 
-    let frame = 0;
     /** @param {number} next */
     function go(next) {
       stage = next;
       const box = /** @type {HTMLInputElement} */ (stageRadios.querySelector(`[value="${stage}"]`));
       box.checked = true;
       const [from, to] = [shown.length ? shown : target(stage), target(stage)];
-      cancelAnimationFrame(frame);
       found = nearest(stages[stage], item, FOUND);
       say();
-      const start = performance.now();
-      /** @param {number} now */
-      const fly = (now) => {
-        const done = still.matches ? 1 : Math.min(1, Math.max(0, (now - start) / 900));
+      flying((done) => {
         const eased = done < 0.5 ? 2 * done * done : 1 - 2 * (1 - done) ** 2;
         shown = from.map((place, i) => place.map((value, axis) => value + (to[i][axis] - value) * eased));
         draw();
-        if (done < 1) frame = requestAnimationFrame(fly);
-      };
-      fly(start);
+      });
     }
 
     /** @param {number[]} place */
@@ -436,23 +386,11 @@
       }
     }
 
-    /** @param {HTMLElement} tile @param {number} i */
-    function show(tile, i) {
-      const [row, column] = [Math.floor(i / gallery.columns), i % gallery.columns];
-      tile.style.backgroundImage = `url(${gallery.sprite})`;
-      tile.style.setProperty("--columns", `${gallery.columns}`);
-      tile.style.backgroundPosition = `calc(var(--side) * ${-column}) calc(var(--side) * ${-row})`;
-    }
-
     /** What is found, in pictures and in words. */
     function say() {
-      show(query, item);
-      tiles.forEach((tile, k) => {
-        const hit = labels[found[k]] === labels[item];
-        show(tile, found[k]);
-        tile.classList.toggle("hit", hit);
-        tile.setAttribute("aria-label", `${gallery.classes[labels[found[k]]]}${hit ? ", a hit" : ""}`);
-      });
+      query.replaceChildren(tile(gallery, item));
+      const named = (/** @type {number} */ i) => gallery.classes[labels[i]];
+      finds.replaceChildren(...found.map((i) => tile(gallery, i, named(i), labels[i] === labels[item])));
       const hits = hitsOf(stages[stage], labels, item);
       const side = SIDES.find(([name]) => name === setting.side)?.[1];
       const where = [
@@ -466,12 +404,6 @@
       select.value = `${labels.indexOf(labels[item])}`;
     }
 
-    play.addEventListener("click", () => {
-      clearTimeout(later);
-      go(1);
-      later = setTimeout(() => go(2), still.matches ? 0 : 2200);
-    });
-    slider.addEventListener("input", () => renew({ pairs: PAIRS[Number(slider.value)] }));
     select.addEventListener("change", () => {
       item = Number(select.value);
       go(stage);
@@ -491,12 +423,5 @@
     renew({});
   }
 
-  define("compatkit-carry", (root) =>
-    whenNear(root, () =>
-      load("compatkitGallery", "gallery").then(
-        (gallery) => build(root, gallery),
-        (error) => (root.textContent = error.message),
-      ),
-    ),
-  );
+  define("compatkit-carry", build, () => ["compatkitGallery", "gallery"]);
 })();

@@ -5,11 +5,7 @@
 (() => {
   "use strict";
 
-  const { make, percent } = compatkitExported;
-
-  /**
-   * @typedef {{ digit: HTMLElement, share: HTMLElement, bars: HTMLElement[], note: HTMLElement }} Panel
-   */
+  const { best, make, percent, radios, slider } = compatkitElements;
 
   /** What to expect of each method; all of them on offer are here. */
   /** @type {Record<string, string>} */
@@ -40,91 +36,69 @@
   /** @param {string} split */
   const spoken = (split) => split.replace("stage", "stage ");
 
-  /**
-   * @param {string} extractor
-   * @param {string} head
-   * @param {number} classes
-   * @returns {[HTMLElement, Panel]}
-   */
-  function panel(extractor, head, classes) {
+  /** @param {string} extractor @param {string} head */
+  function panel(extractor, head) {
     const whole = extractor === head;
-    const digit = make("span", { class: "digit" }, "–");
+    const digit = make("span", { class: "digit" }, ["–"]);
     const share = make("span", { class: "share" });
     const note = make("span", { class: "note" });
-    const bars = Array.from({ length: classes }, (_, i) =>
-      make("span", { class: "bar" }, make("i"), make("b", {}, `${i}`)),
+    const bars = Array.from({ length: CLASSES }, (_, i) =>
+      make("span", { class: "bar" }, [make("i"), make("b", {}, [`${i}`])]),
     );
-    const title = make(
-      "span",
-      { class: "title" },
-      make("b", {}, `extractor ${extractor},`),
-      " ",
-      make("b", {}, `head ${head}`),
-    );
-    const tag = make("span", { class: "tag" }, whole ? "as trained" : "recombined");
-    const chart = make("div", { class: "bars", "aria-hidden": "true" }, ...bars);
-    const answer = make("div", { class: "answer" }, digit, share);
-    const attributes = {
-      class: whole ? "panel" : "panel recombined",
-      role: "group",
-      "aria-label": title.textContent ?? "",
-    };
-    const element = make("div", attributes, title, tag, answer, chart, note);
-    return [element, { digit, share, bars, note }];
+    const label = `extractor ${extractor}, head ${head}`;
+    const [first, second] = label.split(/(?<=,) /).map((words) => make("b", {}, [words]));
+    const element = make("div", { class: whole ? "panel" : "panel recombined", role: "group", "aria-label": label }, [
+      make("span", { class: "title" }, [first, " ", second]),
+      make("span", { class: "tag" }, [whole ? "as trained" : "recombined"]),
+      make("div", { class: "answer" }, [digit, share]),
+      make("div", { class: "bars", "aria-hidden": "true" }, bars),
+      note,
+    ]);
+    return { element, digit, share, bars, note };
   }
-
-  let groups = 0;
 
   /** @param {HTMLElement} root */
   function build(root) {
-    const { method: firstMethod = "independent", split: firstSplit = TRAINED_SPLIT } = root.dataset;
-    for (const [name, value, known] of /** @type {[string, string, string[]][]} */ ([
-      ["data-method", firstMethod, Object.keys(METHODS)],
-      ["data-split", firstSplit, SPLITS],
-    ])) {
-      if (!known.includes(value)) throw new Error(`${name}: must be one of ${known.join(", ")}, got ${value}`);
-    }
-    let method = firstMethod;
-    let split = firstSplit;
+    let { method = "independent", split = TRAINED_SPLIT } = root.dataset;
     const { canvas, seen, clear, examples, image } = compatkitPad.pad(16, FIRST, (settled) => show(settled));
-    const group = `compatkit-draw-${groups++}`;
-    const radios = Object.keys(METHODS).map((name) => {
-      const input = make("input", { type: "radio", name: group, value: name });
-      input.checked = name === method;
-      return input;
+    const cut = slider("split after", 0, SPLITS.length - 1, (at) => {
+      split = SPLITS[at];
+      show(true);
     });
-    const slider = make("input", { type: "range", min: "0", max: `${SPLITS.length - 1}`, "aria-label": "split after" });
-    slider.value = `${SPLITS.indexOf(split)}`;
+    cut.value = `${SPLITS.indexOf(split)}`;
     const place = make("span", { class: "place" });
-    const blocks = [...SPLITS.map(spoken), "classes"].map((name) => make("span", {}, name));
-    const network = make("span", { class: "network", "aria-hidden": "true" }, ...blocks);
+    const blocks = [...SPLITS.map(spoken), "classes"].map((name) => make("span", {}, [name]));
     const expectation = make("p", { class: "expectation" });
     const measured = make("p", { class: "measured" });
     const words = make("p", { class: "words", "aria-live": "polite" });
     const pairs = ["aa", "ab", "ba", "bb"];
-    const panels = pairs.map(([extractor, head]) => panel(extractor, head, CLASSES));
+    const panels = pairs.map(([extractor, head]) => panel(extractor, head));
+    const methods = Object.keys(METHODS).map((name) => /** @type {[string, string]} */ ([name, name]));
 
     root.replaceChildren(
-      make("div", { class: "input" }, make("b", {}, "Draw a digit, or press one"), canvas),
-      make("div", { class: "answers" }, ...panels.map(([element]) => element)),
+      make("div", { class: "input" }, [make("b", {}, ["Draw a digit, or press one"]), canvas]),
       make(
         "div",
-        { class: "tools" },
-        make("div", { class: "below" }, clear, make("span", { class: "sees" }, "they see ", seen)),
+        { class: "answers" },
+        panels.map(({ element }) => element),
+      ),
+      make("div", { class: "tools" }, [
+        make("div", { class: "below" }, [clear, make("span", { class: "sees" }, ["they see ", seen])]),
         examples,
-      ),
-      make(
-        "div",
-        { class: "choices" },
-        make(
-          "fieldset",
-          {},
-          make("legend", {}, "Method"),
-          ...radios.map((input) => make("label", {}, input, make("span", {}, input.value))),
-        ),
-        make("label", { class: "split" }, make("b", {}, "Split after ", place), network, slider),
+      ]),
+      make("div", { class: "choices" }, [
+        radios("method", "Method", methods, method, (picked) => {
+          method = picked;
+          show(false);
+          fetchNetworks();
+        }),
+        make("label", { class: "split" }, [
+          make("b", {}, ["Split after ", place]),
+          make("span", { class: "network", "aria-hidden": "true" }, blocks),
+          cut,
+        ]),
         expectation,
-      ),
+      ]),
       words,
       measured,
     );
@@ -153,7 +127,7 @@
 
     /** @param {string} message in place of the answers */
     function forget(message) {
-      for (const [, { digit, share, bars }] of panels) {
+      for (const { digit, share, bars } of panels) {
         digit.textContent = "–";
         share.textContent = "";
         for (const bar of bars) bar.style.setProperty("--share", "0");
@@ -165,7 +139,7 @@
     function show(settled) {
       place.textContent = spoken(split) + (split === TRAINED_SPLIT ? ", as in training" : "");
       blocks.forEach((block, at) => block.classList.toggle("head", at > SPLITS.indexOf(split)));
-      slider.setAttribute("aria-valuetext", spoken(split));
+      cut.setAttribute("aria-valuetext", spoken(split));
       expectation.textContent = METHODS[method];
       if (!networks) return;
       const shown = networks;
@@ -183,24 +157,21 @@
       const found = used.map((combination, i) => {
         const { classes } = shown.file.networks[combination.head];
         const shares = compatkitNet.probabilities(compatkitNet.logits(shown, combination, drawn), combination.outputs);
-        const best = shares.indexOf(Math.max(...shares));
-        const { digit, share, bars } = panels[i][1];
-        digit.textContent = classes[best];
-        share.textContent = percent(shares[best]);
+        const said = best(shares);
+        const { digit, share, bars } = panels[i];
+        digit.textContent = classes[said];
+        share.textContent = percent(shares[said]);
         bars.forEach((bar, output) => {
           bar.style.setProperty("--share", `${shares[output]}`);
-          bar.classList.toggle("best", output === best);
+          bar.classList.toggle("best", output === said);
           bar.classList.toggle("unknown", !combination.outputs.includes(output));
         });
-        return { says: classes[best], share: shares[best] };
+        return { says: classes[said], share: shares[said] };
       });
       if (settled) words.textContent = inWords(found, unsharedClasses(shown.file, used));
     }
 
-    /**
-     * @param {{ says: string, share: number }[]} found
-     * @param {string[]} unshared
-     */
+    /** @param {{ says: string, share: number }[]} found @param {string[]} unshared */
     function inWords(found, unshared) {
       const list = found.map(({ says, share }, i) => `${pairs[i][0]}-${pairs[i][1]} says ${says} (${percent(share)})`);
       return `${list.join(", ")}. ${verdict(
@@ -209,10 +180,7 @@
       )}`;
     }
 
-    /**
-     * @param {string[]} answers
-     * @param {string[]} unshared
-     */
+    /** @param {string[]} answers @param {string[]} unshared */
     function verdict([aa, ab, ba, bb], unshared) {
       if (unshared.includes(aa) || unshared.includes(bb))
         return `Recombined networks cannot say ${unshared.join(", ")}: it stands for the class that two tasks do not share.`;
@@ -225,13 +193,10 @@
       ][others];
     }
 
-    /**
-     * @param {NetworkFile} file
-     * @param {Combination[]} used
-     */
+    /** @param {NetworkFile} file @param {Combination[]} used */
     function showMeasured(file, used) {
       used.forEach(({ accuracy, images }, i) => {
-        panels[i][1].note.textContent = `right on ${percent(accuracy, 1)} of ${images} test images`;
+        panels[i].note.textContent = `right on ${percent(accuracy, 1)} of ${images} test images`;
       });
       const { a, b } = file.networks;
       const chance = percent(1 / used[1].outputs.length, 1);
@@ -244,33 +209,15 @@
         `are strokes that both networks of every method read right before the swap.`;
     }
 
-    /**
-     * @param {NetworkFile} file
-     * @param {Combination[]} used
-     */
+    /** @param {NetworkFile} file @param {Combination[]} used */
     function unsharedClasses(file, used) {
       return file.networks[used[1].head].classes.filter((_, output) => !used[1].outputs.includes(output));
     }
 
-    radios.forEach((radio) =>
-      radio.addEventListener("change", () => {
-        method = radio.value;
-        show(false);
-        fetchNetworks();
-      }),
-    );
-    slider.addEventListener("input", () => {
-      split = SPLITS[Number(slider.value)];
-      show(true);
-    });
-
     compatkitExported.whenNear(root, fetchNetworks); // 400 KB
   }
 
-  /**
-   * @param {string} block
-   * @param {string} split
-   */
+  /** @param {string} block @param {string} split */
   const isAfter = (block, split) => block === split || block.startsWith(`${split}_block`);
 
   compatkitExported.define("compatkit-draw", build);

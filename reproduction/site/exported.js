@@ -9,32 +9,28 @@ const compatkitExported = (() => {
   const ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%&()*+-;<=>?@^_`{|}~"; // RFC 1924
   const OWN = /** @type {HTMLScriptElement | null} */ (document.currentScript)?.src; // live, no file has it
 
-  /** How each program fills its element, by the class of it. */
-  /** @type {Map<string, (root: HTMLElement) => void>} */
+  /** @typedef {(root: HTMLElement) => [registry: string, name: string]} Needed the file that a program is made of */
+  /** @typedef {(root: HTMLElement, content: any) => void} Build fills an element */
+  /** @type {Map<string, [Build, Needed?]>} */
   const programs = new Map();
 
   /**
    * Names a program, and starts it wherever a page of the book has an element for it.
-   * @param {string} name
-   * @param {(root: HTMLElement) => void} build
+   * @param {string} name the class of the element
+   * @param {Build} build
+   * @param {Needed} [needed] loaded when the element is about to be seen
    */
-  function define(name, build) {
-    programs.set(name, build);
-    for (const root of /** @type {NodeListOf<HTMLElement>} */ (document.querySelectorAll(`.${name}`)))
-      start(name, root);
+  function define(name, build, needed) {
+    programs.set(name, [build, needed]);
+    for (const root of document.querySelectorAll(`.${name}`)) start(name, /** @type {HTMLElement} */ (root));
   }
 
-  /**
-   * @param {string} name
-   * @param {HTMLElement} root
-   */
+  /** @param {string} name @param {HTMLElement} root */
   function start(name, root) {
-    try {
-      programs.get(name)?.(root);
-    } catch (error) {
-      root.textContent = `${error}`;
-      throw error;
-    }
+    const [build, needed] = /** @type {[Build, Needed?]} */ (programs.get(name));
+    if (!needed) return build(root, null);
+    const failed = (/** @type {Error} */ { message }) => (root.textContent = message);
+    whenNear(root, () => load(...needed(root)).then((content) => build(root, content), failed));
   }
 
   /** @type {Map<string, Promise<any>>} */
@@ -56,18 +52,12 @@ const compatkitExported = (() => {
   /** @type {((file: string) => Promise<string>) | null} */
   let bring = null;
 
-  /**
-   * In a live notebook: how the text of a file is had.
-   * @param {(file: string) => Promise<string>} bringing
-   */
+  /** In a live notebook: how the text of a file is had. @param {(file: string) => Promise<string>} bringing */
   function bringBy(bringing) {
     bring = bringing;
   }
 
-  /**
-   * @param {string} registry
-   * @param {string} name
-   */
+  /** @param {string} registry @param {string} name */
   async function loaded(registry, name) {
     const file = `${name.replaceAll("+", "-")}.js`;
     const address = OWN ? new URL(`exported/${file}`, OWN).href : file;
@@ -86,11 +76,7 @@ const compatkitExported = (() => {
     return content;
   }
 
-  /**
-   * Bytes in base 85.
-   * @param {string} text
-   * @param {number} count
-   */
+  /** Bytes in base 85. @param {string} text @param {number} count */
   function bytes(text, count) {
     const digits = new Uint8Array(128);
     for (let i = 0; i < 85; i++) digits[ALPHABET.charCodeAt(i)] = i;
@@ -103,11 +89,7 @@ const compatkitExported = (() => {
     return found.subarray(0, count);
   }
 
-  /**
-   * Calls back once, when an element is about to be seen.
-   * @param {Element} element
-   * @param {() => void} callback
-   */
+  /** Calls back once, when an element is about to be seen. @param {Element} element @param {() => void} callback */
   function whenNear(element, callback) {
     const watch = new IntersectionObserver(
       (entries) => {
@@ -118,33 +100,6 @@ const compatkitExported = (() => {
       { rootMargin: "200px" },
     );
     watch.observe(element);
-  }
-
-  /**
-   * A new element.
-   * @template {keyof HTMLElementTagNameMap} Tag
-   * @param {Tag} tag
-   * @param {Record<string, string>} attributes
-   * @param {(Node | string)[]} children
-   */
-  function make(tag, attributes = {}, ...children) {
-    const element = document.createElement(tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    element.append(...children);
-    return element;
-  }
-
-  /**
-   * A new element of a drawing.
-   * @param {string} tag
-   * @param {Record<string, string>} attributes
-   * @param {(Node | string)[]} children
-   */
-  function svg(tag, attributes = {}, ...children) {
-    const element = /** @type {SVGElement} */ (document.createElementNS("http://www.w3.org/2000/svg", tag));
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    element.append(...children);
-    return element;
   }
 
   /**
@@ -165,11 +120,5 @@ const compatkitExported = (() => {
     };
   }
 
-  /**
-   * @param {number} share in 0..1
-   * @param {number} digits after the point
-   */
-  const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)}\u00a0%`;
-
-  return { bringBy, bytes, define, load, make, percent, start, state, svg, whenNear };
+  return { bringBy, bytes, define, load, start, state, whenNear };
 })();

@@ -22,30 +22,20 @@
 const compatkitNet = (() => {
   "use strict";
 
-  /**
-   * The networks of a method.
-   * @param {string} method
-   * @returns {Promise<Networks>}
-   */
+  /** The networks of a method. @param {string} method @returns {Promise<Networks>} */
   async function load(method) {
     /** @type {NetworkFile} */
     const file = await compatkitExported.load("compatkitNetworks", method);
     return { file, numbers: decoded(file.numbers, file.count) };
   }
 
-  /**
-   * Half-precision numbers in base 85.
-   * @param {string} text
-   * @param {number} count
-   */
+  /** Half-precision numbers in base 85. @param {string} text @param {number} count */
   function decoded(text, count) {
     const pairs = compatkitExported.bytes(text, 2 * count);
     return new Float32Array(count).map((_, i) => half(pairs[2 * i] | (pairs[2 * i + 1] << 8)));
   }
 
-  /**
-   * @param {number} bits IEEE half precision
-   */
+  /** @param {number} bits IEEE half precision */
   function half(bits) {
     const exponent = (bits >> 10) & 31;
     const fraction = bits & 1023;
@@ -97,12 +87,7 @@ const compatkitNet = (() => {
       const { at, shape } = part.arrays[name];
       return numbers.subarray(at, at + shape.reduce((size, n) => size * n, 1));
     };
-    /**
-     * @param {Features} x
-     * @param {string} convolution
-     * @param {string} norm
-     * @param {number} stride
-     */
+    /** @param {Features} x @param {string} convolution @param {string} norm @param {number} stride */
     const normalised = (x, convolution, norm, stride) => {
       const y = convolved(x, array(`${convolution}.weight`), stride);
       const [scale, shift] = [array(`${norm}.weight`), array(`${norm}.bias`)];
@@ -118,7 +103,7 @@ const compatkitNet = (() => {
     for (const { name, kind, stride } of file.blocks) {
       if (kind === "convolution") features = rectified(normalised(features, `${name}.0`, `${name}.1`, stride));
       else if (kind === "pool") features = pooled(features);
-      else if (kind === "linear") features = linear(features, array(`${name}.weight`), array(`${name}.bias`));
+      else if (kind === "linear") features = mixed(features, array(`${name}.weight`), array(`${name}.bias`));
       else {
         const inner = rectified(normalised(features, `${name}.conv1`, `${name}.bn1`, stride));
         const sum = normalised(inner, `${name}.conv2`, `${name}.bn2`, 1);
@@ -192,10 +177,7 @@ const compatkitNet = (() => {
     return { ...x, data, channels: bias.length };
   }
 
-  /**
-   * Negative values become zero, in place.
-   * @param {Features} x
-   */
+  /** Negative values become zero, in place. @param {Features} x */
   function rectified(x) {
     for (let i = 0; i < x.data.length; i++) if (x.data[i] < 0) x.data[i] = 0;
     return x;
@@ -220,31 +202,13 @@ const compatkitNet = (() => {
     return sum;
   }
 
-  /**
-   * The mean of each channel.
-   * @param {Features} x
-   * @returns {Features}
-   */
+  /** The mean of each channel. @param {Features} x @returns {Features} */
   function pooled(x) {
     const area = x.height * x.width;
     const data = Float32Array.from({ length: x.channels }, (_, c) => {
       return x.data.subarray(c * area, (c + 1) * area).reduce((sum, value) => sum + value, 0) / area;
     });
     return { data, channels: x.channels, height: 1, width: 1 };
-  }
-
-  /**
-   * @param {Features} x
-   * @param {Float32Array} weights (channels out, channels in)
-   * @param {Float32Array} bias
-   * @returns {Features}
-   */
-  function linear(x, weights, bias) {
-    const data = bias.map((value, out) => {
-      const row = weights.subarray(out * x.channels, (out + 1) * x.channels);
-      return row.reduce((sum, weight, c) => sum + weight * x.data[c], value);
-    });
-    return { data, channels: bias.length, height: 1, width: 1 };
   }
 
   /**

@@ -11,7 +11,7 @@
 const compatkitPad = (() => {
   "use strict";
 
-  const { make } = compatkitExported;
+  const { button, make } = compatkitElements;
 
   /** One way to write each digit: strokes of points in per cent of a square. */
   const DIGITS = [
@@ -147,11 +147,13 @@ const compatkitPad = (() => {
     const canvas = make("canvas", { width: "448", height: "448", role: "img", "aria-label": `a drawn ${first}` });
     const paper = /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));
     const seen = make("canvas", { class: "seen", width: `${size}`, height: `${size}`, "aria-hidden": "true" });
-    const clear = make("button", { type: "button", class: "clear" }, "Clear");
-    const buttons = DIGITS.map((_, digit) =>
-      make("button", { type: "button", "aria-label": `write a ${digit}` }, `${digit}`),
-    );
-    const examples = make("div", { class: "examples", role: "group", "aria-label": "examples" }, ...buttons);
+    const clear = button("Clear", "clear", () => take([], "empty paper"));
+    const buttons = DIGITS.map((_, digit) => {
+      const made = button(`${digit}`, "", () => take(written(digit, turns[digit]++), `a drawn ${digit}`));
+      made.setAttribute("aria-label", `write a ${digit}`);
+      return made;
+    });
+    const examples = make("div", { class: "examples", role: "group", "aria-label": "examples" }, buttons);
     const image = () => (drawing.length ? picture(drawing, size) : null);
 
     /** @param {boolean} settled */
@@ -175,10 +177,7 @@ const compatkitPad = (() => {
       frame = requestAnimationFrame(() => show(false));
     }
 
-    /**
-     * @param {Drawing} strokes
-     * @param {string} name
-     */
+    /** @param {Drawing} strokes @param {string} name */
     function take(strokes, name) {
       drawing = strokes;
       own = false;
@@ -186,10 +185,7 @@ const compatkitPad = (() => {
       show(true);
     }
 
-    /**
-     * @param {PointerEvent} event
-     * @returns {Point}
-     */
+    /** @param {PointerEvent} event @returns {Point} */
     function point(event) {
       const box = canvas.getBoundingClientRect();
       return [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
@@ -214,10 +210,6 @@ const compatkitPad = (() => {
       cancelAnimationFrame(frame);
       show(true);
     });
-    clear.addEventListener("click", () => take([], "empty paper"));
-    buttons.forEach((button, digit) =>
-      button.addEventListener("click", () => take(written(digit, turns[digit]++), `a drawn ${digit}`)),
-    );
     requestAnimationFrame(() => show(true)); // once the caller has it
     return { canvas, seen, clear, examples, image };
   }

@@ -5,7 +5,8 @@
 (() => {
   "use strict";
 
-  const { define, load, make, percent, state, svg, whenNear } = compatkitExported;
+  const { define, load, state, whenNear } = compatkitExported;
+  const { best, make, meters, motion, percent, radios, slid, slider, svg } = compatkitElements;
 
   /**
    * @typedef {{ images: number | null, weight: number | null, bias: number | null, statistics: Record<string, number>,
@@ -33,8 +34,6 @@
         ? "sorted"
         : `stitched on ${images} ${images === 1 ? "image" : "images"}`;
 
-  let groups = 0;
-
   /** @param {HTMLElement} root */
   function build(root) {
     const address = state("seam");
@@ -44,80 +43,52 @@
     /** @type {{networks: Networks, seam: SeamFile, numbers: Float32Array} | null} */
     let loaded = null;
 
-    const group = `compatkit-seam-${groups++}`;
-    const boxes = METHODS.map((name) => {
-      const box = make("input", { type: "radio", name: group, value: name });
-      box.checked = name === method;
-      box.addEventListener("change", () => {
-        method = name;
-        fetch();
-      });
-      return make("label", { class: "option" }, box, make("span", {}, name));
+    const between = slider("what is put between", 0, 6, (place) => {
+      at = place;
+      show();
     });
-    const slider = make("input", { type: "range", min: "0", max: "6", "aria-label": "what is put between" });
-    slider.value = `${at}`;
+    between.value = `${at}`;
     const named = make("b");
     const { canvas, clear, examples, image } = compatkitPad.pad(16, FIRST, () => show());
     const lines = svg("g", { class: "lines" });
-    const left = make("canvas", { class: "maps" });
-    const right = make("canvas", { class: "maps" });
     const height = 32 * ROW;
-    const drawn = svg(
-      "svg",
-      { viewBox: `0 0 ${WIDTH} ${height}`, "aria-hidden": "true", preserveAspectRatio: "none" },
-      lines,
+    const [left, right] = ["a", "b"].map(() =>
+      make("canvas", { class: "maps", width: `${2 * TILE}`, height: `${2 * height}` }),
     );
-    for (const maps of [left, right]) {
-      maps.width = TILE * 2;
-      maps.height = height * 2;
-    }
-    const seamed = make(
-      "div",
-      { class: "between", role: "img", "aria-label": "channels of both extractors" },
+    const viewBox = `0 0 ${WIDTH} ${height}`;
+    const drawn = svg("svg", { viewBox, "aria-hidden": "true", preserveAspectRatio: "none" }, [lines]);
+    const seamed = make("div", { class: "between", role: "img", "aria-label": "channels of both extractors" }, [
       left,
       drawn,
       right,
-    );
-    const digit = make("b", { class: "digit" }, "–");
+    ]);
+    const digit = make("b", { class: "digit" }, ["–"]);
     const share = make("span", { class: "share" });
     const own = make("span", { class: "own" });
-    const meters = ["this pair, a-b", "all runs, mean"].map((name) => {
-      const bar = make("i");
-      const value = make("b");
-      return { bar, value, element: make("div", { class: "score" }, make("span", {}, name), bar, value) };
-    });
+    const accuracies = meters("Test images read right", ["this pair, a-b", "all runs, mean"]);
     const words = make("p", { class: "words", "aria-live": "polite" });
+    const methods = METHODS.map((name) => /** @type {[string, string]} */ ([name, name]));
     root.replaceChildren(
-      make(
-        "div",
-        { class: "choices" },
-        make("fieldset", {}, make("legend", {}, "Trained"), ...boxes),
-        make("label", { class: "slid" }, make("span", {}, "Between extractor a and head b: ", named), slider),
-      ),
-      make(
-        "div",
-        { class: "side" },
-        make(
-          "div",
-          { class: "reading" },
-          make("span", {}, "They see"),
+      make("div", { class: "choices" }, [
+        radios("method", "Trained", methods, method, (picked) => {
+          method = picked;
+          fetch();
+        }),
+        slid("Between extractor a and head b:", named, between),
+      ]),
+      make("div", { class: "side" }, [
+        make("div", { class: "reading" }, [
+          make("span", {}, ["They see"]),
           canvas,
-          make("div", { class: "tools" }, examples, clear),
-        ),
-        make("div", { class: "answer" }, make("span", {}, "Head b on extractor a reads "), digit, share, own),
-        make(
-          "div",
-          { class: "scores" },
-          make("span", {}, "Test images read right"),
-          ...meters.map(({ element }) => element),
-        ),
-      ),
-      make(
-        "div",
-        { class: "seamed" },
-        make("div", { class: "ends" }, make("span", {}, "channels of a"), make("span", {}, "of b")),
+          make("div", { class: "tools" }, [examples, clear]),
+        ]),
+        make("div", { class: "answer" }, [make("span", {}, ["Head b on extractor a reads "]), digit, share, own]),
+        accuracies.element,
+      ]),
+      make("div", { class: "seamed" }, [
+        make("div", { class: "ends" }, [make("span", {}, ["channels of a"]), make("span", {}, ["of b"])]),
         seamed,
-      ),
+      ]),
       words,
     );
 
@@ -158,15 +129,14 @@
 
     /** @type {number[]} rows of the lines' left ends, as they are drawn */
     let ends = [];
-    let frame = 0;
+    const moving = motion(600);
 
     function show() {
-      slider.setAttribute("aria-valuetext", named.textContent ?? "");
       if (!loaded) return;
       const { networks, seam, numbers } = loaded;
       const stage = seam.stages[at];
       named.textContent = nameOf(stage);
-      slider.setAttribute("aria-valuetext", nameOf(stage));
+      between.setAttribute("aria-valuetext", nameOf(stage));
       const chosen = `${method}-${at}`;
       address.write(chosen === `${METHODS[0]}-0` ? null : chosen);
       const find = (/** @type {string} */ extractor, /** @type {string} */ head) =>
@@ -196,13 +166,12 @@
         ),
         compatkitNet.probabilities(compatkitNet.logits(networks, find("a", "a"), pixels), swapped.outputs),
       ];
-      const best = shares.indexOf(Math.max(...shares));
-      const ownBest = ownShares.indexOf(Math.max(...ownShares));
+      const [said, ownSaid] = [best(shares), best(ownShares)];
       const empty = image() === null;
-      digit.textContent = empty ? "–" : classes[best];
-      share.textContent = empty ? "" : ` ${percent(shares[best])}`;
-      own.textContent = empty ? "Draw a digit." : `its own head a reads ${classes[ownBest]}`;
-      digit.classList.toggle("wrong", best !== ownBest);
+      digit.textContent = empty ? "–" : classes[said];
+      share.textContent = empty ? "" : ` ${percent(shares[said])}`;
+      own.textContent = empty ? "Draw a digit." : `its own head a reads ${classes[ownSaid]}`;
+      digit.classList.toggle("wrong", said !== ownSaid);
 
       const features = compatkitNet.maps(networks, find("a", "a"), pixels, CUT);
       const others = compatkitNet.maps(networks, find("b", "b"), pixels, CUT);
@@ -214,16 +183,13 @@
       paint(right, others, stored);
       const from = stored.map((channel) => (at === 0 ? channel : seam.order[channel]));
       join(from, seam, numbers);
-      const recorded = stage.recorded;
-      [stage.accuracy, recorded].forEach((value, i) => {
-        meters[i].bar.style.setProperty("--share", `${value ?? 0}`);
-        meters[i].value.textContent = value === null ? "–" : percent(value);
-      });
+      const { accuracy, recorded } = stage;
+      accuracies.show([accuracy, recorded]);
       words.textContent =
         (WORDS[at] ??
           `Stitched: each channel of b's head is a mix of all of a's, fitted on ${nameOf(stage).replace("stitched on ", "")} without labels. ` +
             "On the left is the mix.") +
-        ` Test images read right: ${percent(stage.accuracy)}` +
+        ` Test images read right: ${percent(accuracy)}` +
         (recorded === null ? "." : `; ${percent(recorded)} on average over all runs of the book.`);
       seamed.setAttribute("aria-label", `32 feature maps of a and of b, ${nameOf(stage)}, ${method}.`);
     }
@@ -234,13 +200,8 @@
      */
     function join(to, seam, numbers) {
       const before = ends.length ? ends : to;
-      const start = performance.now();
-      const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
       const n = to.length;
-      cancelAnimationFrame(frame);
-      /** @param {number} now */
-      const move = (now) => {
-        const done = still ? 1 : Math.min(1, Math.max(0, (now - start) / 600));
+      moving((done) => {
         ends = to.map((row, i) => before[i] + (row - before[i]) * done);
         lines.replaceChildren(
           ...ends.map((row, channel) => {
@@ -257,15 +218,9 @@
             });
           }),
         );
-        if (done < 1) frame = requestAnimationFrame(move);
-      };
-      move(start);
+      });
     }
 
-    slider.addEventListener("input", () => {
-      at = Number(slider.value);
-      show();
-    });
     whenNear(root, fetch);
   }
 

@@ -4,7 +4,7 @@
 (() => {
   "use strict";
 
-  const { make, percent } = compatkitExported;
+  const { make, percent, tile: picture } = compatkitElements;
 
   /**
    * @typedef {{ tile: number, known: boolean, found: Record<string, number[]> }} Query
@@ -22,20 +22,14 @@
     "new/new": "new model, gallery embedded anew",
   };
 
-  /**
-   * The place of the row that is nearest to the mean of all.
-   * @param {number[][]} rows
-   */
+  /** The place of the row that is nearest to the mean of all. @param {number[][]} rows */
   function mostOrdinary(rows) {
     const mean = rows[0].map((_, i) => rows.reduce((sum, row) => sum + row[i], 0) / rows.length);
     const distances = rows.map((row) => Math.hypot(...row.map((value, i) => value - mean[i])));
     return distances.indexOf(Math.min(...distances));
   }
 
-  /**
-   * @param {HTMLElement} root
-   * @param {Searches} searches
-   */
+  /** @param {HTMLElement} root @param {Searches} searches */
   function build(root, searches) {
     const { queries, cases, classes, tiles } = searches;
     /** @param {number} tile */
@@ -44,19 +38,11 @@
       cases.map(({ name }) => found[name].filter((one) => tiles[one] === tiles[tile]).length),
     );
 
-    /** @param {number} tile */
-    function picture(tile) {
-      const [row, column] = [Math.floor(tile / searches.columns), tile % searches.columns];
-      const image = make("span", { class: "tile" });
-      image.style.backgroundImage = `url(${searches.sprite})`;
-      image.style.setProperty("--columns", `${searches.columns}`);
-      image.style.backgroundPosition = `calc(var(--side) * ${-column}) calc(var(--side) * ${-row})`;
-      return image;
-    }
-
     const buttons = queries.map(({ tile, known }) => {
       const label = `search with ${nameOf(tile)}, ${known ? "a class that both models know" : "a class new to the update"}`;
-      return make("button", { type: "button", "aria-label": label, "aria-pressed": "false" }, picture(tile));
+      return make("button", { type: "button", "aria-label": label, "aria-pressed": "false" }, [
+        picture(searches, tile),
+      ]);
     });
     const results = cases.map(() => make("div", { class: "found" }));
     const counts = cases.map(() => make("span", { class: "count" }));
@@ -73,22 +59,22 @@
       make(
         "div",
         { class: "queries" },
-        ...[true, false].map((known) => {
+        [true, false].map((known) => {
           const title = known ? "Both models know the class" : "The class is new";
-          return make("div", { role: "group", "aria-label": title }, make("b", {}, title), ...group(known));
+          return make("div", { role: "group", "aria-label": title }, [make("b", {}, [title]), ...group(known)]);
         }),
       ),
       make(
         "div",
         { class: "results" },
-        ...cases.map(({ name, accuracy }, i) => {
+        cases.map(({ name, accuracy }, i) => {
           const first = `first hit right for ${percent(accuracy, 1)} of ${searches.images} queries`;
-          const label = make("div", { class: "label" }, make("b", {}, CASES[name]), make("span", {}, first));
-          return make("div", { class: "case" }, label, results[i], counts[i]);
+          const label = make("div", { class: "label" }, [make("b", {}, [CASES[name]]), make("span", {}, [first])]);
+          return make("div", { class: "case" }, [label, results[i], counts[i]]);
         }),
       ),
       words,
-      make("p", { class: "measured" }, measured),
+      make("p", { class: "measured" }, [measured]),
     );
 
     /** @param {number} chosen */
@@ -97,14 +83,7 @@
       buttons.forEach((button, i) => button.setAttribute("aria-pressed", `${i === chosen}`));
       const said = cases.map(({ name }, i) => {
         results[i].replaceChildren(
-          ...found[name].map((one) => {
-            const hit = tiles[one] === tiles[tile];
-            const image = picture(one);
-            image.setAttribute("role", "img");
-            image.setAttribute("aria-label", `${nameOf(one)}${hit ? ", a hit" : ""}`);
-            image.classList.toggle("hit", hit);
-            return image;
-          }),
+          ...found[name].map((one) => picture(searches, one, nameOf(one), tiles[one] === tiles[tile])),
         );
         counts[i].textContent = `${hits[chosen][i]} of ${found[name].length}`;
         return `${CASES[name]} ${hits[chosen][i]}`;
@@ -117,12 +96,5 @@
     show(mostOrdinary(hits));
   }
 
-  compatkitExported.define("compatkit-search", (root) =>
-    compatkitExported.whenNear(root, () =>
-      compatkitExported.load("compatkitSearches", root.dataset.set ?? "shapes").then(
-        (searches) => build(root, searches),
-        (error) => (root.textContent = error.message),
-      ),
-    ),
-  );
+  compatkitExported.define("compatkit-search", build, ({ dataset }) => ["compatkitSearches", dataset.set ?? "shapes"]);
 })();

@@ -5,7 +5,8 @@
 (() => {
   "use strict";
 
-  const { bytes, define, load, make, percent, state, svg, whenNear } = compatkitExported;
+  const { bytes, define, state } = compatkitExported;
+  const { apart, best, button, make, option, percent, slid, slider, svg } = compatkitElements;
 
   /**
    * @typedef {{ seed: number, accuracies: number[], curve: number[][] }} Run curve: [step, aa, ab, ba, bb]
@@ -25,10 +26,7 @@
   /** Student's t at 97.5 %, by degrees of freedom. */
   const STUDENT = [NaN, 12.71, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
 
-  /**
-   * What runs in the worker.
-   * @param {ReturnType<typeof compatkitTraining>} training
-   */
+  /** What runs in the worker. @param {ReturnType<typeof compatkitTraining>} training */
   function work(training) {
     const EVERY = 5; // steps from one test to the next
     /** @type {Data} */
@@ -125,7 +123,7 @@
     const [extractor, head] = pair;
     const left = svg("path", { class: `piece ${extractor}` });
     const right = svg("path", { class: `piece ${head} lighter` });
-    const drawn = svg("svg", { viewBox: "0 0 176 46", "aria-hidden": "true" }, left, right);
+    const drawn = svg("svg", { viewBox: "0 0 176 46", "aria-hidden": "true" }, [left, right]);
     /** How well they fit, in 0..1. @param {number} fit */
     function move(fit) {
       // What a cuts is a point and what b cuts a block; as they come to fit, both become the same.
@@ -164,50 +162,38 @@
   /** @param {number[][]} points of shares over steps */
   const line = (points) => points.map(([step, share], i) => `${i ? "L" : "M"}${across(step)} ${up(share)}`).join("");
 
-  /** Heights at which names do not cover each other. @param {number[]} wanted @param {number} apart */
-  function spread(wanted, apart) {
-    const order = wanted.map((_, i) => i).sort((i, j) => wanted[i] - wanted[j]);
-    const found = wanted.slice();
-    order.forEach((i, place) => {
-      if (place) found[i] = Math.max(found[i], found[order[place - 1]] + apart);
-    });
-    const over = Math.max(0, ...found.map((y) => y - up(0)));
-    return found.map((y) => y - over);
-  }
-
   function chart() {
     const grid = [0, 0.25, 0.5, 0.75, 1].flatMap((share) => [
       svg("path", { class: "grid", d: `M${across(0)} ${up(share)}H${across(STEPS)}` }),
-      svg("text", { x: `${CHART.left - 5}`, y: `${up(share) + 4}`, "text-anchor": "end" }, `${100 * share}`),
+      svg("text", { x: `${CHART.left - 5}`, y: `${up(share) + 4}`, "text-anchor": "end" }, [`${100 * share}`]),
     ]);
-    const chance = svg("path", { class: "chance", d: `M${across(0)} ${up(1 / 9)}H${across(STEPS)}` });
-    const below = svg("text", { x: `${across(STEPS / 2)}`, y: `${CHART.height - 20}`, "text-anchor": "middle" });
-    below.append(`training step, of ${STEPS}; accuracy in %`);
+    const chance = { class: "soft", x: `${CHART.left - 5}`, y: `${up(1 / 9) + 4}`, "text-anchor": "end" };
+    const middle = { x: `${across(STEPS / 2)}`, "text-anchor": "middle" };
+    const [title, key] = [`${CHART.height - 20}`, `${CHART.height - 4}`];
     const ghosts = svg("g", { class: "ghosts" });
+    const guessed = svg("path", { class: "guessed" });
     const lines = PAIRS.map((pair) => svg("path", { class: `line ${pair}` }));
     const names = PAIRS.map((pair) => svg("text", { class: `name ${pair}`, x: `${across(STEPS) + 5}` }));
-    const drawn = svg(
-      "svg",
-      { viewBox: `0 0 ${CHART.width} ${CHART.height}`, role: "img", "aria-label": "Accuracy, before training." },
+    const named = { role: "img", "aria-label": "Accuracy, before training." };
+    const drawn = svg("svg", { viewBox: `0 0 ${CHART.width} ${CHART.height}`, ...named }, [
       ...grid,
-      chance,
-      svg("text", { class: "soft", x: `${CHART.left - 5}`, y: `${up(1 / 9) + 4}`, "text-anchor": "end" }, "chance"),
-      below,
-      svg(
-        "text",
-        { class: "soft", x: `${across(STEPS / 2)}`, y: `${CHART.height - 4}`, "text-anchor": "middle" },
-        "thick: swapped; dashed: as trained; thin: your runs, mean",
-      ),
+      svg("path", { class: "chance", d: `M${across(0)} ${up(1 / 9)}H${across(STEPS)}` }),
+      svg("text", chance, ["chance"]),
+      svg("text", { ...middle, y: title }, [`training step, of ${STEPS}; accuracy in %`]),
+      svg("text", { ...middle, y: key, class: "soft" }, ["thick: swapped; dashed: as trained; thin: your runs, mean"]),
       ghosts,
+      guessed,
       ...lines,
       ...names,
-    );
+    ]);
     /** @param {number[][]} curve @param {boolean} named with its accuracies */
     function show(curve, named) {
       const last = curve[curve.length - 1];
-      const places = spread(
+      const places = apart(
         PAIRS.map((_, i) => up(last[i + 1])),
         13,
+        up(1),
+        up(0),
       );
       PAIRS.forEach((pair, i) => {
         lines[i].setAttribute("d", line(curve.map((row) => [row[0], row[i + 1]])));
@@ -227,7 +213,10 @@
         ),
       );
     }
-    return { drawn, show, haunt };
+    /** @param {number | null} share that is guessed */
+    const mark = (share) =>
+      guessed.setAttribute("d", share === null ? "" : `M${across(0)} ${up(share)}H${across(STEPS)}`);
+    return { drawn, show, haunt, mark };
   }
 
   /**
@@ -257,7 +246,9 @@
       /** @param {number} share @param {Record<string, string>} attributes */
       const tick = (share, attributes) => svg("path", { d: `M${x(share)} ${y - 8}v16`, ...attributes });
       return [
-        svg("text", { x: `${left - 12}`, y: `${y + 4}`, "text-anchor": "end", class: runs.length ? "" : "soft" }, name),
+        svg("text", { x: `${left - 12}`, y: `${y + 4}`, "text-anchor": "end", class: runs.length ? "" : "soft" }, [
+          name,
+        ]),
         svg("path", { class: "grid", d: `M${left} ${y}H${x(1)}` }),
         ...(recorded === null ? [] : [tick(recorded, { class: "recorded" })]),
         ...(runs.length > 1 ? [svg("path", { class: "span", d: `M${x(low)} ${y}H${x(high)}`, stroke: colour })] : []),
@@ -266,9 +257,9 @@
       ];
     });
     const ticks = [0, 0.25, 0.5, 0.75, 1].map((share) =>
-      svg("text", { x: `${x(share)}`, y: `${foot + 8}`, "text-anchor": "middle" }, `${100 * share} %`),
+      svg("text", { x: `${x(share)}`, y: `${foot + 8}`, "text-anchor": "middle" }, [`${100 * share} %`]),
     );
-    const drawn = svg("svg", { viewBox: `0 0 ${width} ${foot + 12}`, role: "img" }, ...parts, ...ticks);
+    const drawn = svg("svg", { viewBox: `0 0 ${width} ${foot + 12}`, role: "img" }, [...parts, ...ticks]);
     const said = tried.map(({ name, runs }) => {
       const { mean, half } = interval(runs.map(recombined));
       const spanned = runs.length > 1 ? ` ± ${(100 * half).toFixed(0)}, ${runs.length} seeds` : ", one seed";
@@ -305,21 +296,16 @@
     const plot = chart();
     const cards = PAIRS.map((pair) => {
       const { drawn, move } = puzzle(pair);
-      const digit = make("b", { class: "digit" }, "–");
-      const share = make("span", { class: "share" }, "");
-      const name = `${pair[0]}-${pair[1]}`;
-      const whole = pair[0] === pair[1];
-      const element = make(
-        "div",
-        {
-          class: whole ? "card" : "card recombined",
-          role: "group",
-          "aria-label": `extractor ${pair[0]}, head ${pair[1]}`,
-        },
-        make("span", { class: "title" }, make("b", { class: pair }, name), whole ? " as trained" : " swapped"),
+      const digit = make("b", { class: "digit" }, ["–"]);
+      const share = make("span", { class: "share" });
+      const [extractor, head] = pair;
+      const [look, said] = extractor === head ? ["card", " as trained"] : ["card recombined", " swapped"];
+      const label = `extractor ${extractor}, head ${head}`;
+      const element = make("div", { class: look, role: "group", "aria-label": label }, [
+        make("span", { class: "title" }, [make("b", { class: pair }, [`${extractor}-${head}`]), said]),
         drawn,
-        make("span", { class: "reads" }, "reads ", digit, share),
-      );
+        make("span", { class: "reads" }, ["reads ", digit, share]),
+      ]);
       return { element, move, digit, share };
     });
 
@@ -331,35 +317,22 @@
       });
       return box;
     });
-    const switches = SWITCHES.map(([, name, hint], i) =>
-      make("label", { class: "option", title: hint }, boxes[i], make("span", {}, name)),
-    );
+    const switches = SWITCHES.map(([, name, hint], i) => {
+      const label = option(boxes[i], name);
+      label.title = hint;
+      return label;
+    });
     const sharedValue = make("b");
     const widthValue = make("b");
-    const sharedSlider = make("input", { type: "range", min: "2", max: "9", "aria-label": "shared classes" });
-    const widthSlider = make("input", {
-      type: "range",
-      min: "0",
-      max: `${WIDTHS.length - 1}`,
-      "aria-label": "channels at the cut",
-    });
-    sharedSlider.addEventListener("input", () => {
-      setting.shared = Number(sharedSlider.value);
+    const sharedSlider = slider("shared classes", 2, 9, (value) => {
+      setting.shared = value;
       renew();
     });
-    widthSlider.addEventListener("input", () => {
-      setting.width = WIDTHS[Number(widthSlider.value)];
+    const widthSlider = slider("channels at the cut", 0, WIDTHS.length - 1, (place) => {
+      setting.width = WIDTHS[place];
       renew();
     });
-    /** @param {string} name @param {HTMLElement} value @param {HTMLElement} slider */
-    const slid = (name, value, slider) => make("label", { class: "slid" }, make("span", {}, `${name} `, value), slider);
 
-    /** @param {string} text @param {string} kind @param {() => void} pressed */
-    function button(text, kind, pressed) {
-      const made = make("button", { type: "button", class: kind }, text);
-      made.addEventListener("click", pressed);
-      return made;
-    }
     const play = button("Train", "play", () => (done() ? another() : run(!running)));
     const one = button("Step", "step", () => {
       run(false);
@@ -368,54 +341,44 @@
     const reset = button("Reset", "reset", () => renew(given));
     const next = button("Another seed", "next", another);
 
-    const pointer = make("span", { class: "pointer" }, "your guess?");
-    const handle = make("div", {
-      class: "guess",
-      role: "slider",
-      tabindex: "0",
-      "aria-label": "your guess: where a-b will end",
-      "aria-orientation": "vertical",
-      "aria-valuemin": "0",
-      "aria-valuemax": "100",
+    const pointer = make("span", { class: "pointer", "aria-hidden": "true" });
+    const handle = slider("your guess: where a-b will end", 0, 100, (percent) => {
+      guess = { of: nameOf(setting), share: percent / 100 };
+      point();
     });
-    handle.append(pointer);
-    const canvas = make("div", { class: "chart" }, plot.drawn, handle);
+    handle.className = "guess";
     const words = make("p", { class: "words", "aria-live": "polite" });
     const finished = make("div", { class: "finished" });
     const { canvas: paper, clear, examples, image } = compatkitPad.pad(16, FIRST, ask);
 
     root.replaceChildren(
-      make(
-        "div",
-        { class: "choices" },
-        make("fieldset", {}, make("legend", {}, "While they learn, they have a"), ...switches),
+      make("div", { class: "choices" }, [
+        make("fieldset", {}, [make("legend", {}, ["While they learn, they have a"]), ...switches]),
         slid("classes they share:", sharedValue, sharedSlider),
         slid("channels at the cut:", widthValue, widthSlider),
+      ]),
+      make("div", { class: "chart" }, [plot.drawn, handle, pointer]),
+      make(
+        "div",
+        { class: "cards" },
+        cards.map(({ element }) => element),
       ),
-      canvas,
-      make("div", { class: "cards" }, ...cards.map(({ element }) => element)),
-      make("div", { class: "buttons" }, play, one, reset, next),
+      make("div", { class: "buttons" }, [play, one, reset, next]),
       words,
-      make(
-        "div",
-        { class: "reading" },
-        make("span", {}, "They read"),
+      make("div", { class: "reading" }, [
+        make("span", {}, ["They read"]),
         paper,
-        make("div", { class: "tools" }, examples, clear),
-      ),
-      make(
-        "div",
-        { class: "tried" },
-        make("span", {}, "Your runs: accuracy of the swapped ones, mean of a-b and b-a"),
+        make("div", { class: "tools" }, [examples, clear]),
+      ]),
+      make("div", { class: "tried" }, [
+        make("span", {}, ["Your runs: accuracy of the swapped ones, mean of a-b and b-a"]),
         finished,
-      ),
-      make(
-        "p",
-        { class: "measured" },
+      ]),
+      make("p", { class: "measured" }, [
         `Network a learns ${header.sets[0].name}, network b ${header.sets[1].name}, at 8 × 8 pixels: three convolutions, the ` +
           `cut, one more, ${STEPS} steps of 64 images. A mark is a seed, the bar the 95 % interval of their mean. The grey tick is the mean of ` +
           "the book's larger runs: a ResNet-8, 16 × 16 pixels, 300 steps. Tested on the nine classes that both have, which alone may be chosen.",
-      ),
+      ]),
     );
 
     const learner = worker(header);
@@ -468,7 +431,8 @@
       const shown = [parts.join("."), setting.seed, setting.shared, setting.width].join("-");
       address.write(shown === `-0-${DEFAULTS.shared}-${DEFAULTS.width}` ? null : shown);
       label();
-      if (guess !== null && guess.of !== nameOf(setting)) forget();
+      if (guess?.of !== nameOf(setting)) guess = null;
+      point();
       const where =
         guess === null
           ? "Drag the mark at the right to the accuracy that a-b, extractor a under head b, will reach"
@@ -489,9 +453,8 @@
         const own = (aa + bb) / 2;
         move(Math.min(1, Math.max(0, (news.accuracies[i] - chance) / Math.max(own - chance, 0.1))));
         const found = news.answers?.[i];
-        const best = found ? found.indexOf(Math.max(...found)) : -1;
-        digit.textContent = found ? `${best}` : "–";
-        share.textContent = found ? ` ${percent(found[best])}` : "";
+        digit.textContent = found ? `${best(found)}` : "–";
+        share.textContent = found ? ` ${percent(Math.max(...found))}` : "";
       });
       if (done() && last && last[0] < STEPS) end(news);
     }
@@ -530,65 +493,25 @@
       learner.postMessage({ pixels: small });
     }
 
-    // --- the guess ---------------------------------------------------------------------------------------------------
+    /** Shows where the guess is, if there is one. */
+    function point() {
+      const share = guess?.share ?? 0.5;
+      handle.value = `${100 * share}`;
+      plot.mark(guess && share);
+      pointer.style.top = `${(100 * up(share)) / CHART.height}%`;
+      pointer.textContent = guess ? `guess ${Math.round(100 * share)}` : "your guess?";
+    }
 
-    /** @param {number} share */
-    function place(share) {
-      handle.style.top = `${(100 * up(share)) / CHART.height}%`;
-      handle.setAttribute("aria-valuenow", `${Math.round(100 * share)}`);
-    }
-    /** @param {number} share */
-    function take(share) {
-      const made = Math.min(1, Math.max(0, Math.round(100 * share) / 100));
-      guess = { of: nameOf(setting), share: made };
-      place(made);
-      handle.classList.add("made");
-      pointer.textContent = `guess ${Math.round(100 * made)}`;
-    }
-    function forget() {
-      guess = null;
-      handle.classList.remove("made");
-      pointer.textContent = "your guess?";
-    }
-    /** @param {PointerEvent} event */
-    function drag(event) {
-      if (!handle.hasPointerCapture(event.pointerId)) return;
-      const box = plot.drawn.getBoundingClientRect();
-      const y = ((event.clientY - box.top) / box.height) * CHART.height;
-      take(1 - (y - CHART.top) / (CHART.height - CHART.top - CHART.bottom));
-    }
-    handle.addEventListener("pointerdown", (event) => {
-      handle.setPointerCapture(event.pointerId);
-      drag(event);
-    });
-    handle.addEventListener("pointermove", drag);
-    handle.addEventListener("keydown", (event) => {
-      const now = guess?.share ?? 0.5;
-      const steps = {
-        ArrowUp: 0.01,
-        ArrowRight: 0.01,
-        ArrowDown: -0.01,
-        ArrowLeft: -0.01,
-        PageUp: 0.1,
-        PageDown: -0.1,
-      };
-      if (event.key in steps) take(now + steps[/** @type {keyof typeof steps} */ (event.key)]);
-      else if (event.key === "Home") take(0);
-      else if (event.key === "End") take(1);
-      else return;
-      event.preventDefault();
-    });
-
-    place(0.5);
     const list = () => finished.replaceChildren(results([...tried.values()], header, finished.clientWidth || 640));
     new ResizeObserver(list).observe(finished);
     renew();
 
-    /** Goes on with weights from elsewhere. @param {{setting: Setting, weights: Weights}} trained */
-    return ({ setting: own, weights }) => {
-      Object.assign(setting, own, { steps: STEPS });
-      renew(weights);
-    };
+    root.addEventListener("compatkit-given", (event) => {
+      const trained = /** @type {CustomEvent<{setting: Setting, weights: Weights}>} */ (event).detail;
+      Object.assign(setting, trained.setting, { steps: STEPS });
+      renew(trained.weights);
+    });
+    root.dispatchEvent(new Event("compatkit-built"));
   }
 
   /** An image of half the side, in 0..1. @param {Uint8Array} image @param {number} side */
@@ -600,16 +523,5 @@
     });
   }
 
-  define("compatkit-train", (root) =>
-    whenNear(root, () =>
-      load("compatkitDigits", "digits").then(
-        (header) => {
-          const goOn = build(root, header);
-          root.addEventListener("compatkit-given", (event) => goOn(/** @type {CustomEvent} */ (event).detail));
-          root.dispatchEvent(new Event("compatkit-built"));
-        },
-        (error) => (root.textContent = error.message),
-      ),
-    ),
-  );
+  define("compatkit-train", build, () => ["compatkitDigits", "digits"]);
 })();

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -47,6 +48,20 @@ def open_page(driver: webdriver.Chrome, url: str, screen: str) -> None:
         driver.get_log(log)
     driver.get(url)
     until(driver, lambda: driver.execute_script(WATCHES), "figures are drawn")
+
+
+def open_program(driver: webdriver.Chrome, page: Path, width: int = 1000, query: str = ""):
+    """Open the page of a program and wait until it says something; returns its element."""
+    resize(driver, width)
+    for log in ("browser", "performance"):
+        driver.get_log(log)
+    driver.get(page.as_uri() + query)
+    until(driver, lambda: driver.find_elements(By.CLASS_NAME, "words") and words(driver), "the program is there")
+    return driver.find_element(By.CLASS_NAME, "compatkit-program")
+
+
+def words(driver) -> str:
+    return driver.find_element(By.CLASS_NAME, "words").text
 
 
 def until(driver: webdriver.Chrome, condition, what: str):

@@ -53,6 +53,12 @@ def chromium() -> Iterator[webdriver.Chrome]:
         yield driver
 
 
+@pytest.fixture(scope="session")
+def bare(tmp_path_factory) -> dict[str, Path]:
+    """A page for each program, with nothing else in it."""
+    return picture.bare_pages(tmp_path_factory.mktemp("programs") / "bare")
+
+
 @pytest.fixture(scope="module")
 def small_sets(tmp_path_factory):
     """The image sets of ``world``, by name; and what is timed is timed for a step."""

@@ -187,7 +187,7 @@ def test_chapters_are_those_of_the_toc_in_reading_order(tmp_path):
 
 @pytest.fixture
 def checkout(tmp_path, monkeypatch) -> Path:
-    """A book of two chapters; pages are built and pictures taken in name only."""
+    """A book of two chapters; pages are built in name only."""
     root = tmp_path / "checkout"
     (root / "book" / "part").mkdir(parents=True)
     (root / "_config.yml").touch()
@@ -197,7 +197,6 @@ def checkout(tmp_path, monkeypatch) -> Path:
         nbformat.write(new_notebook(cells=cells), root / "book" / f"{name}.ipynb")
     monkeypatch.setattr(book, "ROOT", root)
     monkeypatch.setattr(book, "build", lambda source, output: output / "_build" / "html")
-    monkeypatch.setattr(book.picture, "take", lambda page, picture: picture.parent.mkdir() or picture.touch())
     return root
 
 

@@ -34,13 +34,8 @@ PICTURE = """
 """
 
 
-def test_the_book_builds_strictly(html):
-    assert (html / "index.html").is_file()
-    assert [page for page in pages() if not (html / page).is_file()] == []
-
-
-def test_no_page_names_a_folder_of_its_builder_breaks_an_interval_or_explains_a_heading(html):
-    for page in pages():
+def test_the_book_builds_strictly_and_no_page_names_a_folder_breaks_an_interval_or_explains_a_heading(html):
+    for page in ("index.html", *pages()):
         text = (html / page).read_text(encoding="utf-8")
         assert str(book.ROOT) not in text, page
         assert not re.search(r"\d ± [\d.]+</|<h[1-6]\b.*<abbr", text), page
@@ -64,15 +59,10 @@ def test_page_opens_whole_without_a_network_and_all_of_it_works(page, screen, ch
         assert (figure.aria_role, bool(figure.accessible_name)) == ("image", True)
     explorers = chromium.find_elements(By.CLASS_NAME, "compatkit-explorer")
     assert len(explorers) == (html / page).read_text(encoding="utf-8").count('<div class="compatkit-explorer">')
-    for explorer in explorers:  # every control changes it by mouse and by keyboard
-        for select in seen(explorer, "select"):
-            _try_select(chromium, explorer, select)
-        for group in seen(explorer, "fieldset:not(.ticks)"):
-            _try_radios(chromium, explorer, group)
-        for slider in seen(explorer, "[type=range]"):
-            _try_slider(chromium, explorer, slider)
-        for group in seen(explorer, "fieldset.ticks"):
-            _try_ticks(chromium, explorer, group)
+    for explorer in explorers:
+        for kind, press_and_key in CONTROLS.items():
+            for control in seen(explorer, kind):
+                _try(chromium, explorer, control, *press_and_key(control))
     assert console_errors(chromium) == []
 
 
@@ -86,66 +76,65 @@ def press(element) -> None:
     element.click()
 
 
-def _try_select(driver, explorer, select) -> None:
-    assert select.accessible_name
-    first, start = picture(driver, explorer), int(select.get_property("selectedIndex"))
+def _of_select(select):
+    """What has the focus, what a press picks, what takes it back, and the key that picks as well."""
+    start = int(select.get_property("selectedIndex"))
     options = select.find_elements(By.TAG_NAME, "option")
     other = next(i for i, option in enumerate(options) if option.is_enabled() and i != start)
-    options[other].click()
-    assert picture(driver, explorer) != first
-    options[start].click()
-    assert picture(driver, explorer) == first
-    reach_by_tab(driver, explorer, select)
-    ActionChains(driver).send_keys(Keys.ARROW_DOWN if other > start else Keys.ARROW_UP).perform()
-    assert picture(driver, explorer) != first
-    options[start].click()
+    return select, options[other].click, options[start].click, Keys.ARROW_DOWN if other > start else Keys.ARROW_UP
 
 
-def _try_radios(driver, explorer, group) -> None:
+def _of_radios(group):
     radios = group.find_elements(By.TAG_NAME, "input")
-    assert group.accessible_name and all(radio.accessible_name for radio in radios)
-    first, start = picture(driver, explorer), next(radio for radio in radios if radio.is_selected())
+    assert all(radio.accessible_name for radio in radios)
+    start = next(radio for radio in radios if radio.is_selected())
     other = next(radio for radio in radios if radio.is_enabled() and radio != start)
-    press(other)
-    assert picture(driver, explorer) != first
-    press(start)
-    assert picture(driver, explorer) == first
-    reach_by_tab(driver, explorer, start)
-    ActionChains(driver).send_keys(Keys.ARROW_RIGHT).perform()
-    assert picture(driver, explorer) != first
-    press(start)
+    return start, lambda: press(other), lambda: press(start), Keys.ARROW_RIGHT
 
 
-def _try_slider(driver, explorer, slider) -> None:
-    assert slider.accessible_name and slider.get_attribute("aria-valuetext")
-    first, said, value = picture(driver, explorer), slider.get_attribute("aria-valuetext"), slider.get_property("value")
-    there, back = (Keys.ARROW_LEFT, Keys.ARROW_RIGHT) if value != "0" else (Keys.ARROW_RIGHT, Keys.ARROW_LEFT)
-    reach_by_tab(driver, explorer, slider)
-    ActionChains(driver).send_keys(there).perform()
-    assert picture(driver, explorer) != first and slider.get_attribute("aria-valuetext") != said
-    ActionChains(driver).send_keys(back).perform()
-    assert slider.get_attribute("aria-valuetext") == said
-    ActionChains(driver).move_to_element_with_offset(slider, slider.size["width"] // 2 - 3, 0).click().perform()
-    assert slider.get_property("value") == slider.get_property("max")
-    slider.send_keys(Keys.HOME if value == "0" else Keys.END)
-    while slider.get_property("value") != value:
-        slider.send_keys(Keys.ARROW_LEFT)
+def _of_slider(slider):
+    value, width = slider.get_property("value"), slider.size["width"] // 2 - 3
+    end = -width if value == slider.get_property("max") else width
+    mouse = ActionChains(slider.parent)
+
+    def back():
+        slider.send_keys(Keys.HOME, *[Keys.ARROW_RIGHT] * int(value))
+
+    there = mouse.move_to_element_with_offset(slider, end, 0).click().perform
+    return slider, there, back, Keys.ARROW_RIGHT if value == "0" else Keys.ARROW_LEFT
 
 
-def _try_ticks(driver, explorer, group) -> None:
+def _of_ticks(group):
     boxes = [label.find_element(By.TAG_NAME, "input") for label in seen(group, ".option")]
     assert len(boxes) > 1 and all(box.accessible_name and box.is_selected() for box in boxes)
-    first = picture(driver, explorer)
-    press(boxes[0])
-    assert picture(driver, explorer) != first and not boxes[0].is_selected()
-    reach_by_tab(driver, explorer, boxes[0])
-    ActionChains(driver).send_keys(Keys.SPACE).perform()
-    assert picture(driver, explorer) == first
     for box in boxes:
         press(box)
     assert [box.is_selected() for box in boxes] == [False] * (len(boxes) - 1) + [True], "the last tick stays"
     for box in boxes[:-1]:
         press(box)
+    return boxes[0], lambda: press(boxes[0]), lambda: press(boxes[0]), Keys.SPACE
+
+
+CONTROLS = {
+    "select": _of_select,
+    "fieldset:not(.ticks)": _of_radios,
+    "[type=range]": _of_slider,
+    "fieldset.ticks": _of_ticks,
+}
+
+
+def _try(driver, explorer, control, focused, there, back, key) -> None:
+    """A control changes its explorer by mouse and by keyboard."""
+    assert control.accessible_name
+    first = picture(driver, explorer)
+    there()
+    assert picture(driver, explorer) != first
+    back()
+    assert picture(driver, explorer) == first
+    reach_by_tab(driver, explorer, focused)
+    ActionChains(driver).send_keys(key).perform()
+    assert picture(driver, explorer) != first
+    back()
 
 
 def picture(driver, explorer) -> list[str]:
@@ -360,8 +349,7 @@ def test_the_numbers_and_a_sentence_say_what_is_shown(chromium, address):
     one.find_element(By.TAG_NAME, "summary").click()
     rows = [row.text for row in one.find_elements(By.CSS_SELECTOR, "tbody tr")]
     assert len(rows) == len(bars(chromium, one))
-    mean, half, n, paper, deviation = next(row for row in rows if row.startswith("IIW+DCC ")).split()[1:]
-    assert float(half) == pytest.approx(4.303 * float(deviation) / 3**0.5, abs=0.2) and n == "3"
+    mean, half, n, paper = next(row for row in rows if row.startswith("IIW+DCC ")).split()[1:]
     hover = chromium.execute_script("return arguments[0].querySelector('.compatkit-figure').data[0].hovertext", one)
     [said] = [text for text in hover if text.startswith("IIW+DCC:")]
     assert said == f"IIW+DCC: {mean} ± {half} %, n = {n}" + ("" if paper == "–" else f"; paper {paper} %")
@@ -517,14 +505,6 @@ def test_moved_margins_judge_by_the_rule_of_the_report(chromium, address, html):
         if row["direction"] == "above" and row["verdict"] in ("shown", "contradicted"):
             assert without[name]["verdict"] == row["verdict"], "what a wide margin decides a narrow one does"
     assert Counter(row["verdict"] for row in wide.values()) != Counter(word for _, word in printed)
-
-
-def test_every_link_of_the_report_leads_to_a_heading(html):
-    report = html / "book" / "report.html"
-    links = set(re.findall(r'<a href="([^"#]+)#([^"]+)">[AB], ', report.read_text(encoding="utf-8")))
-    assert len(links) > 10
-    for page, heading in links:
-        assert f'id="{heading}"' in (report.parent / page).read_text(encoding="utf-8"), (page, heading)
 
 
 # --- finding one's way ------------------------------------------------------------------------------------------------

@@ -55,11 +55,6 @@ def grid(**options):
     return [record(method, seed, **options) for method in BASE for seed in range(3)]
 
 
-def test_union_holds_each_run_once_in_order():
-    first, second = grid(), [record("RP"), record("RP", split_at="stem")]
-    assert sections.union(first, second) == [*first, second[1]]
-
-
 def test_pairs_are_one_group_in_either_order():
     groups = sections.by_data([record("RP"), record("RP", a="y", b="x"), record("RP", a="x", b="x")])
     assert {name: len(group) for name, group in groups.items()} == {"x × y": 2, "x × x": 1}
@@ -125,31 +120,6 @@ def test_choices_are_differences_to_the_same_seeds():
     assert f"| {half} | x × y | – | – | -2.0 ± {apart} | – | – |" in text
 
 
-def test_test_batches_are_compared_with_running_statistics_for_every_method():
-    assert said(analysis.statistics_gain(grid())) == {"x × y": dict.fromkeys(BASE, "+30.0 ± 0.0")}
-
-
-def test_normalisation_explorer_has_the_trained_networks_where_there_are_any():
-    records = [*grid(), *(record("IIW+DCC", s, normalization="layer", shift=-0.5) for s in range(3))]
-    explorer = analysis.normalisation_explorer(records)
-    found = shown(explorer)
-    plain = {where[3]: row[0] for where, row in found.items() if where[:3] == ("x × y", "mean of both sets", "RP")}
-    assert plain == pytest.approx(
-        {
-            "running train statistics": 11,
-            "recomputed on test set": 42,
-            "per test batch": 41,
-            **{f"test batches of {n}": pytest.approx(41 - 100 / n, abs=0.01) for n in (8, 32, 128)},
-        }
-    )
-    assert found["x × y", "second set", "IIW+DCC", "LayerNorm"][0] == pytest.approx(29)
-    assert found["x × y", "second set", "IIW+DCC", "per test batch"][0] == pytest.approx(79)
-    assert {where: row[3] for where, row in found.items() if row[3] is not None} == {
-        ("x × y", "mean of both sets", "IIW+DCC", gygli.RUNNING): 32.4
-    }
-    assert levels(explorer) == {("chance", "x × y"): 11.11} and starts(explorer)["method"] == "IIW+DCC"
-
-
 def test_split_curves_tell_networks_made_for_a_split_from_those_cut_there():
     records = [r | {"row": "stage2_block1"} if r["row"] == "IIW+RP" else r for r in grid()]
     records += [
@@ -175,40 +145,6 @@ def test_split_curves_tell_networks_made_for_a_split_from_those_cut_there():
     assert {row: round(one.mean) for row, one in late.items()} == {"IIW": 28, "IIW+RP": 68, "IIW+DCC": 78}
 
 
-def test_classes_are_counted_to_all():
-    records = [record("IIW+RP", s) for s in range(3)]
-    records += [
-        record("IIW+DCC", s, dcc_classes=n if n < 9 else None, shift=-0.1 * (9 - n))
-        for n in range(2, 10)
-        for s in range(3)
-    ]
-    explorer = analysis.classes_curve(records)
-    assert options(explorer, "classes") == [str(n) for n in range(2, 10)]
-    found = shown(explorer)
-    at = ("x × y", "mean of both sets")
-    curve = {where[-1]: row[0] for where, row in found.items() if where[:-1] == (*at, "IIW+DCC")}
-    assert curve == pytest.approx({str(n): 81 - 10 * (9 - n) for n in range(2, 10)})
-    [note] = json.loads(explorer.spec)["views"][0]["notes"]
-    assert "at most 59.4 % with six classes or fewer, 61.8 % under IIW+RP" in note["text"]
-    across = levels(explorer)
-    assert across.pop(("chance", "x × y")) == 11.11
-    roles = {"mean of both sets": 71, "first set": 73, "second set": 69}
-    own = {("IIW+RP, no class shared", "x × y", role): level for role, level in roles.items()}
-    assert across == own
-    lost = analysis.lost_by_fewer(records)
-    assert {row: round(one.mean) for row, one in lost.items()} == {f"{n} classes": 10 * (n - 9) for n in range(2, 9)}
-
-
-def test_cka_explorer_shows_the_mean_over_seeds():
-    explorer = analysis.cka_explorer(grid())
-    # the same map for both test sets here, so that there is nothing to pick
-    assert options(explorer, "test images") == ["first set"]
-    found = means(explorer)
-    at = ("x × y", "first set", "independent")
-    assert [found[(*at, "stem", other)] for other in LAYERS[:2]] == pytest.approx([0.11, 0.055])
-    assert found[(*at, "classifier", "classifier")] == pytest.approx(0.11) and len(found) == 7 * 6 * 6
-
-
 def test_channels_explorer_offers_both_starts():
     explorer = analysis.channels_explorer([*grid(), record("IIW", pretrained_on="z", shift=0.1)])
     found = shown(explorer)
@@ -230,12 +166,6 @@ def test_what_was_measured_without_scipy_has_no_matched_values():
     assert analysis.similarities(table(records)) == ["cross-correlation", "CKA", "neighbours"]
     assert options(analysis.similarity_explorer(records), "similarity") == ["cross-correlation"], "all are equal here"
     assert options(analysis.channels_explorer(records), "channels") == ["by position"]
-
-
-def test_what_was_not_run_on_a_pair_is_not_offered_there():
-    records = [*grid(), *grid(a="u", b="v"), record("IIW", pretrained_on="z", shift=0.1)]
-    found = {(data, start) for data, _, _, start, _ in means(analysis.channels_explorer(records))}
-    assert ("x × y", "pre-trained") in found and ("u × v", "pre-trained") not in found
 
 
 def test_scores_above_chance_are_set_against_each_other():

@@ -1,17 +1,14 @@
 """What the chapters on the applications of paper A show is what the records say."""
 
-import json
 import statistics
 
 import pytest
 
 from compatkit.intervals import interval
 from reproduction.pages import applications
-from reproduction.records.table import table
 
 from . import recorded
 from .expected import lines, said, welch
-from .explored import levels, means, options, shown
 
 SEEDS = range(3)
 DIRECTIONS = ("a to b", "b to a")
@@ -122,13 +119,6 @@ def test_table_1_has_both_directions_beside_the_papers():
     assert applications.printed_adaptation()["adapted"] == 77.9
 
 
-@pytest.mark.parametrize("order", [1, -1])
-def test_the_columns_of_a_direction_do_not_depend_on_the_order_of_records(order):
-    assert (
-        applications.adaptation_table(adaptations()[::order]).data == applications.adaptation_table(adaptations()).data
-    )
-
-
 def test_questions_about_adaptation_are_differences_of_means_seed_by_seed():
     records = adaptations()
     found = said(applications.adaptation_questions(records))["x × y"]
@@ -142,29 +132,6 @@ def test_questions_about_adaptation_are_differences_of_means_seed_by_seed():
     moves = gap(lambda s: ("adapted", s), lambda s: ("adapted, head moves", s))
     assert (found["larger steps − usual steps"], found["jigsaw − not adapted"]) == (larger, jigsaw)
     assert found["rotation head frozen − moving"] == moves
-
-
-def test_the_adaptation_explorer_has_every_curve_at_every_step():
-    explorer = applications.adaptation_explorer([*adaptations(), *adaptations("u", "v")])
-    found = means(explorer)
-    assert options(explorer, "data") == ["x → y", "y → x"], "the numbers of the other pair are the same here"
-    assert options(explorer, "steps") == [str(step) for step in STEPS]
-    for direction, data in zip(DIRECTIONS, ("x → y", "y → x"), strict=True):
-        for kind in applications.KINDS:
-            for head, moves, source in (("stays as it is", "", 0.8), ("moves", ", head moves", 0.7)):
-                last = statistics.fmean(on_target(direction, f"adapted{moves}", s, kind) for s in SEEDS)
-                at = (data, kind, head)
-                assert [found[(*at, "target", step)] for step in "0124"] == pytest.approx(
-                    [20, 30, 40, 100 * last], abs=0.01
-                )
-                assert [found[(*at, "source", step)] for step in "04"] == pytest.approx([95, 100 * source])
-                assert [found[(*at, "question", step)] for step in "04"] == pytest.approx([25, 55])
-    assert set(levels(explorer).values()) == {10}, "chance"
-
-
-def test_a_kind_of_adaptation_that_was_not_run_is_not_offered():
-    records = [r for r in adaptations() if r["row"] != "jigsaw"]
-    assert options(applications.adaptation_explorer(records), "question") == list(applications.KINDS[:2])
 
 
 # --- classifier transfer ----------------------------------------------------------------------------------------------
@@ -223,40 +190,6 @@ def test_upper_bounds_are_networks_of_their_own(variant):
         assert found[theirs] == pytest.approx({s: bound(variant, ours, s) for s in SEEDS})
 
 
-def test_figs_3_and_11_stand_in_one_figure():
-    found, printed = applications.deployment_panels(classifiers()), applications.printed_deployments()
-    for ours, theirs, paper in zip(NETWORKS, PAPERS, (91.7, 91.9, 91.6), strict=True):
-        values = [cell("extractor frozen", "accuracy", "Wide ResNet", ours, s) for s in SEEDS]
-        assert found[theirs]["extractor frozen"].mean == pytest.approx(100 * statistics.fmean(values))
-        bounds = [bound("upper bound, changed architecture", ours, s) for s in SEEDS]
-        assert found[theirs]["changed architecture"].mean == pytest.approx(100 * statistics.fmean(bounds))
-        assert printed[theirs, "extractor frozen"] == paper and (theirs, "independent") not in printed
-
-
-def test_the_matrix_explorer_shows_every_head_on_every_extractor():
-    explorer = applications.classifier_explorer(classifiers())
-    found = shown(explorer)
-    assert len(found) == 3 * 3 * 9
-    keys = {"all classes": "accuracy", "classes there were": "old classes", "new classes": "new classes"}
-    for (data, variant, classes, one, other), (mean, half, n, *_) in found.items():
-        span = interval([100 * cell(variant, keys[classes], one, other, s) for s in SEEDS])
-        assert (data, n) == ("x", 3)
-        assert (mean, half) == (pytest.approx(span.mean, abs=0.006), pytest.approx(span.half_width, abs=0.006))
-    [view] = json.loads(explorer.spec)["views"]
-    [note] = view["notes"]
-    assert note["text"].startswith("ResNet: 1 k parameters, 2.0 M multiplications, 1.0 ms an image; Wide ResNet: 2 k")
-    assert view["kind"] == "matrix" and view["title"] == "updated on"
-
-
-def test_costs_are_counted_once_and_the_shortest_latency_is_shown():
-    found = applications.architecture_costs(table(classifiers()))
-    assert found == {
-        "ResNet": "1 k parameters, 2.0 M multiplications, 1.0 ms an image",
-        "Wide ResNet": "2 k parameters, 4.0 M multiplications, 11.0 ms an image",
-        "MobileNetV2": "3 k parameters, 6.0 M multiplications, 21.0 ms an image",
-    }
-
-
 # --- faster transfer --------------------------------------------------------------------------------------------------
 
 METHODS = ("RP", "RP+IIW", "IIW", "re-initialised head", "independent")
@@ -309,15 +242,3 @@ def test_savings_are_steps_until_the_baseline_of_the_seed_is_reached():
         "RP+IIW": (0, 1),
         "re-initialised head": (5, 2),
     }, "only seeds that get there"
-
-
-def test_the_transfer_explorer_has_every_method_at_every_step():
-    explorer = applications.transfer_explorer(transfers())
-    found = means(explorer)
-    assert options(explorer, "steps") == [str(step) for step in TUNED]
-    for method in METHODS:
-        curve = [found["x → y", method, str(step)] for step in TUNED]
-        assert curve == pytest.approx([50 * (x + y) for x, y in zip(*CURVES[method], strict=True)])
-    assert levels(explorer) == {("own network", "x → y"): 75}, "the target's own network"
-    [note] = json.loads(explorer.spec)["views"][0]["notes"]
-    assert note["text"] == "An epoch is 5 steps."

@@ -40,28 +40,6 @@ def test_noise_stands_beside_features():
     assert list(found) == ["noise, as it is", "noise, stitched", "features, as they are", "features, stitched"]
 
 
-def test_shares_stand_in_their_order():
-    records = [pair("RP", s, -share / 10, method="RP", turned=share) for share in (1.0, 0.0, 0.25) for s in range(2)]
-    explorer = questions.turned_explorer(records)
-    assert options(explorer, "at") == ["0 %", "25 %", "100 %"]
-    found = means(explorer)
-    assert found["x × y", "mean of both sets", "RP", "25 %"] == pytest.approx(78)
-    assert found["x × y", "first set", "RP", "0 %"] == pytest.approx(82.5)
-
-
-def test_channels_as_they_are_permuted_and_stitched():
-    records = [pair("DCC", s, stitches=[10, 30]) for s in range(2)]
-    for made in records:
-        for role in ("a", "b", "mean"):
-            made["metrics"] |= {f"recombination, permuted/{role}": 0.3}
-            made["metrics"] |= {f"recombination, stitched on {n} images/{role}": n / 100 for n in (10, 30)}
-    explorer = questions.stitched_explorer(records)
-    assert options(explorer, "at") == ["as they are", "permuted", "10", "30"]
-    shown = means(explorer)
-    assert shown["x × y", "mean of both sets", "DCC", "as they are"] == pytest.approx(80.5)
-    assert shown["x × y", "first set", "DCC", "permuted"] == pytest.approx(30) and len(shown) == 3 * 4
-
-
 def learnt(share, seed):
     more = share / 1000
     return [

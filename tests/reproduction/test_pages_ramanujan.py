@@ -5,7 +5,6 @@ import random
 
 import pytest
 
-from reproduction.experiments.ramanujan import TABLE_6
 from reproduction.pages import ramanujan
 from reproduction.records.table import table
 
@@ -102,37 +101,12 @@ def test_hops_follow_the_versions():
     assert {where[1] for where in curve} == {"CMC top-1", "CMC top-5", "mAP@1.0"}
 
 
-def test_kinds_of_side_information_are_named_as_in_the_paper():
-    runs = [record(s, SCORES | WITH_SIDE, row=row, side=side) for s in range(2) for row, side in TABLE_6.items()]
-    assert list(ramanujan.by_side(runs, "CMC top-1")) == list(TABLE_6)
-    alike = ramanujan.alignments(runs, "")
-    assert dots(alike) == {("shapes, 50 to 100", row): "0.25 ± 0.00" for row in TABLE_6 if row != "none"}
-    assert alike.data.count(PAPER) == 5
-    runs = [record(s, SCORES | WITH_SIDE, row=row, side=side, shift=0.01 * i)
-            for s in range(2) for i, (row, side) in enumerate(TABLE_6.items())]  # fmt: skip
-    explorer = ramanujan.side_explorer(runs)
-    found = means(explorer)
-    for i, row in enumerate(TABLE_6):
-        assert found["shapes, 50 to 100", "CMC top-1", "new/h", row] == pytest.approx(60.5 + i)
-        assert found["shapes, 50 to 100", "mAP@1.0", "side/side", row] == pytest.approx(20 + i)
-    # over all kinds, as the later runs of a seed stand for it
-    assert levels(explorer)["new/new", "shapes, 50 to 100", "CMC top-1"] == pytest.approx(85.5)
-
-
 def test_bytes_are_compared_with_a_wider_embedding_alone():
     runs = [record(0, SCORES, row="none", side="none"), record(0, SCORES, shift=0.1, row="wider old embedding")]
     runs.append(record(0, SCORES | WITH_SIDE, shift=0.2, row="without the old embedding", without_old=True))
     found = {row: seeds[0] for row, seeds in ramanujan.by_bytes(runs, "CMC top-1").items()}
     expected = {"ResNet50-256 old, no side-information": 0.7, "SimCLR-500 alone": 0.4}
     assert found == pytest.approx(expected | {"h(psi) without the old model": 0.8})
-
-
-def test_old_architectures_stand_for_those_of_the_paper():
-    names = ("ResNet18-128", "MobileNet-128", "ResNet50-64", "none")
-    figure = ramanujan.architectures([record(s, SCORES, row=name) for s in range(2) for name in names], "")
-    titles = (*names[:3], "the same network")
-    assert {name: dots(figure)[name, "new/h"] for name in titles} == dict.fromkeys(titles, "+20.0 ± 0.0")
-    assert figure.data.count(PAPER) == 2 * 3, "h/h and new/h of the three that the paper has"
 
 
 def test_costs_read_the_image_or_what_is_stored():
@@ -148,18 +122,6 @@ def test_costs_read_the_image_or_what_is_stored():
     assert x == [1e6]
     assert found["seconds per 10 000 items", "mAP@1.0", "BCT"][5] == [0.0]
     assert ramanujan.savings(update()) == {"h of width 256": 100}
-
-
-def test_widths_and_flips():
-    runs = [record(s, SCORES, new_dim=w, old_dim=w, shift=w / 1000) for s in range(2) for w in (16, 32)]
-    found = means(ramanujan.width_explorer(runs))
-    assert found["CMC top-1", "h/h", "16"] == pytest.approx(52.1) and found[
-        "mAP@1.0", "new/new", "32"
-    ] == pytest.approx(83.2)
-    assert len(found) == 3 * 4 * 2
-    found = dots(ramanujan.flips(update(), ""))
-    cases = {"new/new", "new/h", "h/h", "BCT new/old", "BCT new/new", "new/ridge"}
-    assert {row for _, row in found} == cases and set(found.values()) == {"5.0 ± 0.0"}
 
 
 @pytest.mark.parametrize(("relevant", "items"), [(1, 1), (1, 5), (3, 7), (7, 7), (4, 20)])
@@ -199,10 +161,3 @@ def test_the_toy_shows_what_is_stored_and_its_ceiling():
     assert found["shape", "CMC top-1", "the true shape", "new/h"] == pytest.approx(75.5)
     assert found["colour", "mAP@1.0", "nothing", "old/old"] == pytest.approx(40)
     assert levels(explorer)["the colour alone", "colour", "CMC top-1"] == pytest.approx(100 * 19 / 199, abs=0.006)
-
-
-def test_cases_can_be_seen_for_the_queries_that_were_measured():
-    found = means(ramanujan.cases_explorer([*update(), *update("mnist5k", range(2))]))
-    assert found["shapes, 50 to 100", "CMC top-1", "all queries", "new/h"] == pytest.approx(61)
-    assert found["mnist5k, 50 to 100", "CMC top-1", "queries of new classes", "BCT new/old"] == pytest.approx(20.75)
-    assert {where[2] for where in found} == {"all queries", "queries of new classes"}, "old classes were not measured"

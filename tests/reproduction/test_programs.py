@@ -14,11 +14,10 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
 from compatkit.alignment import ridge
-from reproduction import picture
 from reproduction.runs.export import digits, gallery, scripts, seams
 from reproduction.show import programs
 
-from .browser import console_errors, needs_browser, requests, resize, until
+from .browser import console_errors, needs_browser, open_program, requests, until, words
 from .in_node import NODE, a_run, needs_node
 
 SHIFTS = """
@@ -29,22 +28,10 @@ SHIFTS = """
 """
 
 
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory):
-    return picture.bare_pages(tmp_path_factory.mktemp("programs") / "bare")
-
-
-def opened(driver, page, width=1000, query=""):
-    resize(driver, width)
-    for log in ("browser", "performance"):
-        driver.get_log(log)
-    driver.get(page.as_uri() + query)
-    until(driver, lambda: driver.find_elements(By.CSS_SELECTOR, ".words") and words(driver), "the program is there")
-    return driver.find_element(By.CLASS_NAME, "compatkit-program")
-
-
-def words(driver) -> str:
-    return driver.find_element(By.CLASS_NAME, "words").text
+CUT = """
+    return [...document.querySelectorAll(".compatkit-draw *")]
+        .filter(({clientWidth, scrollWidth}) => clientWidth && scrollWidth > clientWidth + 1);
+"""
 
 
 def trained(driver) -> None:
@@ -57,11 +44,12 @@ def trained(driver) -> None:
 @pytest.mark.parametrize("width", [375, 1000])
 @pytest.mark.parametrize("name", programs.SCRIPTS)
 def test_each_fits_and_says_nothing_on_the_console_and_loads_from_the_disk_alone(name, width, chromium, bare):
-    opened(chromium, bare[name], width)
+    open_program(chromium, bare[name], width)
     wide, inner = chromium.execute_script("return [document.documentElement.scrollWidth, window.innerWidth]")
     assert wide <= inner == width
     assert console_errors(chromium) == []
     assert [url for url in requests(chromium) if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert chromium.execute_script(CUT) == []
     for control in chromium.find_elements(By.CSS_SELECTOR, ".compatkit-program :is(input, button, select, [role])"):
         assert control.accessible_name or not control.is_displayed(), control.get_attribute("outerHTML")
 
@@ -81,10 +69,10 @@ def test_without_scripts_there_is_a_picture_and_its_sentence(name, chromium, bar
 
 @needs_browser
 def test_two_networks_learn_after_a_guess_with_nothing_but_the_keyboard(chromium, bare):
-    opened(chromium, bare["train"], query="?train=start.classes-0-9-16")
+    open_program(chromium, bare["train"], query="?train=start.classes-0-9-16")
     guess = chromium.find_element(By.CLASS_NAME, "guess")
     guess.send_keys(Keys.HOME, Keys.PAGE_UP)
-    assert guess.get_attribute("aria-valuenow") == "10"
+    assert guess.get_property("value") == "10"
     play = chromium.find_element(By.CLASS_NAME, "play")
     play.send_keys(Keys.ENTER)
     until(chromium, lambda: play.text == "Pause", "it runs")
@@ -102,15 +90,16 @@ def test_two_networks_learn_after_a_guess_with_nothing_but_the_keyboard(chromium
     trained(chromium)
     assert "Over 2 seeds" in words(chromium), "a second seed gives a mean"
     assert chromium.current_url.endswith("?train=start.classes-1-9-16")
-    assert guess.text == "guess 10", "it is for every seed of a setting"
+    pointer = chromium.find_element(By.CLASS_NAME, "pointer")
+    assert pointer.text == "guess 10", "it is for every seed of a setting"
     chromium.find_element(By.NAME, "rotation").send_keys(Keys.SPACE)
-    assert guess.text == "your guess?" and "Drag the mark" in words(chromium), "and for no other"
+    assert pointer.text == "your guess?" and "Drag the mark" in words(chromium), "and for no other"
     assert console_errors(chromium) == []
 
 
 @needs_browser
 def test_two_networks_learn_by_touch_on_a_phone_and_nothing_moves(chromium, bare):
-    opened(chromium, bare["train"], 375)
+    open_program(chromium, bare["train"], 375)
     chromium.execute_script(SHIFTS)
     guess = chromium.find_element(By.CLASS_NAME, "guess")
     chromium.execute_script("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", guess)
@@ -121,7 +110,7 @@ def test_two_networks_learn_by_touch_on_a_phone_and_nothing_moves(chromium, bare
     for kind, points in (("Start", [(x, y)]), ("Move", [(x, y + 40)]), ("End", [])):
         touch = {"type": f"touch{kind}", "touchPoints": [{"x": u, "y": v} for u, v in points]}
         chromium.execute_cdp_cmd("Input.dispatchTouchEvent", touch)
-    assert 10 < int(guess.get_attribute("aria-valuenow")) < 45
+    assert 10 < int(guess.get_property("value")) < 45
     chromium.find_element(By.CLASS_NAME, "play").click()
     trained(chromium)
     assert words(chromium).startswith("independent: as trained 9")
@@ -130,7 +119,7 @@ def test_two_networks_learn_by_touch_on_a_phone_and_nothing_moves(chromium, bare
 
 @needs_browser
 def test_the_seam_untangles_and_the_answer_follows(chromium, bare):
-    opened(chromium, bare["seam"])
+    open_program(chromium, bare["seam"])
     file = scripts.read(programs.EXPORTED / "seam-independent.js", "compatkitSeams", "name")
     until(chromium, lambda: "4 %" in words(chromium), "the seam is there")
     slider = chromium.find_element(By.CSS_SELECTOR, "[type=range]")
@@ -159,7 +148,7 @@ INKED = """
 
 @needs_browser
 def test_a_gallery_is_carried_over_by_mouse_and_by_keyboard(chromium, bare):
-    opened(chromium, bare["carry"], query="?carry=colour-shape-640-ridge")
+    open_program(chromium, bare["carry"], query="?carry=colour-shape-640-ridge")
     scores = lambda: [int(s.text.split()[0]) for s in chromium.find_elements(By.CSS_SELECTOR, ".score b")]  # noqa: E731
     old, unmapped, carried, anew = scores()
     assert abs(np.corrcoef(chromium.execute_script(INKED), rowvar=False)[0, 1]) < 0.5, "the plane has two directions"
@@ -185,7 +174,7 @@ def test_a_gallery_is_carried_over_by_mouse_and_by_keyboard(chromium, bare):
 @needs_browser
 @pytest.mark.parametrize("name", ["seam", "carry"])
 def test_nothing_moves_on_a_phone_while_it_is_used(name, chromium, bare):
-    opened(chromium, bare[name], 375)
+    open_program(chromium, bare[name], 375)
     chromium.execute_script(SHIFTS)
     for key in (Keys.HOME, *[Keys.ARROW_RIGHT] * 3, Keys.END):
         chromium.find_element(By.CSS_SELECTOR, "[type=range]").send_keys(key)
@@ -199,7 +188,7 @@ def test_who_wants_no_motion_sees_the_gallery_arrive_at_once(chromium, bare):
     reduced = [{"name": "prefers-reduced-motion", "value": "reduce"}]
     chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": reduced})
     try:
-        opened(chromium, bare["carry"])
+        open_program(chromium, bare["carry"])
         script = (
             "const [done] = arguments; const seen = () => document.querySelector('canvas').toDataURL();"
             "document.querySelector('[value=\"3\"]').click(); const first = seen();"
@@ -208,7 +197,7 @@ def test_who_wants_no_motion_sees_the_gallery_arrive_at_once(chromium, bare):
         assert chromium.execute_async_script(script), "the first picture is the last one"
     finally:
         chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
-    opened(chromium, bare["carry"])
+    open_program(chromium, bare["carry"])
     assert not chromium.execute_async_script(script), "else pictures fly"
 
 

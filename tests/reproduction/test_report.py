@@ -152,7 +152,7 @@ def test_what_stands_on_photographs_is_said_with_its_number(found):
 
 def test_the_books_own_results_are_those_of_its_runs(found, sources):
     text = report.best(found, sources).data
-    assert f"closes {tables.span(gap.shares(sources, 'DCC')[0][1], digits=0)} % (x × y)." in text
+    assert f"closes {tables.span(gap.shares(sources)[0][1]['DCC'], digits=0)} % (x × y)." in text
     assert text.count("what no run tells yet") == 3
     assert "a part that no run tells yet" in report.best(report.report([]), []).data
 

@@ -1,7 +1,7 @@
 """Tables in Markdown: numbers with their intervals, nothing where there is nothing."""
 
 from compatkit.intervals import Interval, interval
-from reproduction.records.verdicts import VERDICTS, Verdict, compare
+from reproduction.records.verdicts import VERDICTS, Verdict
 from reproduction.show import tables
 
 
@@ -18,22 +18,6 @@ def test_numbers():
     assert tables.span(None) == "–"
     assert tables.span(Interval(50.0, 45.0, 55.0, 3)) == "50.0 ± 5.0"
     assert tables.span(interval([50.0])) == "50.0", "one value has no interval"
-
-
-def lines(markdown):
-    return markdown.data.replace("\N{NO-BREAK SPACE}", " ").splitlines()
-
-
-def test_comparison_shows_a_verdict_where_levels_are_judged():
-    options = {"paper": "gygli", "item": "fig2", "column": "mean", "metric": "recombination accuracy"}
-    ours = {"independent": {0: 10.0, 1: 11.0, 2: 12.0}, "DCC": {0: 65.6, 1: 65.8, 2: 66.0}, "nobody's": {}}
-    here = lines(tables.comparison(compare(ours, **options, differs=())))
-    assert "| DCC | ● shown | 65.8 | 65.8 ± 0.5 | 3 |" in here and "| RP | – not run | 50.1 | – | 0 |" in here
-    assert "|  | verdict | paper, % | ours, % | n |" in here
-    there = lines(tables.comparison(compare(ours, **options, differs=["width", "recipe.lr"])))
-    assert "| DCC | 65.8 | 65.8 ± 0.5 | 3 |" in there and "|  | paper, % | ours, % | n |" in there
-    assert there[-1] == "*Levels are not judged: other network and schedule.*"
-    assert not any("nobody's" in line for line in [*here, *there]), "neither the paper nor we have it"
 
 
 def test_an_open_verdict_says_how_many_seeds_would_decide():

@@ -232,9 +232,3 @@ def test_what_was_changed_in_python_goes_on_in_the_page(header):
     assert shared == [[w for w in weights if w["name"].startswith("class head")] for weights in found["weights"]]
     with pytest.raises(ValueError, match="networks: weights must be of the shapes"):
         digits.replaced(trained, [(f_a, f_a), (f_b, h_b)])
-
-
-def test_the_exported_digits_and_their_program_are_light():
-    needed = [programs.SITE / script for script in programs.SCRIPTS["train"]]
-    files = [*needed, programs.EXPORTED / f"{digits.NAME}.js"]
-    assert sum(path.stat().st_size for path in files) < 260_000
