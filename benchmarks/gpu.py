@@ -12,7 +12,7 @@ import torch
 from compatkit.recipes import Recipe
 from compatkit.training import train
 
-from .harness import Row, promised, synchronise
+from .harness import Row, measured, synchronise
 from .training import BATCH, of_steps, photographs, task_of
 
 NETWORKS = {"ResNet-20": ("resnet20", 16), "ResNet-56": ("resnet56", 16), "WRN-28-10": ("wrn28", 160)}
@@ -32,7 +32,7 @@ def at_once(processes: int, device: str, steps: int, least: float | None = None)
     alone, together = (images_per_second(count, device, steps) for count in (1, processes))
     what = f"ResNet-20, {processes} processes at once against one"
     note = f"{together:,.0f} images/s against {alone:,.0f}"
-    return Row(what, together / alone, None, *promised(together / alone, least), note)
+    return measured(what, [together / alone], least=least, note=note)
 
 
 def images_per_second(processes: int, device: str, steps: int) -> float:

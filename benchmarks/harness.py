@@ -49,33 +49,28 @@ def compared(
 
 def ratio(what: str, turns: Sequence[tuple[float, float]], least: float | None = None, *, note: str = "") -> Row:
     """``compared`` for what was timed already: seconds of ours and of the other in each round."""
-    ratios = [theirs / own for own, theirs in turns]
     own, theirs = (statistics.median(side) for side in zip(*turns, strict=True))
     note = f"{own:.3g} s against {theirs:.3g} s" + (f"; {note}" if note else "")
-    value = statistics.median(ratios)
-    return Row(what, value, _quartiles(ratios), *promised(value, least), note)
+    return measured(what, [theirs / own for own, theirs in turns], least=least, note=note)
 
 
-def measured(what: str, values: Sequence[float], unit: str, most: float | None = None, *, note: str = "") -> Row:
-    """What ours takes in ``unit``, by itself: the median of the rounds and its quartiles. most: what is promised."""
-    value = statistics.median(values)
-    return Row(what, value, _quartiles(values), *promised(value, most=most, unit=unit), note, unit)
-
-
-def promised(
-    value: float, least: float | None = None, most: float | None = None, unit: str = ""
-) -> tuple[str, bool | None]:
-    """What is promised in words, and whether it is met."""
+def measured(
+    what: str,
+    values: Sequence[float],
+    unit: str = "",
+    most: float | None = None,
+    *,
+    least: float | None = None,
+    note: str = "",
+) -> Row:
+    """What is measured, in ``unit``: the median of the rounds and its quartiles. most, least: what is promised."""
+    value, spread = statistics.median(values), None
+    if len(values) > 1:
+        spread = tuple(statistics.quantiles(values, n=4, method="inclusive")[::2])
     if least is not None:
-        return f">= {least:g} {unit}".rstrip(), value >= least
-    return ("", None) if most is None else (f"<= {most:g} {unit}".rstrip(), value <= most)
-
-
-def _quartiles(values: Sequence[float]) -> tuple[float, float] | None:
-    if len(values) < 2:
-        return None
-    low, _, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, high
+        return Row(what, value, spread, f">= {least:g} {unit}".rstrip(), value >= least, note, unit)
+    promise, met = ("", None) if most is None else (f"<= {most:g} {unit}".rstrip(), value <= most)
+    return Row(what, value, spread, promise, met, note, unit)
 
 
 def seconds(function: Callable) -> float:

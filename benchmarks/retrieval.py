@@ -21,7 +21,7 @@ from torch import Tensor
 
 from compatkit.retrieval import evaluate
 
-from .harness import Row, compared, missing, peak_mib, promised
+from .harness import Row, compared, measured, missing, peak_mib
 
 WIDTH, CLASSES, CHUNK = 128, 100, 500
 LARGE_MIB = 600  # that the largest set may take
@@ -89,13 +89,8 @@ def against(peer: Callable, n: int, least: float, rounds: int, needs: str | None
 
 def large(n: int) -> Row:
     used = peak_mib(items, ours, n)
-    return Row(
-        f"memory for {n} x {n}, {LARGE_MIB} MiB / ours",
-        LARGE_MIB / used,
-        None,
-        *promised(LARGE_MIB / used, 1),
-        f"{used:.0f} MiB",
-    )
+    what = f"memory for {n} x {n}, {LARGE_MIB} MiB / ours"
+    return measured(what, [LARGE_MIB / used], least=1, note=f"{used:.0f} MiB")
 
 
 def measure(quick: bool = False) -> list[Row]:

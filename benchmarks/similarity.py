@@ -22,6 +22,7 @@ import io
 import warnings
 from collections.abc import Callable
 from contextlib import redirect_stderr
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ from compatkit import models
 from compatkit.layers import cka_map, layer_names
 from compatkit.similarity import CKA, cross_correlation, linear_cka
 
-from .harness import Row, compared, missing, peak_mib, promised
+from .harness import Row, compared, measured, missing, peak_mib
 
 BATCH = 256
 BOUND = 1e-6  # of the error of single precision
@@ -81,44 +82,25 @@ def streamed(x: Tensor, y: Tensor) -> float:
 
 
 def against_torch_cka(quick: bool) -> list[Row]:
-    absent = missing(*PEERS)
-    if absent:
-        return [Row("unbiased CKA, others / ours", note=f"{absent} missing: pip install torch-cka pytorch-cka")]
     x, y = feature_pair(1000, *((4, 8, 8) if quick else (64, 16, 16)))
     rounds, shape = 2 if quick else 5, " x ".join(map(str, x.shape))
-
-    def whole() -> float:
-        return linear_cka(x, y, unbiased=True, flatten=True)
-
-    def in_batches() -> float:
-        return torch_cka(x, y, BATCH)
-
+    whole = partial(linear_cka, x, y, unbiased=True, flatten=True)
+    in_batches = partial(torch_cka, x, y, BATCH)
     value, estimate = whole(), in_batches()
-    estimated, equal = f"an estimate: {estimate:.4f} for {value:.4f}", f"equal to {abs(streamed(x, y) - value):.0e}"
-    rows, features = 500 if quick else 3000, feature_pair(500 if quick else 3000, 512)
+    estimated = f"an estimate: {estimate:.4f} for {value:.4f}"
+    equal = f"ours is that of the whole set, equal to {abs(streamed(x, y) - value):.0e}"
+    features = feature_pair(500 if quick else 3000, 512)
+    wide, theirs = partial(linear_cka, *features, unbiased=True), partial(torch_cka, *features, len(features[0]))
+    both = partial(streamed, x, y)
     return [
-        compared(f"{shape}, one batch", whole, lambda: torch_cka(x, y, len(x)), 1.25, rounds=rounds),
+        compared(f"{shape}, one batch", whole, partial(torch_cka, x, y, len(x)), 1.25, rounds=rounds),
         compared(f"{shape}, batches of {BATCH}", whole, in_batches, rounds=rounds, note=estimated),
-        compared(
-            f"{shape}, both in batches of {BATCH}",
-            lambda: streamed(x, y),
-            in_batches,
-            rounds=rounds,
-            note=f"ours is that of the whole set, {equal}",
-        ),
-        compared(
-            f"{rows} x 512, one batch",
-            lambda: linear_cka(*features, unbiased=True),
-            lambda: torch_cka(*features, rows),
-            5,
-            rounds=2 if quick else 3,
-        ),
+        compared(f"{shape}, both in batches of {BATCH}", both, in_batches, rounds=rounds, note=equal),
+        compared(f"{_by(features[0])}, one batch", wide, theirs, 5, rounds=2 if quick else 3),
     ]
 
 
 def map_of_layers(quick: bool) -> list[Row]:
-    if absent := missing(*PEERS):
-        return [Row("CKA of all layers, pytorch-cka / ours", note=f"{absent} missing: pip install pytorch-cka")]
     from cka import CKA as Theirs
 
     a, b = (models.build("resnet8" if quick else "resnet20", 10, seed=seed).eval() for seed in (0, 1))
@@ -138,16 +120,11 @@ def map_of_layers(quick: bool) -> list[Row]:
     what, rounds = f"{len(images)} images, all layers of two {'ResNet-8' if quick else 'ResNet-20'}", 2 if quick else 5
     errors, quarter = f"error {own:.0e}, of pytorch-cka {other:.0e}", len(images) // 4
     estimate = "theirs is a mean over batches, of a quarter of the pairs of images; ours that of the whole set"
+    parts = partial(ours, quarter)
     return [
-        compared(what, lambda: ours(quarter), theirs, rounds=rounds, note=f"ours in batches of {quarter}; {errors}"),
+        compared(what, parts, theirs, rounds=rounds, note=f"ours in batches of {quarter}; {errors}"),
         compared(f"{what}, one batch", ours, theirs, 1, rounds=rounds, note="of both"),
-        compared(
-            f"{what}, batches of {quarter}",
-            lambda: ours(quarter),
-            lambda: theirs(quarter),
-            rounds=rounds,
-            note=estimate,
-        ),
+        compared(f"{what}, batches of {quarter}", parts, partial(theirs, quarter), rounds=rounds, note=estimate),
     ]
 
 
@@ -155,23 +132,13 @@ def against_plain(quick: bool) -> list[Row]:
     rounds = 2 if quick else 9
     x, y = feature_pair(1000 if quick else 10_000, 512)
     u, v = feature_pair(500 if quick else 4000, 256 if quick else 2048)
+    cka, in_doubles = partial(linear_cka, x, y), partial(plain_cka, x.double(), y.double())
+    correlation, plain = partial(cross_correlation, u, v), partial(plain_correlation, u, v)
     return [
-        compared(f"CKA {_by(x)}, plain float32", lambda: linear_cka(x, y), lambda: plain_cka(x, y), 0.9, rounds=rounds),
-        compared(
-            f"CKA {_by(x)}, plain float64",
-            lambda: linear_cka(x, y),
-            lambda: plain_cka(x.double(), y.double()),
-            2,
-            rounds=rounds,
-        ),
+        compared(f"CKA {_by(x)}, plain float32", cka, partial(plain_cka, x, y), 0.9, rounds=rounds),
+        compared(f"CKA {_by(x)}, plain float64", cka, in_doubles, 2, rounds=rounds),
         _within("CKA", linear_cka, plain_cka, x, y),
-        compared(
-            f"correlation {_by(u)}, plain float32",
-            lambda: cross_correlation(u, v),
-            lambda: plain_correlation(u, v),
-            0.8,
-            rounds=rounds,
-        ),
+        compared(f"correlation {_by(u)}, plain float32", correlation, plain, 0.8, rounds=rounds),
         _within("correlation", cross_correlation, plain_correlation, u, v),
     ]
 
@@ -182,25 +149,23 @@ def _within(what: str, ours: Callable, plain: Callable, x: Tensor, y: Tensor) ->
         for value in (plain(x.double(), y.double()), ours(x, y), plain(x, y))
     )
     error, other = ((value - exact).abs().max().item() for value in (found, theirs))
-    return Row(
-        f"{what}: {BOUND:g} / error",
-        BOUND / error,
-        None,
-        *promised(BOUND / error, 1),
-        f"error {error:.0e}, of plain float32 {other:.0e}",
-    )
+    note = f"error {error:.0e}, of plain float32 {other:.0e}"
+    return measured(f"{what}: {BOUND:g} / error", [BOUND / error], least=1, note=note)
 
 
 def memory(quick: bool) -> list[Row]:
     n = 2000 if quick else 10_000
     once, more = (peak_mib(feature_pair, linear_cka, size, 512) for size in (n, 4 * n))
-    ratio = once / more
     note = f"{once:.0f} MiB for {n} x 512, {more:.0f} MiB for {4 * n}: bounded by the chunk"
-    return [Row("memory of ours, of a quarter / of all", ratio, None, *promised(ratio, 0.5), note)]
+    return [measured("memory of ours, of a quarter / of all", [once / more], least=0.5, note=note)]
 
 
 def measure(quick: bool = False) -> list[Row]:
-    return [*against_torch_cka(quick), *map_of_layers(quick), *against_plain(quick), *memory(quick)]
+    if absent := missing(*PEERS):
+        against_others = [Row("others / ours", note=f"{absent} missing: pip install torch-cka pytorch-cka")]
+    else:
+        against_others = [*against_torch_cka(quick), *map_of_layers(quick)]
+    return [*against_others, *against_plain(quick), *memory(quick)]
 
 
 def _by(x: Tensor) -> str:
