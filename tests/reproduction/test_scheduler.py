@@ -29,8 +29,6 @@ STUCK = """
 import os, time
 from pathlib import Path
 from reproduction.runs import kinds, runner
-
-from .recorded import stored
 def stuck(config):
     if Path({told!r}).exists() and Path({told!r}).read_text() == str(os.getpid()):
         time.sleep(1000)
