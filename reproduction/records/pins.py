@@ -55,10 +55,10 @@ def _read(path: Path, modified: int) -> Pins:
     return Pins(**json.loads(path.read_text(encoding="utf-8")))
 
 
-def pinned(path: Path = PINNED) -> Pins:
+def pinned() -> Pins:
     """Read what is pinned; nothing where there is no file."""
     try:
-        return _read(path, os.stat(path).st_mtime_ns)
+        return _read(PINNED, os.stat(PINNED).st_mtime_ns)
     except FileNotFoundError:
         return Pins()
 
@@ -107,10 +107,10 @@ def accepted(before: Pins, now: Mapping[str, Mapping[str, Numbers]], images: Map
     return Pins(versions, experiments, {name: runs[name] for name in runs if name in used}, drawn)
 
 
-def write(pins: Pins, path: Path = PINNED) -> None:
+def write(pins: Pins) -> None:
     """Write pins, one run on a line, so that a change is a small difference."""
     parts = (f'"{name}": {_lines(getattr(pins, name))}' for name in ("versions", "experiments", "images", "runs"))
-    write_atomically(path, "{\n" + ",\n".join(parts) + "\n}\n")
+    write_atomically(PINNED, "{\n" + ",\n".join(parts) + "\n}\n")
 
 
 def _lines(entries: Mapping[str, object]) -> str:

@@ -36,27 +36,27 @@ def share_of_gap(
     return Estimate(share, left.error / abs(last - first), left.degrees, left.n)
 
 
-def holm(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
-    """The tests that stand when the probability of a single wrong one among them is to be ``level`` (Holm 1979)."""
+def holm(p_values: Sequence[float]) -> list[bool]:
+    """The tests that stand when the probability of a single wrong one among them is to be 5 % (Holm 1979)."""
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     stands = [False] * len(p_values)
     for place, test in enumerate(order):
-        if p_values[test] > level / (len(p_values) - place):
+        if p_values[test] > 0.05 / (len(p_values) - place):
             break
         stands[test] = True
     return stands
 
 
-def benjamini_hochberg(p_values: Sequence[float], level: float = 0.05) -> list[bool]:
-    """The tests that stand when the share of wrong ones among those that do is to be ``level`` in expectation
+def benjamini_hochberg(p_values: Sequence[float]) -> list[bool]:
+    """The tests that stand when the share of wrong ones among those that do is to be 5 % in expectation
     (Benjamini and Hochberg 1995)."""
     ordered = sorted(p_values)
-    passing = [p for place, p in enumerate(ordered, start=1) if p <= level * place / len(ordered)]
+    passing = [p for place, p in enumerate(ordered, start=1) if p <= 0.05 * place / len(ordered)]
     return [bool(passing) and p <= passing[-1] for p in p_values]
 
 
-def rank_correlation(x: Sequence[float], y: Sequence[float], level: float = 0.95) -> Interval:
-    """Spearman's rank correlation of independent pairs, with an interval (Bonett and Wright 2000); constant input
+def rank_correlation(x: Sequence[float], y: Sequence[float]) -> Interval:
+    """Spearman's rank correlation of independent pairs, with its 95 % interval (Bonett and Wright 2000); constant input
     correlates 0 with everything.
 
     Raises:
@@ -70,7 +70,7 @@ def rank_correlation(x: Sequence[float], y: Sequence[float], level: float = 0.95
     if abs(rho) == 1:
         return Interval(rho, rho, rho, n)
     centre = math.atanh(rho)
-    half = statistics.NormalDist().inv_cdf((1 + level) / 2) * math.sqrt((1 + rho**2 / 2) / (n - 3))
+    half = statistics.NormalDist().inv_cdf(0.975) * math.sqrt((1 + rho**2 / 2) / (n - 3))
     return Interval(rho, math.tanh(centre - half), math.tanh(centre + half), n)
 
 

