@@ -179,13 +179,6 @@ def test_an_offset_costs_no_accuracy(dtype, offset):
     assert torch.allclose(distances, (query[:, None] - gallery[indices]).norm(dim=2), rtol=1e-6)
 
 
-def test_binary_codes_tie_as_they_should():
-    codes, labels = 2 * integers(100 * 32, 2).view(100, 32) - 1, integers(100, 5)
-    x, ids = 32**-0.5 * codes.float(), {"query_ids": torch.arange(30), "gallery_ids": torch.arange(100)}
-    expected = naive(codes[:30], labels[:30], codes, labels, lambda i: (i,))
-    check(evaluate(x[:30], labels[:30], x, labels, **ids), expected)
-
-
 @pytest.mark.parametrize("ties", [False, True])
 @pytest.mark.parametrize("queries", [1, 2, 7, 64])
 def test_chunks_change_nothing(ties, queries, monkeypatch):
