@@ -153,9 +153,6 @@ def test_embeddings_that_cannot_be_fitted_are_refused(fit, old, new, message):
         fit(old, new)
 
 
-# --- stitches ---------------------------------------------------------------------------------------------------------
-
-
 def test_a_permutation_is_found_again_whatever_the_scale_of_channels():
     old, order = randn(80, 5), torch.tensor([3, 0, 4, 1, 2])
     new = old[:, order] * torch.tensor([1.0, 5.0, 0.2, 3.0, 1.0]) + 7

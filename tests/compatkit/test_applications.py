@@ -57,9 +57,6 @@ def frozen_parts():
     return extractor.eval(), freeze(head), freeze(rotation_head)
 
 
-# --- adaptation -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("given", [parts, frozen_parts])
 @pytest.mark.parametrize(("pretext", "outputs", "head_moves"), [("rotation", 4, False), ("jigsaw", 24, True)])
 def test_adaptation_is_training_by_the_pretext_alone_whatever_the_labels(given, pretext, outputs, head_moves):
@@ -74,9 +71,6 @@ def test_adaptation_is_training_by_the_pretext_alone_whatever_the_labels(given, 
     task = Task(target, by_hand, [Pretext((unfreeze if head_moves else freeze)(moving), pretext)], seed=5)
     assert training.train([task], RECIPE) == history[1:]
     assert same(state(by_hand), state(found)) and same(state(moving), state(probe.seen[0][1]))
-
-
-# --- update of a head -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("given", [parts, frozen_parts])
@@ -97,9 +91,6 @@ def test_an_update_is_training_of_a_longer_head_that_starts_from_what_it_knew(gi
     assert same(state(by_hand), state(longer)) and same(state(mine), state(found))
 
 
-# --- transfer ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("given", [parts, frozen_parts])
 def test_a_transferred_network_begins_with_the_given_parts_and_is_training_of_both(given):
     (extractor, _, _), (_, head, _), probe = given(), parts(seed=3), Probe()
@@ -111,9 +102,6 @@ def test_a_transferred_network_begins_with_the_given_parts_and_is_training_of_bo
     by_hand = unfreeze(extractor.train())
     assert training.train([Task(image_set, by_hand, [Target(head)], seed=2)], RECIPE) == history[1:]
     assert same(state(network[0]), state(by_hand)) and same(state(network[1]), state(head))
-
-
-# --- all of them ------------------------------------------------------------------------------------------------------
 
 
 def adapting(images=None, outputs=4, width=4, pretext="rotation"):

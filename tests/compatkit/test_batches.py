@@ -17,6 +17,10 @@ def test_an_epoch_shows_each_image_once():
     seen = torch.cat([drawn.order(step) for step in range(3)])
     assert seen.sort().values.tolist() == list(range(12))
     assert not torch.equal(seen, torch.cat([drawn.order(step) for step in range(3, 6)]))
+    with pytest.raises(ValueError, match="batch_size: small has 1 .. 12 images, got 0"):
+        Batches(s, 0)
+    with pytest.raises(ValueError, match="n, batch_size: must be at least 1, got 5 and 0"):
+        batches.Order(5, 0, 0, "cpu")
 
 
 def test_a_batch_depends_on_seed_and_step_alone():
@@ -83,10 +87,3 @@ def test_rows_of_several_tensors_stay_together_in_an_order_of_their_own():
     one, other = (batches.Rows((numbers, numbers[:, None] + 100), 5, seed=seed) for seed in (3, 4))
     first, second = one(1)
     assert torch.equal(first + 100, second[:, 0]) and len(first) == 5 and not torch.equal(other(1)[0], first)
-
-
-def test_batch_size_is_checked():
-    with pytest.raises(ValueError, match="batch_size"):
-        Batches(small_set(), 0)
-    with pytest.raises(ValueError, match="n, batch_size: must be at least 1, got 5 and 0"):
-        batches.Order(5, 0, 0, "cpu")

@@ -85,6 +85,8 @@ def test_the_loss_is_the_squared_distance_mean_over_items():
     rows = zip(h(*data[:2]).tolist(), data[2].tolist(), strict=True)
     expected = sum(sum((a - b) ** 2 for a, b in zip(*row, strict=True)) for row in rows) / 12
     assert list(found) == ["distance"] and found["distance"].item() == pytest.approx(expected, rel=1e-5)
+    first, again, other = (FitTransformation(h, *data, seed=s).minibatches(Recipe(batch_size=6))(0) for s in (3, 3, 4))
+    assert torch.equal(first.labels, again.labels) and not torch.equal(first.labels, other.labels)
 
 
 @pytest.mark.parametrize(("steps", "training_steps"), [(6, 3), (5, 2), (1, 0)])

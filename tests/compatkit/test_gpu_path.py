@@ -42,9 +42,6 @@ def gpu() -> Iterator[PretendedGPU]:
         yield pretended
 
 
-# --- the pretended GPU ------------------------------------------------------------------------------------------------
-
-
 WRONG = [
     lambda x, host: x + host,
     lambda x, host: torch.cat([x, host]),
@@ -69,9 +66,6 @@ def test_devices_do_not_mix_and_the_host_waits_for_what_it_has_to_know(gpu):
         with gpu.watched() as waits:
             asked(x)
         assert len(waits) == 1 and "test_gpu_path.py" in waits[0]
-
-
-# --- training ---------------------------------------------------------------------------------------------------------
 
 
 def pair(device):
@@ -195,9 +189,6 @@ def test_a_step_with_a_fault_waits(gpu):
     with gpu.watched() as waits:
         run.advance(log=False)
     assert len(waits) == 1 and "test_gpu_path.py" in waits[0]
-
-
-# --- what is measured -------------------------------------------------------------------------------------------------
 
 
 def accuracies(device, parts, statistics="batch", heads=2):

@@ -77,13 +77,6 @@ def test_grey_images_go_with_any_others():
         with_equal_channels(grey, colour, other)
 
 
-def test_normalised_training_pixels_have_mean_0_and_deviation_1():
-    s = small_set(n=400)
-    x = s.normalise(s.train.images)
-    assert torch.allclose(x.mean((0, 2, 3)), torch.zeros(3), atol=1e-4)
-    assert torch.allclose(x.std((0, 2, 3)), torch.ones(3), atol=1e-3)
-
-
 def test_many_images_are_learnt_from_as_few_are(monkeypatch):
     usual = small_set(n=40)
     usual.train.images[:, 0] = 7  # without a deviation

@@ -209,14 +209,6 @@ def test_an_adapter_is_appended_only_where_channels_differ():
     assert models.fit_channels(fitted, 20, seed=0)(x).shape == (2, 20, 4, 4), "and another one after it"
 
 
-def test_sized_layers_are_listed_in_order():
-    layers = nn.Conv1d(2, 3, 1), nn.BatchNorm1d(3), nn.InstanceNorm1d(3), nn.Linear(3, 5)
-    net = nn.Sequential(layers[0], nn.ReLU(), nn.Sequential(*layers[1:3], nn.Flatten()), nn.Sequential(layers[3]))
-    sizes = [(2, 3), (3, 3), (3, 3), (3, 5)]
-    assert inspection.sized_layers(net) == [(layer, *size) for layer, size in zip(layers, sizes, strict=True)]
-    assert inspection.sized_layers(layers[0]) == [(layers[0], 2, 3)] and inspection.sized_layers(nn.ReLU()) == []
-
-
 def test_an_outline_has_shapes_and_shares_nothing():
     net = build("resnet8", 3, width=4)
     net.table = torch.ones(3)

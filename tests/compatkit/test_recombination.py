@@ -92,9 +92,6 @@ def test_test_batches_are_mixed_and_normalised_as_in_training(setup):
     assert torch.allclose(seen[-1].sum((1, 2, 3)).sort().values, dogs.sum((1, 2, 3)).sort().values, atol=1e-3)
 
 
-# --- parts that fit ---------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("extractor", "head", "given", "taken"),
     [
@@ -219,9 +216,6 @@ def test_parts_are_not_run_to_see_whether_they_fit():
     models.fit_channels(extractor, 5)
     assert (extractor[2].last, seen, compiled) == (None, [], [])
     assert same(before, state(extractor)) and modes == [m.training for m in extractor.modules()]
-
-
-# --- what is refused --------------------------------------------------------------------------------------------------
 
 
 class Sneaky(nn.Module):

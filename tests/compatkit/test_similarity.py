@@ -71,9 +71,6 @@ def orthogonal(p, seed):
     return torch.linalg.qr(features(p, p, seed))[0]
 
 
-# Definitions, term by term
-
-
 def naive_cka(x, y, unbiased=False):
     n, one = len(x), torch.ones(len(x), dtype=torch.float64)
     h = torch.eye(n, dtype=torch.float64) - 1 / n
@@ -193,9 +190,6 @@ def test_positions_and_tokens_are_samples_unless_flattened():
     assert CKA(flatten=True, unbiased=True).update(x, y).compute() == pytest.approx(naive_cka(*flat, True))
 
 
-# Single precision against double of the same numbers
-
-
 def two_valued(n, p, share, seed=0):
     """0.1 and 0.77: all products of a channel are among three numbers, and sums of equal numbers round all one way."""
     g = torch.Generator().manual_seed(seed)
@@ -272,9 +266,6 @@ def test_sums_of_many_blocks_go_on_in_double():
     assert close(cross_correlation(x, x), torch.ones(70, 70), FEW_VALUES)
 
 
-# Chance
-
-
 @pytest.mark.filterwarnings("default:biased CKA of")
 def test_a_width_beyond_a_quarter_of_the_samples_is_warned_of():
     with pytest.warns(UserWarning, match="biased CKA of 11 channels and 40 samples .*permutation_test"):
@@ -308,9 +299,6 @@ def test_permutations_by_hand():
         permutation_test(linear_cka, x, y, permutations=0)
     with pytest.raises(ValueError, match="same samples, got 5 and 4"):
         permutation_test(linear_cka, x, y[:4])
-
-
-# Degenerate and bad input
 
 
 @pytest.mark.parametrize("value", [0.0, 1000.1])
