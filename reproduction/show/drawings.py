@@ -76,15 +76,19 @@ def sheets(panels: Mapping[str, Any], caption: str, alt: str) -> HTML:
     return _figure(f'<div class="panels">{"".join(parts)}</div>', caption)
 
 
-def _source(pixels: Any) -> str:
-    """A picture, uint8 (c, h, w), as a data URL."""
+def as_webp(pixels: Any, **how: Any) -> str:
+    """A picture, uint8 (h, w, c), as a data URL; ``how``: options of Pillow's writer."""
     from PIL import Image
 
-    pixels = np.asarray(pixels)
     file = io.BytesIO()
-    shown = pixels.transpose(1, 2, 0) if len(pixels) == 3 else pixels[0]
-    Image.fromarray(np.ascontiguousarray(shown)).save(file, "WEBP", quality=80, method=6)
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "WEBP", method=6, **how)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _source(pixels: Any) -> str:
+    """A picture as a ``Split`` holds it, uint8 (c, h, w)."""
+    shown = np.asarray(pixels).transpose(1, 2, 0)
+    return as_webp(shown if shown.shape[2] == 3 else shown[..., 0], quality=80)
 
 
 # --- bars and diagrams ------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@
 
 /** What all explorers of a page share: options by the name of their dimension, and who redraws when one changes.
  * @typedef {{picks: Map<string, string>, hidden: Map<string, Set<string>>, redraw: Set<() => unknown>, address: boolean,
- *            explorers: {element: HTMLElement, dimensions: Dimension[]}[], plotly: Promise<void> | null, groups: number, links?: boolean}} Page */
+ *            explorers: {element: HTMLElement, dimensions: Dimension[]}[], plotly: Promise<void> | null, links?: boolean}} Page */
 const world = /** @type {any} */ (globalThis);
 /** @type {Page} */
 const page = (world.compatkitPage ??= {
@@ -28,10 +28,9 @@ const page = (world.compatkitPage ??= {
   address: false,
   explorers: [],
   plotly: null,
-  groups: 0,
 });
 
-const { apart, make } = compatkitElements;
+const { apart, button, make, slider } = compatkitElements;
 
 const NARROW = 560; // px: below, names stand above their bars and the tick boxes are the legend of the lines
 const CONFIG = { displaylogo: false, displayModeBar: false };
@@ -330,13 +329,14 @@ const wrapped = (text, letters) =>
 /** A horizontal bar for each option: mean, interval, seeds, the paper's value. @param {Scene} scene */
 function bars(scene) {
   const { view, dimensions, cells, shown, css, width } = scene;
-  const { options, looks } = dimensions[view.axis];
+  const { looks } = dimensions[view.axis];
   const rows = shown.flatMap((option) => cells.filter((cell) => optionOf(view, cell, view.axis) === option));
   const places = rows.map((_, i) => i);
-  const names = rows.map((cell) => options[optionOf(view, cell, view.axis)]);
-  const colours = rows.map((cell) => looks?.[optionOf(view, cell, view.axis)][0]);
-  const open = rows.map((cell) => looks?.[optionOf(view, cell, view.axis)][1].endsWith("-open"));
-  const metas = rows.map((cell) => String(optionOf(view, cell, view.axis)));
+  const names = rows.map((cell) => nameOf(scene, cell));
+  const option = rows.map((cell) => optionOf(view, cell, view.axis));
+  const colours = option.map((o) => looks?.[o][0]);
+  const open = option.map((o) => looks?.[o][1].endsWith("-open"));
+  const metas = option.map(String);
   const narrow = width < NARROW;
   const range = rangeOf(scene);
   const { error, arrows } = intervals(rows, range, css("--ink"), places, "x");
@@ -489,12 +489,8 @@ function curves(scene) {
   ];
   if (labelled) margin.r = 14 + Math.max(...named.map(({ text }) => widthOf(text)));
   const pixels = (range[1] - range[0]) / (height - margin.t - margin.b);
-  const ends = apart(
-    named.map(({ y }) => y),
-    15 * pixels,
-    range[0],
-    range[1],
-  );
+  const wanted = named.map(({ y }) => y);
+  const ends = apart(wanted, 15 * pixels, ...range);
   // A name stands at the end of its line, or as near as others leave room.
   const [left, right] = ranked ? [1, Math.max(...lines.map(({ x }) => x.length))] : [-0.4, places.length - 0.6];
   const place = { x: 1, xref: "paper", xshift: 6, xanchor: "left", showarrow: false, captureevents: true };
@@ -525,10 +521,7 @@ function curves(scene) {
         hoverinfo: "text",
         hovertext: ranked
           ? y.map((value, k) => `${name}; channel ${k + 1}: ${inUnit(view, value ?? 0)}`)
-          : own.map(
-              (cell) =>
-                `${name}, ${dimensions[view.axis].options[optionOf(view, cell, view.axis)]}: ${spanned(view, cell)}`,
-            ),
+          : own.map((cell) => `${nameOf(scene, cell)}: ${spanned(view, cell)}`),
       },
       arrows,
     ]),
@@ -538,12 +531,8 @@ function curves(scene) {
       xaxis: {
         title: { text: wrapped(view.x_title, (width - 70) / 9) },
         range: [left, right],
-        ...(ranked
-          ? {}
-          : {
-              zeroline: false,
-              ...thinned(ticks, (width - margin.l - margin.r) / places.length),
-            }),
+        zeroline: ranked,
+        ...(ranked ? {} : thinned(ticks, (width - margin.l - margin.r) / places.length)),
       },
       yaxis: { range, title: { text: view.title } },
       shapes: [...levelsOf(scene, "y"), ...(here >= 0 ? [{ ...pin, x0: here, x1: here }] : [])],
@@ -588,12 +577,7 @@ function matrix(scene) {
         texttemplate: "%{text}",
         textfont: { size: (large ? 12 : 15) - (narrow ? 4 : 0) },
         hoverinfo: "text",
-        hovertext: grid.map((row, i) =>
-          row.map(
-            (cell, j) =>
-              `${dimensions[view.series].options[rows[i]]}, ${dimensions[view.axis].options[columns[j]]}: ${cell ? spanned(view, cell) : ""}`,
-          ),
-        ),
+        hovertext: grid.map((row) => row.map((cell) => (cell ? `${nameOf(scene, cell)}: ${spanned(view, cell)}` : ""))),
         zmin: 0,
         zmax: view.percent ? 100 : 1,
         showscale: false,
@@ -672,24 +656,14 @@ function scatter(scene) {
 /** @type {Record<string, (scene: Scene) => {data: any[], layout: any}>} */
 const KINDS = { bars, curves, ranked: curves, matrix, scatter, costs: scatter };
 
-/** Draw a figure in the look of the theme. @param {HTMLElement} plot @param {any[]} data @param {any} layout
- * @param {(name: string) => string} css */
-const react = (plot, data, layout, css) =>
-  world.Plotly.react(
-    plot,
-    data,
-    { ...layout, width: plot.clientWidth, autosize: false, template: template(css) },
-    CONFIG,
-  );
-
 /** Let one option stand out, or none. @param {any} plot @param {string | null} option */
 function lift(plot, option) {
   const strength = (/** @type {string | undefined} */ other) =>
     option === null || other === undefined || other === option ? "" : "0.15";
   const lines = plot.data.filter((/** @type {any} */ { type }) => type === "scatter");
   const fade = (/** @type {string} */ parts, /** @type {(i: number) => string | undefined} */ of) =>
-    plot.querySelectorAll(parts).forEach((/** @type {HTMLElement} */ part, /** @type {number} */ i) => {
-      part.style.opacity = strength(of(i));
+    plot.querySelectorAll(parts).forEach((/** @type {HTMLElement} */ { style }, /** @type {number} */ i) => {
+      style.opacity = strength(of(i));
     });
   fade(".scatterlayer > .trace", (i) => (Array.isArray(lines[i]?.meta) ? undefined : lines[i]?.meta));
   fade(".barlayer .point", (i) => plot.data[0].meta?.[i]);
@@ -812,13 +786,16 @@ function table(scene) {
         number(cell.paper),
         ...(costs ? [String(Number(cell.x[0].toPrecision(3)))] : []),
       ]);
-  const made = make("table");
-  const add = (/** @type {HTMLTableSectionElement} */ part, /** @type {string[]} */ texts, tag = "td") =>
-    part.insertRow().append(...texts.map((text, i) => make(/** @type {"td"} */ (i ? tag : "th"), {}, [text])));
-  add(made.createTHead(), head, "th");
-  const rest = made.createTBody();
-  for (const texts of body) add(rest, texts);
-  return made;
+  const line = (/** @type {string[]} */ [first, ...texts], /** @type {"td" | "th"} */ tag) =>
+    make("tr", {}, [make("th", {}, [first]), ...texts.map((text) => make(tag, {}, [text]))]);
+  return make("table", {}, [
+    make("thead", {}, [line(head, "th")]),
+    make(
+      "tbody",
+      {},
+      body.map((texts) => line(texts, "td")),
+    ),
+  ]);
 }
 
 // --- controls ------------------------------------------------------------------------------------------------------
@@ -831,10 +808,9 @@ function control({ name, options, ordered }) {
     changed();
   };
   if (ordered) {
-    const range = make("input", { type: "range", min: "0", "aria-label": name });
-    const readout = make("output", {});
     /** @type {number[]} */ let there = [];
-    range.addEventListener("input", () => pick(there[Number(range.value)]));
+    const range = slider(name, 0, 0, (place) => pick(there[place]));
+    const readout = make("output");
     return {
       element: make("label", { class: "slider" }, [make("span", { class: "name" }, [name]), range, readout]),
       update(choice, onRecord) {
@@ -853,14 +829,12 @@ function control({ name, options, ordered }) {
     return {
       element: make("label", {}, [make("span", { class: "name" }, [name]), select]),
       update(choice, onRecord) {
-        entries.forEach((entry, i) => {
-          entry.disabled = !onRecord.has(i);
-        });
+        entries.forEach((entry, i) => (entry.disabled = !onRecord.has(i)));
         select.value = String(choice);
       },
     };
   }
-  const group = `compatkit-explorer-${page.groups++}`; // live, each explorer loads this module anew
+  const group = `compatkit-${Math.random()}`; // live, each explorer loads this module anew
   const radios = options.map((_, i) => make("input", { type: "radio", name: group, value: String(i) }));
   radios.forEach((radio, i) => radio.addEventListener("change", () => pick(i)));
   const labels = radios.map((radio, i) => make("label", { class: "option" }, [radio, options[i]]));
@@ -876,7 +850,7 @@ function control({ name, options, ordered }) {
 }
 
 /** Any options of a dimension; its marks make it the legend. The last tick stays.
- * @param {Dimension} dimension @param {(option: number | null) => void} stand @returns {{element: HTMLElement, update: (shown: number[], there: Set<number>) => void}} */
+ * @param {Dimension} dimension @param {(option: string | null) => void} stand @returns {{element: HTMLElement, update: (shown: number[], there: Set<number>) => void}} */
 function ticks(dimension, stand) {
   const { name, options, looks } = dimension;
   const boxes = options.map(() => make("input", { type: "checkbox" }));
@@ -895,7 +869,7 @@ function ticks(dimension, stand) {
     }),
   );
   labels.forEach((label, i) => {
-    for (const event of ["pointerenter", "focusin"]) label.addEventListener(event, () => stand(i));
+    for (const event of ["pointerenter", "focusin"]) label.addEventListener(event, () => stand(String(i)));
     for (const event of ["pointerleave", "focusout"]) label.addEventListener(event, () => stand(null));
     label.addEventListener("dblclick", () => alone(dimension, i));
     label.addEventListener("keydown", ({ key }) => key === "Enter" && alone(dimension, i));
@@ -928,15 +902,18 @@ function explore(element, spec) {
   /** @type {Scene[]} */ let scenes = [];
   const parts = spec.views.map((view, v) => {
     const bar = make("div", { class: "controls" });
-    for (const d of fixed(view))
-      if (!controls.has(d)) bar.append(controls.set(d, control(spec.dimensions[d])).get(d)?.element ?? "");
+    for (const d of fixed(view).filter((each) => !controls.has(each))) {
+      const made = control(spec.dimensions[d]);
+      controls.set(d, made);
+      bar.append(made.element);
+    }
     const d = ticked(view);
     if (d >= 0 && !tickers.has(d)) {
-      const stand = (/** @type {number | null} */ option) =>
-        scenes.forEach(
-          (scene, w) => ticked(scene.view) === d && lift(parts[w].plot, option === null ? null : String(option)),
-        );
-      bar.append(tickers.set(d, ticks(spec.dimensions[d], stand)).get(d)?.element ?? "");
+      const made = ticks(spec.dimensions[d], (option) =>
+        spec.views.forEach((other, w) => ticked(other) === d && lift(parts[w].plot, option)),
+      );
+      tickers.set(d, made);
+      bar.append(made.element);
     }
     const [plot, note] = [make("div", { class: "compatkit-figure", role: "img" }), make("p", { class: "note" })];
     /** @type {string | null} */ let lifted = null; // what is under the pointer,
@@ -957,21 +934,21 @@ function explore(element, spec) {
     plot.addEventListener("mouseout", (event) => named(event) && stand(null));
     plot.addEventListener("mousedown", ({ detail }) => (pressed = detail === 1 ? lifted : pressed), true);
     plot.addEventListener("dblclick", () => pressed !== null && alone(spec.dimensions[d], Number(pressed)));
-    const [text, png] = [make("span"), make("button", { type: "button" }, ["PNG"])];
-    const chapter = () => styleOf(plot)("--chapter").replaceAll('"', "");
-    png.addEventListener("click", () => save(plot, `Figure ${chapter()}${figure.id.slice(7)}. ${text.textContent}`));
+    const text = make("span");
+    const png = button("PNG", "", () => {
+      const chapter = styleOf(plot)("--chapter").replaceAll('"', "");
+      save(plot, `Figure ${chapter}${figure.id.slice(7)}. ${text.textContent}`);
+    });
     const link = make("a", {}, ["link"]);
     const caption = make("figcaption", {}, [text, " ", png, " ", link]);
     const figure = make("figure", {}, [plot, note, caption]);
     return { bar, figure, plot, note, text, link, caption, hear };
   });
-  const again = make("button", { type: "button" }, ["Reset"]);
-  again.addEventListener("click", reset);
+  const again = button("Reset", "", reset);
   const picked = make("p", { class: "note" }, ["What is picked holds for all figures of this page. ", again]);
   const live = make("p", { class: "live" });
-  const details = make("details", {}, [make("summary", {}, ["the numbers"])]);
   const tables = make("div", { class: "tables" });
-  details.append(tables);
+  const details = make("details", {}, [make("summary", {}, ["the numbers"]), tables]);
   element.replaceChildren(...parts.flatMap(({ bar, figure }) => [bar, figure]), live, picked, details);
   const captions = [...document.querySelectorAll("figcaption")];
   for (const { figure, caption } of parts) figure.id = `figure-${captions.indexOf(caption) + 1}`;
@@ -1010,10 +987,8 @@ function explore(element, spec) {
     tickers.forEach((each, d) => {
       const own = scenes.filter(({ view }) => ticked(view) === d);
       const there = new Set(own.flatMap(({ view, cells: mine }) => mine.map((cell) => optionOf(view, cell, d))));
-      each.update(
-        own.flatMap(({ shown }) => shown),
-        there,
-      );
+      const shown = own.flatMap((scene) => scene.shown);
+      each.update(shown, there);
       each.element.hidden = there.size < 2;
     });
     scenes.forEach((scene, v) => {
@@ -1030,12 +1005,9 @@ function explore(element, spec) {
       text.textContent = captionOf(scene);
       link.href = `${location.search}#${figure.id}`;
       const first = !plot.childElementCount;
-      react(
-        plot,
-        data.filter(({ x }) => x.length),
-        layout,
-        css,
-      ); // what is empty has no place among the lines
+      const drawn = data.filter(({ x }) => x.length); // what is empty has no place among the lines
+      const size = { width: plot.clientWidth, autosize: false };
+      world.Plotly.react(plot, drawn, { ...layout, ...size, template: template(css) }, CONFIG);
       if (first) hear();
       lift(plot, null); // bars are drawn with what stood there before
     });

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import html
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from IPython.display import HTML
+
+from .drawings import as_webp
 
 
 def tiles(rows: Mapping[str, Any], caption: str, alt: str = "") -> HTML:
@@ -25,8 +25,6 @@ def tiles(rows: Mapping[str, Any], caption: str, alt: str = "") -> HTML:
 
 
 def _strip(name: str, images: Any, alt: str) -> str:
-    from PIL import Image
-
     pixels = np.asarray(images).transpose(0, 2, 3, 1)
     n, height, width, _ = pixels.shape
     strip = np.zeros((height, n * (width + 1) - 1, 4), np.uint8)  # between the tiles nothing is drawn
@@ -34,9 +32,6 @@ def _strip(name: str, images: Any, alt: str) -> str:
         strip[:, place * (width + 1) :][:, :width] = np.dstack(
             [np.broadcast_to(tile, (height, width, 3)), strip[:, :width, 3:] + 255]
         )
-    file = io.BytesIO()
-    Image.fromarray(strip).save(file, "WEBP", lossless=True, method=6)
-    source = f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"
     words = html.escape(", ".join(filter(None, (name, alt))) or "samples")
     size = f'width="{3 * strip.shape[1]}" height="{3 * height}"'
-    return f'<div><span>{name}</span><img src="{source}" alt="{words}" {size}></div>'
+    return f'<div><span>{name}</span><img src="{as_webp(strip, lossless=True)}" alt="{words}" {size}></div>'

@@ -77,11 +77,7 @@
 
     root.replaceChildren(
       make("div", { class: "input" }, [make("b", {}, ["Draw a digit, or press one"]), canvas]),
-      make(
-        "div",
-        { class: "answers" },
-        panels.map(({ element }) => element),
-      ),
+      make("div", { class: "answers" }, [...panels.map(({ element }) => element)]),
       make("div", { class: "tools" }, [
         make("div", { class: "below" }, [clear, make("span", { class: "sees" }, ["they see ", seen])]),
         examples,
@@ -174,10 +170,8 @@
     /** @param {{ says: string, share: number }[]} found @param {string[]} unshared */
     function inWords(found, unshared) {
       const list = found.map(({ says, share }, i) => `${pairs[i][0]}-${pairs[i][1]} says ${says} (${percent(share)})`);
-      return `${list.join(", ")}. ${verdict(
-        found.map(({ says }) => says),
-        unshared,
-      )}`;
+      const answers = found.map(({ says }) => says);
+      return `${list.join(", ")}. ${verdict(answers, unshared)}`;
     }
 
     /** @param {string[]} answers @param {string[]} unshared */

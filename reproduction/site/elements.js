@@ -42,8 +42,6 @@ const compatkitElements = (() => {
   /** What can be picked, as a pill. @param {HTMLInputElement} box @param {string} text */
   const option = (box, text) => make("label", { class: "option" }, [box, make("span", {}, [text])]);
 
-  let groups = 0;
-
   /**
    * One of several.
    * @param {string} name of the fieldset, as its class @param {string} legend
@@ -51,7 +49,7 @@ const compatkitElements = (() => {
    * @param {string} chosen @param {(value: string) => void} pick
    */
   function radios(name, legend, options, chosen, pick) {
-    const group = `compatkit-group-${groups++}`;
+    const group = `compatkit-${Math.random()}`; // live, each widget loads this anew
     const pills = options.map(([value, text]) => {
       const box = make("input", { type: "radio", name: group, value });
       box.checked = value === chosen;

@@ -189,12 +189,8 @@
     /** @param {number[][]} curve @param {boolean} named with its accuracies */
     function show(curve, named) {
       const last = curve[curve.length - 1];
-      const places = apart(
-        PAIRS.map((_, i) => up(last[i + 1])),
-        13,
-        up(1),
-        up(0),
-      );
+      const wanted = last.slice(1).map(up);
+      const places = apart(wanted, 13, up(1), up(0));
       PAIRS.forEach((pair, i) => {
         lines[i].setAttribute("d", line(curve.map((row) => [row[0], row[i + 1]])));
         names[i].textContent = named ? `${pair[0]}-${pair[1]} ${Math.round(100 * last[i + 1])}` : "";
@@ -358,11 +354,7 @@
         slid("channels at the cut:", widthValue, widthSlider),
       ]),
       make("div", { class: "chart" }, [plot.drawn, handle, pointer]),
-      make(
-        "div",
-        { class: "cards" },
-        cards.map(({ element }) => element),
-      ),
+      make("div", { class: "cards" }, [...cards.map(({ element }) => element)]),
       make("div", { class: "buttons" }, [play, one, reset, next]),
       words,
       make("div", { class: "reading" }, [

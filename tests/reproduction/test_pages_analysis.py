@@ -35,10 +35,7 @@ def record(method, seed=0, a="x", b="y", *, row=None, shift=0.0, recipe=RECIPE, 
         metrics |= {
             f"recombination/{role}": level + more,
             f"recombination, unmasked/{role}": level + more - 0.05,
-            f"recombination, running statistics/{role}": level + more - 0.3,
-            f"recombination, recalibrated statistics/{role}": level + more + 0.01,
             f"not recombined/{role}": 0.9,
-            f"own task/{role}": 0.95,
             **{f"recombination, test batches of {n}/{role}": level + more - 1 / n for n in (8, 32, 128)},
         }
         for depth, layer in enumerate(LAYERS):
@@ -47,7 +44,6 @@ def record(method, seed=0, a="x", b="y", *, row=None, shift=0.0, recipe=RECIPE, 
         if role != "mean":
             metrics[f"channel correlations/{role}"] = [level, level / 2, 0.0]
             metrics[f"matched channel correlations/{role}"] = [0.9, 0.6, 0.3]
-            metrics[f"CKA map/{role}"] = [[level / (1 + abs(i - j)) for j in range(6)] for i in range(6)]
     return finished(row or usual_row(method, **config), seed, made, metrics)
 
 
