@@ -1,12 +1,9 @@
 """The book: execute its chapters, make the result reproducible, build the pages.
 
 :func:`make` works on a copy of the sources, so that a checkout stays as it is on every kind of processor.
-:func:`execute` runs chapters with papermill and writes them back, outputs included, in the one form that
-:func:`normalise` gives: two runs that compute the same are the same bytes. :func:`build` makes the pages from what the
-notebooks hold, strictly. :func:`setup` makes this module a Sphinx extension, which brings the scripts of the pages.
-
-    python -m reproduction book             execute and build, in _build
-    python -m reproduction book --store     and write what was executed into the sources
+:func:`execute` runs chapters with papermill and writes them back in the one form that :func:`normalise` gives: two runs
+that compute the same are the same bytes. :func:`build` makes the pages from what the notebooks hold, strictly.
+:func:`setup` makes this module a Sphinx extension, which brings the scripts of the pages.
 """
 
 from __future__ import annotations
@@ -141,16 +138,13 @@ def execute(
     results_root: str | Path | None = None,
     progress: bool = False,
 ) -> list[Path]:
-    """Execute notebooks in their folders and write them back, normalised; one that fails is left as it was.
-
-    So is one whose data come in a package that is not installed; a line says which.
+    """Execute notebooks in their folders and write them back, normalised; one that fails is left as it was, and so is
+    one whose data come in a package that is not installed, which is said.
 
     Args:
         notebooks: Their paths.
-        preset: Takes the place of the ``preset`` in the cell tagged ``parameters``; by default each chapter keeps its
-            own.
-        results_root: The record store that the chapters see, as ``COMPATKIT_RESULTS``; by default the one of this
-            process.
+        preset: Takes the place of the ``preset`` in the cell tagged ``parameters``; by default each chapter's own.
+        results_root: The record store that the chapters see; by default the one of this process.
         progress: Name each chapter and show papermill's bar.
 
     Returns:
@@ -223,12 +217,9 @@ def _own_kernel(environment: Mapping[str, str]) -> type:
 
 
 def normalise(notebook: Mapping[str, Any]) -> dict[str, Any]:
-    """The notebook without what differs from run to run; the argument stays as it is.
-
-    Times, the cell that papermill injects, versions, empty tags, blank outputs and chunks of streams go; execution
-    counts are numbered anew. So do widgets: a page has no kernel, and shows the other forms of what it holds. Cells
-    whose code the page folds or leaves out are folded in JupyterLab as well. Normalising twice changes nothing.
-    """
+    """The notebook without what differs from run to run: times, the cell that papermill injects, versions, empty tags,
+    blank outputs, chunks of streams, and widgets, since a page has no kernel; execution counts are numbered anew. Cells
+    whose code the page folds are folded in JupyterLab as well. Normalising twice changes nothing."""
     notebook = json.loads(json.dumps(notebook))
     cells = [_normal_cell(cell) for cell in notebook["cells"] if _INJECTED not in cell["metadata"].get("tags", [])]
     executed = [cell for cell in cells if cell.get("execution_count") is not None]
@@ -291,7 +282,7 @@ def as_text(notebook: Mapping[str, Any]) -> str:
 
 
 def build(source: str | Path, output_dir: str | Path) -> Path:
-    """Build the pages with Jupyter Book, from what the notebooks hold; nothing is executed, and a warning is an error.
+    """Build the pages with Jupyter Book from what the notebooks hold; nothing is executed, and a warning is an error.
 
     Args:
         source: The folder of ``_config.yml`` and ``_toc.yml``.

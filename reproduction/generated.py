@@ -1,13 +1,11 @@
-"""Images drawn from a seed: glyphs in two styles and coloured shapes. All images of a set are drawn at once, in
-tensors.
+"""Images drawn from a seed: glyphs in two styles and coloured shapes, all images of a set at once, in tensors.
 
 Random numbers are drawn in single precision and everything after that is computed in double, so that CPUs of different
 kinds round to the same pixels.
 
-Both exist because they make a claim testable on any machine. The glyphs have an upright orientation that can be told
-only by knowing the character, so that predicting rotation needs the features of the target task (Gygli et al., App.
-A). The shapes have a colour and a form, so that an old task may need one and a new task both (Ramanujan et al., Fig.
-1).
+The glyphs have an upright orientation that can be told only by knowing the character, so that predicting rotation needs
+the features of the target task (Gygli et al., App. A). The shapes have a colour and a form, so that an old task may
+need one and a new task both (Ramanujan et al., Fig. 1).
 """
 
 from __future__ import annotations

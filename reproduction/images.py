@@ -35,15 +35,13 @@ def load(name: str, root: str | os.PathLike | None = None, **options) -> ImageSe
             ``glyphs_plain``, ``glyphs_cluttered``, ``glyphs_other`` and ``shapes`` are generated from a seed;
             ``cifar10``, ``cifar100`` and ``stl10`` are downloaded once by torchvision; ``tiny_imagenet`` and ``tin10``
             (see ``TIN10``) are made once from the folder tiny-imagenet-200 in ``root``, as its archive is unpacked;
-            ``imagefolder:PATH`` reads PATH/train/CLASS/* and PATH/test/CLASS/* (or val), whatever Pillow opens, as a
-            viewer shows it, and warns of files that it leaves out; any other NAME is read from NAME.npz in ``root``. A
-            NAME.npz that is already there is always preferred. A process reads images once (it keeps those of the last
-            ``STORED_SETS``): leave the tensors as they are.
+            ``imagefolder:PATH`` reads PATH/train/CLASS/* and PATH/test/CLASS/* (or val), whatever Pillow opens; any
+            other NAME is read from NAME.npz in ``root``, which is always preferred to a download. A process keeps the
+            images of the last ``STORED_SETS``: leave the tensors as they are.
         root: folder of NAME.npz files; by default ``$COMPATKIT_DATA`` or else the user's cache folder. One of your own:
             ``numpy.savez(file, x_train=..., y_train=..., x_test=..., y_test=..., class_names=...)``, images uint8
             (n, c, h, w) and of one size, labels integers, one name (text) for each label.
-        options: of a generated set, such as ``load("shapes", colours=10, shapes=10)`` or ``seed=1``; of an image
-            folder, ``size``.
+        options: of a generated set, such as ``colours=10, shapes=10`` or ``seed=1``; of an image folder, ``size``.
 
     Raises:
         ValueError: an unknown name, or a file that is truncated, altered or of another form.
@@ -130,8 +128,7 @@ def _rows_of_pixels(file: Path) -> tuple[Tensor, Tensor]:
 
 
 def _handwritten(name: str, images: Tensor, labels: Tensor, n_train: int) -> ImageSet:
-    """Crop to the bounding box, scale to 16 x 16 and split by a fixed permutation: both sets then show a digit of one
-    size."""
+    """Crop to the bounding box, scale to 16 x 16 and split by a fixed permutation: digits of both sets are of one size."""
     images = scale_bounding_box(images, EMBEDDED_SIZE).round().clamp(0, 255).to(torch.uint8).unsqueeze(1)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     whole = Split(images, labels.long())
@@ -157,8 +154,7 @@ def _extent(occupied: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _stretch(first: Tensor, last: Tensor, size: int) -> Tensor:
-    """The positions at which ``size`` evenly spaced pixels look into a range of pixels: positions (n, size) that stay
-    within the range."""
+    """The positions (n, size) within a range of pixels into which ``size`` evenly spaced pixels look."""
     first, last = first[:, None].float(), last[:, None].float()
     inside = (torch.arange(size, dtype=torch.float32) + 0.5) / size * (last - first + 1) - 0.5
     return (first + inside).clamp(first, last)
@@ -199,8 +195,8 @@ def _shapes(
 def _drawn(
     draw: Callable[..., tuple[Tensor, Tensor]], name: str, seed: int, size: int, n_train: int, n_test: int
 ) -> list[Split]:
-    """Both splits of a generated set, each from a random stream of its own: image i of one set has nothing in common
-    with image i of another. Drawn in single precision, whatever torch's default is."""
+    """Both splits of a generated set, each from a random stream of its own, in single precision whatever torch's
+    default is."""
     for argument, value, least in (
         ("seed", seed, 0),
         ("n_train", n_train, 1),
@@ -322,12 +318,9 @@ def _tin10(folder: Path, n_train: int = 400, n_test: int = 150) -> ImageSet:
 
 
 def torchvision_():
-    """The torchvision module; also beside a torch build that lacks the operators its wheel was compiled for.
-
-    A CPU-only torch next to the package index's torchvision fails at import because ``nms`` is missing. Declaring the
-    two operators is enough for data sets, models and transforms, which is all that is used here; nothing is changed
-    where torchvision imports as it is.
-    """
+    """The torchvision module; also beside a torch build that lacks the operators its wheel was compiled for: a CPU-only
+    torch next to the package index's torchvision fails at import because ``nms`` is missing. Declaring two operators is
+    enough for data sets, models and transforms."""
     import sys
 
     try:

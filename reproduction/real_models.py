@@ -67,15 +67,12 @@ def glosses(n: int) -> tuple[list[str], Tensor]:
 
 @torch.inference_mode()
 def embed_images(images: Tensor, model: str) -> dict[str, Tensor]:
-    """Embeddings of images by EfficientNet-Lite.
+    """Embeddings of images by EfficientNet-Lite: "embedding" (n, 1280), and "inner" (n, 320 or 352), the channels of
+    the last block before they are widened; float32 each.
 
     Args:
         images: uint8 (n, 3, h, w).
         model: "lite0@112", say: the network, and the side to which images are enlarged.
-
-    Returns:
-        "embedding" (n, 1280), and "inner" (n, 320 or 352), the channels of the last block before they are widened;
-        float32 each.
 
     Raises:
         NotInstalled: a package is missing.

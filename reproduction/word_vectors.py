@@ -46,12 +46,8 @@ class WordVectors:
 
 
 def load(n: int = 40_000) -> WordVectors:
-    """The n most frequent words of letters alone that both packages have.
-
-    No more than these words is read of the new model's file, and no more than these is in memory of either.
-
-    Args:
-        n: how many; there are about 318 000.
+    """The n most frequent words of letters alone that both packages have, of about 318 000; no more than these is read
+    of the new model's file.
 
     Raises:
         NotInstalled: a package is missing.

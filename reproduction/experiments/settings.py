@@ -8,11 +8,27 @@ test batches; ``seed`` is of weights, order and augmentation.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from compatkit.recipes import ADAPTATION, TRANSFORMATION, TUNING, Recipe
 
-from .checks import check_choices, check_numbers
+
+def check_choices(config: Any, allowed: Mapping[str, Sequence[str]]) -> None:
+    """Raise ValueError for a setting that is none of the words ``allowed``."""
+    for name, words in allowed.items():
+        if getattr(config, name) not in words:
+            raise ValueError(f"{name}: must be one of {tuple(words)}, got {getattr(config, name)!r}")
+
+
+def check_numbers(config: Any, **least: int) -> None:
+    """Raise ValueError for a number below its ``least``, or a negative seed; None is not judged."""
+    for name, lowest in {"seed": 0, **least}.items():
+        value = getattr(config, name)
+        if value is not None and value < lowest:
+            raise ValueError(f"{name}: must be at least {lowest}, got {value}")
+
 
 # --- paper A: analysis ------------------------------------------------------------------------------------------------
 

@@ -18,11 +18,7 @@ from .networks import cut_network
 
 
 def check(config: AdaptationRun, context: Context) -> None:
-    """Rehearse a run.
-
-    Raises:
-        ValueError: settings that cannot be run.
-    """
+    """Rehearse a run, see ``kinds``."""
     source, target = _sets(config, context)
     _puzzles(target, pretext_of(config.pretext))
     _source_model(config, source, context)

@@ -26,12 +26,7 @@ FIRST = 10
 
 
 def check(config: AdviceRun, context: Context) -> None:
-    """Rehearse a run: embed a few items.
-
-    Raises:
-        ValueError: settings that cannot be run.
-        NotInstalled: a package is missing.
-    """
+    """Rehearse a run: embed a few items, see ``kinds``."""
     rehearsed(config, context)
 
 

@@ -21,11 +21,7 @@ from .networks import cut_network
 
 
 def check(config: ClassifierRun, context: Context) -> None:
-    """Rehearse a run.
-
-    Raises:
-        ValueError: settings that cannot be run.
-    """
+    """Rehearse a run, see ``kinds``."""
     trained = _upper_bounds if config.variant.startswith("upper bound") else _first_networks
     trained(config, _whole(config, context), context)
 

@@ -1,4 +1,8 @@
-"""Kinds of runs, and how each is checked and made."""
+"""Kinds of runs, and how each is checked and made.
+
+A module's ``check(config, context)`` rehearses a run: within ``context.rehearsal`` each training is one step. It raises
+ValueError for settings that cannot be run, and NotInstalled for a package that is missing. ``run`` returns the metrics.
+"""
 
 from types import ModuleType
 from typing import Any
@@ -6,7 +10,6 @@ from typing import Any
 from ..experiments.settings import AdaptationRun, AdviceRun, ClassifierRun, ModelsRun, PairRun, TransferRun, UpdateRun
 from . import adaptation, advice, classifier, models, pair, transfer, update
 
-# For each class of settings the module with its check(config, context) and run(config, context).
 KINDS: dict[type, ModuleType] = {
     PairRun: pair,
     AdaptationRun: adaptation,

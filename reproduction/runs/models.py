@@ -34,12 +34,7 @@ CASCADE = 100
 
 
 def check(config: ModelsRun, context: Context) -> None:
-    """Rehearse a run: embed a few items.
-
-    Raises:
-        ValueError: settings that cannot be run.
-        NotInstalled: a package is missing.
-    """
+    """Rehearse a run: embed a few items, see ``kinds``."""
     pool = rehearsed(config, context)
     if config.side != "none":
         pool.stored(config.side, config.old, config.side_bytes)

@@ -126,11 +126,7 @@ class Pair:
 
 
 def check(config: PairRun, context: Context) -> None:
-    """Rehearse a run.
-
-    Raises:
-        ValueError: settings that cannot be run.
-    """
+    """Rehearse a run, see ``kinds``."""
     train_pair(prepare(config, context), config, context)
 
 

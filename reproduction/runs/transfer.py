@@ -22,11 +22,7 @@ TIMED_STEPS = 10
 
 
 def check(config: TransferRun, context: Context) -> None:
-    """Rehearse a run.
-
-    Raises:
-        ValueError: settings that cannot be run.
-    """
+    """Rehearse a run, see ``kinds``."""
     _networks(config, *_sets(config, context), context)
 
 

@@ -53,11 +53,7 @@ class Update:
 
 
 def check(config: UpdateRun, context: Context) -> None:
-    """Rehearse a run.
-
-    Raises:
-        ValueError: settings that cannot be run.
-    """
+    """Rehearse a run, see ``kinds``."""
     update = prepare(config, context)
     for image_set in update.sets:
         check_filled(image_set, config.n_train, None)
@@ -120,7 +116,11 @@ def by_attribute(image_set: ImageSet, attribute: str) -> ImageSet:
 
 
 def attribute_index(classes: tuple[str, ...], attribute: str) -> Tensor:
-    """The number of each class's colour or shape, counted in order of appearance: int64 (classes,)."""
+    """The number of each class's colour or shape, counted in order of appearance: int64 (classes,).
+
+    Raises:
+        ValueError: classes of other images.
+    """
     words = [name.split() for name in classes]
     if any(len(w) != len(ATTRIBUTES) for w in words):
         raise ValueError(f"old_task, side: {attribute} is known of coloured shapes only, got classes {classes[:3]}")
@@ -188,12 +188,9 @@ class Trainer:
         """The model of side-information, and the set by whose pixel statistics it sees images."""
         config, image_set = self.config, self.update.sets[version]
         label = f"{config.side}, version {version + 1}"
-        if config.side == "other old model":
-            seed = self._seed(config.side, config.classes[version])
-            return self._supervised(version, seed, label, config.side_dim)[0], image_set
-        if config.side == "old model with Mixup":
-            seed = self._seed(config.side, config.classes[version])
-            return self._supervised(version, seed, label, config.side_dim, mixup=True)[0], image_set
+        if config.side in ("other old model", "old model with Mixup"):
+            seed, mixup = self._seed(config.side, config.classes[version]), "Mixup" in config.side
+            return self._supervised(version, seed, label, config.side_dim, mixup=mixup)[0], image_set
         image_set = self.side_set(version)
         seed = self._seed("side-information", len(image_set.classes))
         model = self._embedder(image_set, config.old_network, config.old_width, config.side_dim, seed)

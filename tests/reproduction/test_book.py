@@ -129,18 +129,6 @@ def test_what_the_page_folds_jupyterlab_folds_as_well():
     assert folded("hide-output") == {"outputs_hidden": True} and folded("parameters") == {}
 
 
-def test_the_script_of_the_page_is_that_of_the_widget(tmp_path):
-    class App:
-        outdir = str(tmp_path)
-
-    book._write_explorer(App)
-    classic = (tmp_path / "_static" / book._SCRIPT).read_text(encoding="utf-8")
-    module = Path(book.explorer.__file__).with_name("explorer.js").read_text(encoding="utf-8")
-    assert "export" not in [line.split(" ")[0] for line in classic.splitlines()]
-    assert classic.splitlines()[1:-3] == module.replace("export default {", "const explorer = {").splitlines()
-    assert classic.splitlines()[-2:] == ["explorer.drawPage();", "})();"]
-
-
 def test_a_page_loses_its_indents_but_not_those_that_a_reader_or_a_script_sees():
     code = "<pre>\nif a:\n    <span>b</span>\n\n</pre>"
     data = '<script type="application/json">\n  {"a":\n   1}</script>'
@@ -151,16 +139,6 @@ def test_a_page_loses_its_indents_but_not_those_that_a_reader_or_a_script_sees()
         book._without_repeated_styles(drawing + "<style>.b {}</style>" + drawing)
         == f"{drawing}<style>.b {{}}</style><p>1</p>"
     )
-
-
-def test_plotly_comes_from_node_modules_or_from_the_wheel(tmp_path):
-    assert book._plotly_js(tmp_path).name == "plotly.min.js" and book._plotly_js(tmp_path).is_file()
-    bundle = tmp_path / book._PLOTLY
-    bundle.parent.mkdir(parents=True)
-    bundle.touch()
-    assert book._plotly_js(tmp_path) == bundle
-    versions = json.loads((book.ROOT / "package.json").read_text())["dependencies"]
-    assert book._versioned(book._MATHJAX, versions) == f"mathjax@{versions['mathjax']}/es5/tex-chtml.js"
 
 
 def test_streams_are_joined_where_nothing_came_between():

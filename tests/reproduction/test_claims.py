@@ -12,7 +12,6 @@ import pytest
 from reproduction.experiments import EXPERIMENTS, evidence
 from reproduction.pages.claims import items, numbers
 from reproduction.records import claims, pins, provenance, store
-from reproduction.records.claims import Side
 from reproduction.records.verdicts import judged, level_margin
 from reproduction.show import tables
 
@@ -84,25 +83,6 @@ def test_a_claim_names_rows_and_metrics_that_exist(claim, side):
 # --- what records hold ------------------------------------------------------------------------------------------------
 
 
-def record(row, seed, metrics, **config):
-    return {"row": row, "seed": seed, "config": {"a": "x", "b": "y", "seed": seed} | config, "metrics": metrics}
-
-
-def test_a_side_is_the_mean_over_the_runs_that_its_row_has_for_a_seed():
-    records = [record("R", s, {"m": 0.1 * (s + 1)}, direction="a to b") for s in range(3)]
-    records += [record("R", s, {"m": 0.5}, direction="b to a") for s in (0, 2)]
-    records += [record("Q", 0, {"m": 9.0}), record("R", 3, {"other": 1.0}, direction="a to b")]
-    side = Side("e", "R", "m", ())
-    assert claims.values(side, records) == pytest.approx({0: 0.3, 2: 0.4}), (
-        "seed 1 lacks a direction, seed 3 the metric"
-    )
-    one = Side("e", "R", "m", (("direction", "=", "a to b"),))
-    assert claims.values(one, records) == pytest.approx({0: 0.1, 1: 0.2, 2: 0.3})
-    rest = Side("e", "R", "m", (("direction", "!=", "a to b"),))
-    assert claims.values(rest, records) == {0: 0.5, 2: 0.5}
-    assert claims.values(Side("e", "S", "m", ()), records) == {}
-
-
 def test_metrics_that_are_lists_curves_and_means():
     metrics = {"list/a": [0.1, 0.3], "list/b": [0.4], "x": 0.5}
     metrics |= {"steps": [0, 1, 2, 5, 10], "accuracy by step": [0.1, 0.2, 0.3, 0.6, 0.9], "steps in an epoch": 5.0}
@@ -128,14 +108,6 @@ def test_metrics_that_are_lists_curves_and_means():
 )
 def test_images_are_named(config, name):
     assert claims.images_in_words([{"config": config}]) == name
-
-
-def test_pairs_in_either_order_and_targets_of_a_source_belong_together():
-    pairs = [{"config": {"a": a, "b": b}} for a, b in ("xy", "yx", "xz")]
-    assert [len(group) for group in claims.by_images(pairs).values()] == [2, 1]
-    targets = [{"config": {"source": "s", "target": t}} for t in "uvu"]
-    [group] = claims.by_images(targets).values()
-    assert claims.images_in_words(group) == "s → u, v"
 
 
 # --- every verdict, by naive code -------------------------------------------------------------------------------------

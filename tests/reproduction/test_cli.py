@@ -90,18 +90,6 @@ def test_run_then_status(capsys):
     assert table(capsys)["fig2", "smoke"][:5] == (0, 18, 0, 4, 0), "recorded, planned, seeds, other, stale"
 
 
-def test_several_experiments_are_run_in_the_order_given(capsys, trained):
-    assert main(["run", "incremental", "fig2", "fig10", "--preset", "smoke", "--seeds", "5"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    starts = ["incremental: 6 runs at preset smoke", "fig2: 18 runs at preset smoke", "fig10: 18 runs at preset smoke"]
-    assert [line[: len(start)] for line, start in zip(lines, starts, strict=True)] == starts
-    planned = [config for name in ("incremental", "fig2") for config in experiments.configs(name, "smoke", [5])]
-    assert trained == list(dict.fromkeys(planned)), "what two of them plan is made once"
-    assert {config.seed for config in trained} == {5}
-    assert len(stored("incremental")) == 6 and len(stored("fig2")) == 16
-    assert stored("fig10") == []
-
-
 def test_all_is_every_experiment_with_the_options_given(capsys, monkeypatch):
     calls = []
     monkeypatch.setattr(runner, "records", lambda *names, **options: calls.append((names, options)) or [])

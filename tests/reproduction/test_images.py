@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from compatkit.image_files import write_npz
-from compatkit.images import common_classes
 from reproduction import images
 from reproduction.images import BUILT_IN, DOWNLOADS, TIN10, load, package_file, scale_bounding_box
 
@@ -38,33 +37,11 @@ def test_embedded_sets_have_their_form_and_no_test_image_is_a_training_image(nam
     assert sum(image.numpy().tobytes() in train for image in s.test.images) <= 0.01 * len(s.test)
 
 
-def test_two_glyph_sets_share_nine_of_ten_classes_and_the_third_one_none():
-    plain, cluttered, other = (load(f"glyphs_{style}") for style in ("plain", "cluttered", "other"))
-    assert len(common_classes(plain, cluttered)) == 9 and not set(other.classes) & {*plain.classes, *cluttered.classes}
-    assert other.train.labels.bincount().tolist() == [200] * 10
-
-
-@pytest.mark.parametrize("style", ["plain", "cluttered", "other"])
-def test_glyphs_tell_their_orientation_only_through_the_character(style):
-    images = load(f"glyphs_{style}").train.images.float()
-    sides = images[:, :, 0], images[:, :, -1], images[:, :, :, 0], images[:, :, :, -1]
-    border = torch.stack([side.mean() for side in sides])
-    assert border.max() - border.min() < 4, "the four sides look alike: no gradient, no border"
-
-
 @pytest.mark.parametrize(("colours", "shapes"), [(2, 1), (3, 4), (17, 13)])
 def test_shapes_come_in_any_number(colours, shapes):
     s = load("shapes", colours=colours, shapes=shapes, n_train=2 * colours * shapes, n_test=colours * shapes)
     assert len(s.classes) == len(set(s.classes)) == colours * shapes
     assert s.train.labels.bincount().tolist() == [2] * (colours * shapes)
-
-
-def test_image_i_of_one_set_has_nothing_in_common_with_image_i_of_another():
-    sets = [load(name) for name in ("glyphs_plain", "glyphs_cluttered", "glyphs_other")]
-    corners = [s.train.images[:, :, 0, 0].float().flatten() for s in sets]
-    corners.append(sets[0].test.images[:, :, 0, 0].repeat(2, 1).float().flatten())
-    apart = torch.corrcoef(torch.stack(corners)) - torch.eye(4)
-    assert apart.abs().max() < 0.1, "colours of the ground"
 
 
 def test_built_in_images_do_not_depend_on_the_default_precision():

@@ -11,7 +11,7 @@ from compatkit import normalization, recombination
 from compatkit.image_files import write_npz
 from reproduction.experiments.gygli import FIG2
 from reproduction.experiments.presets import override
-from reproduction.experiments.settings import NORMALIZATIONS, NUMBERINGS
+from reproduction.experiments.settings import NORMALIZATIONS
 from reproduction.images import load
 from reproduction.runs import measures, pair
 from reproduction.runs.context import Context
@@ -200,19 +200,6 @@ def test_a_class_that_two_sets_have_gets_one_number_or_none_does(wanted, classes
     assert "".join(pair.numbered_as(tuple(wanted), tuple(classes))) == expected
     shifted = pair.numbered_as(tuple(wanted), tuple(classes), shift=1)
     assert sorted(shifted) == sorted(classes) and not any(map(str.__eq__, wanted, shifted))
-
-
-def test_numbering_changes_labels_and_nothing_else():
-    stored, alike, other = (built("IIW", **GLYPHS, numbering=how) for how in NUMBERINGS)
-    numbers = [{x for x, y in zip(*(s.classes for s in p.sets), strict=True) if x == y} for p in (stored, alike, other)]
-    assert numbers[0] < numbers[1] == set(alike.common) and numbers[2] == set()
-
-    def shown(p):
-        test = p.sets[1].test
-        return sorted((x.sum().item(), p.sets[1].classes[y]) for x, y in zip(test.images, test.labels, strict=True))
-
-    for p in (alike, other):
-        assert torch.equal(p.sets[0].train.labels, stored.sets[0].train.labels) and shown(p) == shown(stored)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])

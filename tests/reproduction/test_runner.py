@@ -88,19 +88,6 @@ def test_a_run_that_another_process_has_made_meanwhile_is_not_made_again(tmp_pat
     assert stored(file.stem, tmp_path) == made[:1] and len(file.read_text().splitlines()) == 1
 
 
-def test_runs_share_their_pretraining_and_give_the_numbers_they_give_alone(tmp_path, monkeypatch):
-    steps = each_step(monkeypatch, lambda tasks, recipe: recipe)
-    configs = [tiny(method=method, pretrained_on="glyphs_other") for method in ("IIW", "IIW+DCC")]
-    jobs = [job_of(config, tmp_path, "fig2_pretrained") for config in configs]
-    made = [runner.make(job) for job in jobs]
-    assert len(steps) == 3 * tiny().recipe.steps, "one pre-training, two trainings"
-    (folder,) = (tmp_path / ".checkpoints").iterdir()
-    assert folder == jobs[0].shared == jobs[1].shared and len(list(folder.glob("*.pt"))) == 1
-    assert made[1]["metrics"] == pair.run(configs[1], Context())
-    other_code(monkeypatch)
-    assert jobs[0].shared != folder and jobs[0].shared.parent == folder.parent, "whose weights may be others"
-
-
 def test_a_record_says_where_it_comes_from(tmp_path, monkeypatch):
     record = records(tmp_path, seeds=[7], settings=TINY | {"method": "RP"})[0]
     assert record["data"] == {name: load(name).digest for name in ("digits", "mnist5k")}
@@ -113,21 +100,6 @@ def test_a_record_says_where_it_comes_from(tmp_path, monkeypatch):
     for pins in (Pins({"fig2": "other numbers"}), Pins(pinned().versions, images={"digits": "other images"}), Pins()):
         monkeypatch.setattr(provenance, "pinned", lambda pins=pins: pins)
         assert is_stale(record)
-
-
-def test_replaced_images_do_not_have_the_records_of_those_they_replaced(tmp_path, monkeypatch):
-    monkeypatch.setenv("COMPATKIT_DATA", str(tmp_path))
-    for seed, name in ((1, "one"), (2, "two"), (5, "one")):
-        write_npz(tmp_path / f"{name}.npz", small_set(n=40, classes=("ant", "bee"), size=16, seed=seed))
-        if seed == 2:
-            settings = TINY | {"a": "one", "b": "two", "left_out": (), "n_train": 40, "n_test": 40, "method": "IIW"}
-            first = records(tmp_path / "results", settings=settings)
-            assert records(tmp_path / "results", settings=settings) == first and len(first) == 1
-    second = records(tmp_path / "results", settings=settings)
-    assert len(second) == 1 and first[0]["run_id"] != second[0]["run_id"]
-    (tmp_path / "one.npz").unlink()
-    found = runner.recorded("fig2", "smoke", settings=settings, root=tmp_path / "results")
-    assert found == second, "none to compare with"
 
 
 # --- what goes wrong --------------------------------------------------------------------------------------------------
@@ -177,25 +149,6 @@ def test_an_interrupted_run_goes_on_from_its_checkpoint_unless_it_computes_other
     assert record["provenance"]["resumed"]
     assert record["metrics"] == pair.run(config, Context()), "the same bits as without a break"
     assert not list((tmp_path / ".checkpoints").iterdir())
-
-
-BAD = [
-    ({"method": "magic"}, "method.*IIW"),
-    ({"left_out": ("x",)}, "leave_out: .*'x'"),
-    ({"n_train": 1}, "n_train: must be at least 10, one for each class of digits, got 1"),
-    ({"split_at": "stage9"}, "at: no boundary after 'stage9'"),
-    ({"network": "resnet9"}, "depth: must be 6n"),
-    ({"b": "nothing"}, "name: no image set 'nothing'"),
-    ({"pretrained_on": "nothing"}, "name: no image set 'nothing'"),
-]
-
-
-@pytest.mark.parametrize(("changes", "message"), BAD, ids=[next(iter(changes)) for changes, _ in BAD])
-def test_what_cannot_be_run_fails_before_the_first_run(tmp_path, trained, changes, message):
-    with pytest.raises(ValueError, match=message) as failed:
-        records(tmp_path, settings=TINY | changes)
-    assert not trained and "\n" not in str(failed.value)
-    assert len(str(failed.value)) < 1000, "each cause once, however many runs"
 
 
 @pytest.mark.parametrize(("option", "value"), [("device", "tpu"), ("device", "cuda:99"), ("threads", 0), ("jobs", 0)])

@@ -18,7 +18,7 @@ from reproduction.runs.encoders import ArcFace, Softmax
 
 from ..conftest import each_step, part
 from ..samples import same, state
-from .world import UPDATE, VERSIONS, reproducible
+from .world import UPDATE, VERSIONS
 
 pytestmark = pytest.mark.usefixtures("small_sets")
 
@@ -291,15 +291,6 @@ def test_side_information_is_of_a_model_of_its_own(tasks, side):
     assert recipe.lr == (0.01 if "old model" in side else 0.02)
 
 
-def test_side_information_may_come_from_another_set(tasks):
-    for name, n_train, expected, channels in (("tiny", 48, 40, 3), ("grey", 30, 30, 1)):
-        made = trainer(data=name, side_data="other", n_train=n_train, classes=(2, 4))
-        assert made.store(0, made.update.gallery).shape == (len(made.update.gallery), 5)
-        image_set = tasks[-1][1].data
-        assert image_set.classes == load("other").classes and len(image_set.train) == expected
-        assert image_set.train.images.shape[1] == channels
-
-
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
 def test_a_true_attribute_is_stored_as_one_of_its_values(tasks, attribute):
     made = trainer(side=attribute, classes=(8, 16))
@@ -451,13 +442,6 @@ def test_without_the_old_embedding_h_sees_side_information_alone(monkeypatch):
     )
     VERSIONS.run(without_old=True)
     assert all(old.abs().max() == 0 and side.abs().max() > 0 for old, side in seen) and seen
-
-
-@pytest.mark.parametrize("name", ["BCT", "SimCLR", "sequence"])
-def test_runs_are_reproducible_to_the_bit(whole, name):
-    torch.manual_seed(77)  # which nothing depends on
-    again = VERSIONS.run(**WHOLE[name][0])
-    assert reproducible(again) == reproducible(whole(name)), "also when nothing is shared"
 
 
 def test_runs_train_what_no_other_run_has_trained(tmp_path, steps):

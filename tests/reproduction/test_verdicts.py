@@ -8,7 +8,7 @@ import pytest
 
 from compatkit.intervals import estimate
 from reproduction.records import verdicts
-from reproduction.records.claims import OF_GAP, Claim, Side
+from reproduction.records.claims import Claim, Side
 from reproduction.records.pins import pinned
 from reproduction.records.verdicts import Evidence, Judged, Source, Verdict, judge, judge_level
 
@@ -186,31 +186,6 @@ def test_image_sets_of_the_best_source_must_agree():
         agree.records[name][3:] = differ.records[name][3:]
     [one] = verdicts.judged([claim()], [agree, source("laptop")])
     assert {e.verdict.word for e in one.speaking} == {"shown", "open"} and (one.word, one.p_value) == ("mixed", 1.0)
-
-
-def test_sides_of_the_same_networks_are_paired_and_others_compared_by_welch():
-    from scipy import stats
-
-    made = source()
-    values = [[r["metrics"]["accuracy"] for r in made.records[name]] for name in ("figure", "other")]
-    [apart] = verdicts.evidence(claim(), made)
-    welch = stats.ttest_ind(*values, equal_var=False).confidence_interval()
-    assert (apart.ours.low, apart.ours.high) == pytest.approx((100 * welch.low, 100 * welch.high))
-    for one, other in zip(made.records["figure"], made.records["other"], strict=True):
-        one["networks"] |= other["networks"]
-    [paired] = verdicts.evidence(claim(), made)
-    pairs = stats.ttest_rel(*values).confidence_interval()
-    assert (paired.ours.low, paired.ours.high) == pytest.approx((100 * pairs.low, 100 * pairs.high))
-
-
-def test_a_share_of_the_gap_is_judged_from_its_start():
-    made = source(gap=0.1)
-    start = Side("start", "C", "accuracy", ())
-    made.records["start"] = [record("start", "C", s, 0.1 + 0.001 * s) for s in range(3)]
-    made.seeds["start"] = 3
-    claimed = claim(one=B, other=A, start=start, direction="not below", margin=25.0, unit=OF_GAP)
-    [found] = verdicts.evidence(claimed, made)
-    assert found.ours.mean == pytest.approx(100 * (0.511 - 0.61) / (0.61 - 0.101)) and found.verdict.word == "shown"
 
 
 def test_a_source_speaks_when_all_its_seeds_have_run():

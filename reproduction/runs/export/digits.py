@@ -75,11 +75,9 @@ def _halved(split: Split) -> np.ndarray:
 
 
 def networks(trained: Mapping[str, Any]) -> list[tuple[nn.Sequential, nn.Sequential]]:
-    """The two networks that were trained in the page, as extractor and head each; batch normalisation has no statistics
-    of its own, and takes those of the batch.
-
-    Args:
-        trained: what ``Program.trained`` of :mod:`reproduction.show.programs` holds once a run has ended.
+    """The two networks that were trained in the page, as extractor and head each; batch normalisation takes the
+    statistics of the batch. ``trained`` is what ``Program.trained`` of :mod:`reproduction.show.programs` holds once a
+    run has ended.
 
     Raises:
         ValueError: nothing was trained yet.
@@ -106,12 +104,8 @@ def networks(trained: Mapping[str, Any]) -> list[tuple[nn.Sequential, nn.Sequent
 
 
 def replaced(trained: Mapping[str, Any], networks: Sequence[tuple[nn.Module, nn.Module]]) -> dict[str, Any]:
-    """The state that ``Program.trained`` holds, with the weights of other networks: given to it, the program goes on
-    with them. Heads that both share stay.
-
-    Args:
-        trained: what ``Program.trained`` holds once a run has ended.
-        networks: extractor and head each, as ``networks`` returns them.
+    """The state that ``Program.trained`` holds, with the weights of other networks, as ``networks`` returns them: given
+    to it, the program goes on with them. Heads that both share stay.
 
     Raises:
         ValueError: nothing was trained yet, or weights differ in name or shape.

@@ -55,12 +55,7 @@ _REGISTRY = "compatkitNetworks"
 
 @dataclass(frozen=True)
 class Networks:
-    """The content of a file.
-
-    Attributes:
-        header: all of it but the numbers.
-        numbers: (count,) float16.
-    """
+    """The content of a file: its ``header``, which is all but the numbers, and ``numbers`` (count,), float16."""
 
     header: dict[str, Any]
     numbers: np.ndarray
@@ -79,11 +74,8 @@ def run_of(method: str, preset: str) -> PairRun:
 
 
 def export(run: PairRun, preset: str, folder: str | os.PathLike) -> tuple[Path, Networks]:
-    """Train the networks of a run and write them into ``folder``; returns the file and what it holds.
-
-    They are trained as for a record, on one thread. Another kind of processor adds up in another order, and arrives at
-    slightly other weights.
-    """
+    """Train the networks of a run, on one thread as for a record, and write them into ``folder``; returns the file and
+    what it holds. Another kind of processor arrives at slightly other weights."""
     with torch_threads(1):
         context = Context(show_progress=True)
         pair = prepare(run, context)
@@ -122,12 +114,7 @@ class Numbers:
 
 
 def packed(pair: Pair, run: PairRun, recorded: dict[str, Any]) -> Networks:
-    """A trained pair as it stands in a file.
-
-    Args:
-        pair: left as it is.
-        run: how it was trained.
-        recorded: metrics of its record, with which the file's accuracies stand; empty without one.
+    """A trained pair as it stands in a file, with accuracies of its record's metrics beside those of the file.
 
     Raises:
         ValueError: a network of another kind than the page can run.
@@ -205,8 +192,7 @@ def _combinations(
 
 @torch.no_grad()
 def _recalibrated_parts(extractor: nn.Module, head: nn.Module, batches: Sequence[Tensor]) -> nn.Sequential:
-    """A recombined network, in one piece, with statistics of its own: those of the extractor, then those of the head on
-    its features, as ``recombination.all_logits`` has them."""
+    """A recombined network with statistics of its own, as ``recombination.all_logits`` has them."""
     extractor = recalibrated(extractor, batches)
     return in_one_piece(extractor, recalibrated(head, [extractor(batch) for batch in batches]))
 

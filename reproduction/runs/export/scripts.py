@@ -49,12 +49,7 @@ def recorded(experiment: str, method: str, preset: str, measure: str) -> float |
 
 
 def read(path: str | os.PathLike, registry: str, name: str) -> dict[str, Any]:
-    """The content of a file that ``write`` wrote.
-
-    Args:
-        path: of the file.
-        registry: where it puts its content.
-        name: of the key in its content that names it there.
+    """The content of a file that ``write`` wrote; ``name`` is the key in it that names it in the registry.
 
     Raises:
         ValueError: the file, which is named, is of another form, another format, or not whole.

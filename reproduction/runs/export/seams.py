@@ -53,13 +53,7 @@ def export(method: str, preset: str, folder: str | os.PathLike) -> tuple[Path, d
 
 
 def seam(found: networks.Networks, sets: Sequence[ImageSet], preset: str) -> dict[str, Any]:
-    """The content of a file, see above.
-
-    Args:
-        found: networks as they lie in a file.
-        sets: which they learnt.
-        preset: whose records stand beside.
-    """
+    """The content of a file, see above, of networks as they lie in one, and the sets that they learnt."""
     header = found.header
     whole = [next(c for c in header["combinations"] if c["extractor"] == c["head"] == role) for role in "ab"]
     parts = [split(networks.rebuilt(found, c), header["trained_split"]) for c in whole]
