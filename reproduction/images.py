@@ -128,7 +128,7 @@ def _rows_of_pixels(file: Path) -> tuple[Tensor, Tensor]:
 
 
 def _handwritten(name: str, images: Tensor, labels: Tensor, n_train: int) -> ImageSet:
-    """Crop to the bounding box, scale to 16 x 16 and split by a fixed permutation: digits of both sets are of one size."""
+    """Crop to the bounding box, scale to 16 x 16, so that digits of both sets are of one size, and split at random."""
     images = scale_bounding_box(images, EMBEDDED_SIZE).round().clamp(0, 255).to(torch.uint8).unsqueeze(1)
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))
     whole = Split(images, labels.long())
