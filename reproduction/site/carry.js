@@ -49,12 +49,11 @@
       return { rows, width, data };
     };
     const [items, pairs] = [gallery.labels.length, gallery.pair_labels.length];
-    return new Map(
-      gallery.tables.map((how) => [
-        how.name,
-        { items: table(items, how), pairs: how.pairs ? table(pairs, how) : null },
-      ]),
-    );
+    /** @type {Map<string, Embedded>} */
+    const found = new Map();
+    for (const how of gallery.tables)
+      found.set(how.name, { items: table(items, how), pairs: how.pairs ? table(pairs, how) : null });
+    return found;
   }
 
   /** The true colour or shape, one number for each that there is. @param {number[]} labels @param {string} side @returns {Table} */

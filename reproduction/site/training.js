@@ -72,25 +72,12 @@ function compatkitTraining() {
   }
 
   /**
-   * to (m x n) += a (m x k) b (k x n): eight sums at a time, which stay in registers.
-   * @param {Float64Array} to @param {Float64Array} a @param {Float64Array} b
-   * @param {number} m @param {number} k @param {number} n
+   * to (m x n) += a (m x k) b: eight sums at a time, which stay in registers.
+   * @param {Float64Array} to @param {Float64Array} a @param {Float64Array} b (k x n), or (n x k) if it is turned
+   * @param {number} m @param {number} k @param {number} n @param {boolean} [isTurned]
    */
-  const product = (to, a, b, m, k, n) => tiles(to, a, b, m, k, n, k, n, 1);
-
-  /**
-   * to (m x n) += a (m x k) b (n x k)ᵀ.
-   * @param {Float64Array} to @param {Float64Array} a @param {Float64Array} b
-   * @param {number} m @param {number} k @param {number} n
-   */
-  const productOfRows = (to, a, b, m, k, n) => tiles(to, a, b, m, k, n, k, 1, k);
-
-  /**
-   * @param {Float64Array} to @param {Float64Array} a @param {Float64Array} b
-   * @param {number} m @param {number} k @param {number} n
-   * @param {number} row of a @param {number} down from one of the k to the next in b @param {number} right and of the n
-   */
-  function tiles(to, a, b, m, k, n, row, down, right) {
+  function product(to, a, b, m, k, n, isTurned = false) {
+    const [down, right] = isTurned ? [1, k] : [n, 1]; // in b, from one of the k and of the n to the next
     const [rows, columns] = [m - (m % 2), n - (n % 4)];
     const four = new Float64Array(4 * k); // columns of b, side by side
     for (let p = 0; p < columns; p += 4) {
@@ -103,7 +90,7 @@ function compatkitTraining() {
       for (let i = 0; i < rows; i += 2) {
         let [s00, s01, s02, s03] = [0, 0, 0, 0];
         let [s10, s11, s12, s13] = [0, 0, 0, 0];
-        for (let j = 0, from = i * row; j < 4 * k; j += 4, from++) {
+        for (let j = 0, from = i * k; j < 4 * k; j += 4, from++) {
           const x0 = four[j];
           const x1 = four[j + 1];
           const x2 = four[j + 2];
@@ -113,7 +100,7 @@ function compatkitTraining() {
           s01 += u0 * x1;
           s02 += u0 * x2;
           s03 += u0 * x3;
-          const u1 = a[from + row];
+          const u1 = a[from + k];
           s10 += u1 * x0;
           s11 += u1 * x1;
           s12 += u1 * x2;
@@ -134,7 +121,7 @@ function compatkitTraining() {
     for (let i = 0; i < m; i++) {
       for (let p = i < rows ? columns : 0; p < n; p++) {
         let sum = 0;
-        for (let j = 0; j < k; j++) sum += a[i * row + j] * b[j * down + p * right];
+        for (let j = 0; j < k; j++) sum += a[i * k + j] * b[j * down + p * right];
         to[i * n + p] += sum;
       }
     }
@@ -151,10 +138,9 @@ function compatkitTraining() {
 
   /** @param {string} name @param {number[]} shape @param {() => number} draw @returns {Parameter} */
   function parameter(name, shape, draw) {
-    const value = new Float64Array(shape.reduce((size, n) => size * n, 1)).map(draw);
-    /** @returns {Float64Array} */
-    const zeros = () => new Float64Array(value.length);
-    return { name, shape, value, grad: zeros(), mean: zeros(), square: zeros(), steps: 0 };
+    const size = shape.reduce((product, n) => product * n, 1);
+    const [grad, mean, square] = [0, 0, 0].map(() => new Float64Array(size));
+    return { name, shape, value: new Float64Array(size).map(draw), grad, mean, square, steps: 0 };
   }
 
   /**
@@ -275,7 +261,7 @@ function compatkitTraining() {
       const factor = part.scale.value[c] * inverse[c];
       for (let i = from; i < to; i++) gradient[i] = factor * (gradient[i] - (sum + centred[i] * along) / size);
     }
-    productOfRows(part.weight.grad, gradient, columns, part.outputs, size, window);
+    product(part.weight.grad, gradient, columns, part.outputs, size, window, true);
     if (!asked) return back;
     spread.fill(0);
     product(spread, transposed(part.weight.value, part.outputs, window), gradient, window, part.outputs, size);
@@ -334,7 +320,7 @@ function compatkitTraining() {
       }
     }
     for (let o = 0; o < outputs; o++) for (let i = 0; i < n; i++) part.bias.grad[o] += gradient[o * n + i];
-    productOfRows(part.weight.grad, gradient, part.pooled, outputs, n, LAST);
+    product(part.weight.grad, gradient, part.pooled, outputs, n, LAST, true);
     const pooled = new Float64Array(LAST * n);
     product(pooled, transposed(part.weight.value, outputs, LAST), gradient, LAST, outputs, n);
     const area = part.convolution.sources.length / 9;
@@ -422,10 +408,8 @@ function compatkitTraining() {
     if (pair.classHead) {
       const known = pair.classHead.bias.value.length;
       answer(pair.classHead, found, n);
-      const shared = learn(
-        pair.classHead,
-        Array.from(labels, (label) => (label < known ? label : -1)),
-      );
+      const among = Array.from(labels, (label) => (label < known ? label : -1));
+      const shared = learn(pair.classHead, among);
       losses.classes = shared.loss;
       shared.features.forEach((value, i) => (gradient[i] += value));
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -27,6 +28,13 @@ PAGES = [
 WIDTHS = (375, 768, 1280)
 EXAMINED = (375, 1280)
 MEGABYTE = 1_000_000
+
+
+def test_the_book_builds_strictly_and_no_page_names_a_folder_breaks_an_interval_or_explains_a_heading(html):
+    for page in ("index.html", *pages()):
+        text = (html / page).read_text(encoding="utf-8")
+        assert str(book.ROOT) not in text, page
+        assert not re.search(r"\d ± [\d.]+</|<h[1-6]\b.*<abbr", text), page
 
 
 # --- weight -----------------------------------------------------------------------------------------------------------

@@ -12,8 +12,6 @@ from selenium.webdriver import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
-from reproduction import book
-
 from .browser import (
     SCREENS,
     WATCHES,
@@ -28,21 +26,14 @@ from .browser import (
     until,
 )
 
+pytestmark = [needs_browser, needs_scripts]
+
 PICTURE = """
     return [...arguments[0].querySelectorAll(".compatkit-figure")].map((figure) => JSON.stringify(
         [figure.data, figure.layout.shapes, figure.layout.xaxis.title, figure.getAttribute("aria-label")]));
 """
 
 
-def test_the_book_builds_strictly_and_no_page_names_a_folder_breaks_an_interval_or_explains_a_heading(html):
-    for page in ("index.html", *pages()):
-        text = (html / page).read_text(encoding="utf-8")
-        assert str(book.ROOT) not in text, page
-        assert not re.search(r"\d ± [\d.]+</|<h[1-6]\b.*<abbr", text), page
-
-
-@needs_browser
-@needs_scripts
 @pytest.mark.parametrize("screen", SCREENS)
 @pytest.mark.parametrize("page", pages())
 def test_page_opens_whole_without_a_network_and_all_of_it_works(page, screen, chromium, address, html):
@@ -167,8 +158,6 @@ def lines(driver, explorer) -> list[str]:
 METHOD = "book/gygli/method.html"
 
 
-@needs_browser
-@needs_scripts
 def test_what_is_picked_is_shared_and_kept_in_the_address(chromium, address):
     open_page(chromium, address + METHOD, "desktop")
     one, other, *_ = explorers_of(chromium)
@@ -195,8 +184,6 @@ def test_what_is_picked_is_shared_and_kept_in_the_address(chromium, address):
     assert console_errors(chromium) == []
 
 
-@needs_browser
-@needs_scripts
 def test_a_slider_turns_the_matrix_and_the_mark_of_the_curves(chromium, address):
     open_page(chromium, address + METHOD, "desktop")
     other = explorers_of(chromium)[1]
@@ -235,8 +222,6 @@ NAMES = """
 """
 
 
-@needs_browser
-@needs_scripts
 @pytest.mark.parametrize("page", [METHOD, "book/gygli/split.html", "book/gygli/similarity.html"])
 def test_names_stand_beside_their_lines_in_the_order_of_their_ends(page, chromium, address):
     open_page(chromium, address + page, "desktop")
@@ -274,8 +259,6 @@ PLACES = """
 """
 
 
-@needs_browser
-@needs_scripts
 @pytest.mark.parametrize(("page", "what"), [("split", "arrows"), ("classes", "bands"), ("adaptation", "names")])
 def test_names_do_not_touch_bands_are_about_their_lines_and_intervals_end_at_the_axis(page, what, chromium, address):
     open_page(chromium, f"{address}book/gygli/{page}.html", "phone")
@@ -289,8 +272,6 @@ def test_names_do_not_touch_bands_are_about_their_lines_and_intervals_end_at_the
     assert set(figure["arrows"]) <= {low, high}
 
 
-@needs_browser
-@needs_scripts
 def test_a_figure_stands_alone_and_one_method_stands_out(chromium, address, html):
     open_page(chromium, f"{address}{METHOD}?method=DCC#figure-2", "desktop")
     figures = chromium.find_elements(By.CSS_SELECTOR, ".compatkit-explorer figure")
@@ -329,8 +310,6 @@ def test_a_figure_stands_alone_and_one_method_stands_out(chromium, address, html
     assert "data=glyphs" in chromium.current_url
 
 
-@needs_browser
-@needs_scripts
 def test_the_numbers_and_a_sentence_say_what_is_shown(chromium, address):
     open_page(chromium, address + METHOD, "desktop")
     one = explorers_of(chromium)[0]
@@ -355,8 +334,6 @@ def test_the_numbers_and_a_sentence_say_what_is_shown(chromium, address):
     assert said == f"IIW+DCC: {mean} ± {half} %, n = {n}" + ("" if paper == "–" else f"; paper {paper} %")
 
 
-@needs_browser
-@needs_scripts
 @pytest.mark.parametrize("page", [METHOD, "book/gygli/similarity.html"])
 def test_figures_follow_the_theme(page, chromium, address):
     open_page(chromium, address + page, "desktop")
@@ -378,8 +355,6 @@ def test_figures_follow_the_theme(page, chromium, address):
     )
 
 
-@needs_browser
-@needs_scripts
 def test_explorers_work_from_a_disk(chromium, html):
     place = (html / METHOD).as_uri()
     open_page(chromium, place, "phone")
@@ -424,8 +399,6 @@ SCROLLED = """
 """
 
 
-@needs_browser
-@needs_scripts
 @pytest.mark.parametrize("page", [METHOD, "book/ramanujan/update.html"])
 def test_what_is_too_wide_for_a_phone_scrolls_whole_and_shows_that_it_does(page, chromium, address):
     open_page(chromium, address + page, "phone")
@@ -452,8 +425,6 @@ def pick(driver, name: str, value: str = "on"):
     return driver.find_element(By.CSS_SELECTOR, f'[name="compatkit-{name}"][value="{value}"]')
 
 
-@needs_browser
-@needs_scripts
 @pytest.mark.parametrize("screen", SCREENS)
 def test_the_reports_filters_work_by_mouse_and_by_keyboard(screen, chromium, address):
     open_page(chromium, f"{address}book/report.html", screen)
@@ -486,8 +457,6 @@ def test_the_reports_filters_work_by_mouse_and_by_keyboard(screen, chromium, add
     assert chromium.current_url.endswith("/report.html?verdict=open")
 
 
-@needs_browser
-@needs_scripts
 def test_moved_margins_judge_by_the_rule_of_the_report(chromium, address, html):
     printed = re.findall(
         r'<li id="(claim-[^"]+)".*?data-verdict="([^"]+)"', (html / "book/report.html").read_text(encoding="utf-8")
@@ -520,8 +489,6 @@ def link_to(driver, target: str) -> list:
     return seen(driver, f".bd-sidebar-primary a[href*='{target}'], .bd-sidebar-secondary a[href*='{target}']")
 
 
-@needs_browser
-@needs_scripts
 @pytest.mark.parametrize("width", [375, 768, 1000, 1280])
 def test_the_menu_leads_to_a_chapter(width, chromium, address):
     open_page(chromium, address + METHOD, "phone")
@@ -538,8 +505,6 @@ def test_the_menu_leads_to_a_chapter(width, chromium, address):
     assert console_errors(chromium) == []
 
 
-@needs_browser
-@needs_scripts
 @pytest.mark.parametrize("width", [375, 768, 1000, 1280])
 def test_the_contents_lead_to_a_section(width, chromium, address):
     open_page(chromium, address + METHOD, "phone")
@@ -558,8 +523,6 @@ def test_the_contents_lead_to_a_section(width, chromium, address):
     assert console_errors(chromium) == []
 
 
-@needs_browser
-@needs_scripts
 @pytest.mark.parametrize("screen", SCREENS)
 def test_the_sign_of_the_search_is_not_on_what_is_typed(screen, chromium, address):
     open_page(chromium, address + METHOD, screen)
@@ -578,8 +541,6 @@ def test_the_sign_of_the_search_is_not_on_what_is_typed(screen, chromium, addres
 FOUND = "return [...document.querySelectorAll('ul.search > li > a')].map((link) => link.getAttribute('href'))"
 
 
-@needs_browser
-@needs_scripts
 @pytest.mark.parametrize(
     ("query", "first", "last"),
     [

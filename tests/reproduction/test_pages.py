@@ -8,8 +8,8 @@ import pytest
 from reproduction.pages import claims, gygli, sections
 from reproduction.records.verdicts import Source
 
-from .explored import levels, means, options, plain, shown, starts
-from .recorded import LAYERS, METHODS, pair_record
+from .explored import levels, means, plain, shown
+from .recorded import METHODS, pair_record
 
 
 @pytest.fixture
@@ -115,23 +115,6 @@ def test_every_method_has_its_bar_on_every_test_set_in_every_measure(records):
     assert levels(gygli.methods_explorer(records)) == {
         ("chance", data, "recombination accuracy"): 10 for data in ("x × y", "cifar10 × stl10")
     }
-
-
-def test_the_matrix_has_own_heads_on_the_diagonal_and_follows_the_cut(records):
-    explorer = gygli.recombination_explorer(records)
-    assert starts(explorer)["split layer"] == "stage2_block1"
-    found = means(explorer)
-    at = ("x × y", "left out of the choice", "RP", "stem")
-    assert [found[(*at, *pair)] for pair in (("x", "x"), ("x", "y"), ("y", "x"), ("y", "y"))] == [90.1, 51, 51, 90.1]
-    assert found["x × y", "left out of the choice", "RP", "stage3_block1", "x", "y"] == pytest.approx(48)
-    unmasked = {where[3] for where in found if where[1].startswith("may be chosen")}
-    assert unmasked == {"stage2_block1"}, "measured at one cut alone"
-    assert found["x × y", "may be chosen (and are wrong)", "DCC", "stage2_block1", "y", "x"] == pytest.approx(40.5)
-    assert "own RP heads" in options(explorer, "method")
-    curve = means(explorer, view=1)
-    assert curve["x × y", "mean of both sets", "DCC", "stage1_block1"] == pytest.approx(80)
-    assert {where[2] for where in curve} == {"independent", "RP", "DCC"}
-    assert set(options(explorer, "split layer")) == set(LAYERS) - {"pool"}
 
 
 def test_two_networks_of_one_set_are_told_apart():

@@ -9,7 +9,7 @@ from reproduction.pages import analysis, gygli, sections
 from reproduction.records.table import in_network_order, table
 
 from .expected import lines, said, welch
-from .explored import levels, means, options, shown, starts
+from .explored import options, shown, starts
 from .recorded import LAYERS, finished
 
 BASE = {"independent": 0.1, "IIW": 0.3, "RP": 0.4, "DCC": 0.6, "IIW+RP": 0.7, "IIW+DCC": 0.8, "IIW+RP+DCC": 0.85}
@@ -114,44 +114,6 @@ def test_choices_are_differences_to_the_same_seeds():
         "other networks than those of our choice"
     )
     assert f"| {half} | x × y | – | – | -2.0 ± {apart} | – | – |" in text
-
-
-def test_split_curves_tell_networks_made_for_a_split_from_those_cut_there():
-    records = [r | {"row": "stage2_block1"} if r["row"] == "IIW+RP" else r for r in grid()]
-    records += [
-        record("IIW+RP", s, split_at=at, shift=0.1)
-        for at in ("stem", "stage1_block1", "stage3_block1")
-        for s in range(3)
-    ]
-    curves = means(analysis.split_curves(records))
-
-    def line(heads, method):
-        at = ("x × y", "mean of both sets", heads, method)
-        return {where[-1]: mean for where, mean in curves.items() if where[:-1] == at}
-
-    layers = LAYERS[:-1]
-    assert line("at the split", "IIW+RP") == dict(zip(layers, (81, 81, 71, 81), strict=True))
-    assert line("after stage 2", "IIW+RP") == dict(zip(layers, (71, 70, 69, 68), strict=True))
-    assert line("at the split", "RP") == {} and line("after stage 2", "RP")["stem"] == 41
-    assert (
-        line("at the split", "IIW") == line("after stage 2", "IIW") == dict(zip(layers, (31, 30, 29, 28), strict=True))
-    )
-    assert options(analysis.split_curves(grid()), "shared heads") == ["after stage 2"]
-    late = analysis.after_the_last_block(records)["x × y"]
-    assert {row: round(one.mean) for row, one in late.items()} == {"IIW": 28, "IIW+RP": 68, "IIW+DCC": 78}
-
-
-def test_channels_explorer_offers_both_starts():
-    explorer = analysis.channels_explorer([*grid(), record("IIW", pretrained_on="z", shift=0.1)])
-    found = shown(explorer)
-    at = ("x × y", "first set")
-    assert found[(*at, "independent", "random", "by position")][4] == pytest.approx([0.1, 0.05, 0])
-    assert found[(*at, "IIW", "pre-trained", "by position")][4] == pytest.approx([0.4, 0.2, 0])
-    assert found[(*at, "RP", "random", "optimally permuted")][:3] == [0.6, None, 3]
-    assert {where[2] for where in found if where[3] == "pre-trained"} == {"IIW"}
-    printed = {(where[0], *where[3:]): level for where, level in levels(explorer).items()}
-    assert printed["paper", "RP", "random"] == 0.38 and printed["paper", "IIW", "pre-trained"] == 0.69
-    assert printed["paper, permuted", "independent", "random"] == 0.34 and ("paper", "IIW", "random") not in printed
 
 
 def test_what_was_measured_without_scipy_has_no_matched_values():

@@ -5,7 +5,7 @@ import pytest
 from reproduction.pages import questions
 
 from .expected import said, welch
-from .explored import dots, means, options
+from .explored import dots, means
 from .recorded import SCORES, WITH_SIDE, pair_record
 from .recorded import update_record as update
 
@@ -60,23 +60,3 @@ def test_cases_by_the_share_of_classes_and_what_is_recovered():
     assert questions.gain(lines, "10 %") == "+20.0 ± 0.0 points"
     shown = means(questions.share_explorer(records))
     assert shown["CMC top-1", "new/h", "90 %"] == pytest.approx(69.5) and len(shown) == 2 * 5 * 2
-
-
-def test_h_and_ridge_regression_by_the_images_they_are_fitted_on():
-    rows = {
-        "2 images of a class": (200, 256, -0.3),
-        "all images": (None, 256, 0.0),
-        "h of 4 times the width": (None, 1024, 0.1),
-    }
-    records = [
-        update(s, SCORES | WITH_SIDE, row=row, shift=shift, pairs=pairs, h_width=width)
-        for row, (pairs, width, shift) in rows.items()
-        for s in range(2)
-    ]
-    ahead = {("shapes, 50 to 100", row): "+15.0 ± 0.0" for row in rows}
-    assert dots(questions.against_ridge(records, "")) == ahead
-    explorer = questions.fitted_explorer(records)
-    assert options(explorer, "map") == ["h", questions.RIDGE] and options(explorer, "at") == ["2", "all"]
-    found = means(explorer)
-    assert found["shapes, 50 to 100", "h", "2"] == pytest.approx(30.5), "h of another width is not among them"
-    assert found["shapes, 50 to 100", questions.RIDGE, "all"] == pytest.approx(45.5)
