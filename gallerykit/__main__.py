@@ -82,11 +82,7 @@ PLAN = (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line and do as it says.
-
-    Returns:
-        The exit status: 0 done; 1 failed; 2 bad input; 3 advised against, and no gallery written; 130 interrupted.
-    """
+    """Parse the command line and do as it says. Returns the exit status: of ``EXAMPLES``, or 130 for interrupted."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

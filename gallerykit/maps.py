@@ -13,12 +13,7 @@ it a few lines of numpy, or a network of torch where it was trained.
 =====================  ==============================================================================================
 
 A map serves in one of two ``DIRECTIONS``: it carries the "gallery" to the new model, or "queries" of the new model to
-the old gallery, whose index stays as it is.
-
-    to_fit, held_out = split(pairs)
-    maps = fit(to_fit)
-    maps["new/ridge"].save("ridge.safetensors")
-    new = load_map("ridge.safetensors")(old)
+the old gallery, whose index stays as it is. ``load_map("ridge.safetensors")(old)`` applies one that was saved.
 """
 
 from __future__ import annotations

@@ -30,6 +30,15 @@ def measured(pairs, metric="l2", methods=METHODS, **options):
 
 
 @pytest.mark.parametrize("metric", METRICS)
+def test_similarity_orders_as_the_metric_does(metric):
+    generator = torch.Generator().manual_seed(0)
+    query, gallery = (torch.randn(n, 6, generator=generator) * torch.linspace(0.1, 3, n)[:, None] for n in (30, 40))
+    by = {"l2": lambda q, g: -torch.cdist(q, g), "cosine": lambda q, g: F.cosine_similarity(q[:, None], g, dim=2)}
+    scores = by.get(metric, lambda q, g: q @ g.T)(query.double(), gallery.double())
+    assert torch.equal(similarity(query, gallery, metric).topk(7).indices, scores.topk(7).indices)
+
+
+@pytest.mark.parametrize("metric", METRICS)
 def test_measures_are_their_definitions(metric):
     comparison, maps, _, held_out = measured(noisy(), metric)
     mapped = torch.from_numpy(maps["new/ridge"](held_out.old.numpy()))
@@ -154,19 +163,9 @@ def made_up(scores, old=0.3, labelled=True, **options):
     """A comparison with these scores of maps."""
     ways = {}
     for name, score in {OLD: old, **scores, f"{OLD}, 200 anew": 0.6, NEW: 0.7}.items():
-        gain = interval(score - old)
         same = {"agreement": interval(score), "in_gallery": None, "top1": interval(score) if labelled else None}
-        ways[name] = Way(
-            name,
-            interval(score),
-            **same,
-            gain=gain,
-            lost=interval(0.1),
-            won=interval(0.2),
-            seconds=1.0,
-            bytes=4,
-            anew=0,
-        )
+        changed = {"gain": interval(score - old), "lost": interval(0.1), "won": interval(0.2)}
+        ways[name] = Way(name, interval(score), **same, **changed, seconds=1.0, bytes=4, anew=0)
     about = {"fitted_on": 400, "held_out": 100, "labelled": labelled, "metric": "l2", "gallery_size": None}
     return Comparison(ways, interval(0.6), **about | {"old_model": True} | options, maps=list(scores))
 

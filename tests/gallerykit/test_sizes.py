@@ -54,17 +54,6 @@ def test_a_gallery_of_many_times_the_size(drawn, times):
         assert found.high < agreement(new[:n], mapped[:n], n).mean()
 
 
-def test_a_curve_of_ten_neighbours_would_miss_the_clusters():
-    """Why the nearest one is asked: clusters that the sample holds whole look like ever better agreement."""
-    n = 4_000
-    new, mapped = clustered(10 * n)
-    by_size = [agreement(new[:m], mapped[:m], 1_000).mean().item() for m in (n // 4, n // 2, n)]
-    truth = agreement(new, mapped, 1_000).mean().item()
-    assert by_size == sorted(by_size) and by_size[-1] > 0.9 and truth < 0.5
-    found = estimated(10 * n, new[:n], mapped[:n])
-    assert found.low < truth < found.high and found.mean < 0.7
-
-
 @pytest.mark.parametrize("metric", METRICS)
 def test_intervals_cover_what_is_measured(metric):
     covered = 0
