@@ -102,11 +102,9 @@ def _on_the_way(paths: Paths) -> str:
     """How to go to the new model little by little."""
     text = f"To back-fill little by little, what searches find most often first (--backfill-list): {paths.best.name}"
     text += "." if paths.best.sinks else ", which is never worse than where it starts and ends."
-    sinking = [
-        (stage.score.mean, path.name, stage) for path in paths.paths if path.sinks_surely for stage in path.stages
-    ]
+    sinking = [(path.name, stage) for path in paths.paths if path.sinks_surely for stage in path.stages]
     if sinking:
-        _, name, stage = min(sinking, key=lambda one: one[0])
-        text += f" Not {name}: with {100 * stage.share:g} % done it would have {percent(stage.score)} %, less than at "
-        text += "either end."
+        name, stage = min(sinking, key=lambda one: one[1].score.mean)
+        done = f"with {100 * stage.share:g} % done it would have {percent(stage.score)} %"
+        text += f" Not {name}: {done}, less than at either end."
     return text

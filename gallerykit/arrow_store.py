@@ -16,7 +16,7 @@ from compatkit.extras import require
 from compatkit.files import replacing
 
 from . import store
-from .store import Address, Fragment, NewFile, file_state, pa
+from .store import Address, Fragment, NewFile, pa, state_of
 
 dataset = require("pyarrow.dataset", "gallery").dataset
 ParquetWriter = require("pyarrow.parquet", "gallery").ParquetWriter
@@ -74,7 +74,7 @@ class Table:
         return (batch for batch in _batches(part, columns=list(columns), batch_size=size) if len(batch))
 
     def state(self) -> Any:
-        return [file_state(path) for path in self._paths]
+        return [state_of(path) for path in self._paths]
 
 
 def _parquet_files(folder: Path) -> list[Path]:

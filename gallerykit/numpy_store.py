@@ -10,18 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .store import (
-    ROLES,
-    Address,
-    Fragment,
-    NewFile,
-    as_matrix,
-    as_vectors,
-    even_fragments,
-    file_state,
-    pa,
-    vector_field,
-)
+from .store import ROLES, Address, Fragment, NewFile, as_matrix, as_vectors, even_fragments, pa, state_of, vector_field
 
 
 class Table:
@@ -54,7 +43,7 @@ class Table:
             yield pa.record_batch([as_vectors(block)], schema=self.schema)
 
     def state(self) -> Any:
-        return file_state(self._path)
+        return state_of(self._path)
 
 
 class NewTable(NewFile):

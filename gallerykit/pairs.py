@@ -41,8 +41,8 @@ def read_pairs(
     by_old, by_new = (open_gallery(name, url, columns) for name, url in (("old", old), ("new", new)))
     wanted = {"old": (by_old, "vector"), "new": (by_new, "vector")}
     wanted |= {"side": (by_old, "side")} if by_old.has("side") else {}
-    for gallery, role in wanted.values():
-        gallery.number_type(role)
+    for one, role in wanted.values():
+        one.number_type(role)
     labelled = [one for one in (by_old, by_new) if one.columns["label"] in one.source.schema.names]
     if not labelled and "label" in (columns or {}):
         raise ValueError(f"labels: neither old nor new has a column {by_old.columns['label']!r}")
@@ -74,14 +74,13 @@ def _joined(old: Gallery, new: Gallery, tell: Callable[[str], object]) -> dict[s
     if old.ids.dtype != new.ids.dtype:
         kinds = ["text" if x.dtype == object else "integers" for x in (old.ids, new.ids)]
         raise ValueError(f"new: ids must be of the kind of old's, {kinds[0]}, got {kinds[1]}")
-    row = {value: i for i, value in enumerate(new.ids.tolist())}
-    places = np.fromiter((row.get(value, -1) for value in old.ids.tolist()), np.int64, counts["old"])
-    both = places >= 0
-    if any(count != both.sum() for count in counts.values()):
+    _, in_old, in_new = np.intersect1d(old.ids, new.ids, assume_unique=True, return_indices=True)
+    if any(count != len(in_old) for count in counts.values()):
         said = ", ".join(f"{count} of {name}" for name, count in counts.items())
-        tell(f"{both.sum()} items are paired by their ids, of {said}.")
-    _check_enough(both.sum())
-    return {"old": np.flatnonzero(both), "new": places[both]}
+        tell(f"{len(in_old)} items are paired by their ids, of {said}.")
+    _check_enough(len(in_old))
+    order = in_old.argsort()
+    return {"old": in_old[order], "new": in_new[order]}
 
 
 def _check_enough(found: int) -> None:

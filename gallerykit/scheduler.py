@@ -1,7 +1,4 @@
-"""The workers of a scheduler of Dask that is running, perhaps on other machines: ``--scheduler tcp://host:8786``::
-
-    dask scheduler
-    dask worker tcp://host:8786 --nthreads 1    # on each machine, once for each process
+"""The workers of a scheduler of Dask that is running, perhaps on other machines: ``--scheduler tcp://host:8786``.
 
 Dask sends functions, arguments and results as pickles over connections of its own, so whoever reaches a scheduler can
 run code on its workers, and it on its clients: use one that only those reach whom you trust, or TLS (``tls://...``, set

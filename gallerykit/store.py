@@ -367,8 +367,8 @@ def batch_rows(width: int) -> int:
     return max(1, BATCH_BYTES // (4 * width))
 
 
-def file_state(path: Path) -> list:
-    """A file is the same by name, size and time of change."""
+def state_of(path: Path) -> list:
+    """Name, size and time of change of a file."""
     found = path.stat()
     return [str(path.resolve()), found.st_size, found.st_mtime_ns]
 
