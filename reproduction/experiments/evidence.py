@@ -24,6 +24,12 @@ def index_of(preset: str, root: str | os.PathLike | None = None) -> Index:
     return index(preset, root, KINDS)
 
 
+def metrics_of(config: Any, preset: str) -> dict[str, Any]:
+    """What the record of a run holds; empty without one."""
+    record = index_of(preset).record(config)
+    return record["metrics"] if record else {}
+
+
 def sources(*presets: str) -> list[Source]:
     """The sources of records, the best first; those of some presets, if any are named."""
     return [_source(name) for name in BEST_FIRST if not presets or name in presets]

@@ -103,15 +103,6 @@ def test_extractors_learn_under_one_head_unless_they_are_independent(variant):
     assert all(update.options["rotation_head"] is given for update in made.applied)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_extractors_of_another_width_get_an_adapter_for_the_common_head(variant):
-    tasks, own = whole(variant).tasks, variant == "upper bound"
-    adapted = [list(dict(task.extractor.named_children()))[-1].startswith("adapter") for task in tasks]
-    # the common head takes the 4 channels of the narrowest network's first stage
-    assert adapted == ([False] * 3 if own else [True, True, False])
-    assert [part(task, "target")[0].conv1.in_channels for task in tasks] == ([10, 16, 4] if own else [4] * 3)
-
-
 def test_the_published_architectures_fit_one_head():
     config = replace(ClassifierRun(), data="six", widths=(2, 4, 2), first_classes=4)
     context = Context(rehearsal=True)

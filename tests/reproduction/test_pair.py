@@ -104,12 +104,6 @@ def test_what_others_would_do(permuted_sets):
     assert found["recombination/a"] == pytest.approx(matrix[0, 1].item())
 
 
-def test_losses_have_weights():
-    p = built("IIW+RP+DCC", weights=(("DCC", 3.0), ("RP", 0.3)))
-    for task in p.tasks:
-        assert {term.name: term.weight for term in task.terms} == {"target": 1, "dcc": 3, "rp": 0.3}
-
-
 @pytest.mark.parametrize("method", ["IIW+RP+DCC", "upper bound"])
 def test_incremental_training_freezes_the_shared_heads_after_the_first_network(method):
     config, moved = tiny(method=method, scheme="incremental"), []

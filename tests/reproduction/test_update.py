@@ -212,28 +212,6 @@ def test_all_that_is_trained_takes_as_many_epochs_of_its_own_images(tasks, chang
     assert [recipe for *_, recipe in tasks] == [replace(UPDATE, steps=n) for n in images]
 
 
-@pytest.mark.parametrize("side_data", ["", "other"])
-def test_side_information_and_transformations_take_as_many_epochs_as_well(tasks, monkeypatch, side_data):
-    fitted = []
-    monkeypatch.setattr(Context, "train", lambda context, tasks, recipe, stage, label: fitted.append(recipe))
-    made = trainer(side_data=side_data, side_recipe=replace(UPDATE, steps=960), h_recipe=replace(UPDATE, steps=192))
-    made.store(0, made.update.gallery)
-    assert tasks[-1][3] == replace(UPDATE, steps=10 * (40 if side_data else 24))
-    made.transformation("h", torch.randn(72, 4), torch.randn(72, 5), torch.randn(72, 6))
-    assert fitted == [replace(UPDATE, steps=144)]
-
-
-def test_a_transformation_of_few_pairs_takes_as_many_steps(tasks, monkeypatch):
-    fitted = []
-    monkeypatch.setattr(Context, "train", lambda context, tasks, *rest: fitted.extend((tasks, *rest)))
-    made = trainer(pairs=24)
-    update.forward(made)
-    [task], recipe, *_ = fitted
-    classes = made.update.sets[-1].limit(24).train.labels
-    assert len(task.data[0]) == 24 and sorted(classes.tolist()) == sorted(list(range(12)) * 2)
-    assert recipe == UPDATE and [len(t.data.train) for _, t, *_ in tasks] == [24, 24, 72]
-
-
 @pytest.mark.parametrize("loss", ["softmax", "arcface"])
 def test_bct_starts_from_the_weights_of_the_independent_model(tasks, loss):
     made = trainer(method="BCT", loss=loss, scale=16.0, margin=0.2)
@@ -299,13 +277,6 @@ def test_a_true_attribute_is_stored_as_one_of_its_values(tasks, attribute):
     words = [load("tiny").classes[y].split()[attribute == "shape"] for y in gallery.labels]
     pairs = set(zip(words, found.argmax(1).tolist(), strict=True))
     assert len(pairs) == 4 and not tasks
-
-
-def test_arcface_embeddings_and_side_information_have_unit_length(tasks):
-    for loss in ("softmax", "arcface"):
-        made = trainer(loss=loss)
-        lengths = torch.cat([f(0, made.update.gallery).norm(dim=1) for f in (made.embed, made.store)])
-        assert torch.allclose(lengths, torch.ones_like(lengths), atol=1e-3) == (loss == "arcface")
 
 
 # --- measures ---------------------------------------------------------------------------------------------------------
@@ -433,15 +404,6 @@ def test_the_gallery_is_carried_hop_by_hop(tmp_path):
     wanted = update.measure(first | {case: (searched["v3/v3"], x) for case, x in searched.items()}, made.update)
     assert wanted.items() <= VERSIONS.run(tmp_path, classes=(4, 8, 12)).items()
     assert len({wanted[f"mAP@1.0: {case}"] for case in searched}) == 4
-
-
-def test_without_the_old_embedding_h_sees_side_information_alone(monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        update, "transform", lambda h, old, side: seen.append((old, side)) or fct.transform(h, old, side)
-    )
-    VERSIONS.run(without_old=True)
-    assert all(old.abs().max() == 0 and side.abs().max() > 0 for old, side in seen) and seen
 
 
 def test_runs_train_what_no_other_run_has_trained(tmp_path, steps):

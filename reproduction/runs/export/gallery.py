@@ -29,7 +29,7 @@ from compatkit.fct import transform
 from compatkit.images import Split
 
 from ...experiments import configs
-from ...experiments.evidence import index_of
+from ...experiments.evidence import metrics_of
 from ...experiments.settings import UpdateRun
 from ..context import Context
 from ..runner import torch_threads
@@ -109,5 +109,5 @@ def _short(values: Tensor) -> list[float]:
 
 
 def recorded(run: UpdateRun, preset: str) -> dict[str, float | None]:
-    record = index_of(preset).record(run)
-    return {case: record["metrics"].get(f"CMC top-1: {case}") if record else None for case in CASES}
+    metrics = metrics_of(run, preset)
+    return {case: metrics.get(f"CMC top-1: {case}") for case in CASES}

@@ -39,7 +39,7 @@ from compatkit.normalization import recalibrated
 from compatkit.recombination import accuracy, output_index
 
 from ...experiments import configs
-from ...experiments.evidence import index_of
+from ...experiments.evidence import metrics_of
 from ...experiments.settings import PairRun
 from ..context import Context
 from ..measures import in_one_piece, mixed_batches
@@ -80,8 +80,7 @@ def export(run: PairRun, preset: str, folder: str | os.PathLike) -> tuple[Path, 
         context = Context(show_progress=True)
         pair = prepare(run, context)
         train_pair(pair, run, context)
-        record = index_of(preset).record(run)
-        found = packed(pair, run, record["metrics"] if record else {})
+        found = packed(pair, run, metrics_of(run, preset))
     return write(folder, found), found
 
 

@@ -29,7 +29,7 @@ from compatkit.extras import require
 from compatkit.retrieval import evaluate, nearest
 
 from ...experiments import plan
-from ...experiments.evidence import index_of
+from ...experiments.evidence import metrics_of
 from ...experiments.settings import UpdateRun
 from ..context import Context
 from ..runner import torch_threads
@@ -57,8 +57,7 @@ def export(run: UpdateRun, preset: str, folder: str | os.PathLike) -> tuple[Path
         context = Context(show_progress=True)
         update = prepare(run, context)
         cases, _ = forward(Trainer(run, update, context))
-        record = index_of(preset).record(run)
-        content = {"data": run.data, "seed": run.seed} | searches(cases, update, record["metrics"] if record else {})
+        content = {"data": run.data, "seed": run.seed} | searches(cases, update, metrics_of(run, preset))
     return scripts.write(folder, "compatkitSearches", run.data, content), content
 
 
