@@ -30,9 +30,9 @@ def metrics_of(config: Any, preset: str) -> dict[str, Any]:
     return record["metrics"] if record else {}
 
 
-def sources(*presets: str) -> list[Source]:
-    """The sources of records, the best first; those of some presets, if any are named."""
-    return [_source(name) for name in BEST_FIRST if not presets or name in presets]
+def sources(preset: str | None = None) -> list[Source]:
+    """The sources of records, the best first; that of one preset, if it is named."""
+    return [_source(name) for name in BEST_FIRST if preset in (None, name)]
 
 
 def _source(preset: str) -> Source:

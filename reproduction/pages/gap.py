@@ -10,15 +10,13 @@ from IPython.display import HTML
 from compatkit.intervals import Interval
 
 from ..records.claims import Side, by_images, images_in_words
-from ..records.published import paper_value
 from ..records.verdicts import Source
 from ..show.dots import Panels, dots
 from . import gygli
-from .ramanujan import BARE, WITHOUT
+from .ramanujan import BARE, WITHOUT, published
 from .sections import percent_of_gap
 
 METHODS = ("IIW", "RP", "DCC", "IIW+RP", "IIW+DCC", "RP+DCC", "IIW+RP+DCC")
-
 
 _ENDS = "The share of the gap that is closed, with 95 % intervals. Open diamond: the paper; arrow: beyond the axis."
 APART = f"{_ENDS} 0 % are networks trained apart, 100 % networks never taken apart."
@@ -62,10 +60,7 @@ def of_update(sources: Sequence[Source]) -> HTML:
         }
         for group in groups
     }
-    printed = {
-        row: paper_value("ramanujan", "table1", row, "ImageNet-1k", "CMC top-1")
-        for row in ("old/old", "new/new", *(row for _, _, row in SEARCHES.values() if row))
-    }
+    printed = published("table1")
     first, last = printed["old/old"], printed["new/new"]
     paper = {name: 100 * (printed[row] - first) / (last - first) for name, (_, _, row) in SEARCHES.items() if row}
     return _figure(panels, paper, UPDATED)

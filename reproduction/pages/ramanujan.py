@@ -120,6 +120,13 @@ ITEMS = {
 
 # --- drawn and in tables ----------------------------------------------------------------------------------------------
 
+
+def published(item: str, column: str = "ImageNet-1k", metric: str = "CMC top-1") -> dict[str, float | None]:
+    """The paper's numbers of an item by row."""
+    printed = paper_numbers("ramanujan", item)
+    return {r["row"]: r["value"] for r in printed if (r["column"], r["metric"]) == (column, metric)}
+
+
 GAP = ("new/new", "h/h", "new/h", f"new/h {WITHOUT}", "BCT new/old", "BCT, synthesised classes, new/old")
 GAP += ("new/ridge with side-information",)
 """What is drawn of an update, in points above old/old."""
@@ -241,20 +248,15 @@ def architectures(records: Records, caption: str) -> HTML:
     values, panels, printed = table(records), {}, {}
     for name in dict.fromkeys(r["row"] for r in records):
         found = _cases(values, name, {c: c for c in ("old/old", "new/new", "h/h", "new/h")}, "CMC top-1")
-        paper = {
-            r["row"]: r["value"]
-            for r in paper_numbers("ramanujan", "table4")
-            if (r["column"], r["metric"]) == (name, "CMC top-1")
-        }
         title = "the same network" if name == "none" else name
-        panels[title], printed[title] = _frame(found, paper, (), "old/old")
+        panels[title], printed[title] = _frame(found, published("table4", name), (), "old/old")
     return plot(panels, caption, printed=printed)
 
 
 def alignments(records: Records, caption: str) -> HTML:
     """Table 6, CKA of old embeddings and side-information, for each update. A printed value is of one pair of
     networks."""
-    paper = {r["row"]: r["value"] for r in paper_numbers("ramanujan", "table6") if r["metric"] == "linear CKA"}
+    paper = published("table6", metric="linear CKA")
     panels = {
         name: {
             row: mean_of(v, 1) for row, v in rows(pick(table(group), "CKA of old and side")).items() if row != "none"
