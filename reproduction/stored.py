@@ -13,10 +13,10 @@ def data_root(root: str | os.PathLike | None = None) -> Path:
     return Path(root or os.environ.get("COMPATKIT_DATA") or cache / "compatkit")
 
 
-def stored_digest(name: str) -> str | None:
+def stored_digest(name: str, root: str | os.PathLike | None = None) -> str | None:
     """The digest of the set in NAME.npz, read from the checksum inside where there is one; None where there is no such
     file, or none that can be read."""
-    path = data_root() / f"{name}.npz"
+    path = data_root(root) / f"{name}.npz"
     if name.startswith("imagefolder:") or not path.is_file():
         return None
     return _digest_of_file(path, path.stat().st_size, path.stat().st_mtime_ns)
