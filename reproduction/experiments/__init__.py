@@ -16,7 +16,7 @@ EXPERIMENTS: dict[str, Callable[..., Plan]] = {
 }
 """Every public function of these modules is an experiment, paper A before paper B."""
 
-MEASURED = {"chance": ("chance", "noise")}
+MEASURED = {"chance": ("chance", "noise"), "home": ("home",)}
 """What is measured of the networks of an experiment beside what every run measures, see ``runs.measures``."""
 
 PRESETS = ("smoke", "laptop", "cifar-cpu", "cifar", "paper")

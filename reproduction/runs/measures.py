@@ -21,7 +21,7 @@ from compatkit.devices import seeded_generator
 from compatkit.images import ImageSet
 from compatkit.layers import CKAMap, layer_features, layer_names
 from compatkit.models import seeded, split_points
-from compatkit.normalization import evaluation
+from compatkit.normalization import evaluation, recalibrated
 from compatkit.recombination import accuracy, all_logits, output_index, shuffled
 from compatkit.similarity import (
     CrossCorrelation,
@@ -90,6 +90,13 @@ class Probe:
         (logits,), labels = all_logits(extractor, [head], self.image_set, **options)
         return accuracy(logits, labels, self.outputs[not own], masked=masked)
 
+    def own_task(self, network: nn.Sequential, **how: Any) -> float:
+        """Accuracy of a network in one piece on the test images of all classes of the set; ``how`` as in
+        ``accuracy``."""
+        cut, options = len(self.extractors[0]), {"batch_size": self.batch_size} | how
+        (logits,), labels = all_logits(network[:cut], [network[cut:]], self.image_set, **options)
+        return accuracy(logits, labels, torch.arange(len(self.image_set.classes)))
+
     def features(self) -> Iterator[list[dict[str, Tensor]]]:
         """The outputs of each network's blocks for the images on which features are compared, batch by batch."""
         batches, _ = mixed_batches(self.image_set.limit(test=self.similarity_images), self.image_set, self.batch_size)
@@ -143,13 +150,26 @@ def accuracies(probe: Probe) -> dict[str, float]:
     "own task": of an extractor with its own head, on all classes. "recombination, S statistics" and "recombination,
     test batches of N": with the other head, on the common classes and BN so, see ``normalization``.
     """
-    extractor, (own, other), image_set = probe.extractors[0], probe.heads, probe.image_set
-    (whole,), labels = all_logits(extractor, [own], image_set, batch_size=probe.batch_size)
-    swapped = partial(probe.accuracy, extractor, other)
+    swapped = partial(probe.accuracy, probe.extractors[0], probe.heads[1])
     return {
-        "own task": accuracy(whole, labels, torch.arange(len(image_set.classes))),
+        "own task": probe.own_task(probe.networks[0]),
         **{f"recombination, {s} statistics": swapped(statistics=s) for s in ("running", "recalibrated")},
         **{f"recombination, test batches of {n}": swapped(batch_size=n) for n in TEST_BATCHES},
+    }
+
+
+def at_home(probe: Probe) -> dict[str, float]:
+    """Accuracy of the first network on all its classes, nothing swapped, under other statistics than those of test
+    batches, which "own task" has.
+
+    "own task, S statistics": BN so, see ``normalization``. "own task, statistics of training images": recomputed on the
+    training images as they are, neither cropped nor turned, in batches as large as the test batches.
+    """
+    images, whole = shuffled(probe.image_set.train).images, probe.networks[0]
+    of_training = recalibrated(whole, map(probe.image_set.normalise, images.split(probe.batch_size)))
+    return {
+        "own task, statistics of training images": probe.own_task(of_training, statistics="running"),
+        **{f"own task, {s} statistics": probe.own_task(whole, statistics=s) for s in ("running", "recalibrated")},
     }
 
 
@@ -346,6 +366,7 @@ MEASURES: dict[str, Callable[[Probe], dict]] = {
     "boundaries": by_boundary,
     "similarities": similarities,
     "stitches": stitched,
+    "home": at_home,
     "chance": against_chance,
     "noise": fooled,
 }

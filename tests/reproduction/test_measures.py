@@ -1,5 +1,7 @@
 """What is measured of a pair of networks, against networks that are cut and joined one by one."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -109,6 +111,27 @@ def test_means_are_of_both_test_sets_and_lists_have_none(found):
         mean = (value + found[f"{name}/b"]) / 2 if isinstance(value, float) else None
         assert found.get(f"{name}/mean") == (mean if mean is None else pytest.approx(mean))
     assert found["chance/mean"] == pytest.approx(1 / 3)
+
+
+def test_the_own_task_under_other_statistics(two, probes, found):
+    (network, _), (image_set, _) = two
+    at_home = measures.at_home(probes()[0])
+    by_hand = {
+        s: right(*models.split(network, AT), image_set, A, shown=A, answers=A, statistics=s)
+        for s in ("batch", "running")
+    }
+    assert found["own task/a"] == pytest.approx(by_hand["batch"])
+    assert at_home["own task, running statistics"] == pytest.approx(by_hand["running"])
+    assert at_home["own task, recalibrated statistics"] == pytest.approx(by_hand["batch"]), "one batch holds all images"
+    own = copy.deepcopy(network).train()  # in training BN takes the statistics of the batch, and keeps them
+    for bn in normalization.batch_norms(own):
+        bn.momentum = 1.0
+        nn.init.zeros_(bn.running_mean)
+    with torch.no_grad():
+        own(image_set.normalise(image_set.train.images))
+    expected = right(*models.split(own.eval(), AT), image_set, A, shown=A, answers=A, statistics="running")
+    assert at_home["own task, statistics of training images"] == pytest.approx(expected)
+    assert len({*by_hand.values(), expected}) == 3, "each case could be told from the others"
 
 
 def test_the_size_of_test_batches_changes_what_it_names_alone(probes, found):
