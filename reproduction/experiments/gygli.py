@@ -311,26 +311,6 @@ def weights(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
     ]
 
 
-TRAINED = {"": 1, ", twice the steps": 2, ", five times the steps": 5}
-"""Steps of ``home``, as multiples of the preset's, by what the row's name adds to the method's."""
-
-
-def home(preset: str, seeds: Sequence[int] | None = None) -> Plan[PairRun]:
-    """Beyond the paper: why are the statistics of test batches worse than the averages from training where nothing was
-    swapped? Networks that see turned images in training or none, trained up to five times as long; the averages are
-    recomputed on test images and on training images. On one pair of sets, at laptop scale the glyphs, from seeds that
-    no other run has.
-    """
-    pair = "glyphs_plain" if preset in ("smoke", "laptop") else "cifar10"
-    own = range(30, 33) if seeds is None and preset != "smoke" else seeds
-    runs = [run for run in _of(preset, own, "independent", "RP") if run.a == pair]
-    return [
-        (f"{run.method}{words}", override(run, {"recipe.steps": run.recipe.steps * times}))
-        for words, times in TRAINED.items()
-        for run in runs
-    ]
-
-
 def _bases(preset: str, seeds: Sequence[int] | None) -> list[PairRun]:
     """The settings of a preset for each pair of sets and each seed."""
     return preset_runs(PairRun(), PRESETS, preset, seeds)

@@ -136,6 +136,25 @@ def statistics_gain(records: Records) -> Panels:
     return found
 
 
+HOME = {
+    "running statistics": "averages from training",
+    "statistics of training images": "recomputed on training images",
+    "recalibrated statistics": "recomputed on test images",
+}
+
+
+def at_home(records: Records) -> Panels:
+    """What other statistics than those of test batches gain where nothing is swapped, in points of accuracy on the own
+    task, by method and length of training."""
+    found = {}
+    for name, group in by_data(records).items():
+        batch = rows(pick(table(group), "own task"))
+        for variant, said in HOME.items():
+            other = rows(pick(table(group), "own task", variant=variant))
+            found[f"{name}: {said}"] = {row: gap_between(seeds, batch[row], True) for row, seeds in other.items()}
+    return found
+
+
 # --- where to split ---------------------------------------------------------------------------------------------------
 
 
