@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -34,15 +35,19 @@ from .kinds import kind_of
 DIGITS = 12  # significant ones that are pinned
 
 
-def plan(experiment: str) -> dict[str, Any]:
-    """The golden runs of an experiment by name: a few of its ``smoke`` runs in which every value of every setting
-    occurs."""
-    found: dict[str, Any] = {}
-    for config in map(tiny, covering([config for _, config in EXPERIMENTS[experiment]("smoke", [0])])):
-        name = str(config)
-        while name in found and found[name] != config:  # runs that differ in their recipes alone
-            name += "'"
-        found[name] = config
+@cache
+def plans() -> dict[str, dict[str, Any]]:
+    """The golden runs of each experiment by name: a few of its ``smoke`` runs in which every value of every setting
+    occurs, made tiny. A run has one name in all experiments that share it, and no other run has that name."""
+    found: dict[str, dict[str, Any]] = {}
+    known: dict[str, Any] = {}
+    for experiment, runs in EXPERIMENTS.items():
+        found[experiment] = {}
+        for config in map(tiny, covering([config for _, config in runs("smoke", [0])])):
+            name = str(config)
+            while known.setdefault(name, config) != config:  # runs that differ in what a name leaves out
+                name += "'"
+            found[experiment][name] = config
     return found
 
 
@@ -154,7 +159,7 @@ def measured(experiments: Sequence[str], known: dict[str, dict[str, float]] | No
     found: dict[str, dict] = {}
     for experiment in experiments:
         found[experiment] = {}
-        for name, config in plan(experiment).items():
+        for name, config in plans()[experiment].items():
             if name not in known:
                 known[name] = numbers(config)
             found[experiment][name] = known[name]
