@@ -110,7 +110,7 @@ def small(found: Sequence[Judged]) -> HTML:
         counts = {word: f"{words[word]} {word}" for word in VERDICTS if words[word]}
         every = [marks(one, one.claim.id in stands)[0] for one in own]
         papers.append((letter, counts, forest.threads(every, f"Paper {letter}: {', '.join(counts.values())}.")))
-    return HTML(fill("report/small.html", look=look(), papers=papers))
+    return HTML(fill("report/small.html", look=look(), papers=papers, axis=forest.axis(forest.signed)))
 
 
 def in_short(found: Sequence[Judged]) -> Markdown:
