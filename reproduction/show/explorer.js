@@ -1,5 +1,6 @@
 // @ts-check
-// An explorer: figures that redraw from a table of numbers as the reader picks. No number is computed here.
+// An explorer: figures that redraw from a table of numbers as the reader picks. But for standard deviations no number is
+// computed here.
 //
 // One source for two worlds, behind elements.js. In the book the Sphinx extension wraps both as a classic script (module
 // scripts do not load from a disk), and drawPage draws every explorer of the page. In a live notebook they are the module
@@ -760,6 +761,13 @@ function captionOf(scene) {
   return `${whole.replace(/^[a-z](?![A-Z])/, (letter) => letter.toUpperCase())}.${counts.length ? means + strokes : ""}${printed}${dotted}`;
 }
 
+/** The standard deviation of a sample. @param {number[]} values */
+function deviation(values) {
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
+  return values.length > 1 ? Math.sqrt(squares / (values.length - 1)) : null;
+}
+
 /** @param {Scene} scene */
 function table(scene) {
   const { view } = scene;
@@ -767,8 +775,8 @@ function table(scene) {
   const unit = view.percent ? ", %" : "";
   const number = (/** @type {number | null} */ value) => (value === null ? "–" : inUnit(view, value).replace(" %", ""));
   const points = view.kind === "scatter";
-  const costs = view.kind === "costs";
-  const ours = ["", `ours${unit}`, "± 95 %", "n", `paper${unit}`, ...(costs ? [view.x_title] : [])];
+  const last = { bars: ["standard deviation of runs"], costs: [view.x_title] }[view.kind] ?? [];
+  const ours = ["", `ours${unit}`, "± 95 %", "n", `paper${unit}`, ...last];
   const head = points ? ["", view.x_title, view.title] : ours;
   const body = points
     ? rows.flatMap((cell) =>
@@ -784,7 +792,8 @@ function table(scene) {
         number(cell.half),
         cell.n ? String(cell.n) : "–",
         number(cell.paper),
-        ...(costs ? [String(Number(cell.x[0].toPrecision(3)))] : []),
+        ...(view.kind === "costs" ? [String(Number(cell.x[0].toPrecision(3)))] : []),
+        ...(view.kind === "bars" ? [number(deviation(cell.values))] : []),
       ]);
   const line = (/** @type {string[]} */ [first, ...texts], /** @type {"td" | "th"} */ tag) =>
     make("tr", {}, [make("th", {}, [first]), ...texts.map((text) => make(tag, {}, [text]))]);

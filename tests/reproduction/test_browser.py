@@ -328,7 +328,8 @@ def test_the_numbers_and_a_sentence_say_what_is_shown(chromium, address):
     one.find_element(By.TAG_NAME, "summary").click()
     rows = [row.text for row in one.find_elements(By.CSS_SELECTOR, "tbody tr")]
     assert len(rows) == len(bars(chromium, one))
-    mean, half, n, paper = next(row for row in rows if row.startswith("IIW+DCC ")).split()[1:]
+    mean, half, n, paper, deviation = next(row for row in rows if row.startswith("IIW+DCC ")).split()[1:]
+    assert float(half) == pytest.approx(4.303 * float(deviation) / 3**0.5, abs=0.2) and n == "3"
     hover = chromium.execute_script("return arguments[0].querySelector('.compatkit-figure').data[0].hovertext", one)
     [said] = [text for text in hover if text.startswith("IIW+DCC:")]
     assert said == f"IIW+DCC: {mean} ± {half} %, n = {n}" + ("" if paper == "–" else f"; paper {paper} %")
