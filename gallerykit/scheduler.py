@@ -34,6 +34,7 @@ def workers_of(address: str | None) -> Iterator[Executor | None]:
         return
     distributed = require("distributed", "dask")
     try:
+        distributed.comm.get_address_host_port(address)  # before a client starts its threads
         client = distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except ValueError as error:
         raise ValueError(f"scheduler: must be an address such as tcp://host:8786, got {address!r} ({error})") from error
